@@ -1,0 +1,333 @@
+"""A corpus on disk: write it shard by shard, stream it, look up one image.
+
+Layout: `samples-*.parquet`, `images-*.parquet` (each image's bytes once, small uncompressed row groups),
+`rejects.parquet` and `manifest.json`, written last: a corpus without a manifest is unfinished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geozero.errors import BadRecord, InputError
+from geozero.images import StoredImage
+from geozero.sample import SCHEMA, SCHEMA_VERSION, Sample, Split, TaskName
+
+MANIFEST = "manifest.json"
+REJECTS = "rejects.parquet"
+SAMPLES_PER_SHARD = 20_000
+IMAGE_BYTES_PER_SHARD = 256 << 20
+IMAGES_PER_ROW_GROUP = 16  # one look-up reads one row group: about 1 MB of 600 px JPEGs
+CACHED_ROW_GROUPS = 8
+
+IMAGE_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_key", pa.string(), nullable=False),
+        pa.field("bytes", pa.binary(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("phash", pa.string(), nullable=False),
+    ]
+)
+REJECT_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+
+
+class CorpusWriter:
+    """Writes a corpus into a temporary directory beside `out` and renames it when the block ends without error.
+
+    Args:
+        out: the directory of the corpus; an existing finished one is replaced at the end, in one rename.
+        made_by: what made it (command, parameters, inputs); stands in the manifest.
+    """
+
+    def __init__(self, out: Path, made_by: Mapping[str, Any]) -> None:
+        self.out, self.made_by = Path(out), dict(made_by)
+        self.temporary = self.out.with_name(f".{self.out.name}.part-{os.getpid()}")
+        self._samples: list[Sample] = []
+        self._images: list[tuple[str, StoredImage]] = []
+        self._image_bytes = 0
+        self._rejects: list[tuple[str, str, str, str]] = []
+        self._sample_ids: set[str] = set()
+        self._image_ids: set[str] = set()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._shards: dict[str, str] = {}
+        self._image_writer: pq.ParquetWriter | None = None
+        self._image_shard_bytes = 0
+
+    def __enter__(self) -> CorpusWriter:
+        if self.out.exists() and any(self.out.iterdir()) and not (self.out / MANIFEST).exists():
+            raise InputError(
+                "the output directory is not empty and holds no corpus", str(self.out), "choose another --out"
+            )
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            if self._image_writer is not None:
+                self._image_writer.close()
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            return
+        self._finish()
+
+    def add_image(self, image: StoredImage, image_key: str) -> None:
+        """Store an image once; the key of its first occurrence stays with it."""
+        if image.image_id in self._image_ids:
+            return
+        self._image_ids.add(image.image_id)
+        self._images.append((image_key, image))
+        self._image_bytes += len(image.data)
+        if len(self._images) == IMAGES_PER_ROW_GROUP:
+            self._flush_images()
+
+    def add(self, sample: Sample) -> bool:
+        """Store a sample whose image is already there; a broken or repeated one becomes a reject.
+
+        Returns:
+            Whether it was accepted.
+        """
+        try:
+            sample.validate()
+            if sample.image_id not in self._image_ids:
+                raise BadRecord("image_missing", sample.image_key)
+            if sample.id in self._sample_ids:
+                raise BadRecord("duplicate_id", sample.id)
+        except BadRecord as bad:
+            self.reject(sample.source, sample.id, bad)
+            return False
+        self._sample_ids.add(sample.id)
+        self._samples.append(sample)
+        self._counts[(sample.source, sample.task, sample.split)] += 1
+        if len(self._samples) == SAMPLES_PER_SHARD:
+            self._flush_samples()
+        return True
+
+    def reject(self, source: str, key: str, bad: BadRecord) -> None:
+        """List a record that did not become a sample, with the reason."""
+        self._rejects.append((source, key, bad.reason, bad.detail))
+
+    def has_image(self, image_id: str) -> bool:
+        return image_id in self._image_ids
+
+    def _flush_samples(self) -> None:
+        if not self._samples:
+            return
+        name = f"samples-{sum(n.startswith('samples') for n in self._shards):05d}.parquet"
+        table = pa.Table.from_pylist([s.to_row() for s in self._samples], schema=SCHEMA)
+        pq.write_table(table, self.temporary / name, compression="zstd")
+        self._shards[name] = file_hash(self.temporary / name)
+        self._samples = []
+
+    def _flush_images(self) -> None:
+        if not self._images:
+            return
+        columns = list(
+            zip(*[(i.image_id, k, i.data, i.width, i.height, i.phash) for k, i in self._images], strict=True)
+        )
+        table = pa.table([pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA, strict=True)], schema=IMAGE_SCHEMA)
+        if self._image_writer is None:
+            self._image_name = f"images-{sum(n.startswith('images') for n in self._shards):05d}.parquet"
+            self._image_writer = pq.ParquetWriter(self.temporary / self._image_name, IMAGE_SCHEMA, compression="none")
+        self._image_writer.write_table(table)
+        self._image_shard_bytes += self._image_bytes
+        self._images, self._image_bytes = [], 0
+        if self._image_shard_bytes >= IMAGE_BYTES_PER_SHARD:
+            self._close_image_shard()
+
+    def _close_image_shard(self) -> None:
+        if self._image_writer is not None:
+            self._image_writer.close()
+            self._shards[self._image_name] = file_hash(self.temporary / self._image_name)
+            self._image_writer, self._image_shard_bytes = None, 0
+
+    def _finish(self) -> None:
+        self._flush_samples()
+        self._flush_images()
+        self._close_image_shard()
+        columns = list(zip(*self._rejects, strict=True)) or [()] * len(REJECT_SCHEMA)
+        rejects = pa.table([pa.array(c, pa.string()) for c in columns], schema=REJECT_SCHEMA)
+        pq.write_table(rejects, self.temporary / REJECTS)
+        reasons = Counter((source, reason) for source, _, reason, _ in self._rejects)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "n_samples": sum(self._counts.values()),
+            "n_images": len(self._image_ids),
+            "n_rejects": len(self._rejects),
+            "counts": [{"source": s, "task": t, "split": p, "n": n} for (s, t, p), n in sorted(self._counts.items())],
+            "rejects": [{"source": s, "reason": r, "n": n} for (s, r), n in sorted(reasons.items())],
+            "shards": dict(sorted(self._shards.items())),
+            "made_by": self.made_by,
+        }
+        write_json(self.temporary / MANIFEST, manifest)
+        retired = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+        if self.out.exists():
+            os.replace(self.out, retired)
+        os.replace(self.temporary, self.out)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+class Corpus:
+    """A finished corpus, opened for reading. Samples stream; images are looked up one at a time.
+
+    Raises:
+        InputError: the directory is missing, unfinished, or of another schema version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise InputError("no such corpus directory", str(self.path), "run `geozero ingest` or `geozero raw` first")
+        manifest = self.path / MANIFEST
+        if not manifest.is_file():
+            raise InputError("unfinished or no corpus: manifest.json is missing", str(self.path), "make it again")
+        try:
+            self.manifest: dict[str, Any] = json.loads(manifest.read_text())
+            version, shards = self.manifest["schema_version"], list(self.manifest["shards"])
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"unreadable manifest: {error!r}", str(manifest), "make the corpus again") from None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"schema version {version}, this geozero reads {SCHEMA_VERSION}",
+                str(self.path),
+                "make the corpus again",
+            )
+        missing = [name for name in shards if not (self.path / name).is_file()]
+        if missing:
+            raise InputError(f"shard {missing[0]} is missing", str(self.path), "make the corpus again")
+        self._sample_shards = [self.path / n for n in shards if n.startswith("samples")]
+        self._image_shards = [self.path / n for n in shards if n.startswith("images")]
+        self._images: ImageIndex | None = None
+
+    def __len__(self) -> int:
+        return int(self.manifest["n_samples"])
+
+    @property
+    def digest(self) -> str:
+        """Hash of the shards' hashes: the identity of the data."""
+        return hashlib.blake2b(json.dumps(self.manifest["shards"]).encode(), digest_size=16).hexdigest()
+
+    def samples(self, split: Split | None = None, task: TaskName | None = None) -> Iterator[Sample]:
+        """Stream the samples in their stored order, at most one batch in memory."""
+        for path in self._sample_shards:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=2_048):
+                    for row in batch.to_pylist():
+                        if (split is None or row["split"] == split) and (task is None or row["task"] == task):
+                            yield Sample.from_row(row)
+
+    def image_rows(self) -> Iterator[dict[str, Any]]:
+        """Stream the stored images as rows of `IMAGE_SCHEMA`."""
+        for path in self._image_shards:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    yield from file.read_row_group(group).to_pylist()
+
+    def image_bytes(self, image_id: str) -> bytes:
+        """The encoded bytes of one image.
+
+        Raises:
+            KeyError: the corpus holds no such image.
+        """
+        if self._images is None:
+            self._images = ImageIndex(self._image_shards)
+        return self._images[image_id]
+
+    def rejects(self) -> list[dict[str, str]]:
+        rows: list[dict[str, str]] = pq.read_table(self.path / REJECTS).to_pylist()
+        return rows
+
+
+class ImageIndex:
+    """`image_id` → bytes over image shards: an index of (file, row group, row) and a few cached row groups.
+
+    Files are opened in the process that reads, so that it works in forked loader workers.
+    """
+
+    def __init__(self, shards: list[Path]) -> None:
+        self._shards = shards
+        self._where: dict[str, tuple[int, int, int]] = {}
+        self._files: dict[int, pq.ParquetFile] = {}
+        self._owner = os.getpid()
+        self._cache: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        for number, path in enumerate(shards):
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    ids = file.read_row_group(group, columns=["image_id"]).column(0).to_pylist()
+                    self._where.update((image_id, (number, group, row)) for row, image_id in enumerate(ids))
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._where
+
+    def __getitem__(self, image_id: str) -> bytes:
+        number, group, row = self._where[image_id]
+        if self._owner != os.getpid():
+            self._files, self._owner = {}, os.getpid()
+        key = (number, group)
+        if key not in self._cache:
+            if number not in self._files:
+                self._files[number] = pq.ParquetFile(self._shards[number])
+            self._cache[key] = self._files[number].read_row_group(group, columns=["bytes"]).column(0)
+            if len(self._cache) > CACHED_ROW_GROUPS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        value: bytes = self._cache[key][row].as_py()
+        return value
+
+
+def copy_image(writer: CorpusWriter, row: Mapping[str, Any]) -> None:
+    """Carry one row of `Corpus.image_rows` over into another corpus, bytes untouched."""
+    image = StoredImage(row["image_id"], row["bytes"], row["width"], row["height"], row["phash"])
+    writer.add_image(image, row["image_key"])
+
+
+def subset(corpus: Corpus, samples: list[Sample], out: Path, made_by: Mapping[str, Any]) -> None:
+    """Write a corpus of some of `corpus`'s samples and just the images that they ask about."""
+    wanted = {s.image_id for s in samples}
+    with CorpusWriter(out, made_by) as writer:
+        for row in corpus.image_rows():
+            if row["image_id"] in wanted:
+                copy_image(writer, row)
+        for sample in samples:
+            writer.add(sample)
+
+
+def file_hash(path: Path) -> str:
+    """BLAKE2b-128 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name and rename."""
+    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n")
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)

@@ -1,0 +1,169 @@
+"""params.yaml as typed, validated settings. Each field says what it is; [ours] marks what the paper leaves open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geozero.errors import InputError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Toy(Section):
+    """The rendered world of the demo; other profiles leave it out."""
+
+    size: Annotated[int, Field(ge=96, le=256)] = 96  # side of a scene in pixels
+    train: dict[str, Count] = {"aid": 700, "rsvqa_lr": 300, "rsicd": 300, "dior_rsvg": 300}  # scenes a set
+    val: Count = 64  # scenes a set
+    test: Count = 270  # scenes a set, in each of the two test splits
+
+
+class Data(Section):
+    sources: list[str]  # ingested for training and for evaluation
+    eval_only: list[str] = []  # ingested for evaluation alone
+
+
+class Model(Section):
+    """The base model: Qwen3-VL-8B-Instruct in production, the tiny Qwen3-VL in the demo."""
+
+    path: str
+    model_type: str = "qwen3_vl"  # ms-swift's name
+    template: str = "qwen3_vl"  # ms-swift's name; `geozero_qwen3_vl` reads the image token ids from the processor
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_pixels: Count = 1024 * 1024  # an image is scaled down to at most this many pixels
+    max_length: Count = 4096  # tokens of prompt and completion
+    boxes: Literal["norm1000", "pixels", "resized28", "norm100"] = "norm1000"  # what its coordinates mean
+
+
+class Optimise(Section):
+    """What SFT-like stages share."""
+
+    steps: Count
+    batch_size: Count  # samples a step over all devices
+    micro_batch_size: Count  # samples a forward pass and device
+    learning_rate: Positive
+    warmup_ratio: Share = 0.05
+    tuner: Literal["full", "lora"] = "full"
+    freeze_vit: bool = False
+    extra: dict[str, Any] = {}  # further ms-swift arguments, passed as they are
+
+
+class Filter(Optimise):
+    """The data filtering model, trained on GeoZero-Raw in direct mode (METHOD, Data)."""
+
+    folds: Annotated[int, Field(ge=1, le=10)] = 2  # [ours] 1 is the paper's simple form
+
+
+class Sampling(Section):
+    """Difficulty: K answers a sample in direct mode [ours]."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    k: Annotated[int, Field(ge=1, le=1024)] = 8
+    temperature: Annotated[float, Field(ge=0, le=10)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Count = 256
+    chunk: Count = 256  # answers written at a time; what a kill can cost
+    memory: Share = 0.9  # share of GPU memory that vLLM may take
+
+
+class Select(Section):
+    """Thresholds on the pass rate p, all [ours]."""
+
+    easy: Share = 0.75  # p at least this → GeoZero-Instruct
+    hard: Share = 0.5  # 0 < p at most this → GeoZero-Hard, learnable
+    unsolved_share: Share = 0.3  # most of GeoZero-Hard that p = 0 may make up
+    instruct_size: Count | None = None  # None: all that qualify
+    hard_size: Count | None = None
+
+
+class Sft(Optimise):
+    """SFT on GeoZero-Instruct, direct answers."""
+
+    replay_share: Share = 0.0  # [ours] share of the base model's own descriptions, to keep the format
+
+
+class A2grpo(Section):
+    """A²GRPO on GeoZero-Hard; METHOD.md gives each symbol."""
+
+    steps: Count
+    group_size: Annotated[int, Field(ge=2)] = 8  # G
+    prompts_per_step: Count = 8  # completions a step = this × group_size
+    micro_batch_size: Count = 8  # completions a forward pass and device
+    learning_rate: Positive = 1e-6
+    warmup_ratio: Share = 0.05
+    tuner: Literal["full", "lora"] = "full"
+    freeze_vit: bool = True
+    temperature: Positive = 1.0
+    max_completion_tokens: Count = 512
+    beta: Annotated[float, Field(ge=0)] = 0.04  # [ours] weight of the answer-anchored KL
+    thinking_weight: Annotated[float, Field(ge=0)] = 0.5  # [ours] λ
+    gate_k: Positive = 10.0  # [ours]
+    gate_tau: Share = 0.5  # [ours]
+    thought_words: Count = 40  # [ours] L0
+    thought_words_max: Count = 200  # [ours] L_max
+    uniform_groups: Literal["skip", "keep"] = "skip"  # [ours]
+    use_vllm: bool = False
+    extra: dict[str, Any] = {}
+    min_well_formed: Share = 0.8  # the gate before RL starts, measured on val
+    min_mixed_groups: Share = 0.3
+
+
+class Evaluation(Section):
+    max_tokens: Count = 512
+    limit: Count | None = None  # samples a benchmark; None: all
+    gallery: Count = 48  # held-out samples shown on the page
+
+
+class Tracking(Section):
+    uri: str = "sqlite:///mlflow.db"  # relative to the directory of params.yaml
+    experiment: str = "geozero"
+
+
+class Params(Section):
+    """One profile, whole."""
+
+    profile: str
+    seed: int = 7
+    toy: Toy | None = None
+    data: Data
+    model: Model
+    filter: Filter
+    sampling: Sampling
+    select: Select
+    sft: Sft
+    a2grpo: A2grpo
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+
+
+def load(path: Path | str) -> Params:
+    """Read and validate a params.yaml.
+
+    Raises:
+        InputError: missing, not YAML, an unknown key, a value out of range; the first fault is named.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError:
+        raise InputError("no such parameter file", str(path), "give --params, or run in a checkout") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"not YAML: {error}", str(path)) from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        raise InputError(
+            f"parameter '{key}': {first['msg']}", str(path), "correct it; profiles/ holds examples"
+        ) from None

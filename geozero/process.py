@@ -1,0 +1,145 @@
+"""Child processes and the state a process needs before it imports transformers, ms-swift or vLLM."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+QUIET_AND_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "true",  # Prefect and MLflow; MLflow does not read "1"
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "VLLM_NO_USAGE_STATS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+LAST_LINES = 40
+TERMINATE_SECONDS = 10.0
+
+_libraries: list[Any] = []  # torch.library.Library unregisters its operators when it is collected
+
+
+class ChildFailed(RuntimeError):
+    """A child process ended with another code than 0; the message ends with its last lines."""
+
+    def __init__(self, command: Sequence[str], code: int, tail: Sequence[str]) -> None:
+        self.code, self.tail = code, list(tail)
+        super().__init__(f"{' '.join(command[:4])} … ended with code {code}:\n" + "\n".join(tail))
+
+
+def quiet_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with every dependency's telemetry and hub look-ups off, unless the user set them."""
+    environment = {**QUIET_AND_OFFLINE, **os.environ, **(extra or {})}
+    if not has_gpu():
+        environment.setdefault("OMP_NUM_THREADS", "1")  # measured: 5–30 times faster than 2 for a tiny model
+    return environment
+
+
+def prepare() -> None:
+    """Make this process fit to import transformers, ms-swift and vLLM; call it before the first such import.
+
+    Sets the quiet environment, and on a machine whose torchvision has no compiled operators declares the two
+    schemas it looks for at import (without them `import torchvision` fails on a CPU build of torch).
+    """
+    for key, value in quiet_environment().items():
+        os.environ.setdefault(key, value)
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None or "torchvision" in sys.modules or _libraries:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries.append(library)
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver answers; asks the driver's files, so that nothing heavy is imported."""
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
+
+
+def run(
+    command: Sequence[str],
+    log: Path | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Run a command in its own process group, its output line by line to `log` and `on_line`.
+
+    Whatever ends the wait (an error, a cancelled flow, a time-out), the whole group is gone afterwards.
+
+    Args:
+        timeout: seconds; None waits for ever.
+
+    Raises:
+        ChildFailed: another exit code than 0.
+        TimeoutError: it ran longer than `timeout`.
+    """
+    tail: deque[str] = deque(maxlen=LAST_LINES)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    child = subprocess.Popen(
+        list(command),
+        cwd=cwd,
+        env=quiet_environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+    def read() -> None:
+        assert child.stdout is not None
+        sink = log.open("a") if log is not None else None
+        for line in child.stdout:
+            tail.append(line.rstrip())
+            if sink is not None:
+                sink.write(line)
+                sink.flush()
+            if on_line is not None:
+                on_line(line.rstrip())
+        if sink is not None:
+            sink.close()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        code = child.wait(timeout)
+        reader.join(2)  # a grandchild may hold the pipe open: never wait for the end of the output
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{' '.join(command[:4])} … ran longer than {timeout} s") from None
+    finally:
+        kill_group(child)
+    if code != 0:
+        raise ChildFailed(command, code, list(tail))
+
+
+def kill_group(child: subprocess.Popen[str]) -> None:
+    """End the whole group of a child started in its own session: first politely, then for certain."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sign)
+        except (ProcessLookupError, PermissionError):
+            break
+        try:
+            child.wait(TERMINATE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,112 @@
+"""Boxes: parse them from text, convert between a model's convention and pixels, compare them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from geozero.errors import InputError
+from geozero.sample import Box
+
+Convention = Literal["norm1000", "pixels", "resized28", "norm100"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+
+RESIZE_FACTOR = 28
+RESIZE_MIN_PIXELS = 4 * RESIZE_FACTOR**2
+RESIZE_MAX_PIXELS = 16_384 * RESIZE_FACTOR**2
+RESIZE_MAX_RATIO = 200
+
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def parse_box(text: str) -> Box | None:
+    """Four numbers between the first `[` and the last `]`; None where there are not exactly four finite ones."""
+    start, end = text.find("["), text.rfind("]")
+    if start < 0 or end <= start:
+        return None
+    numbers = _NUMBER.findall(text[start : end + 1])
+    if len(numbers) != 4:
+        return None
+    x1, y1, x2, y2 = (float(n) for n in numbers)
+    return (x1, y1, x2, y2) if all(math.isfinite(v) for v in (x1, y1, x2, y2)) else None
+
+
+def format_box(box: Sequence[float]) -> str:
+    """`[x1, y1, x2, y2]`; whole numbers without a decimal point, others with at most two decimals."""
+    return "[" + ", ".join(f"{round(v, 2):g}" if abs(v) < 1e5 else str(round(v)) for v in box) + "]"
+
+
+def smart_resize(width: int, height: int) -> tuple[int, int]:
+    """Width and height after the published resize to multiples of 28 (METHOD, official protocol).
+
+    Raises:
+        ValueError: the sides' ratio is above 200.
+    """
+    if max(width, height) / min(width, height) > RESIZE_MAX_RATIO:
+        raise ValueError(
+            f"absolute aspect ratio must be smaller than {RESIZE_MAX_RATIO}, "
+            f"got {max(width, height) / min(width, height)}"
+        )
+    new_h = max(RESIZE_FACTOR, round(height / RESIZE_FACTOR) * RESIZE_FACTOR)
+    new_w = max(RESIZE_FACTOR, round(width / RESIZE_FACTOR) * RESIZE_FACTOR)
+    if new_h * new_w > RESIZE_MAX_PIXELS:
+        scale = math.sqrt(height * width / RESIZE_MAX_PIXELS)
+        new_h = max(RESIZE_FACTOR, math.floor(height / scale / RESIZE_FACTOR) * RESIZE_FACTOR)
+        new_w = max(RESIZE_FACTOR, math.floor(width / scale / RESIZE_FACTOR) * RESIZE_FACTOR)
+    elif new_h * new_w < RESIZE_MIN_PIXELS:
+        scale = math.sqrt(RESIZE_MIN_PIXELS / (height * width))
+        new_h = math.ceil(height * scale / RESIZE_FACTOR) * RESIZE_FACTOR
+        new_w = math.ceil(width * scale / RESIZE_FACTOR) * RESIZE_FACTOR
+    return new_w, new_h
+
+
+def frame(convention: Convention, width: int, height: int) -> tuple[float, float]:
+    """The width and height in which a model of this convention writes its coordinates."""
+    if convention == "norm1000":
+        return 1000.0, 1000.0
+    if convention == "norm100":
+        return 100.0, 100.0
+    if convention == "pixels":
+        return float(width), float(height)
+    if convention == "resized28":
+        new_w, new_h = smart_resize(width, height)
+        return float(new_w), float(new_h)
+    raise InputError(f"unknown coordinate convention '{convention}'", mend=f"one of {', '.join(CONVENTIONS)}")
+
+
+def to_model(box: Box, width: int, height: int, convention: Convention = "norm1000") -> tuple[int, int, int, int]:
+    """Pixels to the integers a model writes; at most half a unit of the convention is lost per coordinate."""
+    frame_w, frame_h = frame(convention, width, height)
+    x1, y1, x2, y2 = box
+    return (
+        round(x1 / width * frame_w),
+        round(y1 / height * frame_h),
+        round(x2 / width * frame_w),
+        round(y2 / height * frame_h),
+    )
+
+
+def from_model(box: Sequence[float], width: int, height: int, convention: Convention = "norm1000") -> Box:
+    """What a model wrote to pixels: `x / frame * width`, neither rounded nor clipped (METHOD, strict)."""
+    frame_w, frame_h = frame(convention, width, height)
+    x1, y1, x2, y2 = box
+    return (x1 / frame_w * width, y1 / frame_h * height, x2 / frame_w * width, y2 / frame_h * height)
+
+
+def is_degenerate(box: Sequence[float]) -> bool:
+    return box[2] <= box[0] or box[3] <= box[1]
+
+
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two xyxy boxes in one frame; 0 where either is degenerate."""
+    if is_degenerate(a) or is_degenerate(b):
+        return 0.0
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    overlap = width * height
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
+    return overlap / union

@@ -1,0 +1,60 @@
+"""Reading a model's text: answer extraction, normalisation, tokens. One parser serves reward and score alike."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Mode = Literal["direct", "tagged"]
+
+OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
+_BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_PUNCTUATION = re.compile(r"[^\w\s]")
+
+
+def is_well_formed(completion: str) -> bool:
+    """Exactly one `<answer>…</answer>`, the opening tag before the closing one, with something inside."""
+    return tagged_answer(completion) is not None
+
+
+def tagged_answer(completion: str) -> str | None:
+    """The answer in tagged mode: what one well-formed block holds, stripped; None without exactly one (METHOD, 1)."""
+    if completion.count(OPEN_TAG) != 1 or completion.count(CLOSE_TAG) != 1:
+        return None
+    start, end = completion.index(OPEN_TAG) + len(OPEN_TAG), completion.index(CLOSE_TAG)
+    answer = completion[start:end].strip() if start <= end else ""
+    return answer or None
+
+
+def read_answer(completion: str, mode: Mode) -> str | None:
+    """The answer that the reward compares; None where there is none (empty, or not well formed in tagged mode)."""
+    return tagged_answer(completion) if mode == "tagged" else (completion.strip() or None)
+
+
+def thought(completion: str) -> str:
+    """All that stands before the first `<answer>`; the whole text where there is no tag."""
+    return completion.split(OPEN_TAG, 1)[0].strip()
+
+
+def extract_answer(completion: str) -> str:
+    """The evaluation's extraction, both protocols: first non-empty block, else the whole text, stripped."""
+    for block in _BLOCK.findall(completion):
+        if block.strip():
+            return str(block.strip())
+    return completion.strip()
+
+
+def normalise(text: str) -> str:
+    """The published normalisation: strip, lower case, drop punctuation (`_` stays, `-` joins; inner spaces stay)."""
+    return _PUNCTUATION.sub("", text.strip().lower())
+
+
+def same_answer(prediction: str, truth: str) -> bool:
+    """Strict equality: published normalisation, then trimmed; an empty prediction is never right (METHOD, strict)."""
+    left = normalise(prediction).strip()
+    return bool(left) and left == normalise(truth).strip()
+
+
+def words(text: str) -> list[str]:
+    """Tokens of the caption metrics: published normalisation, split on white space."""
+    return normalise(text).split()
