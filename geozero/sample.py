@@ -150,3 +150,8 @@ def stable_choice(options: Iterable[Any], key: str, salt: str = "") -> Any:
     """One of the options, chosen by the stable hash of `key`."""
     listed = list(options)
     return listed[int(stable_unit(key, salt) * len(listed))]
+
+
+def fold_of(image_key: str, folds: int) -> int:
+    """The cross-fitting fold of a picture: a filtering model answers only about folds it was not trained on."""
+    return int(stable_unit(image_key, salt="fold") * folds)
