@@ -1,0 +1,108 @@
+"""What an engine is: requests in, completions out, in order; and the rules that all engines share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+FinishReason = Literal["stop", "length", "error"]
+
+SEED_BITS = 31  # what every library accepts as a seed, with room to add a rollout's number
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        id: names the request; with the base seed it fixes what is sampled.
+        messages: chat turns as `geozero.tasks.messages` gives them, `<image>` where the picture stands.
+        image: the encoded picture (JPEG, PNG, …).
+        seed: seed of the first completion; None: `request_seed` of the base seed and the id.
+    """
+
+    id: str
+    messages: list[dict[str, str]]
+    image: bytes
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How completions are drawn. Nothing else shapes the distribution: a checkpoint's own top-k, penalties and
+    the like are never read, so that a pass rate means the same in every engine.
+
+    Attributes:
+        n: completions a request.
+        temperature: 0 is greedy; then all n completions are one and the same.
+        top_p: nucleus; 1 keeps every token.
+        max_tokens: most tokens a completion, its end token not counted.
+        seed: base seed.
+    """
+
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of a model.
+
+    Attributes:
+        text: decoded without special tokens; for `error` empty.
+        finish_reason: `stop` (the model ended), `length` (cut off), `error` (the request could not be asked).
+        n_tokens: tokens of the text, the end token not counted.
+        seed: what it was drawn with; None when greedy.
+        error: why, for `error`.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    n_tokens: int
+    seed: int | None = None
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """A loaded model that answers. One broken request costs only itself: its completions say `error`."""
+
+    name: str
+    reason: str  # why this engine was chosen
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """`params.n` completions for each request, in the requests' order."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What answers: engine, versions, model, number type, limits; for lineage, not for comparing answers."""
+        ...
+
+    def close(self) -> None:
+        """Free the model; the engine cannot be used afterwards."""
+        ...
+
+
+def request_seed(base: int, request_id: str) -> int:
+    """Seed of a request's first completion; a stable hash, so neither order nor batching changes an answer."""
+    raw = hashlib.blake2b(f"{base}\x1f{request_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(raw, "big") % (1 << SEED_BITS)
+
+
+def rollout_seed(base: int, request_id: str, rollout: int) -> int:
+    """Seed of completion number `rollout`: consecutive from `request_seed`, so that n can grow later on."""
+    return request_seed(base, request_id) + rollout
+
+
+def first_seed(request: Request, params: SamplingParams) -> int:
+    """The seed of a request's first completion under these parameters."""
+    return request_seed(params.seed, request.id) if request.seed is None else request.seed
+
+
+def failed(reason: str, n: int) -> list[Completion]:
+    """The n completions of a request that could not be asked."""
+    return [Completion("", "error", 0, None, reason) for _ in range(n)]

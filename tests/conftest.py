@@ -1,0 +1,15 @@
+"""Fixtures that more than one room's tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_random(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tiny Qwen3-VL checkpoint, built once a session (slow: it imports transformers)."""
+    from tiny_random import build
+
+    return build(tmp_path_factory.mktemp("model") / "tiny-random")
