@@ -1,0 +1,124 @@
+"""What every data set says about itself, and the record it gives: a sample that has no pixels yet."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from geozero.errors import InputError
+from geozero.sample import Box, Split, TaskName, stable_unit
+from geozero.sources.tree import Tree
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question of a data set, before its image is decoded and before any prompt template.
+
+    `key` is the data set's own name of the record, stable over releases; `image` the member path of the picture
+    in the tree that `Source.find` returned; `image_key` = `set/class/name` without suffix (leak control); `text`
+    the bare question or expression (empty for scene classification and captions); `answer` the truth as text
+    (empty for grounding, whose answer is `box`, and for captions, whose answer is the first of `references`);
+    `box` absolute pixels xyxy; `classes` the label set that the question offers.
+    """
+
+    task: TaskName
+    split: Split
+    key: str
+    image: str
+    image_key: str
+    text: str = ""
+    answer: str = ""
+    references: tuple[str, ...] = ()
+    box: Box | None = None
+    question_type: str | None = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that cannot become a sample: `reason` is a short stable word for counting, `detail` what was seen."""
+
+    key: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """A data set in the layout in which it is distributed. One file a data set; its docstring gives layout, size,
+    splits, licence, citation and traps.
+
+    To write one: subclass, give the fields below defaults, name what the top directory of the tree holds in
+    `required` and `any_of`, and write `read`. Options of a data set are further fields with defaults. A record that
+    cannot be used is yielded as `Rejected`; what makes the whole set unusable (a missing list, an unreadable file
+    that would shift others) raises InputError.
+    """
+
+    name: str  # as the commands know it; also `source` of its samples and the set part of `image_key`
+    title: str  # as the papers call it
+    licence: str
+    citation: str
+    forced_split: Split | None = None  # every record is given to this split
+
+    tasks: ClassVar[tuple[TaskName, ...]]
+    layout: ClassVar[str]  # one line a path, for people
+    required: ClassVar[tuple[str, ...]] = ()  # entries (files or directories) that the tree's top directory holds
+    any_of: ClassVar[tuple[str, ...]] = ()  # … of which it holds at least one
+    folders: ClassVar[tuple[str, ...]] = ()  # usual names of the top directory, preferred where several places match
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label set, where the data set has one that is known before reading."""
+        return ()
+
+    def find(self, tree: Tree) -> Tree:
+        """The data set's own top directory in what the user gave.
+
+        Raises:
+            InputError: not found, or found in several places.
+        """
+        return tree.locate(self.title, self.required, self.any_of, self.folders)
+
+    @abstractmethod
+    def read(self, tree: Tree) -> Iterator[Record | Rejected]:
+        """Yield every record of the tree that `find` returned, of all splits, in a stable order.
+
+        Raises:
+            InputError: the data set as a whole cannot be read.
+        """
+
+    def records(self, tree: Tree) -> Iterator[Record | Rejected]:
+        """`read`, with `forced_split` applied."""
+        for item in self.read(tree):
+            if self.forced_split is not None and isinstance(item, Record):
+                item = replace(item, split=self.forced_split)
+            yield item
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Shares of train, val and test where a data set has no split of its own; `test` takes the rest."""
+
+    train: float
+    val: float
+
+    def __post_init__(self) -> None:
+        if min(self.train, self.val) < 0 or self.train + self.val > 1:
+            raise InputError(f"split shares {self.train} and {self.val}", mend="both from 0 on, together at most 1")
+
+    def split(self, image_key: str) -> Split:
+        """The split of a picture by the stable hash of its key: adding pictures moves no other."""
+        place = stable_unit(image_key, salt="split")
+        if place < self.train:
+            return "train"
+        return "val" if place < self.train + self.val else "test"
+
+
+def stem(path: str) -> str:
+    """The file name of a member path without directories and suffix."""
+    name = path.rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[0] if "." in name[1:] else name
