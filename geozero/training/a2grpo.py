@@ -1,0 +1,262 @@
+"""The A²GRPO trainer: ms-swift's GRPO with our rewards, our group rule and a KL on answer tokens only.
+
+The one override that the answer constraint needs: after the policy's log-probabilities are computed and before the
+loss reads the reference's, the policy's own detached values take the reference's place on thought tokens; there value
+and gradient of ms-swift's k3 term are exactly 0. Importing this module imports ms-swift: call `process.prepare` first.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import torch
+from accelerate.utils import gather, gather_object
+from swift.arguments import RLHFArguments
+from swift.pipelines.train.rlhf import SwiftRLHF
+from swift.rl_core.data import GRPOBatch
+from swift.rlhf_trainers.arguments import GRPOConfig
+from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
+from swift.trainers import TrainerFactory
+
+from geozero.errors import InputError
+from geozero.training import rewards
+from geozero.training.objective import (
+    GATE_K,
+    GATE_TAU,
+    THINKING_WEIGHT,
+    THOUGHT_WORDS,
+    THOUGHT_WORDS_MAX,
+    answer_anchored_kl,
+    answer_mask,
+    group_advantages,
+    is_uniform,
+)
+
+REWARD_FUNCS = [rewards.ANSWER_REWARD, rewards.THINKING_REWARD]
+LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")  # those with GRPO's clipped ratio
+
+# What would go past the override, or past our rewards and groups: argument, the value it may have, why not another.
+REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
+    ("use_liger_kernel", (False, None), "Liger's fused loss never lets go of the log-probabilities"),
+    ("kl_in_reward", (False, None), "a KL inside the reward reaches the thought"),
+    ("padding_free", (False, None), "the answer mask is laid over padded rows"),
+    ("packing", (False, None), "the answer mask is laid over padded rows"),
+    ("sequence_parallel_size", (1, None), "the answer mask is laid over whole sequences"),
+    ("advantage_estimator", ("grpo", None), "A²GRPO's advantage is relative to its group"),
+    ("scale_rewards", ("group", None), "A²GRPO's advantage is relative to its group"),
+    ("loss_type", (*LOSS_TYPES, *([t] for t in LOSS_TYPES), None), "A²GRPO's surrogate is GRPO's clipped ratio"),
+    ("multi_turn_scheduler", (None,), "a completion is one turn"),
+    ("use_gym_env", (False, None), "the rewards are the tasks'"),
+    ("reward_model", (None,), "the rewards are the tasks'"),
+    ("teacher_model", (None,), "a teacher changes the advantages"),
+    ("teacher_model_server", (None,), "a teacher changes the advantages"),
+    ("reward_funcs", ([], None, REWARD_FUNCS), "the rewards are the tasks'"),
+    ("reward_weights", (None,), "the weight of the thought is --thinking_weight"),
+)
+
+
+@dataclass
+class MethodArguments:
+    """What A²GRPO adds to ms-swift's arguments; METHOD.md gives each symbol, all are our choice."""
+
+    thinking_weight: float = THINKING_WEIGHT  # λ
+    gate_k: float = GATE_K
+    gate_tau: float = GATE_TAU
+    thought_words: int = THOUGHT_WORDS  # L0
+    thought_words_max: int = THOUGHT_WORDS_MAX  # L_max
+    uniform_groups: str = "skip"  # skip | keep
+    boxes: str = "norm1000"  # the coordinate convention of the model's answers
+
+
+@dataclass
+class A2GRPOConfig(MethodArguments, GRPOConfig):  # type: ignore[misc]
+    """Training arguments; ms-swift fills them from `A2GRPOArguments` by name."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        local = self.per_device_train_batch_size * self.steps_per_generation
+        if local % self.num_generations:
+            raise InputError(
+                f"a device holds {local} completions a step, no whole number of groups of {self.num_generations}",
+                "per_device_train_batch_size × gradient_accumulation_steps",
+                "make prompts_per_step a multiple of the number of devices",
+            )
+
+
+@dataclass
+class A2GRPOArguments(MethodArguments, RLHFArguments):  # type: ignore[misc]
+    """Command line of `launch grpo`: ms-swift's RLHF arguments and the method's own."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self)
+        self.rlhf_type = "grpo"
+        self.reward_funcs = list(REWARD_FUNCS)
+        self.reward_weights = [1.0, self.thinking_weight]
+        super().__post_init__()
+
+
+def check_arguments(arguments: Any) -> None:
+    """Refuse what would silently go past the method.
+
+    Raises:
+        InputError: the first argument that cannot be combined with A²GRPO, and why.
+    """
+    for name, allowed, reason in REFUSED:
+        value = getattr(arguments, name, None)
+        if value not in allowed:
+            raise InputError(f"{name}={value} cannot be combined with A²GRPO: {reason}", mend=f"leave --{name} out")
+    if arguments.uniform_groups not in ("skip", "keep"):
+        raise InputError(f"uniform_groups is 'skip' or 'keep', not '{arguments.uniform_groups}'")
+
+
+@dataclass
+class AnchoredBatch(GRPOBatch):  # type: ignore[misc]
+    """ms-swift's batch of completions with what the override needs, shape (completions, tokens) both.
+
+    Attributes:
+        answer: which tokens the constraint covers, bool.
+        reference: the frozen model's log-probabilities; None where β is 0.
+    """
+
+    answer: torch.Tensor | None = None
+    reference: torch.Tensor | None = None
+
+
+class A2GRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO over R = R_a + λ·R_t, groups without an answer signal dropped, KL on answer tokens only."""
+
+    args: A2GRPOConfig
+
+    def _compute_rewards_per_func(self, samples: list[Any]) -> torch.Tensor:
+        """R_a and R_t of all processes' completions, shape (completions, 2); logs what the completions look like."""
+        values: torch.Tensor = super()._compute_rewards_per_func(samples)
+        shapes = gather_object([rewards.shape(sample.messages[-1]["content"]) for sample in samples])
+        self._log("answer_reward", values[:, 0].mean())
+        self._log("thinking_reward", values[:, 1].mean())
+        self._log("thought_words", sum(s.thought_words for s in shapes) / len(shapes))
+        self._log("well_formed", sum(s.well_formed for s in shapes) / len(shapes))
+        return values
+
+    def _compute_advantages(
+        self, samples: list[Any], rewards_per_func: torch.Tensor, batch_encoded_inputs: list[dict[str, Any]]
+    ) -> torch.Tensor:
+        """Group-relative advantages over R, shape (completions,); ms-swift's own are computed for its metrics only."""
+        super()._compute_advantages(samples, rewards_per_func, batch_encoded_inputs)
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        total, answer = (rewards_per_func * self.reward_weights).sum(dim=1), rewards_per_func[:, 0]
+        dropped = is_uniform(answer, size).float().mean() if self.args.uniform_groups == "skip" else 0.0
+        self._log("dropped_groups", dropped)
+        return group_advantages(total, answer, size, self.args.uniform_groups)  # type: ignore[arg-type]
+
+    def _prepare_batch_inputs(self, samples: list[Any]) -> list[dict[str, Any]]:
+        batches: list[dict[str, Any]] = super()._prepare_batch_inputs(samples)
+        for batch in batches:
+            plain: GRPOBatch = batch["grpo_batch"]
+            batch["grpo_batch"] = AnchoredBatch(
+                **{f.name: getattr(plain, f.name) for f in fields(GRPOBatch)},
+                answer=self._answer_tokens(batch["model_inputs"]["input_ids"], plain),
+                reference=plain.ref_per_token_logps,
+            )
+        return batches
+
+    def _answer_tokens(self, input_ids: torch.Tensor, batch: GRPOBatch) -> torch.Tensor:
+        """`answer_mask` of every row, laid over the columns in which ms-swift keeps completions."""
+        ids = input_ids[:, -batch.logits_to_keep :]
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        for row in range(ids.shape[0]):
+            columns = batch.completion_mask[row].nonzero().squeeze(1)
+            texts = [self._token_text(token) for token in ids[row, columns].tolist()]
+            mask[row, columns] = torch.tensor(answer_mask(texts), dtype=torch.bool, device=mask.device)
+        return mask
+
+    @lru_cache(maxsize=1 << 17)  # noqa: B019 - the trainer lives as long as the process
+    def _token_text(self, token: int) -> str:
+        text: str = self.processing_class.decode([token], skip_special_tokens=False)
+        return text
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        model_inputs: dict[str, Any],
+        grpo_batch: GRPOBatch,
+        compute_entropy: bool = False,
+        origin_data: Any = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """ms-swift's log-probabilities; for the loss, the reference is anchored to the answer on the way."""
+        if not torch.is_grad_enabled() and self._sampled_by_itself(model):
+            return None, None  # ms-swift then takes the loss's own values, detached: the same numbers, a pass saved
+        logps, entropies = super()._get_per_token_logps_and_entropies(
+            model, model_inputs, grpo_batch, compute_entropy=compute_entropy, origin_data=origin_data
+        )
+        if isinstance(grpo_batch, AnchoredBatch):
+            if grpo_batch.reference is not None:
+                self._anchor(grpo_batch, logps)
+        elif torch.is_grad_enabled():
+            raise RuntimeError("a loss over a batch without an answer mask: ms-swift took a path unknown to A²GRPO")
+        return logps, entropies
+
+    def _sampled_by_itself(self, model: Any) -> bool:
+        """Whether the policy asked is the one that sampled, and not a LoRA model with its adapter off as reference."""
+        return (
+            self.model.training
+            and model is self.model
+            and not self.old_policy()
+            and (self.ref_model is not None or self.beta == 0.0)
+        )
+
+    def _anchor(self, batch: AnchoredBatch, logps: torch.Tensor) -> None:
+        assert batch.answer is not None and batch.reference is not None
+        policy = logps.detach()
+        batch.ref_per_token_logps = torch.where(batch.answer, batch.reference, policy)
+        kl = answer_anchored_kl(policy, batch.reference, batch.answer).sum()
+        total, tokens = gather(torch.stack([kl, batch.answer.sum().to(kl.dtype)]).unsqueeze(0)).sum(dim=0)
+        self._log("answer_kl", total / tokens.clamp(min=1))
+
+    def _log(self, name: str, value: torch.Tensor | float) -> None:
+        self._metrics["train" if self.model.training else "eval"][name].append(float(value))
+
+
+class SwiftA2GRPO(SwiftRLHF):  # type: ignore[misc]
+    args_class = A2GRPOArguments
+
+
+def main(arguments: list[str]) -> None:
+    """Train; `arguments` are ms-swift's for GRPO and those of `MethodArguments`."""
+    check_swift()
+    rewards.register()
+    TrainerFactory.TRAINER_MAPPING["grpo"] = f"{__name__}.{A2GRPOTrainer.__name__}"
+    TrainerFactory.TRAINING_ARGS_MAPPING["grpo"] = f"{__name__}.{A2GRPOConfig.__name__}"
+    SwiftA2GRPO(arguments).main()
+
+
+def check_swift() -> None:
+    """Check that the installed ms-swift still works the way the override relies on.
+
+    Raises:
+        InputError: it does not; training would run and be wrong.
+    """
+    expected = {
+        "_get_per_token_logps_and_entropies": ["model", "model_inputs", "grpo_batch", "compute_entropy", "origin_data"],
+        "_compute_advantages": ["samples", "rewards_per_func", "batch_encoded_inputs"],
+        "_compute_rewards_per_func": ["samples"],
+        "_prepare_batch_inputs": ["samples"],
+        "_compute_loss_and_metrics": ["model", "model_inputs", "grpo_batch"],
+    }
+    for name, parameters in expected.items():
+        found = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)[1:]
+        if found != parameters:
+            raise _other_swift(f"{name} takes {found}")
+    needed = {"completion_mask", "old_per_token_logps", "ref_per_token_logps", "logits_to_keep"}
+    missing = needed - {f.name for f in fields(GRPOBatch)}
+    if missing:
+        raise _other_swift(f"its batch has no {', '.join(sorted(missing))}")
+    loss = inspect.getsource(GRPOTrainer._compute_loss_and_metrics)
+    if not 0 <= loss.find("self._get_per_token_logps_and_entropies(") < loss.find("= grpo_batch.ref_per_token_logps"):
+        raise _other_swift("its loss no longer reads the reference after the policy")
+
+
+def _other_swift(what: str) -> InputError:
+    return InputError(f"another ms-swift than A²GRPO was written for: {what}", mend="install the pinned ms-swift 4.6.0")

@@ -1,0 +1,176 @@
+"""A corpus as ms-swift rows whose pixels stay in the corpus: read lazily, one image at a time, in any loader worker.
+
+A row names its picture as `geozero-image:<corpus directory>#<image_id>`; `install` teaches ms-swift's templates to
+read that. Nothing is copied per question and no directory of loose files is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geozero.corpus import Corpus
+from geozero.errors import BadRecord, InputError
+from geozero.images import decode
+from geozero.sample import Sample, Split, stable_unit
+from geozero.tasks import get, messages
+from geozero.tasks.boxes import Convention
+from geozero.tasks.text import Mode
+
+SCHEME = "geozero-image:"
+MEDIA_TAGS = ("<image>", "<video>", "<audio>")  # ms-swift counts them in the text: one too many costs the whole run
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A completion of the base model's own, to be taught again so that SFT does not wear its format out.
+
+    Attributes:
+        messages: the chat turns it answered, `<image>` where the picture stands.
+        image: `image_uri` of the picture.
+        text: what it wrote.
+    """
+
+    messages: Sequence[dict[str, str]]
+    image: str
+    text: str
+
+
+@dataclass(slots=True)
+class Rows:
+    """What `swift_rows` wrote: the number of rows and why samples were left out, by reason."""
+
+    n: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+def image_uri(corpus: Path, image_id: str) -> str:
+    """The name under which `read_image` finds a picture of a corpus, from any working directory."""
+    return f"{SCHEME}{corpus.resolve()}#{image_id}"
+
+
+def read_image(uri: str) -> bytes:
+    """The encoded picture behind an `image_uri`.
+
+    Raises:
+        InputError: not such a name, or the corpus or the picture is not there.
+    """
+    path, _, image_id = uri.removeprefix(SCHEME).rpartition("#")
+    if not uri.startswith(SCHEME) or not path or not image_id:
+        raise InputError(f"not an image of a corpus: '{uri[:200]}'", mend=f"{SCHEME}<corpus>#<image_id>")
+    try:
+        return _open_corpus(path).image_bytes(image_id)
+    except KeyError:
+        raise InputError(f"no image {image_id}", path, "make the rows again from this corpus") from None
+
+
+@functools.cache
+def _open_corpus(path: str) -> Corpus:
+    return Corpus(path)  # its image index reopens the shards in a forked worker
+
+
+def swift_rows(
+    corpus: Corpus,
+    mode: Mode,
+    boxes: Convention,
+    out: Path,
+    *,
+    split: Split | None = "train",
+    keep: Callable[[Sample], bool] | None = None,
+    replay: Sequence[Replay] = (),
+    replay_share: float = 0.0,
+) -> Rows:
+    """Write a corpus's samples as one JSON line each, streamed, under a temporary name first.
+
+    `direct` mode makes SFT rows (question and target); `tagged` mode makes RL rows (system prompt and question, the
+    sample itself in the column `sample` for the rewards).
+
+    Args:
+        keep: which samples; None: all of the split.
+        replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
+
+    Raises:
+        InputError: no sample is left, or a share is wanted and there is nothing to replay.
+    """
+    if not 0 <= replay_share < 1:
+        raise InputError(f"replay_share {replay_share} is not in [0, 1)")
+    if replay_share and not replay:
+        raise InputError("replay_share is set, and there is nothing to replay", mend="set sft.replay_share to 0")
+    rows = Rows()
+    temporary = out.with_name(f".{out.name}.part-{os.getpid()}")
+    with temporary.open("w") as file:
+        for sample in corpus.samples(split=split):
+            if keep is not None and not keep(sample):
+                continue
+            try:
+                row = _row(corpus.path, sample, mode, boxes)
+            except BadRecord as bad:
+                rows.rejected[bad.reason] += 1
+                continue
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            rows.n += 1
+        if rows.n == 0:
+            raise InputError("no sample to train on", str(corpus.path), f"it needs samples of split '{split}'")
+        for row in _replayed(replay, round(rows.n * replay_share / (1 - replay_share))):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            rows.n += 1
+    os.replace(temporary, out)
+    return rows
+
+
+def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention) -> dict[str, Any]:
+    if any(tag in sample.question for tag in MEDIA_TAGS):
+        raise BadRecord("media_tag_in_question", sample.id)
+    turns = messages(sample, mode)
+    row: dict[str, Any] = {"messages": turns, "images": [image_uri(corpus, sample.image_id)]}
+    if mode == "direct":
+        turns.append({"role": "assistant", "content": get(sample.task).target(sample, boxes)})
+    else:
+        row["sample"] = sample.to_json()
+    return row
+
+
+def _replayed(replay: Sequence[Replay], n: int) -> Iterator[dict[str, Any]]:
+    order = sorted(replay, key=lambda r: stable_unit(r.image + r.text, salt="replay"))
+    for i in range(n):
+        chosen = order[i % len(order)]
+        turns = [*chosen.messages, {"role": "assistant", "content": chosen.text}]
+        yield {"messages": turns, "images": [chosen.image]}
+
+
+def install() -> None:
+    """Teach the templates of ms-swift in this process (and in workers forked from it) to read `image_uri` names.
+
+    Raises:
+        InputError: the installed ms-swift loads images in another way than this was written for.
+    """
+    from swift.template import Template
+
+    original = Template.__dict__.get("_load_image")
+    if getattr(original, "__func__", None) is _load_image:
+        return
+    if not isinstance(original, staticmethod) or list(inspect.signature(original.__func__).parameters) != [
+        "image",
+        "load_images",
+    ]:
+        raise InputError("ms-swift loads images in another way than expected", mend="install the pinned ms-swift 4.6.0")
+    _originals.append(original.__func__)
+    Template._load_image = staticmethod(_load_image)
+
+
+_originals: list[Callable[[Any, bool], Any]] = []
+
+
+def _load_image(image: Any, load_images: bool) -> Any:
+    """Takes the place of ms-swift's `Template._load_image`: our names become RGB pictures, the rest goes its way."""
+    name = image.get("path") if isinstance(image, dict) else image
+    if isinstance(name, str) and name.startswith(SCHEME):
+        return decode(read_image(name))
+    return _originals[0](image, load_images)

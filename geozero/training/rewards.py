@@ -1,0 +1,104 @@
+"""The rewards of A²GRPO as ms-swift plug-ins: R_a from the task's own parser, R_t = g(R_a) · S_t from the group.
+
+ms-swift calls a reward with all completions that a process holds in a step and, as lists beside them, the columns
+of their rows; the column `sample` carries the `Sample` as JSON. A process must hold whole groups
+(`a2grpo.check_arguments`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from geozero.sample import Sample
+from geozero.tasks import get
+from geozero.tasks.boxes import Convention
+from geozero.tasks.text import is_well_formed, thought, words
+from geozero.training.objective import gate, thinking_score
+
+ANSWER_REWARD = "geozero_answer"
+THINKING_REWARD = "geozero_thinking"
+
+
+class Settings(Protocol):
+    """What the rewards read from the trainer's arguments; METHOD.md gives each symbol."""
+
+    boxes: Convention
+    gate_k: float
+    gate_tau: float
+    thought_words: int
+    thought_words_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a completion looks like, whatever it says: words of its thought, and whether its tags are in order."""
+
+    thought_words: int
+    well_formed: bool
+
+
+def answer_rewards(completions: Sequence[str], samples: Sequence[str], boxes: Convention) -> list[float]:
+    """R_a of each completion in tagged mode, by its task.
+
+    Args:
+        samples: each completion's `Sample` as JSON.
+    """
+    parsed = {text: Sample.from_json(text) for text in set(samples)}
+    return [
+        get(parsed[text].task).reward(completion, parsed[text], "tagged", boxes)
+        for completion, text in zip(completions, samples, strict=True)
+    ]
+
+
+def thinking_rewards(completions: Sequence[str], samples: Sequence[str], settings: Settings) -> list[float]:
+    """R_t = g(R_a) · S_t of each completion, its group being the completions of the same sample."""
+    rewards = answer_rewards(completions, samples, settings.boxes)
+    groups: dict[str, list[int]] = {}
+    for i, sample in enumerate(samples):
+        groups.setdefault(sample, []).append(i)
+    thoughts = [thought(completion) for completion in completions]
+    values = []
+    for i, sample in enumerate(samples):
+        opening = gate(rewards[i], settings.gate_k, settings.gate_tau)
+        if opening == 0:
+            values.append(0.0)
+            continue
+        others = [thoughts[j] for j in groups[sample] if j != i]
+        score = thinking_score(thoughts[i], others, settings.thought_words, settings.thought_words_max)
+        values.append(opening * score)
+    return values
+
+
+def shape(completion: str) -> Shape:
+    """Measure a completion for the log."""
+    return Shape(len(words(thought(completion))), is_well_formed(completion))
+
+
+class AnswerReward:
+    """ms-swift's reward function `geozero_answer`."""
+
+    def __init__(self, args: Any = None) -> None:
+        self.boxes: Convention = args.boxes
+
+    def __call__(self, completions: list[str], sample: list[str], **columns: Any) -> list[float]:
+        return answer_rewards(completions, sample, self.boxes)
+
+
+class ThinkingReward:
+    """ms-swift's reward function `geozero_thinking`; its weight among the rewards is λ."""
+
+    def __init__(self, args: Any = None) -> None:
+        self.settings: Settings = args
+
+    def __call__(self, completions: list[str], sample: list[str], **columns: Any) -> list[float]:
+        return thinking_rewards(completions, sample, self.settings)
+
+
+def register() -> None:
+    """Make both rewards known to ms-swift in this process."""
+    from swift.rewards import orms
+
+    orms[ANSWER_REWARD] = AnswerReward
+    orms[THINKING_REWARD] = ThinkingReward
