@@ -1,0 +1,264 @@
+"""Make `.venv` from the lock that fits this machine; a second run with nothing changed returns at once.
+
+Run by `make env` with the Python that the environment will have. Only the standard library is there yet.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+NEEDED_GB = {"cpu": 8, "gpu": 30}  # download cache and unpacked files together
+REPORT_SECONDS = 15  # between progress lines where there is no terminal
+TAIL_LINES = 8
+LINE_WIDTH = 160  # pip lists every version that there is on one line
+ROUTINE = r"Requirement already|Collecting|WARNING: Location|\s+(Using cached|Downloading|Obtaining)"
+
+# What pip's output says of a failure, and what to do about it; the first that matches speaks.
+ADVICE = [
+    (r"No space left on device", "the disk is full: free some space, then run `make env` again"),
+    (
+        r"NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|name resolution|Connection refused|Max retries",
+        "the package index cannot be reached: check the network or the proxy (`pip config list` shows what pip uses), "
+        "then run `make env` again; what has been downloaded is kept",
+    ),
+    (
+        r"No matching distribution found",
+        "the package index does not serve this pin: use one that does, or refresh the lock (requirements/README.md)",
+    ),
+    (r"CERTIFICATE_VERIFY_FAILED", "the index's certificate is not trusted: set PIP_CERT to your certificate bundle"),
+    (
+        r"Python\.h|command '\S*(gcc|cc)' failed",
+        "a package has to be compiled: install a C compiler and Python's headers (Debian: gcc python3.11-dev)",
+    ),
+]
+
+
+class Failed(Exception):
+    """A step that did not work; the message is for the user and says what to do."""
+
+
+def kind_of_machine() -> str:
+    """`gpu` where an NVIDIA driver answers, else `cpu`; GEOZERO_ENV=cpu|gpu decides otherwise."""
+    wanted = os.environ.get("GEOZERO_ENV", "")
+    if wanted in NEEDED_GB:
+        return wanted
+    if wanted:
+        raise Failed(f"GEOZERO_ENV is '{wanted}': set it to cpu or gpu, or leave it unset")
+    # geozero/process.py has_gpu asks the same files; it cannot be imported before the environment is there
+    return "gpu" if Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() else "cpu"
+
+
+def identity(root: Path, kind: str) -> str:
+    """What an environment cannot outlive: its place, its Python, and CPU or GPU packages."""
+    return f"{kind} {platform.python_version()} {root}"
+
+
+def content_hash(root: Path, kind: str) -> str:
+    """Hash of everything that decides what is installed."""
+    digest = hashlib.sha256()
+    for name in (f"requirements/{kind}.lock", "pyproject.toml", "requirements/make_env.py"):
+        digest.update((root / name).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def torch_pin(lock: str) -> str:
+    """The version in the lock's line `torch==…`."""
+    found = re.search(r"^torch==(\S+)$", lock, re.MULTILINE)
+    if found is None:
+        raise Failed("the lock pins no torch: restore it with `git checkout -- requirements`")
+    return found.group(1)
+
+
+def explain(log: str) -> str:
+    """The advice for a failed pip run."""
+    return next((advice for pattern, advice in ADVICE if re.search(pattern, log)), "the lines above say why")
+
+
+class Progress:
+    """Turns pip's lines into one line that counts packages: rewritten on a terminal, now and then in a log."""
+
+    def __init__(self, total: int, started: float) -> None:
+        self.total, self.started, self.done, self.last = total, started, 0, 0.0
+        self.terminal = sys.stdout.isatty()
+
+    def __call__(self, line: str) -> None:
+        collected = re.match(r"(?:Collecting|Processing|Requirement already satisfied:) ?(\S*)", line)
+        if collected:
+            self.done += 1
+            self._show(f"  {self.done} of {self.total} packages found: {collected.group(1)}")
+        elif line.startswith("Installing collected packages"):
+            self._show(f"  unpacking {line.count(',') + 1} packages", force=True)
+
+    def _show(self, text: str, force: bool = False) -> None:
+        now = time.monotonic()
+        if self.terminal:
+            print(f"\r\033[K{text}", end="", flush=True)
+        elif force or now - self.last >= REPORT_SECONDS:
+            print(f"{text} ({now - self.started:.0f} s)", flush=True)
+            self.last = now
+
+    def close(self) -> None:
+        if self.terminal:
+            print("\r\033[K", end="", flush=True)
+
+
+def call(command: Sequence[str], log: Path, on_line: Callable[[str], None] = lambda line: None) -> str:
+    """Run a command, its output to `log` and line by line to `on_line`.
+
+    Returns:
+        The output, where the command failed; "" where it worked.
+    """
+    environment = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    lines = []
+    with log.open("a") as sink:
+        sink.write(f"$ {' '.join(command)}\n")
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        )
+        assert child.stdout is not None
+        for line in child.stdout:
+            sink.write(line)
+            lines.append(line)
+            on_line(line.strip())
+        code = child.wait()
+    return "".join(lines) or f"ended with code {code}" if code else ""
+
+
+def fail(what: str, output: str, log: Path) -> Failed:
+    lines = [line for line in output.strip().splitlines() if not re.match(ROUTINE, line)]
+    tail = "\n".join("  " + line[:LINE_WIDTH] for line in lines[-TAIL_LINES:])
+    return Failed(f"{what} failed: {explain(output)}\n{tail}\n  (all of it: {log})")
+
+
+def create(venv: Path, log: Path) -> None:
+    print(f"making {venv.name} with Python {platform.python_version()}", flush=True)
+    try:
+        import ensurepip  # noqa: F401  Debian ships Python without it
+    except ImportError:
+        raise Failed("this Python cannot make environments: install python3.11-venv, then `make env` again") from None
+    # where this Python is itself an activated environment's, go back to the one that it was made with
+    base = getattr(sys, "_base_executable", sys.executable)
+    output = call([base, "-m", "venv", str(venv)], log)
+    if output:
+        raise fail("making the environment", output, log)
+
+
+def heal(venv: Path) -> None:
+    """Forget packages that a kill left half unpacked: RECORD is written last, and pip does not miss it."""
+    for info in venv.glob("lib/python*/site-packages/*.dist-info"):
+        if not (info / "RECORD").is_file():
+            shutil.rmtree(info)
+
+
+def install(root: Path, venv: Path, kind: str, log: Path) -> None:
+    """torch first, from where it is; then the lock; then GeoZero itself, editable."""
+    lock = root / "requirements" / f"{kind}.lock"
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--no-compile"]
+    started = time.monotonic()
+    pin = torch_pin(lock.read_text())
+    print(f"installing torch {pin}", flush=True)
+    # `===` compares the whole string: `==2.13.0` would also take a 2.13.0+cpu that lies in pip's find-links
+    output = call([*pip, f"torch==={pin}"], log)
+    if "No matching distribution found" in output and pin.endswith("+cpu"):
+        print(f"  not in pip's own sources: asking {TORCH_CPU_INDEX}", flush=True)
+        output = call([*pip, f"torch==={pin}", "--extra-index-url", TORCH_CPU_INDEX], log)
+    if output:
+        raise fail("installing torch", output, log)
+    total = sum("==" in line for line in lock.read_text().splitlines())
+    print(f"installing the {total} packages of {lock.relative_to(root)} (some minutes the first time)", flush=True)
+    progress = Progress(total, started)
+    output = call([*pip, "-r", str(lock)], log, progress)
+    progress.close()
+    if output:
+        raise fail("installing the lock", output, log)
+    output = call([*pip, "--no-build-isolation", "-e", str(root)], log)
+    if output:
+        raise fail("installing GeoZero itself", output, log)
+    print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def compile_all(venv: Path, log: Path) -> None:
+    """Byte-compile on all cores, so that no first import takes minutes; files for newer Pythons may fail."""
+    print("compiling", flush=True)
+    started = time.monotonic()
+    compiler = [str(venv / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/"]
+    call([*compiler, str(venv / "lib")], log)
+    print(f"compiled in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def check_machine(root: Path, kind: str) -> None:
+    """Refuse early what would fail late."""
+    if sys.version_info[:2] != (3, 11):
+        raise Failed(f"this is Python {platform.python_version()}; the locks are for 3.11: install python3.11")
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise Failed(f"the locks are for Linux on x86_64, this is {sys.platform} on {platform.machine()}")
+    free = shutil.disk_usage(root).free / 1e9
+    if free < NEEDED_GB[kind]:
+        raise Failed(f"{free:.1f} GB free in {root}: the environment needs {NEEDED_GB[kind]} GB; free some space")
+
+
+def make(root: Path) -> None:
+    """Bring `.venv` up to date with lock and pyproject.toml.
+
+    Raises:
+        Failed: a step did not work; run again, it goes on from what is there.
+    """
+    kind = kind_of_machine()
+    venv = root / ".venv"
+    python, stamp, log = venv / "bin" / "python", venv / "geozero-env", root / ".geozero" / "install.log"
+    here, wanted = identity(root, kind), content_hash(root, kind)
+
+    def found() -> list[str]:
+        return stamp.read_text().splitlines() if stamp.is_file() and python.exists() else []
+
+    if found() == [here, wanted]:
+        return
+    log.parent.mkdir(exist_ok=True)
+    with (log.parent / "install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second `make` waits here
+        was = found()
+        if was == [here, wanted]:
+            return
+        log.write_text("")
+        if was and was[0] != here:
+            print(f"{venv.name} was made for '{was[0]}', this is '{here}': making it anew", flush=True)
+            shutil.rmtree(venv)
+        if not python.exists():
+            check_machine(root, kind)
+            create(venv, log)
+        stamp.unlink(missing_ok=True)
+        heal(venv)
+        install(root, venv, kind, log)
+        compile_all(venv, log)
+        part = stamp.with_suffix(".part")
+        part.write_text(f"{here}\n{wanted}\n")
+        os.replace(part, stamp)
+    print(f"{venv.name} is ready ({kind}); `.venv/bin/geozero doctor` tells what this machine can run", flush=True)
+
+
+def main() -> int:
+    try:
+        make(ROOT)
+    except Failed as error:
+        print(f"make env: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nmake env: stopped; run it again, it goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
