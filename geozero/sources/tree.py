@@ -130,6 +130,12 @@ class Tree:
         below.ignored = self.ignored
         return below
 
+    def left_out(self) -> list[tuple[str, str]]:
+        """What of `ignored` belongs to this tree, or would lie outside any tree."""
+        return [
+            (name, reason) for name, reason in self.ignored if name.startswith(self._top) or reason == "unsafe_name"
+        ]
+
     def where(self, name: str = "") -> str:
         """A member as a message names it: what the user gave, then the path inside."""
         return "/".join(part for part in (self.label, (self._top + name).strip("/")) if part)

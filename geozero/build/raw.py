@@ -1,0 +1,134 @@
+"""GeoZero-Raw: the training samples of several corpora in one, without repetitions and without evaluation pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geozero import __version__
+from geozero.build.decontaminate import NEAR_RADIUS, Evaluated, Leak, image_hashes
+from geozero.build.stage import Progress, corpus_writer, finished
+from geozero.corpus import Corpus, CorpusWriter, copy_image, write_json
+from geozero.errors import BadRecord, InputError
+from geozero.sample import Sample
+
+
+def raw(
+    inputs: Sequence[Path],
+    evals: Sequence[Path],
+    out: Path,
+    *,
+    near_radius: int = NEAR_RADIUS,
+    metrics: Path | None = None,
+) -> dict[str, Any]:
+    """Join the `train` samples of `inputs`; returns at once where `out` already holds exactly that.
+
+    Left out, and listed in the rejects with the partner: samples whose picture is in the `val` or `test` split of any
+    input or evaluation corpus (`leak_exact`: same bytes, `leak_key`: same name, `leak_near`: same looks), and samples
+    that repeat another's picture, question and answer (`duplicate_sample`).
+
+    Args:
+        inputs: corpora to learn from.
+        evals: corpora to be evaluated on, in addition to the inputs' own val and test splits.
+        near_radius: bits of 64 by which two perceptual hashes may differ and still be one picture; negative: off.
+        metrics: where to write the counts as JSON as well.
+
+    Returns:
+        The corpus's manifest.
+
+    Raises:
+        InputError: no inputs, one of them unreadable, nothing left, full disk.
+    """
+    if not inputs:
+        raise InputError("no corpus to join", mend="give at least one --in")
+    corpora, evaluation = [Corpus(p) for p in inputs], [Corpus(p) for p in evals]
+    out = Path(out)
+    made_by = {
+        "command": "raw",
+        "geozero": __version__,
+        "inputs": [c.digest for c in corpora],
+        "evals": [c.digest for c in evaluation],
+        "options": {"near_radius": near_radius},
+    }
+    if finished(out, made_by) is None:
+        evaluated = Evaluated([*evaluation, *corpora], near_radius)
+        with corpus_writer(out, made_by) as writer, Progress("raw") as progress:
+            joined = _Join(evaluated, writer, progress)
+            for corpus in corpora:
+                joined.add(corpus)
+            if not joined.kept:
+                raise InputError(
+                    f"no training sample is left of {joined.seen}" + (f": {dict(joined.dropped)}" * bool(joined.seen)),
+                    ", ".join(map(str, inputs)),
+                    "ingest sources that have a train split and are not evaluated on",
+                )
+    manifest = Corpus(out).manifest
+    if metrics is not None:
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        write_json(metrics, summary(manifest))
+    return manifest
+
+
+class _Join:
+    """Adds one corpus after the other; remembers hashes of what it has taken."""
+
+    def __init__(self, evaluated: Evaluated, writer: CorpusWriter, progress: Progress) -> None:
+        self._evaluated, self._writer, self._progress = evaluated, writer, progress
+        self._contents: set[bytes] = set()
+        self.seen, self.kept, self.dropped = 0, 0, Counter[str]()
+
+    def add(self, corpus: Corpus) -> None:
+        asked = {s.image_id for s in corpus.samples("train")}
+        near = self._evaluated.near((i, phash) for i, phash in image_hashes(corpus) if i in asked)
+        wanted = {s.image_id for s in corpus.samples("train") if self._leak(s, near) is None}
+        for row in corpus.image_rows():
+            if row["image_id"] in wanted:
+                copy_image(self._writer, row)
+        for sample in corpus.samples("train"):
+            self.seen += 1
+            self._take(sample, self._leak(sample, near))
+            self._progress.step(f"{self.kept} of {self.seen} training samples kept")
+
+    def _leak(self, sample: Sample, near: dict[str, Leak]) -> Leak | None:
+        return self._evaluated.leak(sample) or near.get(sample.image_id)
+
+    def _take(self, sample: Sample, leak: Leak | None) -> None:
+        if leak is not None:
+            self._drop(sample, BadRecord(leak.reason, f"{sample.image_key} is {leak.partner}"))
+            return
+        content = hashlib.blake2b(
+            "\x1f".join((sample.image_id, sample.question, sample.answer)).encode(), digest_size=16
+        ).digest()
+        if content in self._contents:
+            self._drop(sample, BadRecord("duplicate_sample", sample.image_key))
+            return
+        self._contents.add(content)
+        if self._writer.add(sample):
+            self.kept += 1
+        else:
+            self.dropped["duplicate_id"] += 1
+
+    def _drop(self, sample: Sample, bad: BadRecord) -> None:
+        self.dropped[bad.reason] += 1
+        self._writer.reject(sample.source, sample.id, bad)
+
+
+def summary(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a corpus as flat metrics: samples, pictures, samples by task and source, rejects by reason."""
+    by_task, by_source, by_reason = Counter[str](), Counter[str](), Counter[str]()
+    for row in manifest["counts"]:
+        by_task[row["task"]] += row["n"]
+        by_source[row["source"]] += row["n"]
+    for row in manifest["rejects"]:
+        by_reason[row["reason"]] += row["n"]
+    return {
+        "n_samples": manifest["n_samples"],
+        "n_images": manifest["n_images"],
+        "n_rejects": manifest["n_rejects"],
+        "tasks": dict(sorted(by_task.items())),
+        "sources": dict(sorted(by_source.items())),
+        "rejects": dict(sorted(by_reason.items())),
+    }
