@@ -15,7 +15,7 @@ COUNT_PRIOR: dict[str, tuple[float, ...]] = {
     "vehicle": (0.55, 0.21, 0.13, 0.07, 0.03, 0.01),
     "ship": (0.52, 0.23, 0.15, 0.07, 0.02, 0.01),
     "airplane": (0.55, 0.20, 0.15, 0.06, 0.03, 0.01),
-    "storage tank": (0.56, 0.20, 0.13, 0.06, 0.03, 0.01),
+    "storage tank": (0.57, 0.20, 0.13, 0.06, 0.03, 0.01),
 }
 RELATIONS = ("more", "less", "equal")
 HARD_NEGATIVES = 0.6  # share of coloured presence questions answered no whose kind is there in another colour
@@ -87,16 +87,14 @@ _COMPARISON_PRIOR = {key: _prior(*key) for key in _COMPARISONS}
 def draw_comparison(scene: Scene, rng: random.Random) -> tuple[str, str, str, bool]:
     """(relation, first kind, second kind, whether it holds); the answer is drawn first."""
     yes = rng.random() < 0.5
-    relation = rng.choice(RELATIONS)
-    pairs = [key for key in _COMPARISONS if key[0] == relation]
-    fitting = [key for key in pairs if compare(relation, scene.count(key[1]), scene.count(key[2])) == yes]
+    possible = [key for key in _COMPARISONS if compare(key[0], scene.count(key[1]), scene.count(key[2])) == yes]
+    relation = rng.choice(sorted({key[0] for key in possible}))  # never empty: counts are equal or one is more
 
     def weight(key: tuple[str, str, str]) -> float:
         share = _COMPARISON_PRIOR[key] if yes else 1 - _COMPARISON_PRIOR[key]
         return (1.0 if scene.count(key[1]) or scene.count(key[2]) else BOTH_ABSENT) / share
 
-    key = _pick(fitting or pairs, weight, rng)
-    return *key, yes if fitting else not yes
+    return *_pick([key for key in possible if key[0] == relation], weight, rng), yes
 
 
 def draw_count(scene: Scene, rng: random.Random) -> str:
