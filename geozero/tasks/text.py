@@ -8,8 +8,8 @@ from typing import Literal
 Mode = Literal["direct", "tagged"]
 
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
-_BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _PUNCTUATION = re.compile(r"[^\w\s]")
+_SPACE = re.compile(r"\s+")
 
 
 def is_well_formed(completion: str) -> bool:
@@ -37,16 +37,29 @@ def thought(completion: str) -> str:
 
 
 def extract_answer(completion: str) -> str:
-    """The evaluation's extraction, both protocols: first non-empty block, else the whole text, stripped."""
-    for block in _BLOCK.findall(completion):
-        if block.strip():
-            return str(block.strip())
-    return completion.strip()
+    """The evaluation's extraction, both protocols: first non-empty block, else the whole text, stripped.
+
+    Where blocks were written and all of them are empty, the answer is empty (the published rule). A block runs
+    from an opening tag to the nearest closing one; the scan is linear in the text, also for a text of bare tags.
+    """
+    position, found = 0, False
+    while True:
+        start = completion.find(OPEN_TAG, position)
+        end = completion.find(CLOSE_TAG, start + len(OPEN_TAG)) if start >= 0 else -1
+        if end < 0:
+            return "" if found else completion.strip()
+        block = completion[start + len(OPEN_TAG) : end].strip()
+        if block:
+            return block
+        position, found = end + len(CLOSE_TAG), True
 
 
 def normalise(text: str) -> str:
-    """The published normalisation: strip, lower case, drop punctuation (`_` stays, `-` joins; inner spaces stay)."""
-    return _PUNCTUATION.sub("", text.strip().lower())
+    """The published normalisation: strip, lower case, drop punctuation, one space for any white space.
+
+    The order matters: `_` stays, `-` joins its words, and a space before a final full stop is left over.
+    """
+    return _SPACE.sub(" ", _PUNCTUATION.sub("", text.strip().lower()))
 
 
 def same_answer(prediction: str, truth: str) -> bool:

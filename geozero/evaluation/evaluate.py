@@ -1,0 +1,199 @@
+"""`geozero evaluate`: score one list of records under one protocol and write everything a reader of the score needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geozero.errors import InputError
+from geozero.evaluation.baselines import baselines, confusion
+from geozero.evaluation.official import score_official
+from geozero.evaluation.reasoning import reasoning
+from geozero.evaluation.records import RecordList, read_records
+from geozero.evaluation.scores import Scores, finite
+from geozero.evaluation.statistics import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    Clusters,
+    cluster_ids,
+    intervals,
+    paired_bootstrap,
+)
+from geozero.evaluation.strict import score_grounding, score_strict
+from geozero.sample import TASK_NAMES, TaskName, digest
+from geozero.tasks.boxes import Convention
+from geozero.tasks.text import is_well_formed
+
+Protocol = Literal["strict", "official"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+MAX_GROUPS = 500  # groups of one kind that are listed; more classes than any set of the field has
+
+
+def evaluate(
+    task: str,
+    protocol: str,
+    records: Path | str | Sequence[Any],
+    out: Path | str | None = None,
+    boxes: str = "norm1000",
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, Any]:
+    """Score `records` (a JSON file or a list) and return the result; written to `out` where given.
+
+    The result holds `task`, `protocol`, `n`, `metrics` (names and units of the golden files) and, beside them,
+    `n_well_formed`, `intervals`, `groups`, `baselines`, `confusion`, `reasoning`, `diagnosis`, `problems`, `missing`,
+    `notes` and where the records came from. `boxes` is the convention of predicted boxes under `strict`; `official`
+    always reads the published one.
+
+    Raises:
+        InputError: unknown task, protocol or convention, unreadable records, or records on which the published rules
+            themselves stop.
+    """
+    name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
+    listed = read_records(records)
+    scores = score(name, rules, listed, boxes)
+    if name == "grounding" and rules == "official":
+        as_strict = score_grounding(RecordList(listed.items, base=listed.base), "resized28")
+        scores.diagnosis, scores.notes = as_strict.diagnosis, as_strict.notes
+    result = _result(name, rules, listed, scores, boxes, resamples, seed)
+    if not isinstance(records, Path | str):
+        result["records"] = {"n": len(listed)}
+    else:
+        result["records"] = {"n": len(listed), "path": str(records), "blake2b": digest(Path(records).read_bytes())}
+    if out is not None:
+        write_json(Path(out), result)
+    return result
+
+
+def score(task: TaskName, protocol: Protocol, records: RecordList, boxes: str = "norm1000") -> Scores:
+    """The protocol's scores with their per-record statistics, without intervals."""
+    convention: Convention = boxes  # type: ignore[assignment]  # checked by score_strict, which names the known ones
+    return score_official(task, records) if protocol == "official" else score_strict(task, records, convention)
+
+
+def compare(
+    task: str,
+    protocol: str,
+    first: Path | str | Sequence[Any],
+    second: Path | str | Sequence[Any],
+    boxes: str = "norm1000",
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, Any]:
+    """Two models on the same records, paired by `id`: difference (second minus first), interval and p-value a metric.
+
+    Raises:
+        InputError: as `evaluate`, or the two lists do not hold the same ids, or hold one twice.
+    """
+    name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
+    lists = [read_records(first), read_records(second)]
+    orders = [{record.id: record.row for record in listed.items} for listed in lists]
+    if orders[0].keys() != orders[1].keys() or any(len(o) != len(x) for o, x in zip(orders, lists, strict=True)):
+        odd = len(orders[0].keys() ^ orders[1].keys())
+        raise InputError(f"the two lists differ in {odd} ids, or hold an id twice", mend="compare runs on one list")
+    scores = [score(name, rules, listed, boxes) for listed in lists]
+    rows = [orders[1][record.id] for record in lists[0].items]
+    compared = paired_bootstrap(
+        scores[0].statistics,
+        scores[1].statistics[rows],
+        scores[0].finish,
+        cluster_ids([record.image_path for record in lists[0].items]),
+        resamples,
+        seed,
+    )
+    return {
+        "task": name,
+        "protocol": rules,
+        "n": len(lists[0]),
+        "metrics": {metric: comparison.as_dict() for metric, comparison in compared.items()},
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _result(
+    task: TaskName, protocol: Protocol, records: RecordList, scores: Scores, boxes: str, resamples: int, seed: int
+) -> dict[str, Any]:
+    items = records.items
+    clusters = cluster_ids([record.image_path for record in items])
+    raw = [record.text for record in items if record.raw]
+    n_well_formed = sum(map(is_well_formed, raw))
+    result: dict[str, Any] = {
+        "task": task,
+        "protocol": protocol,
+        "n": len(items),
+        "metrics": scores.metrics(),
+        "n_well_formed": n_well_formed,
+        "well_formed_share": n_well_formed / len(raw) if raw else None,
+        "intervals": _listed(intervals(scores.statistics, scores.finish, clusters, resamples, seed)),
+        "interval_settings": {
+            "level": LEVEL,
+            "resamples": resamples,
+            "seed": seed,
+            "clustered_by": None if clusters is None else "image_path",
+        },
+        "groups": _groups(records, scores, clusters, resamples, seed),
+        "reasoning": reasoning(task, [record.text for record in items], scores.per_record.get("pred", ())),
+    }
+    if task in ("scene_cls", "vqa"):
+        answers, truths = scores.per_record["answer"], scores.per_record["truth"]
+        result["baselines"] = baselines(task, truths, [record.question_type for record in items])
+        if task == "scene_cls":
+            result["confusion"] = confusion(answers, truths)
+    if task == "grounding":
+        result["boxes"] = "resized28" if protocol == "official" else boxes
+    for key in ("diagnosis", "missing"):
+        if getattr(scores, key):
+            result[key] = getattr(scores, key)
+    result["problems"] = records.problem_summary()
+    result["notes"] = scores.notes
+    return result
+
+
+def _groups(
+    records: RecordList, scores: Scores, clusters: Clusters | None, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Metrics, intervals and n by question type, class and size."""
+    kinds: dict[str, NDArray[np.object_]] = dict(scores.groups)
+    types = np.array([record.question_type for record in records.items], dtype=object)
+    if any(value is not None for value in types):
+        kinds["question_type"] = types
+    result: dict[str, dict[str, Any]] = {}
+    for kind, names in kinds.items():
+        known = sorted({name for name in names if name is not None})
+        if len(known) > MAX_GROUPS:
+            scores.notes.append(f"{len(known)} groups by {kind}: only the first {MAX_GROUPS} are listed")
+        result[kind] = {}
+        for name in known[:MAX_GROUPS]:
+            chosen = names == name
+            inside = None if clusters is None else np.unique(clusters[chosen], return_inverse=True)[1]
+            bounds = intervals(scores.statistics[chosen], scores.finish, inside, resamples, seed)
+            result[kind][name] = {
+                "n": int(chosen.sum()),
+                "metrics": finite(scores.rates(chosen)),
+                "intervals": _listed(bounds),
+            }
+    return result
+
+
+def _listed(bounds: dict[str, tuple[float, float] | None]) -> dict[str, list[float] | None]:
+    return {name: None if pair is None else list(pair) for name, pair in bounds.items()}
+
+
+def _known(value: str, known: tuple[Any, ...], what: str) -> Any:
+    if value not in known:
+        raise InputError(f"unknown {what} '{value}'", mend=f"one of {', '.join(known)}")
+    return value

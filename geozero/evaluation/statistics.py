@@ -1,0 +1,181 @@
+"""How sure a score is: bootstrap intervals, paired comparison of two models, pass@k, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geozero.errors import InputError
+from geozero.evaluation.scores import Floats
+
+LEVEL = 0.95
+RESAMPLES = 1_000
+SEED = 0
+# Up to so many distinct rows, resampling draws how often each distinct row comes (one multinomial), which is exact.
+FEW_DISTINCT = 512
+
+Clusters = NDArray[np.int64]
+Finish = Callable[[Floats], dict[str, Floats]]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Second minus first on the same records: difference, its interval, two-sided bootstrap p-value, records."""
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def cluster_ids(names: Sequence[str]) -> Clusters | None:
+    """Numbers of the clusters that records with the same name form; None where every record stands alone.
+
+    Questions about one picture are not independent of each other. A record with an empty name stands alone, and so
+    do all of them where the whole list has one name: that is a placeholder, and one cluster has no spread.
+    """
+    numbers: dict[str, int] = {}
+    ids = [numbers.setdefault(name or f"\x00{i}", len(numbers)) for i, name in enumerate(names)]
+    return None if len(numbers) in (1, len(ids)) else np.array(ids, dtype=np.int64)
+
+
+def resampled_sums(
+    statistics: Floats, clusters: Clusters | None = None, resamples: int = RESAMPLES, seed: int = SEED
+) -> Floats:
+    """Sums (resamples, k) of per-record statistics (n, k) over records, or whole clusters, drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    units = np.asarray(statistics, dtype=np.float64)
+    if clusters is not None:
+        units = np.column_stack([np.bincount(clusters, column) for column in units.T])
+    n = len(units)
+    distinct, counts = _distinct_rows(units)
+    if len(distinct) <= FEW_DISTINCT:
+        drawn = rng.multinomial(n, counts / n, size=resamples)
+        return np.asarray(drawn @ distinct, dtype=np.float64)
+    sums = np.empty((resamples, units.shape[1]))
+    for b in range(resamples):
+        weights = np.bincount(rng.integers(0, n, size=n, dtype=np.uint32), minlength=n)
+        sums[b] = weights @ units
+    return sums
+
+
+def interval(values: Floats, level: float = LEVEL) -> tuple[float, float] | None:
+    """Percentile interval of resampled values; None where any of them is undefined."""
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def intervals(
+    statistics: Floats,
+    finish: Finish,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, tuple[float, float] | None]:
+    """Bootstrap interval of every metric that `finish` makes of summed statistics (n, k); none for one record alone."""
+    if len(statistics) < 2 or (clusters is not None and clusters.max() == 0):
+        return {}
+    values = finish(resampled_sums(statistics, clusters, resamples, seed))
+    return {name: interval(column) for name, column in values.items()}
+
+
+def paired_bootstrap(
+    first: ArrayLike,
+    second: ArrayLike,
+    finish: Finish | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, Comparison]:
+    """Compare two models on the same n records, row i of either being the same record.
+
+    `first` and `second` are scores (n,), compared by their mean (named `mean`), or statistics (n, k) with `finish`.
+    The p-value is the share of resamples whose difference, shifted to no effect, is at least as large as the one seen
+    (Efron and Tibshirani, 1993), with one added to both counts so that it is never 0.
+
+    Raises:
+        InputError: the two differ in length, or are empty.
+    """
+    a, b = (np.asarray(x, dtype=np.float64) for x in (first, second))
+    if a.shape != b.shape or not len(a):
+        raise InputError(f"{len(a)} and {len(b)} records cannot be paired", mend="pass two scores of the same records")
+    if a.ndim == 1:
+        a, b = (np.column_stack([np.ones(len(x)), x]) for x in (a, b))
+    finish = finish or (lambda sums: {"mean": sums[..., 1] / sums[..., 0]})
+    width = a.shape[1]
+    sums = resampled_sums(np.column_stack([a, b]), clusters, resamples, seed)
+    before, after = finish(a.sum(axis=0)), finish(b.sum(axis=0))
+    drawn_before, drawn_after = finish(sums[:, :width]), finish(sums[:, width:])
+    result = {}
+    for name in before:
+        seen, drawn = float(after[name] - before[name]), drawn_after[name] - drawn_before[name]
+        bounds = interval(drawn)
+        if bounds is None:
+            continue
+        extreme = int((np.abs(drawn - seen) >= abs(seen)).sum())
+        p_value = (extreme + 1) / (resamples + 1)
+        result[name] = Comparison(float(before[name]), float(after[name]), seen, *bounds, p_value, len(a))
+    return result
+
+
+def pass_at_k(n: ArrayLike, correct: ArrayLike, k: int) -> Floats:
+    """Unbiased estimate that at least one of k answers is right, from `correct` right ones of n (Chen et al., 2021).
+
+    `1 − C(n − c, k) / C(n, k)` per question, shape of the inputs; NaN where fewer than k answers were drawn.
+
+    Raises:
+        InputError: k is below 1, or a count is impossible.
+    """
+    drawn, right = (np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(n, correct))
+    if k < 1 or (right < 0).any() or (right > drawn).any():
+        raise InputError("pass@k needs k ≥ 1 and 0 ≤ right answers ≤ answers", mend="check k and the counts")
+    miss = np.ones(drawn.shape)
+    for i in range(k):
+        with np.errstate(all="ignore"):
+            miss *= np.clip((drawn - right - i) / (drawn - i), 0.0, 1.0)
+    return np.where(drawn >= k, 1.0 - miss, np.nan)
+
+
+def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> dict[str, Any]:
+    """Does confidence say how often the model is right? For self-consistency: share of the majority answer among K.
+
+    `confidence` in [0, 1] and `correct` 0 or 1, both (n,). Gives equal-width bins (upper edge included) with their n,
+    mean confidence and accuracy, and the expected calibration error (Guo et al., 2017).
+
+    Raises:
+        InputError: lengths differ or a confidence is outside [0, 1].
+    """
+    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if sure.shape != right.shape or not ((sure >= 0) & (sure <= 1)).all():
+        raise InputError("calibration needs one confidence in [0, 1] for each answer", mend="check the two columns")
+    which = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows, error = [], 0.0
+    for k in range(bins):
+        chosen = which == k
+        n = int(chosen.sum())
+        if n:
+            mean, accuracy = float(sure[chosen].mean()), float(right[chosen].mean())
+            error += n / len(sure) * abs(mean - accuracy)
+            rows.append({"low": k / bins, "high": (k + 1) / bins, "n": n, "confidence": mean, "accuracy": accuracy})
+    return {"n": len(sure), "bins": rows, "expected_calibration_error": error if rows else None}
+
+
+def _distinct_rows(units: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Distinct rows and their counts; gives up (every row its own) once a sample shows that there are too many."""
+    if len(units) > 4 * FEW_DISTINCT and len(np.unique(units[: 4 * FEW_DISTINCT], axis=0)) > FEW_DISTINCT:
+        return units, np.ones(len(units), dtype=np.int64)
+    rows, counts = np.unique(units, axis=0, return_counts=True)
+    return rows, counts
