@@ -24,8 +24,8 @@ class Toy(Section):
 
     size: Annotated[int, Field(ge=96, le=256)] = 96  # side of a scene in pixels
     train: dict[str, Count] = {"aid": 700, "rsvqa_lr": 300, "rsicd": 300, "dior_rsvg": 300}  # scenes a set
-    val: Count = 64  # scenes a set
-    test: Count = 270  # scenes a set, in each of the two test splits
+    val: dict[str, Count] = {"aid": 64, "rsvqa_lr": 40, "rsicd": 64, "dior_rsvg": 64}
+    test: dict[str, Count] = {"aid": 280, "rsvqa_lr": 100, "rsicd": 260, "dior_rsvg": 150}  # each test split
 
 
 class Data(Section):

@@ -1,0 +1,228 @@
+"""The command line: each command parses its words and calls one function. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from geozero import __version__
+from geozero.errors import InputError
+
+EXIT_BAD_INPUT = 2
+
+app = typer.Typer(
+    name="geozero",
+    help="Teach vision-language models to reason about remote sensing images without hand-written reasoning.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+toy = typer.Typer(help="The rendered world and the tiny Qwen3-VL of the demo.", no_args_is_help=True)
+app.add_typer(toy, name="toy")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file; profiles/ holds examples.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the whole plan and stop.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"geozero {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can run, what is missing and how to mend it.
+
+    Example: geozero doctor
+    """
+    from geozero.doctor import doctor as examine
+    from geozero.doctor import render
+
+    render(examine())
+
+
+@app.command()
+def sources(
+    root: Annotated[Path, typer.Option("--root", help="Where data sets are looked for.")] = Path("data"),
+) -> None:
+    """The sources: tasks, licence, layout, and whether they are present under --root.
+
+    Example: geozero sources --root ~/archives
+    """
+    from geozero.sources import SOURCES, open_tree
+
+    for name, source in SOURCES.items():
+        try:
+            with open_tree(root) as tree:
+                source.find(tree)
+            present = "present"
+        except InputError:
+            present = "not found"
+        typer.echo(f"{name}\t{', '.join(source.tasks)}\t{present}\t{source.licence}\t{source.title}")
+        for line in source.layout.splitlines():
+            typer.echo(f"\t{line}")
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="A name that `geozero sources` lists.")],
+    root: Annotated[Path, typer.Option(help="The directory that holds the data set, its tree, or an archive of it.")],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Which split to keep.")] = "all",
+) -> None:
+    """Read one data set and write it as a corpus.
+
+    Example: geozero ingest aid --root ~/archives/AID.zip --out data/corpus/aid
+    """
+    from geozero.build.ingest import ingest as make
+
+    _summary(make(source, root, out, split), out)
+
+
+@app.command()
+def raw(
+    inputs: Annotated[list[Path], typer.Option("--in", help="A corpus to take training samples from; repeatable.")],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="A corpus whose pictures must not be trained on; repeatable.")
+    ] = None,
+    metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
+) -> None:
+    """Merge corpora into GeoZero-Raw: training samples alone, no repeats, no picture that an evaluation uses.
+
+    Example: geozero raw --in data/corpus/aid --in data/corpus/rsicd --eval data/corpus/ucm --out data/geozero-raw
+    """
+    from geozero.build.raw import raw as make
+
+    _summary(make(inputs, evals or [], out, metrics=metrics), out)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[Path, typer.Argument(help="A corpus.")],
+    n: Annotated[int, typer.Option(min=0, help="Samples to show.")] = 8,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
+) -> None:
+    """Counts, reasons of refusal, and a look at some samples.
+
+    Example: geozero inspect data/geozero-raw --n 24 --html look.html
+    """
+    from geozero.build.inspect import inspect as look
+
+    typer.echo(look(corpus, n, html))
+
+
+@app.command()
+def evaluate(
+    task: Annotated[str, typer.Option(help="scene_cls, vqa, caption or grounding.")],
+    records: Annotated[Path, typer.Option(help="JSON list of {raw_output, pred, label, image_path, …}.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
+    protocol: Annotated[str, typer.Option(help="strict, or official: the published script's rules.")] = "strict",
+    boxes: Annotated[
+        str, typer.Option(help="What predicted coordinates mean: norm1000, pixels, resized28 or norm100.")
+    ] = "norm1000",
+) -> None:
+    """Score one list of records under one protocol.
+
+    Example: geozero evaluate --task vqa --protocol strict --records answers.json --out scores.json
+    """
+    from geozero.evaluation.evaluate import evaluate as judge
+
+    result = judge(task, protocol, records, out, boxes)
+    for name, value in result["metrics"].items():
+        typer.echo(f"{name}\t{value}")
+
+
+@app.command()
+def report(
+    data: Annotated[Path, typer.Option(help="Directory of the JSON files that a pipeline run left.")] = Path(
+        "reports/data"
+    ),
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("reports/index.html"),
+) -> None:
+    """One self-contained page: scores, difficulty, curves and a gallery.
+
+    Example: geozero report --data reports/data --out reports/index.html
+    """
+    from geozero.evaluation.report import report as build
+
+    build(data, out)
+    typer.echo(str(out))
+
+
+@toy.command("world")
+def toy_world(
+    out: Annotated[Path, typer.Option(help="Directory to write the four data sets to.")] = Path("data/toy"),
+    params: ParamsFile = Path("params.yaml"),
+    hard: Annotated[bool, typer.Option("--hard", help="The harder world, all of it test.")] = False,
+) -> None:
+    """Render the toy world in the layouts of AID, RSVQA-LR, RSICD and DIOR-RSVG.
+
+    Example: geozero toy world --out data/toy
+    """
+    from geozero.params import load
+    from geozero.toy.layouts import write_world
+
+    settings = load(params)
+    if settings.toy is None:
+        raise InputError(
+            "the profile has no toy world", str(params), "add a section `toy`, or use profiles/cpu-toy.yaml"
+        )
+    world = settings.toy
+    sizes = {name: {"train": n, "val": world.val[name], "test": world.test[name]} for name, n in world.train.items()}
+    write_world(out, seed=settings.seed, sizes=sizes, size=world.size, hard=hard, progress=_counter(f"render {out}"))
+
+
+@toy.command("model")
+def toy_model(
+    out: Annotated[Path, typer.Option(help="Directory of the checkpoint.")] = Path("models/tiny-qwen3-vl"),
+) -> None:
+    """Build and pre-train the tiny Qwen3-VL (about half an hour on one core; a finished one is in the repository).
+
+    Example: geozero toy model --out /tmp/tiny
+    """
+    from geozero.toy.pretrain import pretrain
+
+    typer.echo(str(pretrain(out, progress=typer.echo)))
+
+
+def _summary(manifest: dict[str, Any], out: Path) -> None:
+    typer.echo(
+        f"{out}\t{manifest['n_samples']} samples\t{manifest['n_images']} images\t{manifest['n_rejects']} rejected"
+    )
+    for row in manifest["rejects"]:
+        typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
+
+
+def _counter(title: str, every: int = 500) -> Any:
+    def step(done: int, total: int) -> None:
+        if done % every == 0 or done == total:
+            typer.echo(f"{title}\t{done} of {total}")
+
+    return step
+
+
+def main() -> None:
+    """Run the command line: 0 done, 2 wrong use or bad input (one line), 1 our fault (traceback)."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"geozero: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo(f"geozero: no disk space left in {error.filename or '.'} (free some, then run again)", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
