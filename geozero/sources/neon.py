@@ -7,8 +7,8 @@ Layout (`data/samples/neon/` in this repository, cut by the make.py there):
                             unlabelled (trees without a box); all boxes xyxy in pixels of the tile
     tiles/IMAGE_rRRcCC.jpg  256×256 px
 
-Size: 88 tiles with 693 trees, cut from two large images (by their names some 13 km apart); 1,025 questions. Splits: one
-image is train (72 tiles, 863 questions); the other is test (12, 119) and val (4, 43), with 128 px between them.
+Size: 88 tiles with 693 trees, cut from two large images (by their names some 13 km apart); 1,027 questions. Splits: one
+image is train (72 tiles, 865 questions); the other is test (12, 119) and val (4, 43), with 128 px between them.
 Licence: package and boxes MIT, imagery by the National Ecological Observatory Network; see NOTICE there.
 Traps: `unlabelled` is ours, found by eye and not exhaustive. Standing dead trees have boxes, fallen ones have not.
 The test image is denser and holds a road; none of its tiles is without trees, so that "Is there a tree in the image?"

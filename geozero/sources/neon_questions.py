@@ -192,12 +192,12 @@ def expressions(tile: Tile) -> Iterator[tuple[str, str, Rectangle]]:
         ("the rightmost tree", [-x for x, _ in centres]),
         ("the topmost tree", [y for _, y in centres]),
         ("the bottommost tree", [-y for _, y in centres]),
-        ("the tree nearest to the center of the image", [math.dist(c, (TILE / 2, TILE / 2)) for c in centres]),
+        ("the tree nearest to the center", [math.dist(c, (TILE / 2, TILE / 2)) for c in centres]),
     ):
         yield from _named("extreme", text, tile, [-v for v in farness], LEAD)
     for corner, point in CORNERS.items():
         nearness = [-math.dist(c, point) for c in centres]
-        yield from _named("corner", f"the tree nearest to the {corner} corner of the image", tile, nearness, LEAD)
+        yield from _named("corner", f"the tree nearest to the {corner} corner", tile, nearness, LEAD)
     areas = [math.log((x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in rivals]
     yield from _named("property", "the largest tree", tile, areas, math.log(LARGER))
 
