@@ -33,9 +33,11 @@ class Evaluated:
     """All pictures of evaluation splits; says of a training picture whether it is one of them.
 
     Near means: the 64-bit perceptual hashes differ in at most `radius` bits. The rule, the hash (pHash) and the radius
-    are ours. A picture stored at another size or JPEG quality moves a few bits; different pictures differ in about 32.
-    Every training hash is compared with every evaluation hash; for sets where that takes too long, `near` is the place
-    for an index.
+    are ours. Measured on rendered and on aerial pictures: a copy at another size (0.37 to 2 times) or JPEG quality (20)
+    is at most 4 bits away, a brighter one mostly; of 3.8 million pairs of different pictures of the toy world, textures
+    of eight classes, none is nearer than 10 bits. A cropped, turned or mirrored copy is not found.
+    Every training hash is compared with every evaluation hash, some 2 s for a thousand million pairs; for sets where
+    that takes too long, `near` is the place for an index.
 
     Args:
         radius: 0 keeps only equal hashes, a negative one turns the comparison of looks off.

@@ -12,13 +12,14 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from geozero.errors import BadRecord, InputError
-from geozero.sources.tree import Tree
+from geozero.sources.tree import DAMAGED, Tree
 
 MAX_ITEM_CHARS = 64 << 20  # of one JSON item; the largest of the field are dialogues of some 100 kB
 MAX_XML_BYTES = 16 << 20
 MAX_LINES_BYTES = 256 << 20
 _CHUNK_BYTES = 1 << 20
 _SPACE = " \t\r\n"
+_LONGEST_TAIL = 3  # "1e+" reads as the number 1 while its exponent is still to come
 
 
 def json_items(tree: Tree, name: str, key: str | None = None) -> Iterator[Any]:
@@ -111,7 +112,7 @@ class _JsonReader:
                 if isinstance(error, RecursionError) or pending > MAX_ITEM_CHARS or not self._more(pending):
                     raise self._bad(f"not JSON: {error}"[:120]) from None
                 continue
-            if end == len(self._text) and self._more(_CHUNK_BYTES):
+            if end + _LONGEST_TAIL > len(self._text) and self._more(_CHUNK_BYTES):
                 continue  # a number may go on beyond the window
             self._at = end
             return value
@@ -124,7 +125,7 @@ class _JsonReader:
                 text = self._utf8.decode(block, final=not block)
             except UnicodeDecodeError:
                 raise self._bad("not UTF-8") from None
-            except (OSError, EOFError, ValueError) as error:
+            except DAMAGED as error:
                 raise self._bad(f"cannot be read: {error}") from None
             self._ended = not block
             if text:

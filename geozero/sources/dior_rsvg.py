@@ -29,6 +29,7 @@ from geozero.sources.tree import Tree
 
 ANNOTATIONS, PICTURES = "Annotations", "JPEGImages"
 _BOX_AT, _DESCRIPTION_AT = 2, 3  # children of <object>, where the tags are missing
+_MOST_DIGITS = 9
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -88,7 +89,7 @@ def read_splits(tree: Tree) -> dict[int, Split]:
     for split in SPLITS:
         file = f"{split}.txt"
         for number, line in read_lines(tree, file):
-            if not (line.isascii() and line.isdigit()):
+            if not (line.isascii() and line.isdigit() and len(line) <= _MOST_DIGITS):
                 raise InputError(
                     f"line {number} is '{line[:40]}', expected the index of an object", tree.where(file), "correct it"
                 )

@@ -31,6 +31,7 @@ KINDS = ("questions", "answers", "images")
 # upper edge of a bin and its name, as the authors' code bins counts
 COUNT_BINS = ((0, "0"), (10, "between 0 and 10"), (100, "between 10 and 100"), (1000, "between 100 and 1000"))
 COUNT_ABOVE = "more than 1000"
+_MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def count_bin(answer: str) -> str:
     Raises:
         BadRecord: not a count.
     """
-    if not answer.isdecimal():
+    if not (answer.isascii() and answer.isdigit() and len(answer) <= _MOST_DIGITS):
         raise BadRecord("answer_not_a_count", answer[:40])
     count = int(answer)
     return next((name for most, name in COUNT_BINS if count <= most), COUNT_ABOVE)

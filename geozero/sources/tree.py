@@ -33,7 +33,7 @@ MIN_UNPACKED_BYTES = 64 << 20  # below this no ratio is suspicious
 MAX_DEPTH = 4  # how far below the given root a data set's top directory is looked for
 _JUNK_DIRECTORIES = ("__MACOSX", ".git", ".ipynb_checkpoints")
 _JUNK_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, ValueError)
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, ValueError)
 
 
 class _Store(Protocol):
@@ -104,7 +104,7 @@ class Tree:
             raise BadRecord("file_missing", name)
         try:
             return member.store.open(member.key)
-        except (*_DAMAGED, NotImplementedError, RuntimeError) as error:
+        except (*DAMAGED, NotImplementedError, RuntimeError) as error:
             raise BadRecord("file_unreadable", f"{name}: {error}") from None
 
     def read(self, name: str, limit: int = MAX_IMAGE_BYTES) -> bytes:
@@ -116,7 +116,7 @@ class Tree:
         with self.open(name) as file:
             try:
                 data = file.read(limit + 1)
-            except _DAMAGED as error:
+            except DAMAGED as error:
                 raise BadRecord("file_unreadable", f"{name}: {error}") from None
         if len(data) > limit:
             raise BadRecord("file_too_large", f"{name}: more than {limit} bytes")
@@ -151,7 +151,7 @@ class Tree:
                     while block := file.read(1 << 20):
                         one.update(block)
                     total.update(one.digest())
-            except (BadRecord, *_DAMAGED):
+            except (BadRecord, *DAMAGED):
                 total.update(b"unreadable")
         return total.hexdigest()
 
@@ -410,7 +410,7 @@ def _list_archive(path: Path) -> tuple[dict[str, _Member], _Store, list[tuple[st
             head = file.read(262)
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", str(path)) from None
-    store: _Zip | _Tar
+    store: _Zip | _Tar | None = None
     try:
         if head[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"):
             store = _Zip(path)
@@ -424,7 +424,9 @@ def _list_archive(path: Path) -> tuple[dict[str, _Member], _Store, list[tuple[st
                 f"this is {kind}", str(path), "unpack it and give the directory; .zip, .tar and .tar.gz are read"
             )
         members, ignored = store.index()
-    except (*_DAMAGED, NotImplementedError) as error:
+    except (*DAMAGED, NotImplementedError) as error:
+        if store is not None:
+            store.close()
         raise InputError(f"the archive is damaged: {error}", str(path), "download it again") from None
     return members, store, ignored
 
