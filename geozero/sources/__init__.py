@@ -6,13 +6,14 @@ from geozero.errors import InputError
 from geozero.sources.aid import Aid
 from geozero.sources.base import Ratio, Record, Rejected, Source
 from geozero.sources.dior_rsvg import DiorRsvg
+from geozero.sources.neon import Neon
 from geozero.sources.rsicd import Rsicd
 from geozero.sources.rsvqa_lr import RsvqaLr
 from geozero.sources.toy import TOY, TOY_HARD
 from geozero.sources.tree import Tree, open_tree
 
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (Aid(), RsvqaLr(), Rsicd(), DiorRsvg(), *TOY, *TOY_HARD)
+    source.name: source for source in (Aid(), RsvqaLr(), Rsicd(), DiorRsvg(), Neon(), *TOY, *TOY_HARD)
 }
 
 
