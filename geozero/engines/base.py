@@ -38,7 +38,7 @@ class SamplingParams:
         n: completions a request.
         temperature: 0 is greedy; then all n completions are one and the same.
         top_p: nucleus; 1 keeps every token.
-        max_tokens: most tokens a completion, its end token not counted.
+        max_tokens: most tokens a completion, its end token counted.
         seed: base seed.
     """
 

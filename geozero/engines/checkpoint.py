@@ -1,0 +1,131 @@
+"""A model on disk: where it is, whether it is whole, its content hash, and which tokens it may write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geozero.corpus import file_hash
+from geozero.errors import InputError
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# What a checkpoint's answers depend on besides its weights; training left-overs beside them do not count.
+CONFIGURATION = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+HASH_THREADS = 4
+
+
+def resolve(model: Path | str) -> Path:
+    """The directory of a model: a path, or a hub name whose files lie in the local Hugging Face cache.
+
+    ms-swift loads every model with `trust_remote_code=True`; so a model that brings code to run is refused here.
+
+    Raises:
+        InputError: there is none, it holds no configuration, no weights, not all weight files of its index, or code.
+    """
+    path = Path(model)
+    if not path.is_dir():
+        path = _from_cache(str(model))
+    if not (path / "config.json").is_file():
+        raise InputError("no model here: config.json is missing", str(path), "give the directory of a checkpoint")
+    if not weight_files(path):
+        raise InputError("the model has no weights (*.safetensors)", str(path), "train or download it again")
+    _refuse_code(path)
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            wanted = set(json.loads(index.read_text())["weight_map"].values())
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
+            raise InputError("unreadable weight index", str(index), "download the model again") from None
+        missing = sorted(name for name in wanted if not (path / name).is_file())
+        if missing:
+            raise InputError(f"weight file {missing[0]} is missing", str(path), "download the model again")
+    return path
+
+
+def _from_cache(name: str) -> Path:
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(name, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            pass
+    raise InputError("no such model", name, "give a checkpoint's directory, or download it first: hf download NAME")
+
+
+def _refuse_code(path: Path) -> None:
+    for name in CONFIGURATION:
+        if not name.endswith(".json") or not (path / name).is_file():
+            continue
+        try:
+            values = json.loads((path / name).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise InputError("unreadable JSON", str(path / name), "download the model again") from None
+        if isinstance(values, dict) and "auto_map" in values:
+            raise InputError("the model brings its own code (auto_map)", str(path / name), "use a model without it")
+    if (path / "custom_generate").exists():
+        raise InputError("the model brings its own code (custom_generate)", str(path), "use a model without it")
+
+
+def weight_files(path: Path) -> list[Path]:
+    return sorted({file for pattern in WEIGHTS for file in path.glob(pattern) if file.is_file()})
+
+
+def content_hash(path: Path) -> str:
+    """Hash of what the answers depend on: weights, configuration, tokenizer, processor. Reads every byte."""
+    files = [*weight_files(path), *(path / name for name in CONFIGURATION if (path / name).is_file())]
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        hashes = list(pool.map(file_hash, files))
+    total = hashlib.blake2b(digest_size=16)
+    for file, value in sorted(zip(files, hashes, strict=True)):
+        total.update(f"{file.name}\x1f{value}\x1e".encode())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The tokens that end an answer, and those that must never be in one.
+
+    A weak model writes `<|image_pad|>` or a padded row of the output layer, and whoever encodes its text again
+    fails. So every special token but the end tokens, every row without a token, and what the generation config
+    lists as `suppress_tokens` is out of reach, in every engine alike.
+    """
+
+    end: tuple[int, ...]
+    suppressed: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: Path, tokenizer: Any) -> Vocabulary:
+        """Read it from the checkpoint's files and its loaded tokenizer."""
+        config = json.loads((path / "config.json").read_text())
+        generation_file = path / "generation_config.json"
+        generation = json.loads(generation_file.read_text()) if generation_file.is_file() else {}
+        rows = int(config.get("text_config", config).get("vocab_size") or len(tokenizer))
+        end = {tokenizer.eos_token_id, tokenizer.pad_token_id, *_as_list(generation.get("eos_token_id"))} - {None}
+        special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        out = special | set(range(len(tokenizer), rows)) | set(_as_list(generation.get("suppress_tokens")))
+        return cls(tuple(sorted(end)), tuple(sorted(n for n in out - end if n < rows)))
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)

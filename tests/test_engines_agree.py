@@ -1,0 +1,125 @@
+"""Both engines on one tiny random model: the same greedy answers, reproducible samples, order kept."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geozero.engines import Request, SamplingParams, open_engine
+from geozero.engines.vllm_inprocess import distribution
+from geozero.tasks import SYSTEM_PROMPT
+
+pytestmark = pytest.mark.slow
+
+SIZES = ((96, 96), (100, 130), (40, 300), (400, 400))
+LIMITS: dict[str, Any] = {
+    "dtype": "float32",
+    "max_pixels": 65536,
+    "max_length": 420,
+    "template": "geozero_qwen3_vl",
+}
+GREEDY = SamplingParams(max_tokens=24)
+SAMPLED = SamplingParams(n=3, temperature=1.0, max_tokens=12, seed=5)
+
+
+def picture(seed: int, width: int, height: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def requests() -> list[Request]:
+    made = []
+    for number in range(8):
+        user = {"role": "user", "content": f"<image>Is a ship present in image {number}?\nAnswer with one word."}
+        system = [{"role": "system", "content": SYSTEM_PROMPT}] if number % 2 else []
+        made.append(Request(f"r{number}", [*system, user], picture(number, *SIZES[number % 4])))
+    long = [{"role": "user", "content": "<image>" + "yes no " * 400}]
+    return [*made, Request("broken", made[0].messages, b"no picture"), Request("long", long, made[0].image)]
+
+
+def answers(engine_name: str, model: Path) -> dict[str, Any]:
+    """All that the tests look at, as plain lists."""
+    engine: Any = open_engine(engine_name, model, **LIMITS)
+    asked = requests()
+    written: set[int] = set()
+    decode = engine.prompter.decode
+
+    def watched(tokens: list[int]) -> str:
+        written.update(tokens)
+        return str(decode(tokens))
+
+    engine.prompter.decode = watched
+
+    def rows(found: list[list[Any]]) -> list[list[Any]]:
+        return [[[c.text, c.finish_reason, c.n_tokens, c.seed, c.error] for c in row] for row in found]
+
+    result = {
+        "greedy": rows(engine.generate(asked, GREEDY)),
+        "sampled": rows(engine.generate(asked, SAMPLED)),
+        "some, backwards": rows(engine.generate(asked[3:6][::-1], SAMPLED)),
+        "one more": rows(engine.generate([Request(asked[3].id, asked[3].messages, asked[3].image)], SAMPLED)),
+        "about": engine.describe(),
+        "suppressed": list(engine.prompter.vocabulary.suppressed),
+    }
+    result["written"] = sorted(written)
+    engine.close()
+    return result
+
+
+@pytest.fixture(scope="module")
+def both(tiny_random: Path) -> dict[str, dict[str, Any]]:
+    """Each engine in a process of its own, as in use."""
+    found = {}
+    for name in ("transformers", "vllm"):
+        if name == "vllm" and distribution() is None:
+            continue
+        done = subprocess.run(
+            [sys.executable, __file__, name, str(tiny_random)], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_greedy_answers_are_the_same_text(both: dict[str, dict[str, Any]]) -> None:
+    if len(both) < 2:
+        pytest.skip("vLLM is not installed")
+    assert both["vllm"]["greedy"] == both["transformers"]["greedy"]
+    assert len({row[0][0] for row in both["vllm"]["greedy"]}) > 4  # the pictures and questions matter
+
+
+def test_samples_are_reproducible_whatever_the_batch(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert found["some, backwards"] == found["sampled"][3:6][::-1]
+        assert found["one more"] == found["sampled"][3:4]
+        assert len({c[0] for c in found["sampled"][0]}) == 3
+        assert [c[3] for c in found["sampled"][0]] == list(
+            range(found["sampled"][0][0][3], found["sampled"][0][0][3] + 3)
+        )
+
+
+def test_a_request_that_cannot_be_asked_costs_only_itself(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        *fine, broken, long = found["sampled"]
+        assert all(c[1] in ("stop", "length") for row in fine for c in row)
+        assert [c[1] for c in broken] == ["error"] * 3 and "image_unreadable" in broken[0][4]
+        assert "prompt_too_long" in long[0][4]
+
+
+def test_no_special_token_is_ever_written(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert len(found["written"]) > 100 and not set(found["written"]) & set(found["suppressed"])
+
+
+if __name__ == "__main__":
+    print(json.dumps(answers(sys.argv[1], Path(sys.argv[2]))))
