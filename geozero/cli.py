@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from geozero import __version__
+from geozero.corpus import MANIFEST
 from geozero.errors import InputError
 
 EXIT_BAD_INPUT = 2
@@ -87,7 +88,7 @@ def ingest(
 
 @app.command()
 def raw(
-    inputs: Annotated[list[Path], typer.Option("--in", help="A corpus to take training samples from; repeatable.")],
+    inputs: Annotated[list[Path], typer.Option("--in", help="A corpus, or a directory of corpora, to train on; repeatable.")],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
     evals: Annotated[
         list[Path] | None, typer.Option("--eval", help="A corpus whose pictures must not be trained on; repeatable.")
@@ -100,7 +101,7 @@ def raw(
     """
     from geozero.build.raw import raw as make
 
-    _summary(make(inputs, evals or [], out, metrics=metrics), out)
+    _summary(make(_corpora(inputs), _corpora(evals or []), out, metrics=metrics), out)
 
 
 @app.command()
@@ -190,6 +191,15 @@ def toy_model(
     from geozero.toy.pretrain import pretrain
 
     typer.echo(str(pretrain(out, progress=typer.echo)))
+
+
+def _corpora(paths: list[Path]) -> list[Path]:
+    """Corpora as given; a directory that holds corpora stands for all of them, in the order of their names."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
+        found += inside if inside and not (path / MANIFEST).is_file() else [path]
+    return found
 
 
 def _summary(manifest: dict[str, Any], out: Path) -> None:

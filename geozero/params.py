@@ -29,8 +29,13 @@ class Toy(Section):
 
 
 class Data(Section):
-    sources: list[str]  # ingested for training and for evaluation
-    eval_only: list[str] = []  # ingested for evaluation alone
+    """Which sources the data stages ingest, and from where (dvc.yaml reads these)."""
+
+    root: str  # directory that holds the distributed trees or archives
+    sources: list[str]  # ingested from `root`: training and evaluation
+    eval_root: str
+    eval_only: list[str] = []  # ingested from `eval_root`: evaluation alone
+    samples: list[str] = []  # shards in git, under data/samples
 
 
 class Model(Section):

@@ -11,13 +11,17 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from geozero import tasks
+from geozero import process, tasks
 from geozero.corpus import Corpus, write_json
 from geozero.errors import InputError
 from geozero.sample import Sample, Split, stable_unit
+from geozero.tasks.boxes import Convention
 from geozero.tasks.text import Mode, extract_answer
+
+if TYPE_CHECKING:
+    from geozero.engines import Completion
 
 CHUNK = 256  # completions asked at a time; what a kill can cost
 
@@ -38,6 +42,7 @@ class Job:
     temperature: float = 0.0
     seed: int = 0
     limit: int | None = None
+    boxes: Convention = "norm1000"
     engine: dict[str, Any] | None = None
 
 
@@ -83,9 +88,7 @@ def run(job: Job, progress: Callable[[str], None] = print) -> list[Path]:
                 chunk = samples[start : start + CHUNK]
                 requests = [Request(s.id, tasks.messages(s, mode), corpus.image_bytes(s.image_id)) for s in chunk]
                 for sample, completions in zip(chunk, engine.generate(requests, params), strict=True):
-                    records += [
-                        record(sample, c.text, rollout=i, n_tokens=c.n_tokens) for i, c in enumerate(completions)
-                    ]
+                    records += [record(sample, c, mode, job.boxes, i) for i, c in enumerate(completions)]
                 progress(f"{source}, {mode}: {min(start + CHUNK, len(samples))} of {len(samples)}")
             target.parent.mkdir(parents=True, exist_ok=True)
             write_json(target, records)
@@ -104,24 +107,39 @@ def choose(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
     return [s for s in listed if s.id in kept]
 
 
-def record(sample: Sample, text: str, rollout: int = 0, n_tokens: int = 0) -> dict[str, Any]:
-    """One record in the published format, with what strict scoring and the gallery need beside it."""
+def record(sample: Sample, completion: Completion, mode: Mode, boxes: Convention, rollout: int) -> dict[str, Any]:
+    """One record in the published format, with what strict scoring, the gate and the gallery need beside it."""
     label: str | list[str] = list(sample.references) if sample.task == "caption" else sample.answer
     return {
         "id": sample.id if rollout == 0 else f"{sample.id}/{rollout}",
+        "sample": sample.id,
         "task": sample.task,
         "source": sample.source,
         "question": sample.question,
-        "raw_output": text,
-        "pred": extract_answer(text),
+        "raw_output": completion.text,
+        "pred": extract_answer(completion.text),
         "label": label,
         "image_path": sample.image_key,
         "image_id": sample.image_id,
         "width": sample.width,
         "height": sample.height,
         "question_type": sample.question_type,
-        "n_tokens": n_tokens,
+        "reward": tasks.get(sample.task).reward(completion.text, sample, mode, boxes),
+        "n_tokens": completion.n_tokens,
+        "finish_reason": completion.finish_reason,
     }
+
+
+def run_in_child(job: Job, log: Path, on_line: Callable[[str], None] | None = None) -> None:
+    """`run` in a process of its own, whose memory ends with it.
+
+    Raises:
+        ChildFailed: it ended with an error; the message holds its last lines.
+    """
+    out = Path(job.out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "job.json", asdict(job))
+    process.run([sys.executable, "-m", __name__, str(out / "job.json")], log=log, on_line=on_line)
 
 
 def _stamp(target: Path) -> Path:

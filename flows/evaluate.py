@@ -1,0 +1,45 @@
+"""Evaluation as a flow: every model and reading mode on both test splits: `python -m flows.evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.workspace import Workspace, bounded
+from geozero.evaluation.inference import Job, run_in_child
+from geozero.evaluation.summary import Answered
+from geozero.tasks.text import Mode
+
+
+@task(name="answer", task_run_name="answer-{name}", cache_policy=NO_CACHE)
+def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> Answered:
+    """Greedy answers of one model to every test sample; what is there already is not asked again."""
+    settings = space.settings
+    job = Job(
+        model=str(model),
+        corpora=tuple(map(str, space.corpora)),
+        out=str(out),
+        modes=modes,
+        max_tokens=settings.evaluation.max_tokens,
+        seed=settings.seed,
+        limit=settings.evaluation.limit,
+        boxes=settings.model.boxes,
+        engine=space.engine,
+    )
+    run_in_child(job, space.log(f"answer-{name}"), bounded(get_run_logger().info))
+    return Answered(name, out, modes)
+
+
+@flow(name="geozero-evaluate")
+def evaluate(model: Path, name: str = "model", params: Path = Path("params.yaml")) -> Path:
+    """The answers of one checkpoint in both modes; `geozero evaluate` scores them."""
+    space = Workspace.open(params)
+    return answer(space, name, model, ("direct", "tagged"), space.runs / f"answers-{name}").out
+
+
+if __name__ == "__main__":
+    import sys
+
+    evaluate(Path(sys.argv[1]))

@@ -1,0 +1,65 @@
+"""The whole of GeoZero: data, SFT, gate, A²GRPO, evaluation, page. `make demo` runs `python -m flows.pipeline`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import page
+from flows.a2grpo import check_gate, train_a2grpo
+from flows.data import build_data
+from flows.evaluate import answer
+from flows.sft import train_sft
+from flows.workspace import Times, Workspace
+from geozero import lineage
+from geozero.errors import InputError
+
+
+@flow(name="geozero-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=2))
+def pipeline(params: Path = Path("params.yaml")) -> Path:
+    """Returns the page. What is finished with the same parameters, data and code is reused."""
+    space, times = Workspace.open(params), Times()
+    parent = space.tracker.open_pipeline(space.settings.profile, space.settings.model_dump(), lineage.tags(space.root))
+    try:
+        with times.measure("data"):
+            build_data(space)
+        # the base model needs no training: it answers while SFT runs on the other core
+        both, tagged = ("direct", "tagged"), ("tagged",)
+        base = answer.submit(space, "base", space.base, both, space.runs / "answers-base")
+        with times.measure("sft"):
+            sft = train_sft(space, parent)
+        with times.measure("gate"):
+            gate = check_gate(space, sft.model)
+        taught = answer.submit(space, "sft", sft.model, both, sft.directory / "answers")
+        with times.measure("a2grpo"):
+            rl = train_a2grpo(space, sft.model, parent)
+        with times.measure("evaluation"):
+            reasoned = answer.submit(space, "a2grpo", rl.model, (*tagged, "direct"), rl.directory / "answers")
+            answered = [base.result(), taught.result(), reasoned.result()]
+        with times.measure("page"):
+            goals = page.publish(space, parent, answered, gate, sft, rl, times)
+    except BaseException as error:
+        space.tracker.finish(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    space.tracker.finish(parent)
+    page.print_goals(goals, times)
+    return space.reports / "index.html"
+
+
+def main() -> None:
+    """Run the pipeline of a params.yaml; bad input ends in one line and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    try:
+        pipeline(parser.parse_args().params)
+    except InputError as error:
+        print(f"geozero: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

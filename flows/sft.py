@@ -1,0 +1,36 @@
+"""SFT on GeoZero-Instruct as a flow: `python -m flows.sft`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.tracked import log_training
+from flows.workspace import Workspace, bounded
+from geozero.training.stage import StageResult, run_sft
+
+
+@task(name="sft", cache_policy=NO_CACHE)
+def train_sft(space: Workspace, parent: str | None) -> StageResult:
+    """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
+    corpus = space.root / "data/geozero-instruct"
+    result = run_sft(space.settings, corpus, space.base, space.runs, on_line=bounded(get_run_logger().info))
+    if parent is not None:
+        log_training(space, parent, "sft", result, corpus)
+    return result
+
+
+@flow(name="geozero-sft")
+def sft(params: Path = Path("params.yaml")) -> Path:
+    """SFT alone, on the GeoZero-Instruct that `dvc repro` has made."""
+    space = Workspace.open(params)
+    parent = space.tracker.open_pipeline("sft", space.settings.model_dump())
+    result = train_sft(space, parent)
+    space.tracker.finish(parent)
+    return result.model
+
+
+if __name__ == "__main__":
+    sft()

@@ -1,0 +1,32 @@
+"""What a trained stage leaves in MLflow: parameters, curves, the bytes it read, its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.workspace import Workspace
+from geozero.corpus import Corpus
+from geozero.training.stage import StageResult
+
+
+def log_training(space: Workspace, parent: str, stage: str, result: StageResult, corpus: Path) -> None:
+    """Log a stage as a child of the pipeline run; a reused one is only noted, its run exists already."""
+    tracker = space.tracker
+    if result.reused and tracker.note_reused(parent, stage, result.directory) is not None:
+        return
+    with tracker.stage(parent, stage, result.directory) as run:
+        tracker.log_params(run, space.settings.model_dump()[stage] | {"fingerprint": result.fingerprint})
+        tracker.log_dataset(run, corpus, Corpus(corpus).digest)
+        tracker.log_curve(run, curve(result.directory))
+        tracker.register_checkpoint(
+            run, result.model, f"{stage}-{result.fingerprint}", space.settings.model_dump()[stage]["steps"]
+        )
+        tracker.log_artifact(run, result.directory / "args.json")
+
+
+def curve(directory: Path) -> list[dict[str, Any]]:
+    """The metrics of a stage, one row a logged step."""
+    path = directory / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
