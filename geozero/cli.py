@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from geozero import __version__
-from geozero.corpus import MANIFEST
+from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import InputError
 
 EXIT_BAD_INPUT = 2
@@ -88,7 +88,9 @@ def ingest(
 
 @app.command()
 def raw(
-    inputs: Annotated[list[Path], typer.Option("--in", help="A corpus, or a directory of corpora, to train on; repeatable.")],
+    inputs: Annotated[
+        list[Path], typer.Option("--in", help="A corpus, or a directory of corpora, to train on; repeatable.")
+    ],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
     evals: Annotated[
         list[Path] | None, typer.Option("--eval", help="A corpus whose pictures must not be trained on; repeatable.")
@@ -117,6 +119,57 @@ def inspect(
     from geozero.build.inspect import inspect as look
 
     typer.echo(look(corpus, n, html))
+
+
+@app.command()
+def sample(
+    corpus: Annotated[Path, typer.Option(help="The corpus to ask about.")],
+    model: Annotated[list[str], typer.Option(help="A checkpoint, or a directory of fold-*; repeat it, one a fold.")],
+    out: Annotated[Path, typer.Option(help="The answer store; what it holds already is not asked again.")],
+    engine: Annotated[Literal["auto", "vllm", "transformers"] | None, typer.Option(help="What answers.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Answers a sample; a store can grow to more.")] = None,
+    shard: Annotated[str, typer.Option(help="i/n: this is worker i (from 0) of n that fill one store.")] = "0/1",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, chosen by stable hash.")] = None,
+    params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
+) -> None:
+    """Difficulty: sample K answers to every sample in direct mode and keep each one.
+
+    Example: geozero sample --corpus data/geozero-raw --model models/filter --engine auto --k 8 --out data/difficulty
+    """
+    from geozero.difficulty.sampling import sample as ask
+    from geozero.params import load
+
+    options: dict[str, Any] = {}
+    if params is not None:
+        settings = load(params)
+        options = settings.sampling.model_dump() | {"seed": settings.seed}
+        for key in ("dtype", "template", "model_type", "max_pixels", "max_length", "boxes"):
+            options[key] = getattr(settings.model, key)
+    options |= {name: value for name, value in (("engine", engine), ("k", k)) if value is not None}
+    done = ask(corpus, _models(model), out, shard=shard, limit=limit, **options)
+    typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
+
+
+@app.command()
+def select(
+    corpus: Annotated[Path, typer.Option(help="The corpus that was sampled.")],
+    store: Annotated[Path, typer.Option(help="Its answer store.")],
+    out_instruct: Annotated[Path, typer.Option(help="Corpus of the easy samples, for SFT.")],
+    out_hard: Annotated[Path, typer.Option(help="Corpus of the hard samples, for A²GRPO.")],
+    params: Annotated[Path | None, typer.Option(help="Take the thresholds from this file.")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the pass rates (PNG, SVG or PDF).")] = None,
+) -> None:
+    """Split a sampled corpus by difficulty: what the filtering model can do, and what it cannot.
+
+    Example: geozero select --corpus data/geozero-raw --store data/difficulty --out-instruct easy --out-hard hard
+    """
+    from geozero.difficulty.selection import select as split
+    from geozero.params import load
+
+    split(corpus, store, out_instruct, out_hard, load(params).select if params else None, metrics=metrics, plot=plot)
+    for out in (out_instruct, out_hard):
+        _summary(Corpus(out).manifest, out)
 
 
 @app.command()
@@ -200,6 +253,12 @@ def _corpora(paths: list[Path]) -> list[Path]:
         inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
         found += inside if inside and not (path / MANIFEST).is_file() else [path]
     return found
+
+
+def _models(names: list[str]) -> list[str]:
+    """Checkpoints as given; a directory that holds `fold-0`, `fold-1`, … stands for these, in order."""
+    folds = sorted(Path(names[0]).glob("fold-*"), key=lambda p: int(p.name.removeprefix("fold-")))
+    return [str(p) for p in folds] if len(names) == 1 and folds else names
 
 
 def _summary(manifest: dict[str, Any], out: Path) -> None:
