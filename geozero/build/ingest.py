@@ -92,9 +92,11 @@ class _Ingest:
         for name, reason in self._tree.left_out():
             self._reject(name, BadRecord(f"member_{reason}", "left out of the data set's files"))
         for item in self._data_set.records(self._tree):
+            if split not in ("all", item.split or split):
+                continue
             if isinstance(item, Rejected):
                 self._reject(item.key, BadRecord(item.reason, item.detail))
-            elif split in ("all", item.split):
+            else:
                 self._take(item)
             progress.step(f"{self._accepted} samples, {self._reasons.total()} rejected")
         if not self._accepted:

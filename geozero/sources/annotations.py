@@ -174,7 +174,7 @@ def text_of(item: Any, field: str) -> str:
     Raises:
         BadRecord: `item` is no object, the field is missing, or neither text nor a whole number.
     """
-    value = item.get(field) if isinstance(item, dict) else None
+    value = _field(item, field)
     if isinstance(value, str):
         return " ".join(value.split())
     if isinstance(value, int) and not isinstance(value, bool):
@@ -188,7 +188,7 @@ def int_of(item: Any, field: str) -> int:
     Raises:
         BadRecord: as `text_of`, or not a whole number.
     """
-    value = item.get(field) if isinstance(item, dict) else None
+    value = _field(item, field)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise BadRecord("record_malformed", f"'{field}' is {_kind(value)}, expected a whole number")
@@ -200,10 +200,16 @@ def list_of(item: Any, field: str) -> list[Any]:
     Raises:
         BadRecord: as `text_of`, or not a list.
     """
-    value = item.get(field) if isinstance(item, dict) else None
+    value = _field(item, field)
     if isinstance(value, list):
         return value
     raise BadRecord("record_malformed", f"'{field}' is {_kind(value)}, expected a list")
+
+
+def _field(item: Any, field: str) -> Any:
+    if not isinstance(item, dict):
+        raise BadRecord("record_malformed", f"the item is {_kind(item)}, expected an object")
+    return item.get(field)
 
 
 def _kind(value: Any) -> str:

@@ -40,11 +40,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that cannot become a sample: `reason` is a short stable word for counting, `detail` what was seen."""
+    """A record that cannot become a sample: `reason` is a short stable word for counting, `detail` what was seen.
+
+    `split` where it is known: then it is listed only where that split is asked for.
+    """
 
     key: str
     reason: str
     detail: str = ""
+    split: Split | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +98,7 @@ class Source(ABC):
     def records(self, tree: Tree) -> Iterator[Record | Rejected]:
         """`read`, with `forced_split` applied."""
         for item in self.read(tree):
-            if self.forced_split is not None and isinstance(item, Record):
-                item = replace(item, split=self.forced_split)
-            yield item
+            yield item if self.forced_split is None else replace(item, split=self.forced_split)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class DiorRsvg(Source):
                         box=_box(element),
                     )
                 except BadRecord as bad:
-                    yield Rejected(key, bad.reason, bad.detail)
+                    yield Rejected(key, bad.reason, bad.detail, splits.get(index))
                 index += 1
 
 

@@ -5,8 +5,7 @@ object with one list. The archive of the pictures, `Images_LR.zip`, may lie ther
     images     {"id": 0, …, "active": true}
     questions  {"id": 0, "img_id": 0, "type": "presence", "question": "…", "answers_ids": [0], "active": true}
     answers    {"id": 0, "question_id": 0, "answer": "yes", "active": true}
-Size and splits, official: 572/100/100 pictures, 57,223/10,005/10,004 questions; types comp, count, presence,
-rural_urban.
+Splits, official: 572/100/100 pictures, 57,223/10,005/10,004 questions; types comp, count, presence, rural_urban.
 Licence: CC-BY-4.0. Citation: Lobry et al., "RSVQA: Visual Question Answering for Remote Sensing Data",
 IEEE TGRS 2020, arXiv 2003.07333.
 Traps: the ids index the lists of the whole set, so each split's lists hold inactive placeholders that are only
@@ -60,7 +59,7 @@ class RsvqaLr(Source):
             files = {kind: f"{self.prefix}_{split}_{kind}.json" for kind in KINDS}
             missing = [file for file in files.values() if file not in tree]
             if len(missing) == len(KINDS):
-                yield Rejected(f"{self.prefix}_{split}", "split_missing", "no files of this split")
+                yield Rejected(f"{self.prefix}_{split}", "split_missing", "no files of this split", split)
             elif missing:
                 raise InputError(f"file missing: {missing[0]}", tree.where(), "a split needs all three of its lists")
             else:
@@ -73,12 +72,12 @@ class RsvqaLr(Source):
             try:
                 answers[number] = (int_of(item, "question_id"), sys.intern(text_of(item, "answer")))
             except BadRecord as bad:
-                yield Rejected(f"{split}/answer/{number}", bad.reason, bad.detail)
+                yield Rejected(f"{split}/answer/{number}", bad.reason, bad.detail, split)
         for number, item in self._active(tree, files["questions"], "questions"):
             try:
                 yield self._record(tree, split, number, item, answers, images)
             except BadRecord as bad:
-                yield Rejected(f"{split}/{number}", bad.reason, bad.detail)
+                yield Rejected(f"{split}/{number}", bad.reason, bad.detail, split)
 
     @staticmethod
     def _active(tree: Tree, file: str, kind: str) -> Iterator[tuple[int, Any]]:

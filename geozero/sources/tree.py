@@ -452,6 +452,7 @@ def _unpacked(path: Path, head: bytes) -> IO[bytes]:
     except BaseException:
         out.close()
         raise
+    out.seek(0)
     return out
 
 

@@ -1,0 +1,303 @@
+"""Ingest: exact samples from the fixtures, each picture decoded once, every refusal listed, bad input in one line."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from fixtures import make_sources
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geozero import images
+from geozero.build import ingest as ingest_module
+from geozero.build.ingest import Picture, check_text, clamped, ingest, to_sample
+from geozero.corpus import IMAGES_PER_ROW_GROUP, Corpus
+from geozero.errors import BadRecord, InputError
+from geozero.sample import digest
+from geozero.sources import Record, get
+
+SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
+REFUSED = {
+    ("rsvqa_lr", "train"): ["train/5", "train/6"],
+    ("dior_rsvg", "train"): ["00010/2", "00010/3"],
+    ("dior_rsvg", "val"): ["00010/4"],
+}
+GOLDEN = Path(__file__).parent / "fixtures" / "sources_golden.json"
+
+
+@pytest.fixture(scope="module")
+def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("fixtures")
+    make_sources.write_all(root)
+    return root
+
+
+@pytest.fixture
+def root(fixtures: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(fixtures, tmp_path / "root"))
+
+
+def golden_rows(root: Path, place: Path) -> dict[str, Any]:
+    """What stands in sources_golden.json: all samples and rejects of the fixtures but for the bytes' hashes."""
+    found: dict[str, Any] = {}
+    for name in SETS:
+        ingest(name, root, place / name)
+        corpus = Corpus(place / name)
+        rows = [s.to_row() for s in corpus.samples()]
+        for row in rows:
+            del row["image_id"]  # the JPEG encoder's version decides
+            row["classes"] = len(row["classes"])
+        found[name] = {"samples": rows, "rejects": corpus.rejects()}
+    return found
+
+
+def test_the_fixtures_give_exactly_the_golden_samples(fixtures: Path, tmp_path: Path) -> None:
+    assert golden_rows(fixtures, tmp_path) == json.loads(GOLDEN.read_text())
+
+
+def test_images_are_stored_once_and_joined_by_content(fixtures: Path, tmp_path: Path) -> None:
+    manifest = ingest("dior_rsvg", fixtures, tmp_path / "c")
+    corpus = Corpus(tmp_path / "c")
+    assert (manifest["n_samples"], manifest["n_images"], manifest["n_rejects"]) == (5, 3, 3)
+    for sample in corpus.samples():
+        name = sample.image_key.rsplit("/", 1)[1]
+        data = (fixtures / "DIOR_RSVG" / "JPEGImages" / f"{name}.jpg").read_bytes()
+        assert sample.image_id == digest(data) and corpus.image_bytes(sample.image_id) == data
+    tif = next(Corpus(tmp_path / "c").image_rows())
+    assert tif["image_key"] == "dior_rsvg/JPEGImages/00001"
+
+
+def test_every_picture_is_decoded_once(fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(data: bytes, max_pixels: int) -> images.StoredImage:
+        calls[digest(data)] += 1
+        return images.store(data, max_pixels)
+
+    monkeypatch.setattr(ingest_module, "store", counted)
+    for name in SETS:
+        ingest(name, fixtures, tmp_path / name)
+    assert calls and set(calls.values()) == {1}
+
+
+def test_a_picture_whose_first_record_is_refused_is_stored_for_the_next(root: Path, tmp_path: Path) -> None:
+    path = root / "DIOR_RSVG" / "Annotations" / "00001.xml"
+    path.write_text(path.read_text().replace("<xmin>4<", "<xmin>400<"))
+    manifest = ingest("dior_rsvg", root, tmp_path / "c")
+    assert (manifest["n_samples"], manifest["n_images"]) == (4, 3)
+    assert len(list(Corpus(tmp_path / "c").image_rows())) == 3
+
+
+def test_a_picture_with_nothing_but_refused_records_is_not_stored(root: Path, tmp_path: Path) -> None:
+    path = root / "DIOR_RSVG" / "Annotations" / "00002.xml"
+    path.write_text(path.read_text().replace(">10<", ">90<"))
+    assert ingest("dior_rsvg", root, tmp_path / "c")["n_images"] == 2
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+@pytest.mark.parametrize("name", SETS)
+def test_an_archive_gives_the_same_corpus_as_its_directory(name: str, kind: str, root: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "archive"), kind, root)
+    packed, unpacked = ingest(name, Path(archive), tmp_path / "a"), ingest(name, root, tmp_path / "b")
+    assert packed == unpacked and packed["shards"]
+    assert list(Corpus(tmp_path / "a").samples()) == list(Corpus(tmp_path / "b").samples())
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("name", ["rsvqa_lr", "dior_rsvg"])
+def test_one_split_is_that_part_of_all(name: str, split: Any, fixtures: Path, tmp_path: Path) -> None:
+    ingest(name, fixtures, tmp_path / "all")
+    ingest(name, fixtures, tmp_path / "one", split)
+    everything, one = Corpus(tmp_path / "all"), Corpus(tmp_path / "one")
+    assert list(one.samples()) == list(everything.samples(split))
+    assert [r["key"] for r in one.rejects()] == REFUSED.get((name, split), [])
+
+
+def test_run_twice_it_does_nothing_and_sees_what_changed(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    first = ingest("rsicd", root, out)
+    before = (out / "manifest.json").stat().st_ino
+    assert ingest("rsicd", root, out) == first
+    assert (out / "manifest.json").stat().st_ino == before
+    path = root / "RSICD" / "dataset_rsicd.json"
+    path.write_text(path.read_text().replace("a lake", "a pond"))  # the same size
+    assert ingest("rsicd", root, out) != first
+    assert {s.answer for s in Corpus(out).samples("val")} == {"a pond ."}
+    assert ingest("rsicd", root, out, "val")["n_samples"] == 1
+    (out / "samples-00000.parquet").unlink()
+    assert ingest("rsicd", root, out, "val")["n_samples"] == 1 and (out / "samples-00000.parquet").exists()
+
+
+def test_the_manifest_names_no_place_of_this_machine(fixtures: Path, tmp_path: Path) -> None:
+    manifest = ingest("aid", fixtures, tmp_path / "c")
+    assert str(tmp_path) not in json.dumps(manifest) and str(fixtures) not in json.dumps(manifest)
+    assert manifest["made_by"]["options"]["licence"] == get("aid").licence
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "change", "message"),
+    [
+        ("uad", "all", "", "unknown source"),
+        ("aid", "dev", "", "unknown split 'dev'"),
+        ("aid", "all", "rm -r AID_dataset", "no AID found"),
+        (
+            "rsicd",
+            "all",
+            "rm -r RSICD/RSICD_images; mkdir RSICD/images; touch RSICD/images/x",
+            "4 rejected as image_mis",
+        ),
+        ("rsicd", "all", """echo '{"images": []}' > RSICD/dataset_rsicd.json""", "no sample of RSICD could be made"),
+        ("rsicd", "all", "echo '{' > RSICD/dataset_rsicd.json", "malformed annotation file"),
+        ("rsvqa_lr", "val", "rm RSVQA_LR/Images_LR/1.tif", "1 rejected as image_missing"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    name: str, split: Any, change: str, message: str, root: Path, tmp_path: Path
+) -> None:
+    assert os.system(f"cd {root} && {{ {change or 'true'}; }}") == 0
+    with pytest.raises(InputError, match=message):
+        ingest(name, root, tmp_path / "c", split)
+    assert [p.name for p in tmp_path.iterdir()] == ["root"]
+
+
+def test_an_older_corpus_survives_a_failed_run(root: Path, tmp_path: Path) -> None:
+    first = ingest("rsicd", root, tmp_path / "c")
+    (root / "RSICD" / "dataset_rsicd.json").write_text('{"images": [{}]}')
+    with pytest.raises(InputError):
+        ingest("rsicd", root, tmp_path / "c")
+    assert Corpus(tmp_path / "c").manifest == first
+
+
+@pytest.mark.parametrize("where", ["image", "last shard"])
+@pytest.mark.parametrize(
+    ("number", "message"), [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only")]
+)
+def test_a_full_disk_is_one_line(
+    where: str, number: int, message: str, fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(*((pq.ParquetWriter, "write_table") if where == "image" else (pq, "write_table")), full)
+    with pytest.raises(InputError, match=message):
+        ingest("aid", fixtures, tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_one_line(fixtures: Path, tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("")
+    with pytest.raises(InputError, match="a file stands where the corpus is to go"):
+        ingest("aid", fixtures, tmp_path / "c")
+
+
+def test_members_left_out_of_an_archive_are_listed(fixtures: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.write(fixtures / "RSICD" / "RSICD_images" / "00001.jpg", "AID/River/river_1.jpg")
+        archive.writestr("../../AID/River/river_2.jpg", b"x")
+    ingest("aid", tmp_path / "t.zip", tmp_path / "c")
+    assert [(r["key"], r["reason"]) for r in Corpus(tmp_path / "c").rejects()] == [
+        ("../../AID/River/river_2.jpg", "member_unsafe_name")
+    ]
+
+
+# --- boxes and texts --------------------------------------------------------------------------------------
+
+EDGE = st.floats(-3, 103, allow_nan=False)
+
+
+@given(EDGE, EDGE, EDGE, EDGE, st.sampled_from([0.0, 1.0, 2.5]))
+def test_a_box_is_moved_by_at_most_the_tolerance(x1: float, y1: float, x2: float, y2: float, tolerance: float) -> None:
+    box = clamped((x1, y1, x2, y2), 100, 80, tolerance)
+    assert all(abs(a - b) <= tolerance for a, b in zip(box, (x1, y1, x2, y2), strict=True))
+    if min(x1, y1) >= -tolerance and x2 <= 100 + tolerance and y2 <= 80 + tolerance:
+        assert box[0] >= 0 and box[1] >= 0 and box[2] <= 100 and box[3] <= 80
+    else:
+        assert box == (x1, y1, x2, y2)
+
+
+def record(**changes: Any) -> Record:
+    values = {"task": "vqa", "split": "train", "key": "1", "image": "a.jpg", "image_key": "s/a", "text": "how many?"}
+    return Record(**{**values, "answer": "3", **changes})  # type: ignore[arg-type]
+
+
+def test_ids_come_from_what_is_asked_not_from_how() -> None:
+    picture = Picture("0" * 32, 10, 10)
+    base = to_sample("s", record(), picture)
+    assert base.id == to_sample("s", record(image="b.jpg", split="test"), Picture("1" * 32, 20, 20)).id
+    others = [{"key": "2"}, {"text": "how few?"}, {"answer": "4"}]
+    assert (
+        len({base.id, *(to_sample("s", record(**o), picture).id for o in others), to_sample("t", record(), picture).id})
+        == 5
+    )
+    assert base.question.startswith("how many?\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"text": " "}, "question_empty"),
+        ({"text": "a\ud800"}, "text_not_unicode"),
+        ({"answer": "\udfff"}, "text_not_unicode"),
+        ({"references": ("x" * 20_001,)}, "text_too_long"),
+        ({"image_key": "s/\ud83d"}, "text_not_unicode"),
+    ],
+)
+def test_texts_that_cannot_be_kept(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadRecord, match=reason):
+        check_text(record(**changes))
+
+
+def test_a_lone_surrogate_in_a_list_costs_its_record(root: Path, tmp_path: Path) -> None:
+    path = root / "RSICD" / "dataset_rsicd.json"
+    path.write_text(path.read_text().replace("a lake", "a \\ud800 lake").replace("gone_1", "gone_\\ud800"))
+    ingest("rsicd", root, tmp_path / "c")
+    rejects = {r["key"]: r["reason"] for r in Corpus(tmp_path / "c").rejects()}
+    assert rejects["00001.jpg"] == "text_not_unicode" and rejects["gone_?.jpg"] == "text_not_unicode"
+
+
+def test_a_log_gets_a_line_now_and_then(
+    fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("geozero.build.stage.LINE_SECONDS", 0.0)
+    ingest("rsicd", fixtures, tmp_path / "c")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "ingest rsicd: 3 samples, 4 rejected"
+
+
+def test_pictures_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(60):
+        data = make_sources.encoded(make_sources.picture(number, (16, 16)))
+        make_sources.write(tmp_path / "AID" / "River" / f"river_{number}.jpg", data)
+    calls, alive = 0, 0
+
+    def watched(data: bytes, max_pixels: int) -> images.StoredImage:
+        nonlocal calls, alive
+        calls += 1
+        if calls == 60:
+            alive = sum(type(thing) is images.StoredImage for thing in gc.get_objects())
+        return images.store(data, max_pixels)
+
+    monkeypatch.setattr(ingest_module, "store", watched)
+    ingest("aid", tmp_path, tmp_path / "c")
+    assert 0 < alive <= IMAGES_PER_ROW_GROUP
+
+
+if __name__ == "__main__":  # writes the golden file anew; read the difference before committing it
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        make_sources.write_all(Path(place) / "root")
+        rows = golden_rows(Path(place) / "root", Path(place))
+    GOLDEN.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
