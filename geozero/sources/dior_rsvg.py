@@ -50,7 +50,7 @@ class DiorRsvg(Source):
         splits = read_splits(tree)
         files = tree.names(ANNOTATIONS, (".xml",))
         last = max(splits, default=-1)
-        total = sum(len(_objects(tree, file)) for file in files)  # first, so that a fault costs seconds
+        total = sum(len(_annotation(tree, file).findall("object")) for file in files)  # first: a fault costs seconds
         if last >= total:
             raise InputError(
                 f"index {last} in the split files, but {len(files)} annotation files hold {total} objects",
@@ -59,8 +59,9 @@ class DiorRsvg(Source):
             )
         index = 0
         for file in files:
-            picture, place = _picture(tree, file), 0
-            for place, element in enumerate(_objects(tree, file)):
+            annotation = _annotation(tree, file)
+            picture = _picture(tree, file, annotation)
+            for place, element in enumerate(annotation.findall("object")):
                 key = f"{stem(file)}/{place}"
                 try:
                     if index not in splits:
@@ -103,9 +104,9 @@ def read_splits(tree: Tree) -> dict[int, Split]:
     return splits
 
 
-def _objects(tree: Tree, file: str) -> list[Element]:
+def _annotation(tree: Tree, file: str) -> Element:
     try:
-        return read_xml(tree, file).findall("object")
+        return read_xml(tree, file)
     except BadRecord as bad:
         raise InputError(
             f"unreadable annotation ({bad}), and all later indices would name other objects",
@@ -114,9 +115,9 @@ def _objects(tree: Tree, file: str) -> list[Element]:
         ) from None
 
 
-def _picture(tree: Tree, file: str) -> str:
+def _picture(tree: Tree, file: str, annotation: Element) -> str:
     """The picture of an annotation file: the one it names, else the one of the same stem."""
-    named = (read_xml(tree, file).findtext("filename") or "").strip()
+    named = (annotation.findtext("filename") or "").strip()
     return f"{PICTURES}/{named}" if f"{PICTURES}/{named}" in tree else f"{PICTURES}/{stem(file)}.jpg"
 
 
