@@ -207,4 +207,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     only_test = corpus(tmp_path / "a", pair(1, "s/1", "test"))
     with pytest.raises(InputError, match="no training sample is left of 0 in"):
         raw([only_test], [], tmp_path / "raw")
+    only_train = corpus(tmp_path / "b", pair(2, "s/2"))
+    with pytest.raises(InputError, match="no val or test samples to protect"):
+        raw([only_train], [only_train], tmp_path / "raw")
     assert not (tmp_path / "raw").exists()

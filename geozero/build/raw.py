@@ -40,11 +40,16 @@ def raw(
         The corpus's manifest.
 
     Raises:
-        InputError: no inputs, one of them unreadable, nothing left, full disk.
+        InputError: no inputs, one of them unreadable, an evaluation corpus without val and test, nothing left, full disk.
     """
     if not inputs:
         raise InputError("no corpus to join", mend="give at least one --in")
     corpora, evaluation = [Corpus(p) for p in inputs], [Corpus(p) for p in evals]
+    for benchmark in evaluation:
+        if all(row["split"] == "train" for row in benchmark.manifest["counts"]):
+            raise InputError(
+                "no val or test samples to protect", str(benchmark.path), "ingest it with --split all, or leave it out"
+            )
     out = Path(out)
     made_by = {
         "command": "raw",
