@@ -40,16 +40,17 @@ def raw(
         The corpus's manifest.
 
     Raises:
-        InputError: no inputs, one of them unreadable, an evaluation corpus without val and test, nothing left, full disk.
+        InputError: no inputs, one unreadable, `evals` without any val or test sample, nothing left, full disk.
     """
     if not inputs:
         raise InputError("no corpus to join", mend="give at least one --in")
     corpora, evaluation = [Corpus(p) for p in inputs], [Corpus(p) for p in evals]
-    for benchmark in evaluation:
-        if all(row["split"] == "train" for row in benchmark.manifest["counts"]):
-            raise InputError(
-                "no val or test samples to protect", str(benchmark.path), "ingest it with --split all, or leave it out"
-            )
+    if evaluation and all(row["split"] == "train" for c in evaluation for row in c.manifest["counts"]):
+        raise InputError(
+            "no val or test samples to protect",
+            ", ".join(map(str, evals)),
+            "ingest them with --split all, or leave them out",
+        )
     out = Path(out)
     made_by = {
         "command": "raw",
@@ -59,7 +60,8 @@ def raw(
         "options": {"near_radius": near_radius},
     }
     if finished(out, made_by) is None:
-        evaluated = Evaluated([*evaluation, *corpora], near_radius)
+        each_once = {corpus.digest: corpus for corpus in (*evaluation, *corpora)}
+        evaluated = Evaluated(each_once.values(), near_radius)
         with corpus_writer(out, made_by) as writer, Progress("raw") as progress:
             joined = _Join(evaluated, writer, progress)
             for corpus in corpora:
