@@ -8,8 +8,10 @@ and gradient of ms-swift's k3 term are exactly 0. Importing this module imports 
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, fields
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +19,13 @@ from accelerate.utils import gather, gather_object
 from swift.arguments import RLHFArguments
 from swift.pipelines.train.rlhf import SwiftRLHF
 from swift.rl_core.data import GRPOBatch
+from swift.rlhf_trainers import grpo_trainer
 from swift.rlhf_trainers.arguments import GRPOConfig
-from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 from swift.trainers import TrainerFactory
 
+from geozero.engines.checkpoint import Vocabulary
 from geozero.errors import InputError
-from geozero.training import rewards
+from geozero.training import groups, rewards
 from geozero.training.objective import (
     GATE_K,
     GATE_TAU,
@@ -125,10 +128,24 @@ class AnchoredBatch(GRPOBatch):  # type: ignore[misc]
     reference: torch.Tensor | None = None
 
 
-class A2GRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     """GRPO over R = R_a + λ·R_t, groups without an answer signal dropped, KL on answer tokens only."""
 
     args: A2GRPOConfig
+
+    def prepare_rollout(self) -> None:
+        super().prepare_rollout()
+        if not self.args.use_vllm:  # a weak policy samples `<|image_pad|>`, and its text could not be read back
+            vocabulary = Vocabulary.of(Path(self.model.model_dir), self.processing_class)
+            self.engine.generation_config = deepcopy(self.engine.generation_config)
+            self.engine.generation_config.suppress_tokens = list(vocabulary.suppressed)
+
+    def _colocate_rollout(self, samples: list[Any], request_config: Any) -> list[Any]:
+        """One request with n answers a group, not n requests, where the model itself samples."""
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        if self.args.use_vllm or not groups.share_a_prompt(samples, size):
+            return list(super()._colocate_rollout(samples, request_config))
+        return groups.split_choices(super()._colocate_rollout(samples[::size], replace(request_config, n=size)))
 
     def _compute_rewards_per_func(self, samples: list[Any]) -> torch.Tensor:
         """R_a and R_t of all processes' completions, shape (completions, 2); logs what the completions look like."""
@@ -227,6 +244,7 @@ def main(arguments: list[str]) -> None:
     """Train; `arguments` are ms-swift's for GRPO and those of `MethodArguments`."""
     check_swift()
     rewards.register()
+    grpo_trainer.encode_sample = groups.SharedEncoding(grpo_trainer.encode_sample)
     TrainerFactory.TRAINER_MAPPING["grpo"] = f"{__name__}.{A2GRPOTrainer.__name__}"
     TrainerFactory.TRAINING_ARGS_MAPPING["grpo"] = f"{__name__}.{A2GRPOConfig.__name__}"
     SwiftA2GRPO(arguments).main()
@@ -243,17 +261,20 @@ def check_swift() -> None:
         "_compute_advantages": ["samples", "rewards_per_func", "batch_encoded_inputs"],
         "_compute_rewards_per_func": ["samples"],
         "_prepare_batch_inputs": ["samples"],
+        "_colocate_rollout": ["samples", "request_config"],
         "_compute_loss_and_metrics": ["model", "model_inputs", "grpo_batch"],
     }
     for name, parameters in expected.items():
-        found = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)[1:]
+        found = list(inspect.signature(getattr(grpo_trainer.GRPOTrainer, name)).parameters)[1:]
         if found != parameters:
             raise _other_swift(f"{name} takes {found}")
+    if "encode_sample(s, template)" not in inspect.getsource(grpo_trainer.GRPOTrainer._prepare_batch_inputs):
+        raise _other_swift("completions are encoded in another place")
     needed = {"completion_mask", "old_per_token_logps", "ref_per_token_logps", "logits_to_keep"}
     missing = needed - {f.name for f in fields(GRPOBatch)}
     if missing:
         raise _other_swift(f"its batch has no {', '.join(sorted(missing))}")
-    loss = inspect.getsource(GRPOTrainer._compute_loss_and_metrics)
+    loss = inspect.getsource(grpo_trainer.GRPOTrainer._compute_loss_and_metrics)
     if not 0 <= loss.find("self._get_per_token_logps_and_entropies(") < loss.find("= grpo_batch.ref_per_token_logps"):
         raise _other_swift("its loss no longer reads the reference after the policy")
 

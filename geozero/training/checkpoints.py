@@ -1,0 +1,132 @@
+"""Checkpoints of a run: which are whole, which the run goes on from, and the plain model at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from geozero.engines.checkpoint import weight_files
+from geozero.errors import InputError
+
+PREFIX = "checkpoint-"
+STATE = "trainer_state.json"  # the trainer writes it last
+NOT_THE_MODELS = ("*.bin", "*.pt", "*.pth", "*.safetensors", "*.safetensors.index.json", "args.json", STATE)
+
+
+@dataclass(frozen=True, order=True)
+class Checkpoint:
+    """A whole checkpoint of a run, after `step` optimiser steps."""
+
+    step: int
+    path: Path
+
+
+def fault(path: Path) -> str | None:
+    """Why training cannot go on from this checkpoint (a kill while it was written), or None if it is whole."""
+    try:
+        step = json.loads((path / STATE).read_text())["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"no readable {STATE}"
+    if step != step_of(path):
+        return f"{STATE} belongs to step {step}"
+    weights = [*weight_files(path), *path.glob("adapter_model.bin")]
+    if not weights:
+        return "no weights"
+    for file in weights:
+        if not (_whole_safetensors(file) if file.suffix == ".safetensors" else zipfile.is_zipfile(file)):
+            return f"{file.name} is cut off"
+    for index in path.glob("*.safetensors.index.json"):
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{index.name} is unreadable"
+        if any(not (path / name).is_file() for name in names):
+            return "a weight file is missing"
+    return _fault_of_optimizer(path)
+
+
+def _fault_of_optimizer(path: Path) -> str | None:
+    latest = path / "latest"
+    if latest.is_file():  # DeepSpeed keeps its state in a directory of its own
+        states = sorted((path / latest.read_text().strip()).glob("*optim_states.pt"))
+    else:
+        states = [path / "optimizer.pt", path / "scheduler.pt"]
+    if not states or not all(file.is_file() and zipfile.is_zipfile(file) for file in states):
+        return "the optimiser's state is missing or cut off"
+    return None
+
+
+def _whole_safetensors(file: Path) -> bool:
+    """Whether the file is as long as its header says."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= size - 8:
+            return False
+        try:
+            header = json.loads(stream.read(length))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return False
+    return bool(size == 8 + length + end)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name; −1 for another name."""
+    number = path.name.removeprefix(PREFIX)
+    return int(number) if path.name.startswith(PREFIX) and number.isdecimal() else -1
+
+
+def newest(run: Path, tell: Callable[[str], None] | None = None) -> Checkpoint | None:
+    """The newest whole checkpoint of a run; broken ones are removed, since nothing can use them.
+
+    Args:
+        tell: takes a line about each one removed.
+    """
+    found = sorted((step_of(path), path) for path in run.glob(f"{PREFIX}*") if path.is_dir() and step_of(path) >= 0)
+    whole = None
+    for step, path in found:
+        reason = fault(path)
+        if reason is None:
+            whole = Checkpoint(step, path)
+            continue
+        if tell is not None:
+            tell(f"{path.name} is incomplete ({reason}) and is removed")
+        shutil.rmtree(path)
+    return whole
+
+
+def assemble(weights: Path, base: Path, out: Path) -> None:
+    """Write the plain model: the trained weights, and everything else as the base has it.
+
+    A trainer's own copy of the configuration differs in what it needed itself (no cache, its generation settings);
+    training changes weights only. Written under a temporary name; weights are hard links where they can be.
+
+    Raises:
+        InputError: there are no weights.
+    """
+    files = weight_files(weights)
+    if not files:
+        raise InputError("no trained weights to make a model of", str(weights))
+    temporary = out.with_name(f".{out.name}.part-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for file in sorted(base.iterdir()):
+        if file.is_file() and not any(file.match(pattern) for pattern in NOT_THE_MODELS):
+            shutil.copy(file, temporary)  # follows links: a hub's cache holds links only
+    for file in [*files, *weights.glob("*.safetensors.index.json")]:
+        _link_or_copy(file, temporary / file.name)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(temporary, out)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)

@@ -1,0 +1,317 @@
+"""A trained stage: typed parameters in, a directory with model, logs and `DONE` out; reused, resumed, never redone.
+
+`runs/<name>-<fingerprint>/` holds `stage.json` (what it was made of), `args.json` and `logging.jsonl` (ms-swift's),
+`metrics.jsonl`, `train.log`, `checkpoint-N/`, `model/` (a plain Hugging Face checkpoint) and `DONE`, written last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from geozero import process
+from geozero.corpus import Corpus, write_json
+from geozero.engines import checkpoint as models
+from geozero.errors import InputError
+from geozero.params import Params
+from geozero.sample import Sample, fold_of
+from geozero.training import arguments, checkpoints
+from geozero.training.data import Replay, Rows, swift_rows
+from geozero.training.launch import PARENT
+from geozero.training.metrics import Curve
+
+METHOD_VERSION = 1  # raise it when the same parameters and data would now train another model
+MODEL, DONE, STAGE, ROWS, CACHE, LOG = "model", "DONE", "stage.json", "rows.jsonl", "cache", "train.log"
+NOT_TRAINING = {"a2grpo": {"min_well_formed", "min_mixed_groups"}}  # bounds of the gate, not of the training
+
+Tell = Callable[[str], None]
+OnMetrics = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage (after a dry run: what it would be).
+
+    Attributes:
+        directory: the stage's own directory.
+        model: the plain model in it.
+        fingerprint: hash of parameters, data, base model and method version.
+        reused: it was finished already.
+        command: what trains, word by word.
+    """
+
+    directory: Path
+    model: Path
+    fingerprint: str
+    reused: bool
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What tells one stage from another."""
+
+    name: str
+    kind: Literal["sft", "grpo"]
+    section: Literal["filter", "sft", "a2grpo"]
+    params: Params
+    corpus: Path
+    base: Path
+    out_root: Path
+    fold: int | None = None
+    replay: tuple[Replay, ...] = ()
+
+    @property
+    def settings(self) -> Any:
+        return getattr(self.params, self.section)
+
+    def identity(self) -> dict[str, Any]:
+        """What the fingerprint covers: everything that can change the model, and no path."""
+        settings = self.settings.model_dump(exclude=NOT_TRAINING.get(self.section, set()))
+        return {
+            "method_version": METHOD_VERSION,
+            "kind": self.kind,
+            "settings": settings,
+            "model": self.params.model.model_dump(exclude={"path"}),
+            "seed": self.params.seed,
+            "corpus": Corpus(self.corpus).digest,
+            "base": models.content_hash(self.base),
+            "fold": self.fold,
+            "replay": _digest([asdict(r) | {"image": r.image.rpartition("#")[2]} for r in self.replay]),
+        }
+
+    def write_rows(self, out: Path) -> Rows:
+        corpus, boxes = Corpus(self.corpus), self.params.model.boxes
+        if self.kind == "grpo":
+            return swift_rows(corpus, "tagged", boxes, out)
+        share = self.settings.replay_share if self.section == "sft" else 0.0
+        return swift_rows(corpus, "direct", boxes, out, keep=self._keep, replay=self.replay, replay_share=share)
+
+    def _keep(self, sample: Sample) -> bool:
+        folds = self.params.filter.folds
+        return self.fold is None or folds == 1 or fold_of(sample.image_key, folds) != self.fold
+
+    def arguments(self, directory: Path) -> dict[str, Any]:
+        rows = directory / ROWS
+        if self.kind == "grpo":
+            return arguments.grpo(self.params, rows, self.base, directory)
+        return arguments.sft(self.params, self.settings, rows, self.base, directory)
+
+
+def run_sft(
+    params: Params,
+    corpus: Path,
+    base: Path,
+    out_root: Path,
+    name: str = "sft",
+    *,
+    replay: Sequence[Replay] = (),
+    dry_run: bool = False,
+    force: bool = False,
+    on_line: Tell | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> StageResult:
+    """SFT on GeoZero-Instruct in direct mode; `params.sft` says how.
+
+    Args:
+        corpus: GeoZero-Instruct; its train split is learned from.
+        base: directory of the base model.
+        out_root: where stages live, `runs/`.
+        replay: the base model's own completions, mixed in by `params.sft.replay_share`.
+        dry_run: start nothing, write nothing; the result says what would run.
+        force: train anew in a directory of its own, even if there is a finished one.
+        on_line: takes each line of the child's output, the command first.
+        on_metrics: takes each logged step once, in order.
+
+    Raises:
+        InputError: parameters, corpus or base model do not fit.
+        ChildFailed: the training ended with an error.
+    """
+    recipe = Recipe(name, "sft", "sft", params, corpus, models.resolve(base), out_root, replay=tuple(replay))
+    return _run(recipe, dry_run, force, on_line, on_metrics)
+
+
+def run_filter(
+    params: Params,
+    corpus: Path,
+    base: Path,
+    out_root: Path,
+    fold: int = 0,
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    on_line: Tell | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> StageResult:
+    """The data filtering model for `fold`, trained on every other fold of GeoZero-Raw (on all of it if there is one).
+
+    Arguments and errors as `run_sft`; `params.filter` says how.
+    """
+    if not 0 <= fold < params.filter.folds:
+        raise InputError(f"no fold {fold} of {params.filter.folds}", "filter.folds", "folds count from 0")
+    recipe = Recipe(f"filter-{fold}", "sft", "filter", params, corpus, models.resolve(base), out_root, fold=fold)
+    return _run(recipe, dry_run, force, on_line, on_metrics)
+
+
+def run_filters(
+    params: Params,
+    corpus: Path,
+    base: Path,
+    out_root: Path,
+    out: Path,
+    *,
+    on_line: Tell | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> list[StageResult]:
+    """All filtering models, copied to `out/fold-0`, `out/fold-1`, …; `out` is replaced as a whole."""
+    results = [
+        run_filter(params, corpus, base, out_root, fold, on_line=on_line, on_metrics=on_metrics)
+        for fold in range(params.filter.folds)
+    ]
+    temporary = out.with_name(f".{out.name}.part-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for fold, result in enumerate(results):
+        shutil.copytree(result.model, temporary / f"fold-{fold}")
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(temporary, out)
+    return results
+
+
+def run_a2grpo(
+    params: Params,
+    corpus: Path,
+    base: Path,
+    out_root: Path,
+    name: str = "a2grpo",
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    on_line: Tell | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> StageResult:
+    """A²GRPO on GeoZero-Hard in tagged mode, from `base` (the SFT model), which is also the frozen reference.
+
+    Arguments and errors as `run_sft`; `params.a2grpo` says how.
+    """
+    recipe = Recipe(name, "grpo", "a2grpo", params, corpus, models.resolve(base), out_root)
+    return _run(recipe, dry_run, force, on_line, on_metrics)
+
+
+def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_metrics: OnMetrics | None) -> StageResult:
+    identity = recipe.identity()
+    fingerprint = _digest(identity)
+    # Absolute: neither the child nor a resumed run depends on the directory it is started from.
+    directory = _directory((recipe.out_root / f"{recipe.name}-{fingerprint}").resolve(), force)
+    planned = recipe.arguments(directory)
+    command = launch_command(recipe.kind, planned)
+    result = StageResult(directory, directory / MODEL, fingerprint, (directory / DONE).is_file(), tuple(command))
+    if dry_run or result.reused:
+        return result
+    directory.mkdir(parents=True, exist_ok=True)
+    tell = on_line or (lambda line: None)
+    with _only_one(directory, tell):
+        if (directory / DONE).is_file():  # whoever held the lock has finished it
+            return replace(result, reused=True)
+        _train(recipe, directory, identity, planned, tell, on_metrics)
+        write_json(directory / DONE, {"fingerprint": fingerprint, "steps": planned["max_steps"]})
+    return result
+
+
+def _train(
+    recipe: Recipe,
+    directory: Path,
+    identity: Mapping[str, Any],
+    planned: dict[str, Any],
+    tell: Tell,
+    on_metrics: OnMetrics | None,
+) -> None:
+    steps = planned["max_steps"]
+    last = checkpoints.newest(directory, tell)
+    rows = recipe.write_rows(directory / ROWS)
+    command = launch_command(recipe.kind, planned)
+    inputs = {"corpus": str(recipe.corpus), "base": str(recipe.base)}
+    write_json(directory / STAGE, {**identity, **inputs, "rows": asdict(rows), "command": command})
+    if last is None or last.step < steps:
+        if last is not None:
+            tell(f"resumed from {last.path.name} of {steps} steps")
+            command = launch_command(recipe.kind, planned | {"resume_from_checkpoint": last.path})
+        tell(f"$ {shlex.join(command)}")
+        _start(command, directory, tell, Curve(directory), on_metrics)
+        last = checkpoints.newest(directory, tell)
+    if last is None or last.step < steps:
+        raise RuntimeError(f"the training ended without its last checkpoint, {steps}; see {directory / LOG}")
+    weights = last.path
+    if recipe.settings.tuner == "lora":
+        weights = directory / "merged"
+        shutil.rmtree(weights, ignore_errors=True)
+        merge = launch_command("export", arguments.export(recipe.base, last.path, recipe.params.model, weights))
+        _start(merge, directory, tell)
+    checkpoints.assemble(weights, recipe.base, directory / MODEL)
+    for name in (CACHE, "merged"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / ROWS).unlink()
+
+
+def _start(
+    command: Sequence[str],
+    directory: Path,
+    tell: Tell,
+    curve: Curve | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> None:
+    def pass_on() -> None:
+        for step, values in curve.fresh() if curve is not None else ():
+            if on_metrics is not None:
+                on_metrics(step, values)
+
+    def on_line(line: str) -> None:
+        tell(line)
+        pass_on()
+
+    environment = {"MODELSCOPE_CACHE": str(directory / CACHE), PARENT: str(os.getpid())}
+    process.run(command, log=directory / LOG, env=environment, on_line=on_line)
+    pass_on()
+
+
+def launch_command(kind: str, planned: Mapping[str, Any]) -> list[str]:
+    """The child's command line: our launcher, under torchrun where several processes train."""
+    n = arguments.devices() if kind != "export" else 1
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n)] if n > 1 else []
+    return [sys.executable, *torchrun, "-m", "geozero.training.launch", kind, *arguments.flatten(planned)]
+
+
+def _directory(wanted: Path, force: bool) -> Path:
+    """The stage's directory; a forced second run gets the next free number behind its name."""
+    if not force or not (wanted / DONE).is_file():
+        return wanted
+    number = 2
+    while (wanted.with_name(f"{wanted.name}-{number}") / DONE).is_file():
+        number += 1
+    return wanted.with_name(f"{wanted.name}-{number}")
+
+
+@contextmanager
+def _only_one(directory: Path, tell: Tell) -> Iterator[None]:
+    """Hold the stage's lock: of two that want to train the same thing, one waits and then finds it done."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            tell(f"another process trains in {directory}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
