@@ -1,0 +1,354 @@
+"""Stages without a trainer: arguments, fingerprints, checkpoints, curves; a fake trainer stands in for ms-swift."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+from test_training_data import build_corpus
+
+from geozero.errors import InputError
+from geozero.params import Params, load
+from geozero.process import ChildFailed
+from geozero.training import arguments, checkpoints, stage
+from geozero.training.metrics import Curve, parse, read
+
+PROFILE = Path(__file__).parents[1] / "params.yaml"
+SMALL = {
+    "filter": {"folds": 2, "steps": 4, "batch_size": 8, "micro_batch_size": 4},
+    "sft": {"steps": 4, "batch_size": 8, "micro_batch_size": 8, "replay_share": 0.0},
+    "a2grpo": {"steps": 3, "group_size": 4, "prompts_per_step": 2, "micro_batch_size": 8, "max_completion_tokens": 16},
+}
+
+
+def make_params(**sections: dict) -> Params:
+    """The demo's profile, small, with some values replaced."""
+    values = load(PROFILE).model_dump()
+    for changes in (SMALL, sections):
+        for name, section in changes.items():
+            values[name] |= section
+    return Params.model_validate(values)
+
+
+def write_weights(path: Path, numbers: int = 4) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * numbers))
+
+
+def write_checkpoint(run: Path, step: int) -> Path:
+    path = run / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    write_weights(path / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt"):
+        with zipfile.ZipFile(path / name, "w") as archive:
+            archive.writestr("data", b"x" * 100)
+    (path / checkpoints.STATE).write_text(json.dumps({"global_step": step}))
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "base"
+    path.mkdir()
+    write_weights(path / "model.safetensors")
+    (path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    (path / "generation_config.json").write_text('{"suppress_tokens": [3]}')
+    (path / "chat_template.jinja").write_text("x")
+    return path
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_corpus(tmp_path_factory.mktemp("data") / "corpus")
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------
+
+
+def test_arguments_of_sft_say_batches_types_and_extra_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    params = make_params(
+        sft={"batch_size": 16, "micro_batch_size": 4, "extra": {"learning_rate": 0.5, "deepspeed": "zero2"}}
+    )
+    made = arguments.sft(params, params.sft, tmp_path / "rows", tmp_path / "base", tmp_path)
+    assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (4, 2)
+    assert made["learning_rate"] == 0.5
+    words = arguments.flatten(made)
+    assert words[words.index("--deepspeed") + 1] == "zero2"
+    assert words[words.index("--bf16") + 1] == "false"
+    half = arguments.sft(make_params(model={"dtype": "bfloat16"}), params.sft, tmp_path, tmp_path, tmp_path)
+    assert (half["torch_dtype"], half["bf16"], half["fp16"]) == ("bfloat16", True, False)
+
+
+def test_arguments_of_grpo_carry_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NPROC_PER_NODE", "1")
+    params = make_params(a2grpo={"beta": 0.1, "gate_k": 3.0, "thought_words": 7, "uniform_groups": "keep"})
+    made = arguments.grpo(params, tmp_path / "rows", tmp_path / "base", tmp_path)
+    expected = {"num_generations": 4, "beta": 0.1, "gate_k": 3.0, "thought_words": 7, "uniform_groups": "keep"}
+    assert made.items() >= (expected | {"boxes": "norm1000"}).items()
+    assert made["use_vllm"] is False
+    fast = arguments.grpo(make_params(a2grpo={"use_vllm": True}), tmp_path, tmp_path, tmp_path)
+    words = arguments.flatten(fast)
+    assert json.loads(words[words.index("--vllm_engine_kwargs") + 1]) == {"logits_processors": [arguments.SUPPRESS]}
+    adapter = arguments.grpo(make_params(a2grpo={"tuner": "lora"}), tmp_path, tmp_path, tmp_path)
+    assert adapter["lora_dropout"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("n", "sections", "names"),
+    [
+        ("1", {"sft": {"batch_size": 8, "micro_batch_size": 3}}, "micro_batch_size"),
+        ("3", {"sft": {"batch_size": 8}}, "batch_size"),
+        ("two", {}, "NPROC_PER_NODE"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(
+    n: str, sections: dict, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NPROC_PER_NODE", n)
+    params = make_params(**sections)
+    with pytest.raises(InputError, match=names):
+        arguments.sft(params, params.sft, tmp_path, tmp_path, tmp_path)
+
+
+def test_groups_must_not_be_split_over_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NPROC_PER_NODE", "4")
+    params = make_params(a2grpo={"prompts_per_step": 2, "group_size": 4, "micro_batch_size": 2})
+    with pytest.raises(InputError, match="prompts_per_step"):
+        arguments.grpo(params, tmp_path, tmp_path, tmp_path)
+
+
+def test_several_processes_start_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    assert "torch.distributed.run" in stage.launch_command("sft", {"a": 1})
+    assert "torch.distributed.run" not in stage.launch_command("export", {"a": 1})
+    monkeypatch.setenv("NPROC_PER_NODE", "1")
+    command = stage.launch_command("sft", {"a": True, "b": [1, 2], "c": None})
+    assert command[1:] == ["-m", "geozero.training.launch", "sft", "--a", "true", "--b", "1", "2"]
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_go(tmp_path: Path) -> None:
+    for step in (2, 10, 9):
+        write_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-x").mkdir()
+    broken = tmp_path / "checkpoint-10" / "model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    told: list[str] = []
+    found = checkpoints.newest(tmp_path, told.append)
+    assert found is not None
+    assert (found.step, found.path.name) == (9, "checkpoint-9")
+    assert not broken.parent.exists()
+    assert len(told) == 1
+    assert "cut off" in told[0]
+    assert checkpoints.newest(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    "damage", ["state", "other_step", "no_weights", "index", "optimizer", "scheduler", "header", "short"]
+)
+def test_every_damage_is_seen(damage: str, tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, 5)
+    assert checkpoints.fault(path) is None
+    if damage == "state":
+        (path / checkpoints.STATE).write_text('{"global_st')
+    elif damage == "other_step":
+        (path / checkpoints.STATE).write_text('{"global_step": 4}')
+    elif damage == "no_weights":
+        (path / "model.safetensors").unlink()
+    elif damage == "index":
+        (path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-00002.safetensors"}}')
+    elif damage == "optimizer":
+        raw = (path / "optimizer.pt").read_bytes()
+        (path / "optimizer.pt").write_bytes(raw[: len(raw) // 2])
+    elif damage == "scheduler":
+        (path / "scheduler.pt").unlink()
+    elif damage == "header":
+        (path / "model.safetensors").write_bytes((99).to_bytes(8, "little") + b"{" * 99)
+    else:
+        (path / "model.safetensors").write_bytes(b"abc")
+    assert checkpoints.fault(path) is not None
+
+
+def test_deepspeed_checkpoints_are_known(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, 5)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        (path / name).unlink()
+    (path / "latest").write_text("global_step5\n")
+    assert checkpoints.fault(path) is not None
+    (path / "global_step5").mkdir()
+    with zipfile.ZipFile(path / "global_step5" / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "w") as archive:
+        archive.writestr("data", b"x")
+    assert checkpoints.fault(path) is None
+
+
+def test_the_model_is_the_base_with_other_weights(tmp_path: Path, base: Path) -> None:
+    trained = write_checkpoint(tmp_path / "run", 3)
+    write_weights(trained / "model.safetensors", 8)
+    (trained / "generation_config.json").write_text('{"changed": true}')
+    out = tmp_path / "run" / "model"
+    out.mkdir()
+    (out / "stale").write_text("x")
+    checkpoints.assemble(trained, base, out)
+    names = {p.name for p in out.iterdir()}
+    assert names == {"config.json", "generation_config.json", "chat_template.jinja", "model.safetensors"}
+    assert (out / "generation_config.json").read_text() == (base / "generation_config.json").read_text()
+    assert (out / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+# -- curves ------------------------------------------------------------------------------------------------------
+
+
+def log_line(step: int, **values: object) -> str:
+    return json.dumps(
+        {"loss": 1.0 / step, "rewards/AnswerReward/mean": 1.0, "global_step/max_steps": f"{step}/9", **values}
+    )
+
+
+def test_a_line_of_the_log() -> None:
+    assert parse(log_line(2, reward=0.5, elapsed_time="2s")) == (2, {"loss": 0.5, "reward": 0.5})
+    for other in (log_line(2, train_runtime=1.0), "{", "[]", '{"loss": 1}', "7"):
+        assert parse(other) is None
+
+
+def test_replayed_steps_do_not_come_twice(tmp_path: Path) -> None:
+    log = tmp_path / "logging.jsonl"
+    assert list(Curve(tmp_path).fresh()) == []
+    log.write_text(log_line(1) + "\n" + log_line(2) + "\n" + log_line(3)[:10])
+    curve = Curve(tmp_path)
+    assert [step for step, _ in curve.fresh()] == [1, 2]
+    assert list(curve.fresh()) == []
+    log.write_text("".join(log_line(s) + "\n" for s in (1, 2, 3)))
+    assert [step for step, _ in curve.fresh()] == [3]
+    with log.open("a") as file:  # resumed from step 1
+        file.write("".join(log_line(s, loss=9.0) + "\n" for s in (2, 3, 4)))
+    resumed = Curve(tmp_path)
+    assert [step for step, _ in resumed.fresh()] == [4]
+    assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+# -- stages ------------------------------------------------------------------------------------------------------
+
+TRAINER = textwrap.dedent(
+    """
+    import json, os, sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    from test_training_stage import log_line, write_checkpoint
+    words = sys.argv[1:]
+    value = lambda name: words[words.index(name) + 1]
+    out, steps, first = Path(value("--output_dir")), int(value("--max_steps")), 0
+    if "--resume_from_checkpoint" in words:
+        first = int(value("--resume_from_checkpoint").rpartition("-")[2])
+    assert Path(value("--dataset")).read_text().count("\\n") > 0
+    with (out / "calls").open("a") as file:
+        file.write(f"{{first}}\\n")
+    for step in range(first + 1, steps + 1):
+        with (out / "logging.jsonl").open("a") as file:
+            file.write(log_line(step) + "\\n")
+        print("step", step, flush=True)
+        write_checkpoint(out, step)
+        if os.environ.get("DIE_AT") == str(step):
+            (out / f"checkpoint-{{step}}" / "model.safetensors").write_bytes(b"half")
+            sys.exit(9)
+    """
+)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a small script in the place of the launcher."""
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER.format(tests=str(Path(__file__).parent)))
+    monkeypatch.setattr(
+        stage, "launch_command", lambda kind, planned: [sys.executable, str(script), kind, *arguments.flatten(planned)]
+    )
+
+
+def test_a_stage_runs_once_and_is_reused(trainer: None, corpus: Path, base: Path, tmp_path: Path) -> None:
+    params, points = make_params(), []
+    first = stage.run_sft(
+        params, corpus, base, tmp_path / "runs", on_metrics=lambda s, v: points.append((s, v["loss"]))
+    )
+    assert not first.reused
+    assert first.directory.name == f"sft-{first.fingerprint}"
+    assert points == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+    assert {"DONE", "model", "metrics.jsonl", "stage.json", "train.log"} <= {p.name for p in first.directory.iterdir()}
+    assert not (first.directory / "rows.jsonl").exists()
+    again = stage.run_sft(params, corpus, base, tmp_path / "runs")
+    assert (again.reused, again.model) == (True, first.model)
+    forced = stage.run_sft(params, corpus, base, tmp_path / "runs", force=True)
+    assert forced.directory.name == f"{first.directory.name}-2"
+    assert (first.directory / "calls").read_text() == "0\n"
+
+
+def test_a_killed_stage_goes_on_from_its_last_whole_checkpoint(
+    trainer: None, corpus: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = make_params()
+    monkeypatch.setenv("DIE_AT", "3")
+    with pytest.raises(ChildFailed):
+        stage.run_sft(params, corpus, base, tmp_path / "runs")
+    monkeypatch.delenv("DIE_AT")
+    told: list[str] = []
+    points: list[int] = []
+    done = stage.run_sft(
+        params, corpus, base, tmp_path / "runs", on_line=told.append, on_metrics=lambda s, v: points.append(s)
+    )
+    assert (done.directory / "calls").read_text() == "0\n2\n"
+    assert any("checkpoint-3 is incomplete" in line for line in told)
+    assert points == [4]  # 1 to 3 were given out before the kill
+    assert [row["step"] for row in read(done.directory / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_kill_after_the_training_costs_no_training(trainer: None, corpus: Path, base: Path, tmp_path: Path) -> None:
+    params = make_params()
+    done = stage.run_sft(params, corpus, base, tmp_path / "runs")
+    (done.directory / "DONE").unlink()
+    again = stage.run_sft(params, corpus, base, tmp_path / "runs")
+    assert not again.reused
+    assert (again.directory / "calls").read_text() == "0\n"
+
+
+def test_what_the_fingerprint_covers(corpus: Path, base: Path, tmp_path: Path) -> None:
+    def fingerprint(**sections: dict) -> str:
+        return stage.run_a2grpo(make_params(**sections), corpus, base, tmp_path / "r", dry_run=True).fingerprint
+
+    plain = fingerprint()
+    assert fingerprint(sft={"steps": 9}) == plain  # another stage's parameters
+    assert fingerprint(a2grpo={"min_well_formed": 0.1}) == plain  # the gate's bound
+    assert fingerprint(model={"path": "elsewhere"}) == plain
+    assert len({plain, fingerprint(a2grpo={"beta": 0.2}), fingerprint(model={"max_pixels": 1})}) == 3
+    write_weights(base / "model.safetensors", 16)
+    assert fingerprint() != plain
+    assert not (tmp_path / "r").exists()  # a dry run writes nothing
+
+
+def test_filters_train_on_the_other_folds(trainer: None, corpus: Path, base: Path, tmp_path: Path) -> None:
+    results = stage.run_filters(make_params(), corpus, base, tmp_path / "runs", tmp_path / "models" / "filter")
+    assert [r.directory.name.rsplit("-", 1)[0] for r in results] == ["filter-0", "filter-1"]
+    rows = [json.loads((r.directory / "stage.json").read_text())["rows"]["n"] for r in results]
+    assert sum(rows) == 40  # two folds: each sample is learned by exactly one model
+    assert all(0 < n < 40 for n in rows)
+    assert sorted(p.name for p in (tmp_path / "models" / "filter").iterdir()) == ["fold-0", "fold-1"]
+    assert (tmp_path / "models" / "filter" / "fold-1" / "config.json").is_file()
+    with pytest.raises(InputError, match="no fold 2"):
+        stage.run_filter(make_params(), corpus, base, tmp_path, 2)
+    one = stage.run_filter(make_params(filter={"folds": 1}), corpus, base, tmp_path / "runs", 0)
+    assert json.loads((one.directory / "stage.json").read_text())["rows"]["n"] == 40
+
+
+def test_the_launcher_refuses_unknown_words() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "geozero.training.launch", "dance"], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert done.returncode == 2
+    assert "usage" in done.stderr
