@@ -25,6 +25,7 @@ MAY_LOAD = {
     "engines/vllm_suppress.py": {"torch", "vllm"},
     "training/rewards.py": HEAVY,
     "training/a2grpo.py": HEAVY,
+    "training/groups.py": {"torch", "swift"},  # part of a2grpo
     "training/launch.py": HEAVY,
     "training/objective.py": {"torch"},
     "toy/model.py": HEAVY,
