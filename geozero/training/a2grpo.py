@@ -244,7 +244,8 @@ def main(arguments: list[str]) -> None:
     """Train; `arguments` are ms-swift's for GRPO and those of `MethodArguments`."""
     check_swift()
     rewards.register()
-    grpo_trainer.encode_sample = groups.SharedEncoding(grpo_trainer.encode_sample)
+    if not isinstance(grpo_trainer.encode_sample, groups.SharedEncoding):
+        grpo_trainer.encode_sample = groups.SharedEncoding(grpo_trainer.encode_sample)
     TrainerFactory.TRAINER_MAPPING["grpo"] = f"{__name__}.{A2GRPOTrainer.__name__}"
     TrainerFactory.TRAINING_ARGS_MAPPING["grpo"] = f"{__name__}.{A2GRPOConfig.__name__}"
     SwiftA2GRPO(arguments).main()
