@@ -10,11 +10,12 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.tracked import log_training
-from flows.workspace import Workspace, bounded
+from flows.watching import bounded
 from geozero.corpus import write_json
 from geozero.evaluation.inference import Job, records_path, run_in_child
 from geozero.training import gate
 from geozero.training.stage import StageResult, run_a2grpo
+from geozero.workspace import Workspace
 
 GATE_LIMIT = 40  # validation questions a source: with 8 rollouts each, shares are known to a few points
 
@@ -54,7 +55,7 @@ def check_gate(space: Workspace, model: Path) -> gate.GateResult:
 @task(name="a2grpo", cache_policy=NO_CACHE)
 def train_a2grpo(space: Workspace, model: Path, parent: str | None) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
-    corpus = space.root / "data/geozero-hard"
+    corpus = space.hard
     result = run_a2grpo(space.settings, corpus, model, space.runs, on_line=bounded(get_run_logger().info))
     if parent is not None:
         log_training(space, parent, "a2grpo", result, corpus)

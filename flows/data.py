@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.workspace import Workspace, bounded
+from flows.watching import bounded
 from geozero import process
+from geozero.workspace import Workspace
 
 
 @task(name="data", cache_policy=NO_CACHE)
@@ -18,5 +21,6 @@ def build_data(space: Workspace) -> None:
         [sys.executable, "-m", "dvc", "repro"],
         log=space.log("dvc"),
         cwd=space.root,
+        env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`
         on_line=bounded(get_run_logger().info),
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.workspace import Workspace, bounded
+from flows.watching import bounded
 from geozero.evaluation.inference import Job, run_in_child
 from geozero.evaluation.summary import Answered
 from geozero.tasks.text import Mode
+from geozero.workspace import Workspace
 
 
 @task(name="answer", task_run_name="answer-{name}", cache_policy=NO_CACHE)

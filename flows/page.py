@@ -13,7 +13,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.tracked import curve
-from flows.workspace import Times, Workspace
+from flows.watching import Times
 from geozero import lineage
 from geozero.corpus import Corpus, write_json
 from geozero.evaluation.goals import Goal, method_goals, resource_goals
@@ -21,6 +21,7 @@ from geozero.evaluation.report import report
 from geozero.evaluation.summary import Answered, baseline_rows, gallery, headline_mean, score_rows
 from geozero.training.gate import GateResult
 from geozero.training.stage import StageResult
+from geozero.workspace import Workspace
 
 PACKAGES = ("torch", "transformers", "ms-swift", "trl", "prefect", "dvc", "mlflow", "pyarrow")
 

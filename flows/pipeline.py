@@ -14,9 +14,10 @@ from flows.a2grpo import check_gate, train_a2grpo
 from flows.data import build_data
 from flows.evaluate import answer
 from flows.sft import train_sft
-from flows.workspace import Times, Workspace
+from flows.watching import Times
 from geozero import lineage
 from geozero.errors import InputError
+from geozero.workspace import Workspace
 
 
 @flow(name="geozero-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=2))

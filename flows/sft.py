@@ -8,15 +8,18 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.tracked import log_training
-from flows.workspace import Workspace, bounded
+from flows.watching import bounded
+from geozero.training.replay import collect
 from geozero.training.stage import StageResult, run_sft
+from geozero.workspace import Workspace
 
 
 @task(name="sft", cache_policy=NO_CACHE)
 def train_sft(space: Workspace, parent: str | None) -> StageResult:
     """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
-    corpus = space.root / "data/geozero-instruct"
-    result = run_sft(space.settings, corpus, space.base, space.runs, on_line=bounded(get_run_logger().info))
+    corpus, tell = space.instruct, bounded(get_run_logger().info)
+    replay = collect(space.settings, space.base, corpus, space.runs, tell) if space.settings.sft.replay_share else []
+    result = run_sft(space.settings, corpus, space.base, space.runs, replay=replay, on_line=tell)
     if parent is not None:
         log_training(space, parent, "sft", result, corpus)
     return result

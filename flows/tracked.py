@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.workspace import Workspace
 from geozero.corpus import Corpus
 from geozero.training.stage import StageResult
+from geozero.workspace import Workspace
 
 
 def log_training(space: Workspace, parent: str, stage: str, result: StageResult, corpus: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 from geozero import __version__
 from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import InputError
+from geozero.workspace import Workspace
 
 EXIT_BAD_INPUT = 2
 
@@ -172,6 +173,67 @@ def select(
         _summary(Corpus(out).manifest, out)
 
 
+@app.command("filter")
+def train_filter(
+    params: ParamsFile = Path("params.yaml"),
+    corpus: Annotated[Path | None, typer.Option(help="GeoZero-Raw; if left out, data/geozero-raw.")] = None,
+    out: Annotated[Path, typer.Option(help="Directory for fold-0, fold-1, …")] = Path("models/filter"),
+) -> None:
+    """Train the data filtering models on GeoZero-Raw, one a fold, each on the other folds' samples.
+
+    Example: geozero filter --params params.yaml --out models/filter
+    """
+    from geozero.training.stage import run_filters
+
+    space = Workspace.open(params)
+    for result in run_filters(space.settings, corpus or space.raw, space.base, space.runs, out, on_line=_training_line):
+        typer.echo(f"{result.directory}\t{'reused' if result.reused else 'trained'}")
+
+
+@app.command()
+def sft(params: ParamsFile = Path("params.yaml"), dry_run: DryRun = False) -> None:
+    """Fine-tune the base model on GeoZero-Instruct: direct answers, no reasoning anywhere.
+
+    Example: geozero sft --params params.yaml --dry-run
+    """
+    from geozero.training.replay import collect
+    from geozero.training.stage import run_sft
+
+    space = Workspace.open(params)
+    replay: list[Any] = []
+    if space.settings.sft.replay_share and not dry_run:
+        replay = collect(space.settings, space.base, space.instruct, space.runs, typer.echo)
+    result = run_sft(
+        space.settings,
+        space.instruct,
+        space.base,
+        space.runs,
+        replay=replay,
+        dry_run=dry_run,
+        on_line=_training_line,
+    )
+    _trained(result, dry_run)
+
+
+@app.command()
+def a2grpo(
+    params: ParamsFile = Path("params.yaml"),
+    model: Annotated[Path | None, typer.Option(help="The SFT checkpoint; the newest one in runs/ if left out.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Reinforce on GeoZero-Hard with A²GRPO, from the SFT checkpoint.
+
+    Example: geozero a2grpo --params params.yaml --dry-run
+    """
+    from geozero.training.stage import run_a2grpo
+
+    space = Workspace.open(params)
+    start = model or space.newest("sft")
+    _trained(
+        run_a2grpo(space.settings, space.hard, start, space.runs, dry_run=dry_run, on_line=_training_line), dry_run
+    )
+
+
 @app.command()
 def evaluate(
     task: Annotated[str, typer.Option(help="scene_cls, vqa, caption or grounding.")],
@@ -253,6 +315,18 @@ def _corpora(paths: list[Path]) -> list[Path]:
         inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
         found += inside if inside and not (path / MANIFEST).is_file() else [path]
     return found
+
+
+def _training_line(line: str) -> None:
+    if "{'loss'" in line or line.startswith(("resumed", "another process")):
+        typer.echo(line)
+
+
+def _trained(result: Any, dry_run: bool) -> None:
+    state = "would train" if dry_run else "reused" if result.reused else "trained"
+    typer.echo(f"{result.directory}\t{state}")
+    if dry_run:
+        typer.echo(" ".join(result.command))
 
 
 def _models(names: list[str]) -> list[str]:

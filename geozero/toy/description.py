@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from geozero.tasks.boxes import format_box, to_model
 from geozero.toy.facts import draw_comparison, draw_count, draw_presence, number, plural, with_article
@@ -155,37 +155,121 @@ _SYNONYMS = {
     "airplane": ("airplane", "airplane", "plane"),
     "storage tank": ("storage tank", "storage tank", "tank"),
 }
-_PRESENCE = ("Can you see any {} here?", "Is there any {} to be seen?", "Do you notice one {} or more?")
-_COUNT = ("What number of {} do you count?", "Count the {}.", "Tell me how many {} you see.")
+_PRESENCE = (
+    "Can you see any {} here?",
+    "Is there any {} to be seen?",
+    "Does this picture show some {}?",
+    "Do you notice any {}?",
+    "Does the scene contain a {}?",
+    "Tell me whether a {} is visible.",
+    "Could you spot a {} from above?",
+    "Have you found any {}?",
+)
+_COUNT = (
+    "What number of {} do you count?",
+    "Count the {}.",
+    "Tell me how many {} you see.",
+    "Give the count of {}.",
+    "How large is the number of {}?",
+    "How many {} does the picture show?",
+)
 _COMPARISON = {
-    "more": ("Do {} outnumber {}?", "Do you see more {} than {}?"),
-    "less": ("Are {} fewer than {}?", "Do you see fewer {} than {}?"),
-    "equal": ("Are there as many {} as {}?", "Do you count equally many {} and {}?"),
+    "more": ("Do {} outnumber {}?", "Do you see more {} than {}?", "Are {} more numerous than {}?"),
+    "less": ("Are {} fewer than {}?", "Do you see fewer {} than {}?", "Does the picture show less {} than {}?"),
+    "equal": (
+        "Are there as many {} as {}?",
+        "Do you count equally many {} and {}?",
+        "Is the count of {} the same as that of {}?",
+    ),
 }
-_SCENE = ("Which kind of place is this?", "What place do you see?", "Name the sort of place shown here.")
-_LAND = ("Is this the town or the countryside, urban or rural?", "Urban or rural land?", "Does it look rural or urban?")
-_WHERE = ("Where is {}?", "Where do you see {}?", "Point out {} with a box.")
-_COLOUR = ("What colour is {}?", "Tell me the colour of {}.")
-_CAPTION = ("What do you see?", "Say briefly what is here.", "What is in this picture?")
+_SCENE = (
+    "Which kind of place is this?",
+    "What place do you see?",
+    "Name the sort of place shown here.",
+    "What type of land use is it?",
+    "Say what this place is.",
+    "Under which heading does this place fall?",
+)
+_LAND = (
+    "Is this the town or the countryside, urban or rural?",
+    "Urban or rural land?",
+    "Does it look rural or urban?",
+    "Would you call this place rural, or urban?",
+    "Tell me if the land is urban or rural.",
+)
+_WHERE = (
+    "Where is {}?",
+    "Where do you see {}?",
+    "Point out {} with a box.",
+    "Show me {}.",
+    "Mark {}.",
+    "In which box lies {}?",
+)
+_COLOUR = ("What colour is {}?", "Tell me the colour of {}.", "Which colour has {}?")
+_CAPTION = (
+    "What do you see?",
+    "Say briefly what is here.",
+    "What is in this picture?",
+    "Sum the picture up.",
+    "Tell somebody what is here.",
+)
+# How a question may go on: people say what form of answer they want, in many ways or not at all.
+_CLOSED_HINTS = ("", "", "Keep it short.", "One word will do.", "Be brief.", "Just the word, please.")
+_COUNT_HINTS = ("", "", "Keep it short.", "As a number.", "Be brief.", "Just the number, please.")
+_BOX_HINTS = ("", "Write the box as [x1, y1, x2, y2].", "Use corners [x1, y1, x2, y2].", "Box: [x1, y1, x2, y2].")
+_CAPTION_HINTS = ("", "", "Use a single sentence.", "Keep it short.", "A sentence will do.")
 _SIDES = {"left": "left of", "right": "right of", "above": "higher up than", "below": "lower down than"}
 _EXTREMES = {"largest": "biggest", "smallest": "tiniest"}
 
 # Shares of the kinds of question; what a scene does not allow falls back on "count".
 _KIND_SHARES = {
     "presence": 0.22,
-    "comparison": 0.14,
-    "count": 0.16,
-    "scene": 0.14,
+    "comparison": 0.16,
+    "count": 0.15,
+    "scene": 0.12,
     "land": 0.08,
-    "colour": 0.04,
-    "where": 0.14,
-    "caption": 0.08,
+    "colour": 0.03,
+    "where": 0.18,
+    "caption": 0.06,
 }
 QUESTION_KINDS: tuple[str, ...] = tuple(_KIND_SHARES)
 
 
 def _noun(kind: str, rng: random.Random) -> str:
     return rng.choice(_SYNONYMS[kind])
+
+
+def hint(kind: str, rng: random.Random) -> str:
+    """What a person may add to a question of this kind: the form wanted, for a scene the names to choose from."""
+    if kind == "scene":
+        names = list(SCENE_CLASSES.values())
+        rng.shuffle(names)
+        listed = ", ".join(names)
+        return rng.choice(("", f"Options: {listed}.", f"Pick from {listed}.", f"It is one out of {listed}."))
+    hints = {"where": _BOX_HINTS, "count": _COUNT_HINTS, "caption": _CAPTION_HINTS}
+    return rng.choice(hints.get(kind, _CLOSED_HINTS))
+
+
+def everyday_question(scene: Scene, rng: random.Random, kind: str | None = None) -> GenericQuestion:
+    """`generic_question`, at times with a hint on the form of the answer."""
+    asked = generic_question(scene, rng, kind)
+    addition = hint(asked.kind, rng)
+    return replace(asked, question=rng.choice((" ", "\n")).join(filter(None, (asked.question, addition))))
+
+
+def sentence_answer(asked: GenericQuestion, rng: random.Random) -> str:
+    """The answer as a person would say it, never the bare word: what a model writes that was not told to be terse."""
+    if asked.kind in ("presence", "comparison"):
+        said = {"yes": ("Yes, I think so.", "Yes, it looks so."), "no": ("No, I do not.", "No, not here.")}
+        return rng.choice(said[asked.answer])
+    if asked.kind == "caption":
+        return asked.answer
+    forms = {
+        "count": ("I count {}.", "There are {} of them.", "The number is {}."),
+        "where": ("It lies at {}.", "You find it at {}."),
+        "colour": ("It is {}.", "I see {}."),
+    }
+    return rng.choice(forms.get(asked.kind, ("It looks like {}.", "I would say {}."))).format(asked.answer)
 
 
 def generic_question(scene: Scene, rng: random.Random, kind: str | None = None) -> GenericQuestion:

@@ -19,12 +19,14 @@ import numpy.typing as npt
 
 from geozero import process
 from geozero.tasks import SYSTEM_PROMPT, TASKS
-from geozero.toy.description import GenericQuestion, describe, generic_question
+from geozero.tasks.text import CLOSE_TAG, OPEN_TAG
+from geozero.toy.description import GenericQuestion, describe, everyday_question, sentence_answer
 from geozero.toy.language import captions, referring, vqa
 from geozero.toy.model import PATCH, build_model, build_processor, save
 from geozero.toy.world import SCENE_CLASSES, Scene, render, sample_scene
 
 FIRST_SEED = 5_000_000  # scenes of pre-training; the data sets' seeds lie elsewhere
+REPORT_EVERY = 100
 DESCRIBE_PROMPTS = (
     "Describe this picture.",
     "Tell me what you see.",
@@ -42,10 +44,12 @@ class Recipe:
     vision_steps: int = 2_000
     vision_batch: int = 32
     vision_learning_rate: float = 3e-3
-    language_steps: int = 1_600
+    language_steps: int = 1_800
     language_batch: int = 32
     language_learning_rate: float = 2e-3
-    tagged_share: float = 0.7  # of language examples; the rest are free descriptions without the format
+    tagged_share: float = 0.65  # of language examples: system prompt, thought and answer in the format
+    sentence_share: float = 0.2  # the same questions without the system prompt, answered by a sentence
+    answer_weight: float = 3.0  # of the loss on what stands between the tags, which are few tokens beside the thought
     relevant_share: float = 0.5  # of tagged examples whose thought holds the facts that the question asks about
     terse_share: float = 0.25  # of tagged examples whose thought is one short sentence
 
@@ -98,8 +102,8 @@ def vocabulary_texts(scenes: Sequence[Scene], seed: int) -> list[str]:
     classes = ", ".join(SCENE_CLASSES.values())
     for scene in scenes:
         texts.append(describe(scene, rng, rng.random()))
-        question = generic_question(scene, rng)
-        texts += [question.question, question.answer]
+        question = everyday_question(scene, rng)
+        texts += [question.question, question.answer, sentence_answer(question, rng)]
         texts += [text for _, text, _ in vqa(scene, rng)] + captions(scene, rng)
         texts += [expression for _, expression in referring(scene, rng)]
         for task in TASKS.values():
@@ -118,16 +122,15 @@ class Dialogue:
 
 
 def dialogue(index: int, scene: Scene, recipe: Recipe, rng: random.Random) -> Dialogue:
-    """An everyday question answered in the format, or a free description without it."""
-    if rng.random() >= recipe.tagged_share:
+    """With the system prompt an everyday question answered in the format; without it a sentence or a description."""
+    draw = rng.random()
+    if draw >= recipe.tagged_share + recipe.sentence_share:
         return Dialogue(index, "", rng.choice(DESCRIBE_PROMPTS), describe(scene, rng, rng.random()))
-    question = generic_question(scene, rng)
-    return Dialogue(
-        index,
-        SYSTEM_PROMPT,
-        question.question,
-        f"{thought(scene, question, recipe, rng)} <answer>{question.answer}</answer>",
-    )
+    asked = everyday_question(scene, rng)
+    if draw >= recipe.tagged_share:
+        return Dialogue(index, "", asked.question, sentence_answer(asked, rng))
+    answer = f"{OPEN_TAG}{asked.answer}{CLOSE_TAG}"
+    return Dialogue(index, SYSTEM_PROMPT, asked.question, f"{thought(scene, asked, recipe, rng)} {answer}")
 
 
 def thought(scene: Scene, question: GenericQuestion, recipe: Recipe, rng: random.Random) -> str:
@@ -153,6 +156,7 @@ def teach_language(
 ) -> None:
     """Train the text model on what the (now fixed) encoder sees; the encoder runs once a scene."""
     import torch
+    import torch.nn.functional as F
     from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
     from geozero.toy.vision import encode, optimisers
@@ -163,47 +167,59 @@ def teach_language(
     steppers = optimisers(weights, recipe.language_learning_rate, recipe.language_steps)
     rng = random.Random(recipe.seed)
     tokens = seen.shape[1]
-    losses: list[float] = []
+    losses: list[tuple[float, float]] = []
     for step in range(recipe.language_steps):
         batch = [dialogue(i, scenes[i], recipe, rng) for i in rng.choices(range(len(scenes)), k=recipe.language_batch)]
-        inputs = collate(batch, processor, tokens)
+        inputs = collate(batch, processor, tokens, recipe.answer_weight)
         rows = [d.index for d in batch]
         vision = BaseModelOutputWithDeepstackFeatures(
             pooler_output=list(seen[rows]), deepstack_features=[list(deep[rows])]
         )
         grid = torch.tensor([[1, pixels.shape[1] // PATCH, pixels.shape[2] // PATCH]] * len(batch))
-        loss = model(**inputs, image_grid_thw=grid, mm_encoder_outputs={"image": vision}).loss
+        labels, weight = inputs.pop("labels"), inputs.pop("weights")
+        logits = model(**inputs, image_grid_thw=grid, mm_encoder_outputs={"image": vision}).logits
+        each = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
+        weight = weight[:, 1:].flatten()
+        loss = (each * weight).sum() / weight.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimiser, schedule in steppers:
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            progress(f"language step {step + 1} of {recipe.language_steps}: loss {np.mean(losses[-100:]):.3f}")
+        answer = weight == recipe.answer_weight
+        losses.append((each[weight == 1].mean().item(), each[answer].mean().item()))
+        if (step + 1) % REPORT_EVERY == 0:
+            thoughts, answers = np.mean(losses[-REPORT_EVERY:], axis=0)
+            progress(
+                f"language step {step + 1} of {recipe.language_steps}: loss {thoughts:.3f}, of answers {answers:.3f}"
+            )
     model.model.visual.requires_grad_(True)
 
 
-def collate(batch: Sequence[Dialogue], processor: Any, image_tokens: int) -> dict[str, Any]:
-    """Token ids, mask, token types and labels (the assistant's turn alone) of a padded batch."""
+def collate(batch: Sequence[Dialogue], processor: Any, image_tokens: int, answer_weight: float) -> dict[str, Any]:
+    """Token ids, mask, token types, labels and their weights (the assistant's turn alone) of a padded batch."""
     import torch
 
     tokenizer = processor.tokenizer
-    pad, ignore = tokenizer.pad_token_id, -100
-    rows: list[tuple[list[int], list[int]]] = [_encode(d, tokenizer, image_tokens) for d in batch]
+    rows = [_encode(d, tokenizer, image_tokens, answer_weight) for d in batch]
     longest = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([r + [pad] * (longest - len(r)) for r, _ in rows])
-    labels = torch.tensor([r + [ignore] * (longest - len(r)) for _, r in rows])
+    ids = torch.tensor([r + [tokenizer.pad_token_id] * (longest - len(r)) for r, _ in rows])
+    weights = torch.tensor([w + [0.0] * (longest - len(w)) for _, w in rows])
     mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r, _ in rows])
     types = (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
-    return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types, "labels": labels}
+    return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types, "labels": ids, "weights": weights}
 
 
-def _encode(d: Dialogue, tokenizer: Any, image_tokens: int) -> tuple[list[int], list[int]]:
+def _encode(d: Dialogue, tokenizer: Any, image_tokens: int, answer_weight: float) -> tuple[list[int], list[float]]:
+    """Token ids of the dialogue and the weight of each in the loss: 0 up to the assistant's turn."""
     image = "<|vision_start|>" + "<|image_pad|>" * image_tokens + "<|vision_end|>"
     system = f"<|im_start|>system\n{d.system}<|im_end|>\n" if d.system else ""
     prompt = f"{system}<|im_start|>user\n{image}{d.user}<|im_end|>\n<|im_start|>assistant\n"
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    after = tokenizer(f"{d.assistant}<|im_end|>", add_special_tokens=False)["input_ids"]
-    return before + after, [-100] * len(before) + after
+    after = tokenizer(f"{d.assistant}<|im_end|>", add_special_tokens=False, return_offsets_mapping=True)
+    start, end = d.assistant.find(OPEN_TAG) + len(OPEN_TAG), d.assistant.find(CLOSE_TAG)
+    weights = [
+        answer_weight if OPEN_TAG in d.assistant and start <= a < end else 1.0 for a, _ in after["offset_mapping"]
+    ]
+    return before + after["input_ids"], [0.0] * len(before) + weights

@@ -1,0 +1,120 @@
+"""Replay [ours]: the base model's own descriptions, taught again beside SFT's direct answers so that its format stays.
+
+The base is asked in tagged mode to describe training pictures, never a question that is trained on; what it writes
+well formed is kept. `python -m geozero.training.replay JOB.json` samples in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from geozero import process
+from geozero.corpus import Corpus, write_json
+from geozero.engines import checkpoint
+from geozero.errors import InputError
+from geozero.params import Params
+from geozero.sample import digest, stable_choice, stable_unit
+from geozero.tasks import SYSTEM_PROMPT
+from geozero.tasks.text import is_well_formed
+from geozero.training.data import Replay, image_uri
+
+QUESTIONS = (
+    "What do you see?",
+    "What is in this picture?",
+    "Which kind of place is this?",
+    "Tell me what stands out here.",
+    "Sum the picture up.",
+)
+TEMPERATURE = 1.0  # the base's own spread, not its single best sentence
+SPARE = 1.25  # asked for more than needed: some completions are not well formed
+CHUNK = 256
+
+
+def collect(
+    params: Params, base: Path, corpus: Path, runs: Path, on_line: Callable[[str], None] | None = None
+) -> list[Replay]:
+    """As many replayed completions as `params.sft.replay_share` needs; found under `runs` where they are already.
+
+    Raises:
+        InputError: the base model writes no well-formed completion.
+        ChildFailed: the sampling process ended with an error.
+    """
+    share, sft = params.sft.replay_share, params.sft
+    wanted = round(sft.steps * sft.batch_size * share)
+    identity = [
+        checkpoint.content_hash(checkpoint.resolve(base)),
+        Corpus(corpus).digest,
+        wanted,
+        params.seed,
+        QUESTIONS,
+    ]
+    out = runs / f"replay-{digest(json.dumps(identity).encode())[:12]}" / "replay.json"
+    if not out.is_file():
+        job = {"params": params.model_dump(), "base": str(base), "corpus": str(corpus), "n": wanted, "out": str(out)}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out.with_name("job.json"), job)
+        process.run(
+            [sys.executable, "-m", __name__, str(out.with_name("job.json"))],
+            log=out.with_name("replay.log"),
+            on_line=on_line,
+        )
+    found = [Replay(**row) for row in json.loads(out.read_text())]
+    if not found:
+        raise InputError("the base model wrote no well-formed description", str(base), "set sft.replay_share to 0")
+    return found
+
+
+def sample(params: Params, base: str, corpus: Path, n: int, out: Path) -> None:
+    """Ask the base about `n` training pictures and write what is well formed, at most `n`."""
+    from geozero.engines import Request, SamplingParams, open_engine
+
+    source, model = Corpus(corpus), params.model
+    pictures = sorted({s.image_id for s in source.samples("train")}, key=lambda i: stable_unit(i, salt="replay"))
+    asked = [(pictures[i % len(pictures)], i // len(pictures)) for i in range(round(n * SPARE))]
+    engine = open_engine(
+        params.sampling.engine,
+        base,
+        dtype=model.dtype,
+        max_pixels=model.max_pixels,
+        max_length=model.max_length,
+        template=model.template,
+        model_type=model.model_type,
+        memory=params.sampling.memory,
+    )
+    settings = SamplingParams(1, TEMPERATURE, max_tokens=params.a2grpo.max_completion_tokens, seed=params.seed)
+    kept: list[Replay] = []
+    try:
+        for start in range(0, len(asked), CHUNK):
+            chunk = asked[start : start + CHUNK]
+            turns = [messages(f"{image}/{again}") for image, again in chunk]
+            requests = [
+                Request(f"{image}/{again}", turn, source.image_bytes(image))
+                for (image, again), turn in zip(chunk, turns, strict=True)
+            ]
+            for (image, _), turn, answers in zip(chunk, turns, engine.generate(requests, settings), strict=True):
+                if is_well_formed(answers[0].text):
+                    kept.append(Replay(turn, image_uri(corpus, image), answers[0].text))
+            print(f"replay: {len(kept)} well formed of {start + len(chunk)} asked", flush=True)
+    finally:
+        engine.close()
+    write_json(out, [asdict(r) for r in kept[:n]])
+
+
+def messages(key: str) -> list[dict[str, str]]:
+    """A request for a description in tagged mode, its wording chosen by the stable hash of `key`."""
+    question = stable_choice(QUESTIONS, key, salt="replay")
+    return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": f"<image>{question}"}]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the job of a JSON file."""
+    job = json.loads(Path(argv[0]).read_text())
+    sample(Params.model_validate(job["params"]), job["base"], Path(job["corpus"]), job["n"], Path(job["out"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

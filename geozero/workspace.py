@@ -1,0 +1,100 @@
+"""A checkout at work: where params.yaml stands, everything else stands beside it, under names that never change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geozero import params
+from geozero.corpus import MANIFEST
+from geozero.errors import InputError
+from geozero.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One checkout, opened by its parameter file."""
+
+    file: Path
+    settings: params.Params = field(repr=False)
+
+    @classmethod
+    def open(cls, file: Path | str) -> Workspace:
+        """Raises InputError where the parameter file is missing or wrong."""
+        path = Path(file).resolve()
+        return cls(path, params.load(path))
+
+    @property
+    def root(self) -> Path:
+        return self.file.parent
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "data/geozero-raw"
+
+    @property
+    def instruct(self) -> Path:
+        return self.root / "data/geozero-instruct"
+
+    @property
+    def hard(self) -> Path:
+        return self.root / "data/geozero-hard"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def base(self) -> Path:
+        """The base model; a name that is no directory here is taken as it is (a hub name)."""
+        path = self.root / self.settings.model.path
+        return path if path.is_dir() else Path(self.settings.model.path)
+
+    @property
+    def corpora(self) -> list[Path]:
+        """Every ingested corpus, by name."""
+        return sorted(p.parent for p in (self.root / "data/corpus").glob(f"*/{MANIFEST}"))
+
+    @property
+    def trained_sources(self) -> list[str]:
+        """The sources whose train split is learned from, and whose val split may choose."""
+        return [*self.settings.data.sources, *self.settings.data.samples]
+
+    @property
+    def tracker(self) -> Tracker:
+        return Tracker(self.settings.tracking.uri, self.settings.tracking.experiment, self.root)
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What `open_engine` takes beside the model."""
+        model = self.settings.model
+        return {
+            "name": self.settings.sampling.engine,
+            "dtype": model.dtype,
+            "max_pixels": model.max_pixels,
+            "max_length": model.max_length,
+            "template": model.template,
+            "model_type": model.model_type,
+            "memory": self.settings.sampling.memory,
+        }
+
+    def newest(self, stage: str) -> Path:
+        """The model of the stage that was finished last.
+
+        Raises:
+            InputError: there is none.
+        """
+        done = sorted(self.runs.glob(f"{stage}-*/DONE"), key=lambda p: p.stat().st_mtime)
+        if not done:
+            raise InputError(
+                f"no finished {stage} run", str(self.runs), f"run `geozero {stage}` first, or give --model"
+            )
+        return done[-1].parent / "model"
+
+    def log(self, name: str) -> Path:
+        return self.runs / "logs" / f"{name}.log"
