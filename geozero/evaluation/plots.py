@@ -1,0 +1,257 @@
+"""Small charts as SVG strings: they take their colours from the page's style sheet, so they follow light and dark.
+
+Every function returns markup whose texts are escaped; sizes are SVG user units, which are CSS pixels at full width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+CHART_WIDTH, CHART_HEIGHT = 380, 200
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 44, 12, 10, 26
+MAX_POINTS = 400  # more than a chart of this width can show
+SMOOTH_FROM = 20  # fewer points than this are drawn as they are
+SMOOTH_SHARE = 12  # the running mean spans one part in this many of the curve
+FOREST_WIDTH, FOREST_ROW, FOREST_LABEL, FOREST_VALUE = 300, 24, 96, 40
+STRIP_WIDTH, STRIP_HEIGHT = 96, 12
+HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 270, 150
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One curve: `points` are (step, value); `tone` names a colour class of the style sheet."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    tone: str = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawn chart: its picture and, for the page's read-out under the pointer, its numbers as JSON."""
+
+    title: str
+    stage: str
+    note: str
+    svg: Markup
+    series: Sequence[Series]
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A score with its 95 % interval (both in the metric's own scale)."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    tone: str = "base"
+
+
+def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str = "", share: bool = False) -> Chart:
+    """Curves over steps; long noisy ones get a running mean on top. `share` pins the axis to 0–1."""
+    drawn = [Series(s.label, thin(s.points), s.tone) for s in series if s.points]
+    xs = [x for s in drawn for x, _ in s.points]
+    ys = [y for s in drawn for _, y in s.points]
+    x_low, x_high = min(xs), max(xs)
+    y_low, y_high = (0.0, 1.0) if share and max(ys) <= 1 and min(ys) >= 0 else padded(min(ys), max(ys))
+    width, height = CHART_WIDTH - MARGIN_LEFT - MARGIN_RIGHT, CHART_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        up = (y - y_low) / (y_high - y_low)
+        return MARGIN_LEFT + across * width, MARGIN_TOP + (1 - up) * height
+
+    parts = []
+    for tick in ticks(y_low, y_high, 4):
+        _, y = at(x_low, tick)
+        parts.append(_line(MARGIN_LEFT, y, CHART_WIDTH - MARGIN_RIGHT, y, "grid"))
+        parts.append(_text(MARGIN_LEFT - 6, y + 4, number(tick), "end"))
+    for tick in ticks(x_low, x_high, 5):
+        if x_low <= tick <= x_high:
+            x, _ = at(tick, y_low)
+            parts.append(_text(x, CHART_HEIGHT - 8, number(tick), "middle"))
+    window = 1
+    for s in drawn:
+        if len(s.points) >= SMOOTH_FROM:
+            window = max(3, len(s.points) // SMOOTH_SHARE)
+            parts.append(_path([at(*p) for p in s.points], f"curve faint {s.tone}"))
+            parts.append(_path([at(*p) for p in running_mean(s.points, window)], f"curve {s.tone}"))
+        elif len(s.points) > 1:
+            parts.append(_path([at(*p) for p in s.points], f"curve {s.tone}"))
+        else:
+            x, y = at(*s.points[0])
+            parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(s.tone, r(x), r(y)))
+    parts.append(Markup('<line class="cursor" y1="{}" y2="{}"/>').format(MARGIN_TOP, MARGIN_TOP + height))
+    said = "; ".join(f"{s.label} from {number(s.points[0][1])} to {number(s.points[-1][1])}" for s in drawn)
+    svg = _svg(CHART_WIDTH, CHART_HEIGHT, f"{title} over steps {number(x_low)} to {number(x_high)}: {said}", parts)
+    data = {
+        "x": [x_low, x_high],
+        "left": MARGIN_LEFT,
+        "width": width,
+        "series": [[[x, float(f"{y:.4g}")] for x, y in s.points] for s in drawn],
+    }
+    smoothed = f"bold: mean over {window} points" if window > 1 else ""
+    return Chart(title, stage, "; ".join(n for n in (note, smoothed) if n), svg, drawn, json.dumps(data))
+
+
+def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float = 100) -> Markup:
+    """One line per estimate: dot, interval, number; `marks` are reference values such as chance and majority.
+
+    The axis spans what is drawn, out to the next tenths: dots are compared by place, so it need not start at 0.
+    """
+    height = len(rows) * FOREST_ROW + 26
+    left, width = FOREST_LABEL, FOREST_WIDTH - FOREST_LABEL - FOREST_VALUE
+    drawn = [v for row in rows for v in (row.value, row.low, row.high) if v is not None] + list(marks.values())
+    start, end = math.floor(min(drawn) * 10) / 10, math.ceil(max(drawn) * 10) / 10
+    end = end if end > start else start + 0.1
+
+    def x(value: float) -> float:
+        return left + (value - start) / (end - start) * width
+
+    bottom = len(rows) * FOREST_ROW + 4
+    parts = []
+    for tick in ticks(start, end, 3):
+        parts.append(_line(x(tick), 2, x(tick), bottom, "grid"))
+        parts.append(_text(x(tick), bottom + 14, number(tick * factor), "middle"))
+    for name, value in marks.items():
+        parts.append(_line(x(value), 2, x(value), bottom, f"mark {name}"))
+    for index, row in enumerate(rows):
+        y = index * FOREST_ROW + FOREST_ROW / 2 + 2
+        parts.append(_text(0, y + 4, row.label, "start", "label"))
+        if row.low is not None and row.high is not None:
+            parts.append(_line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
+        parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(row.tone, r(x(row.value)), r(y)))
+        parts.append(_text(FOREST_WIDTH, y + 4, f"{row.value * factor:.1f}", "end", "value"))
+    said = "; ".join(f"{row.label} {row.value * factor:.1f}" for row in rows)
+    return _svg(FOREST_WIDTH, height, said, parts)
+
+
+def strip(row: Estimate, marks: Mapping[str, float], top: float = 1.0) -> Markup:
+    """A table cell's interval on the 0–`top` scale, with the reference values as ticks."""
+
+    def x(value: float) -> float:
+        return 3 + max(0.0, min(1.0, value / top)) * (STRIP_WIDTH - 6)
+
+    y = STRIP_HEIGHT / 2
+    parts = [_line(3, y, STRIP_WIDTH - 3, y, "grid")]
+    parts += [_line(x(v), 0, x(v), STRIP_HEIGHT, f"tick {name}") for name, v in marks.items()]
+    if row.low is not None and row.high is not None:
+        parts.append(_line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
+    parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(row.tone, r(x(row.value)), r(y)))
+    return _svg(STRIP_WIDTH, STRIP_HEIGHT, "", parts, "strip")
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], x_label: str) -> Markup:
+    """Bars between `edges` (one more than `counts`), each with its count above."""
+    top = max([*counts, 1])
+    width = HISTOGRAM_WIDTH - 12
+    base = HISTOGRAM_HEIGHT - 34
+    low, high = edges[0], edges[-1]
+
+    def x(value: float) -> float:
+        return 6 + (value - low) / (high - low) * width
+
+    parts = [_line(0, base, HISTOGRAM_WIDTH, base, "axis")]
+    for start, end, count in zip(edges, edges[1:], counts, strict=False):
+        tall = count / top * (base - 18)
+        bar = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}" rx="1.5"/>')
+        parts.append(bar.format(r(x(start) + 1), r(base - tall), r(max(0.5, x(end) - x(start) - 2)), r(tall)))
+        if count:
+            parts.append(_text((x(start) + x(end)) / 2, base - tall - 4, short_count(count), "middle"))
+    parts += [_text(x(tick), base + 14, number(tick), "middle") for tick in ticks(low, high, 4)]
+    parts.append(_text(HISTOGRAM_WIDTH / 2, base + 30, x_label, "middle", "label"))
+    return _svg(HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT, f"histogram of {x_label}: " + ", ".join(map(str, counts)), parts)
+
+
+def stacked_bar(parts_of: Mapping[str, int]) -> Markup:
+    """One bar split by counts; the classes `band-<name>` colour it."""
+    total = sum(parts_of.values()) or 1
+    pieces, x = [], 0.0
+    for name, count in parts_of.items():
+        width = count / total * HISTOGRAM_WIDTH
+        piece = Markup('<rect class="band band-{}" x="{}" y="0" width="{}" height="12"><title>{}: {}</title></rect>')
+        pieces.append(piece.format(name, r(x), r(max(0.0, width - 1)), name.replace("_", " "), count))
+        x += width
+    return _svg(HISTOGRAM_WIDTH, 12, ", ".join(f"{k} {v}" for k, v in parts_of.items()), pieces, "stack")
+
+
+def thin(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> list[tuple[float, float]]:
+    """At most `most` points: means of neighbours, the last one kept as it is."""
+    if len(points) <= most:
+        return list(points)
+    size = math.ceil(len(points) / (most - 1))
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    means = [(g[len(g) // 2][0], sum(y for _, y in g) / len(g)) for g in groups]
+    return [*means[:-1], points[-1]] if means else []
+
+
+def running_mean(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """The centred mean over `window` points; the window shrinks at the ends."""
+    half = window // 2
+    smooth = []
+    for i, (x, _) in enumerate(points):
+        near = points[max(0, i - half) : i + half + 1]
+        smooth.append((x, sum(y for _, y in near) / len(near)))
+    return smooth
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten) that cover [low, high] with about `about` steps."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.7)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def padded(low: float, high: float) -> tuple[float, float]:
+    """An axis range: from 0 where all values are positive and not far from it, with air above."""
+    if low >= 0 and low < 0.6 * high:
+        low = 0.0
+    span = (high - low) or abs(high) or 1.0
+    return (low if low == 0 else low - 0.06 * span), high + 0.08 * span
+
+
+def number(value: float) -> str:
+    """A tick or read-out: three significant digits, thousands as k, no trailing zeros."""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:.3g}k"
+    return "0" if abs(value) < 1e-12 else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def short_count(count: int) -> str:
+    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+
+
+def r(value: float) -> str:
+    """A coordinate to a tenth of a pixel."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _svg(width: float, height: float, said: str, parts: Sequence[Markup], kind: str = "") -> Markup:
+    label = Markup('role="img" aria-label="{}"').format(said) if said else Markup('aria-hidden="true"')
+    opening = Markup('<svg class="plot {}" viewBox="0 0 {} {}" {}>').format(kind, r(width), r(height), label)
+    return opening + Markup("").join(parts) + Markup("</svg>")
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    line = Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    return line.format(kind, r(x1), r(y1), r(x2), r(y2))
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(kind, r(x), r(y), anchor, text)
+
+
+def _path(points: Sequence[tuple[float, float]], kind: str) -> Markup:
+    d = "M" + "L".join(f"{r(x)} {r(y)}" for x, y in points)
+    return Markup('<path class="{}" d="{}"/>').format(kind, escape(d))

@@ -1,0 +1,198 @@
+"""The page: everything in one file, missing parts named, nothing a model wrote can run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import fake_report
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geozero.errors import InputError
+from geozero.evaluation.gallery import script_json
+from geozero.evaluation.report import build_report, report
+from geozero.evaluation.report_inputs import FILES, MAX_TEXT, read_inputs
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><!--"
+
+
+class Outline(HTMLParser):
+    """Elements with their attributes, the script and style texts, and the visible text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {"script": [], "style": [], "": []}
+        self.inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.inside = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        self.texts[self.inside].append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts[""]).split())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_report.write(tmp_path_factory.mktemp("report") / "data", items=26)
+
+
+def edited(data: Path, folder: Path, **parts: Any) -> Path:
+    """A copy of the inputs with some parts replaced (None: left out; str: written as it is)."""
+    folder.mkdir()
+    for name in FILES.values():
+        (folder / name).write_bytes((data / name).read_bytes())
+    for part, value in parts.items():
+        path = folder / FILES[part]
+        if value is None:
+            path.unlink()
+        else:
+            path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return folder
+
+
+def page_of(data: Path) -> str:
+    return build_report(data, data.parent / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_whole_page(data: Path, tmp_path: Path) -> None:
+    page, tables = report(data, tmp_path / "reports" / "index.html")
+    outline = Outline(page.read_text(encoding="utf-8"))
+    for said in ("3 of 5 goals met, 1 missed, 1 not measured.", "The rendered toy world", "NEON", "Hard test split"):
+        assert said in outline.text
+    for said in ("Answer KL", "Thought length", "pass rate", "26 held-out samples", "7d1f0c2a9b", "20 min 9 s in all"):
+        assert said in outline.text
+    assert "not complete" not in outline.text
+    assert tables.name == "scores.md" and "| Question answering | presence | accuracy | 270 |" in tables.read_text()
+    assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "scores.md"]
+
+
+def test_the_same_inputs_give_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    first, second = (build_report(data, tmp_path / name) for name in ("a.html", "b.html"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_it_needs_no_network_and_its_policy_allows_only_its_own_script(data: Path) -> None:
+    page = page_of(data)
+    outline = Outline(page)
+    for tag, attributes in outline.elements:
+        assert tag not in ("iframe", "object", "embed", "base", "form") or tag == "form"
+        for name in ("src", "href", "srcset", "action", "data"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("#", "data:")), (tag, target)
+        assert not any(name.startswith("on") or name == "style" for name in attributes), (tag, attributes)
+    assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}
+    (policy,) = (a["content"] for t, a in outline.elements if t == "meta" and a.get("http-equiv"))
+    assert policy is not None and policy.startswith("default-src 'none';")
+    for text in (outline.texts["script"][-1], outline.texts["style"][0]):
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_a_missing_part_is_named_and_the_rest_shown(data: Path, tmp_path: Path, part: str) -> None:
+    outline = Outline(page_of(edited(data, tmp_path / "data", **{part: None})))
+    assert f"{FILES[part]} was not there" in outline.text
+    assert "This page is not complete. See" in outline.text
+    anchors = {a["href"] for t, a in outline.elements if t == "a"}
+    assert anchors <= {f"#{a['id']}" for _, a in outline.elements if "id" in a}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("scores", "{", "scores.json could not be read"),
+        ("goals", {"name": "x"}, "goals.json does not hold a list"),
+        ("timings", [], "timings.json is empty"),
+        ("curves", {"sft": [{"loss": 1.0}], "a2grpo": "x"}, "'a2grpo' in curves.json has no rows with a step"),
+        ("difficulty", {"vqa": {"edges": [0, 1], "counts": [1, 2]}}, "its edges do not fit its counts"),
+        ("gallery", [{"id": 1}, 7, {"id": "a", "task": "vqa", "question": "q"}], "2 of 3 records in gallery.json"),
+        ("gallery", [{"id": "a", "task": "vqa", "question": "q"}], "1 of 1 pictures could not be read"),
+        ("scores", [{"model": "sft"}], "1 of 1 records in scores.json were left out (record 0: mode"),
+        ("lineage", "[" * 100_000, "lineage.json could not be read"),
+    ],
+)
+def test_a_broken_part_costs_only_itself(data: Path, tmp_path: Path, part: str, value: Any, said: str) -> None:
+    outline = Outline(page_of(edited(data, tmp_path / "data", **{part: value})))
+    assert said in outline.text
+    assert "Visual grounding" in outline.text
+
+
+def test_no_inputs_at_all_is_a_readable_error(tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(InputError, match="evaluate first"):
+            report(folder, tmp_path / "index.html")
+    assert not (tmp_path / "index.html").exists()
+
+
+def hostile(value: Any) -> Any:
+    """The same structure with the payload in every text and key (numbers, pictures and known names stay)."""
+    keep = {"image_jpeg_base64", "metric", "task", "world", "split", "model", "mode"}
+    if isinstance(value, dict):
+        return {k: v if k in keep else hostile(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [hostile(v) for v in value]
+    return HOSTILE + value if isinstance(value, str) else value
+
+
+def hostile_inputs(data: Path, folder: Path) -> Path:
+    parts = {part: hostile(json.loads((data / name).read_text())) for part, name in FILES.items()}
+    parts["scores"] += [
+        {**parts["scores"][0], k: HOSTILE} for k in ("model", "mode", "split", "world", "task", "metric")
+    ]
+    parts["lineage"] = {HOSTILE: {HOSTILE: [HOSTILE]}, **parts["lineage"]}
+    parts["curves"][HOSTILE] = [{"step": 1, HOSTILE: 2.0}]
+    parts["difficulty"][HOSTILE] = {"edges": [0, 1], "counts": [3], "bands": {HOSTILE: 3}}
+    for item in parts["gallery"][:2]:
+        item |= {"task": HOSTILE, "id": HOSTILE}
+    return edited(data, folder, **parts)
+
+
+def test_html_in_any_text_is_inert(data: Path, tmp_path: Path) -> None:
+    """String level: the hostile page has exactly the elements that a page of harmless texts could have."""
+    page = page_of(hostile_inputs(data, tmp_path / "data"))
+    outline = Outline(page)
+    scripts = [a for t, a in outline.elements if t == "script"]
+    assert [a.get("type") for a in scripts] == ["application/json", "application/json", None]
+    assert not [t for t, _ in outline.elements if t == "img"]
+    assert "onerror" in outline.text  # shown as text
+    assert "<img" not in page.replace("&lt;img", "")
+    assert json.loads(outline.texts["script"][0])[0]["after"]["answer"].startswith(HOSTILE)
+    markdown = (report(tmp_path / "data", tmp_path / "x" / "index.html")[1]).read_text()
+    assert "<script" not in markdown and "<img" not in markdown
+
+
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_json_in_a_script_element_reads_back_and_closes_nothing(value: Any) -> None:
+    text = script_json(value)
+    assert json.loads(text) == value
+    assert not set(text) & set("<>&\u2028\u2029")
+
+
+def test_a_lone_surrogate_and_a_runaway_completion_do_not_stop_the_page(data: Path, tmp_path: Path) -> None:
+    gallery = json.loads((data / "gallery.json").read_text())[:2]
+    gallery[0]["after"]["thought"] = "\ud800" + "word " * 100_000
+    folder = edited(data, tmp_path / "data", gallery=gallery)
+    item = read_inputs(folder).gallery[0]
+    assert item.after is not None and len(item.after.thought) < MAX_TEXT + 40
+    assert item.after.thought.endswith("more characters)")
+    assert page_of(folder)
