@@ -30,7 +30,8 @@ def baselines(
     """
     if task not in ("scene_cls", "vqa"):
         return {"n": len(labels), "majority": None, "chance": None}
-    plain = [normalise(label).strip() for label in labels]
+    known = {label: normalise(label).strip() for label in set(labels)}
+    plain = [known[label] for label in labels]
     result = _guess(plain, classes)
     types = question_types or [None] * len(plain)
     by_type: dict[str | None, list[str]] = defaultdict(list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from geozero.evaluation.statistics import (
 )
 from geozero.evaluation.strict import score_grounding, score_strict
 from geozero.sample import TASK_NAMES, TaskName, digest
-from geozero.tasks.boxes import Convention
+from geozero.tasks.boxes import CONVENTIONS, Convention
 from geozero.tasks.text import is_well_formed
 
 Protocol = Literal["strict", "official"]
@@ -58,11 +59,9 @@ def evaluate(
     """
     name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
     listed = read_records(records)
-    scores = score(name, rules, listed, boxes)
-    if name == "grounding" and rules == "official":
-        as_strict = score_grounding(RecordList(listed.items, base=listed.base), "resized28")
-        scores.diagnosis, scores.notes = as_strict.diagnosis, as_strict.notes
-    result = _result(name, rules, listed, scores, boxes, resamples, seed)
+    convention = _known(boxes, CONVENTIONS, "coordinate convention")
+    scores = score(name, rules, listed, convention)
+    result = _result(name, rules, listed, scores, convention, resamples, seed)
     if not isinstance(records, Path | str):
         result["records"] = {"n": len(listed)}
     else:
@@ -72,10 +71,19 @@ def evaluate(
     return result
 
 
-def score(task: TaskName, protocol: Protocol, records: RecordList, boxes: str = "norm1000") -> Scores:
-    """The protocol's scores with their per-record statistics, without intervals."""
-    convention: Convention = boxes  # type: ignore[assignment]  # checked by score_strict, which names the known ones
-    return score_official(task, records) if protocol == "official" else score_strict(task, records, convention)
+def score(task: TaskName, protocol: Protocol, records: RecordList, boxes: Convention = "norm1000") -> Scores:
+    """The protocol's scores with their per-record statistics, without intervals.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    if protocol == "strict":
+        return score_strict(task, records, boxes)
+    scores = score_official(task, records)
+    if task == "grounding":  # the conventions side by side; under this protocol the published one is always read
+        as_strict = score_grounding(dataclasses.replace(records, problems=[]), "resized28")
+        scores.diagnosis, scores.notes = as_strict.diagnosis, as_strict.notes
+    return scores
 
 
 def compare(
@@ -94,17 +102,18 @@ def compare(
     """
     name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
     lists = [read_records(first), read_records(second)]
-    orders = [{record.id: record.row for record in listed.items} for listed in lists]
+    orders = [{name: i for i, name in enumerate(listed.ids)} for listed in lists]
     if orders[0].keys() != orders[1].keys() or any(len(o) != len(x) for o, x in zip(orders, lists, strict=True)):
         odd = len(orders[0].keys() ^ orders[1].keys())
         raise InputError(f"the two lists differ in {odd} ids, or hold an id twice", mend="compare runs on one list")
-    scores = [score(name, rules, listed, boxes) for listed in lists]
-    rows = [orders[1][record.id] for record in lists[0].items]
+    convention = _known(boxes, CONVENTIONS, "coordinate convention")
+    scores = [score(name, rules, listed, convention) for listed in lists]
+    rows = [orders[1][name] for name in lists[0].ids]
     compared = paired_bootstrap(
         scores[0].statistics,
         scores[1].statistics[rows],
         scores[0].finish,
-        cluster_ids([record.image_path for record in lists[0].items]),
+        cluster_ids(lists[0].image_paths),
         resamples,
         seed,
     )
@@ -127,14 +136,13 @@ def write_json(path: Path, value: Any) -> None:
 def _result(
     task: TaskName, protocol: Protocol, records: RecordList, scores: Scores, boxes: str, resamples: int, seed: int
 ) -> dict[str, Any]:
-    items = records.items
-    clusters = cluster_ids([record.image_path for record in items])
-    raw = [record.text for record in items if record.raw]
+    clusters = cluster_ids(records.image_paths)
+    raw = records.texts if records.raw.all() else [records.texts[i] for i in np.flatnonzero(records.raw)]
     n_well_formed = sum(map(is_well_formed, raw))
     result: dict[str, Any] = {
         "task": task,
         "protocol": protocol,
-        "n": len(items),
+        "n": len(records),
         "metrics": scores.metrics(),
         "n_well_formed": n_well_formed,
         "well_formed_share": n_well_formed / len(raw) if raw else None,
@@ -146,11 +154,11 @@ def _result(
             "clustered_by": None if clusters is None else "image_path",
         },
         "groups": _groups(records, scores, clusters, resamples, seed),
-        "reasoning": reasoning(task, [record.text for record in items], scores.per_record.get("pred", ())),
+        "reasoning": reasoning(task, records.texts, scores.per_record.get("pred", ())),
     }
     if task in ("scene_cls", "vqa"):
         answers, truths = scores.per_record["answer"], scores.per_record["truth"]
-        result["baselines"] = baselines(task, truths, [record.question_type for record in items])
+        result["baselines"] = baselines(task, truths, records.question_types)
         if task == "scene_cls":
             result["confusion"] = confusion(answers, truths)
     if task == "grounding":
@@ -168,7 +176,7 @@ def _groups(
 ) -> dict[str, dict[str, Any]]:
     """Metrics, intervals and n by question type, class and size."""
     kinds: dict[str, NDArray[np.object_]] = dict(scores.groups)
-    types = np.array([record.question_type for record in records.items], dtype=object)
+    types = np.array(records.question_types, dtype=object)
     if any(value is not None for value in types):
         kinds["question_type"] = types
     result: dict[str, dict[str, Any]] = {}

@@ -16,12 +16,13 @@ from geozero.errors import InputError
 from geozero.evaluation.captions import BLEU_NAMES, N_BLEU_COLUMNS, bleu_columns, bleu_smoothed
 from geozero.evaluation.meteor import MISSING, Meteor
 from geozero.evaluation.ngrams import ngram_statistics
-from geozero.evaluation.records import Record, RecordList, as_text, image_sizes
+from geozero.evaluation.records import RecordList, as_text, image_sizes
 from geozero.evaluation.rouge import rouge
 from geozero.evaluation.scores import Floats, Scores, ratio
 from geozero.evaluation.strict import SIZE_LIMITS, SIZE_NAMES
 from geozero.sample import TaskName
-from geozero.tasks.boxes import RESIZE_MAX_RATIO, iou_rows, parse_boxes, smart_resize
+from geozero.tasks.box_rows import distinct_sizes, iou_rows, parse_boxes
+from geozero.tasks.boxes import RESIZE_MAX_RATIO, smart_resize
 from geozero.tasks.text import extract_answer, normalise
 
 Strings = list[str]
@@ -48,53 +49,52 @@ def score_closed(task: TaskName, records: RecordList) -> Scores:
             cache[text] = normalise(text)
         return cache[text]
 
-    predictions = [extract_answer(record.text) for record in records.items]
+    predictions = [extract_answer(text) for text in records.texts]
     answers = [plain(prediction) for prediction in predictions]
-    truths = [plain(_text(record, record.label)) for record in records.items]
+    truths = [plain(_text(records, i, label)) for i, label in enumerate(records.labels)]
     pairs = zip(answers, truths, strict=True)
     hits = [a == t or a in t or t in a for a, t in pairs] if task == "vqa" else [a == t for a, t in pairs]
-    readable = np.array([record.readable for record in records.items], dtype=bool)
-    hit = np.array(hits, dtype=bool) & readable
+    hit = np.array(hits, dtype=bool) & records.readable
     return Scores(
         statistics=np.column_stack([np.ones(len(hit)), hit]),
         finish=lambda sums: {"accuracy_percent": ratio(sums[..., 1], sums[..., 0]) * 100},
         per_record={"pred": predictions, "hit": hit.astype(np.float64), "answer": answers, "truth": truths},
-        groups={"class": np.array(truths, dtype=object)} if task == "scene_cls" else {},
+        groups={"class": np.array([truth or None for truth in truths], dtype=object)} if task == "scene_cls" else {},
     )
 
 
-def score_captions(records: RecordList) -> Scores:
+def score_captions(records: RecordList, meteor: bool = True) -> Scores:
     """BLEU-1..4 (method-1 smoothing), CIDEr (pycocoevalcap's, ×10), ROUGE-1/L (rouge 1.0.1), METEOR (nltk's).
 
     Best reference a record for ROUGE and METEOR. ROUGE leaves out records without a score and says how many; an empty
     prediction counts 0. A reference list that is one text is taken character by character, as the script does.
     """
-    items = records.items
-    if not items:
+    if not len(records):
         raise InputError("no records to score as captions", mend=MEND)
-    predictions = [extract_answer(record.text) for record in items]
+    predictions = [extract_answer(text) for text in records.texts]
     hypotheses = [normalise(text).split() for text in predictions]
-    references = [_references(record) for record in items]
+    references = [_references(records, i) for i in range(len(records))]
     if not any(tokens for group in references for tokens in group):
-        raise InputError("every reference of every record is blank", items[0].place, MEND)
+        raise InputError("every reference of every record is blank", records.place(0), MEND)
     grams = ngram_statistics(hypotheses, references)
     rouges = [_best_rouge(h, r) for h, r in zip(hypotheses, references, strict=True)]
     scored = np.array([pair is not None for pair in rouges], dtype=np.float64)
     rouge_1, rouge_l = np.array([pair or (0.0, 0.0) for pair in rouges]).T
     for i in np.flatnonzero(scored == 0).tolist():
-        records.report(items[i], "rouge_skipped", "no reference that rouge can score")
-    columns = [bleu_columns(grams), np.ones(len(items)), grams.cider_d, scored, rouge_1, rouge_l]
+        records.report(i, "rouge_skipped", "no reference that rouge can score")
+    columns = [bleu_columns(grams), np.ones(len(records)), grams.cider_d, scored, rouge_1, rouge_l]
     per_record: dict[str, Any] = {"pred": predictions, "CIDEr": grams.cider_d, "ROUGE-1": rouge_1, "ROUGE-L": rouge_l}
     missing, diagnosis = {}, {}
-    try:
-        meteor = Meteor()
-        per_record["METEOR"] = np.array([meteor.score(h, r) for h, r in zip(hypotheses, references, strict=True)])
-        columns.append(per_record["METEOR"])
-    except LookupError:
-        missing["METEOR"] = MISSING
-        stems = Meteor(synonyms=False)
-        values = [stems.score(h, r) for h, r in zip(hypotheses, references, strict=True)]
-        diagnosis["METEOR_without_synonym_stage"] = sum(values) / len(values)
+    if not meteor:
+        missing["METEOR"] = "left out on request"
+    else:
+        try:
+            per_record["METEOR"] = _meteor(Meteor(), hypotheses, references)
+            columns.append(per_record["METEOR"])
+        except LookupError:
+            missing["METEOR"] = MISSING
+            stems = _meteor(Meteor(synonyms=False), hypotheses, references)
+            diagnosis["METEOR_without_synonym_stage"] = float(stems.mean())
     return Scores(
         statistics=np.column_stack(columns),
         finish=_finish_captions,
@@ -103,6 +103,10 @@ def score_captions(records: RecordList) -> Scores:
         per_record=per_record,
         diagnosis=diagnosis,
     )
+
+
+def _meteor(metric: Meteor, hypotheses: list[Strings], references: list[list[Strings]]) -> Floats:
+    return np.array([metric.score(h, r) for h, r in zip(hypotheses, references, strict=True)])
 
 
 def _finish_captions(sums: Floats) -> dict[str, Floats]:
@@ -117,13 +121,12 @@ def _finish_captions(sums: Floats) -> dict[str, Floats]:
     return result
 
 
-def _references(record: Record) -> list[Strings]:
-    label = record.label
+def _references(records: RecordList, record: int) -> list[Strings]:
+    label = records.labels[record]
     if not isinstance(label, list | str) or not label:
-        raise InputError(
-            f"no list of references but {'an empty one' if label == [] else repr(label)[:60]}", record.place, MEND
-        )
-    return [normalise(_text(record, reference)).split() for reference in label]
+        what = "an empty list of references" if label == [] else f"{repr(label)[:60]} instead of a list of references"
+        raise InputError(what, records.place(record), MEND)
+    return [normalise(_text(records, record, reference)).split() for reference in label]
 
 
 def _best_rouge(hypothesis: Strings, references: list[Strings]) -> tuple[float, float] | None:
@@ -140,17 +143,16 @@ def score_grounding(records: RecordList) -> Scores:
     Predictions are read in the frame of a resize to multiples of 28 and rounded to whole pixels; both boxes are then
     divided by the picture's sides. A degenerate label stays in the denominator and is always missed.
     """
-    items = records.items
-    predictions = [extract_answer(record.text) for record in items]
-    truth, valid = parse_boxes([_text(record, record.label) for record in items])
+    predictions = [extract_answer(text) for text in records.texts]
+    truth, valid = parse_boxes([_text(records, i, label) for i, label in enumerate(records.labels)])
     pred, parsed = parse_boxes(predictions)
     width, height = image_sizes(records)
     for i in np.flatnonzero(valid & ((width == 0) | (height == 0))).tolist():
-        raise InputError("no picture size: neither width and height nor a readable image_path", items[i].place, MEND)
+        raise InputError("no picture size: neither width and height nor a readable image_path", records.place(i), MEND)
     scored = valid & parsed
     pixels = _to_pixels(records, pred, scored, width, height)
     sides = np.tile(np.column_stack([width, height]), 2)
-    iou = np.full(len(items), np.nan)
+    iou = np.full(len(records), np.nan)
     with np.errstate(all="ignore"):
         iou[scored] = iou_rows(truth[scored] / sides[scored], pixels[scored] / sides[scored])
         area = (truth[:, 2] - truth[:, 0]) * (truth[:, 3] - truth[:, 1])
@@ -173,7 +175,7 @@ def score_grounding(records: RecordList) -> Scores:
             "hit": hit,
             "pred_box": pixels,
             "true_box": truth,
-            "level": [SIZE_NAMES[k] if ok else None for k, ok in zip(level.tolist(), valid.tolist(), strict=True)],
+            "level": np.array([*SIZE_NAMES, None], dtype=object)[np.where(valid, level, -1)],
         },
     )
 
@@ -187,29 +189,29 @@ def _finish_grounding(sums: Floats) -> dict[str, Floats]:
 
 def _to_pixels(records: RecordList, pred: Floats, scored: NDArray[np.bool_], width: Floats, height: Floats) -> Floats:
     """Predicted boxes (n, 4) in whole pixels of the picture: `round(x · (side / resized side))`, half to even."""
+    sizes, first, inverse = distinct_sizes(width[scored], height[scored])
+    scales = np.ones((len(sizes), 2))
+    for k, (w, h) in enumerate(sizes):
+        if max(w, h) / min(w, h) > RESIZE_MAX_RATIO:
+            what = f"absolute aspect ratio must be smaller than {RESIZE_MAX_RATIO}, got {max(w, h) / min(w, h)}"
+            raise InputError(what, records.place(int(np.flatnonzero(scored)[first[k]])), MEND)
+        new_w, new_h = smart_resize(w, h)
+        scales[k] = w / new_w, h / new_h
     scale = np.full((len(pred), 2), np.nan)
-    known: dict[tuple[float, float], tuple[float, float]] = {}
-    for i in np.flatnonzero(scored).tolist():
-        size = (width[i], height[i])
-        if size not in known:
-            ratio_of_sides = max(size) / min(size)
-            if ratio_of_sides > RESIZE_MAX_RATIO:
-                what = f"absolute aspect ratio must be smaller than {RESIZE_MAX_RATIO}, got {ratio_of_sides}"
-                raise InputError(what, records.items[i].place, MEND)
-            resized = smart_resize(*size)
-            known[size] = (size[0] / resized[0], size[1] / resized[1])
-        scale[i] = known[size]
+    scale[scored] = scales[inverse]
     with np.errstate(all="ignore"):
         pixels: Floats = np.rint(pred * np.tile(scale, 2))
     for i in np.flatnonzero(scored & ~np.isfinite(pixels).all(axis=1)).tolist():
-        raise InputError("a predicted coordinate is too large for a pixel", records.items[i].place, MEND)
+        raise InputError("a predicted coordinate is too large for a pixel", records.place(i), MEND)
     return pixels
 
 
-def _text(record: Record, value: Any) -> str:
+def _text(records: RecordList, record: int, value: Any) -> str:
     """The label, or one of its references, as text; numbers are read as written."""
+    if isinstance(value, str):
+        return value
     text = as_text(value)
     if text is None:
         kind = "NaN" if isinstance(value, float) and math.isnan(value) else type(value).__name__
-        raise InputError(f"the label is no text but {kind}", record.place, MEND)
+        raise InputError(f"the label is no text but {kind}", records.place(record), MEND)
     return text

@@ -21,7 +21,8 @@ def reasoning(task: TaskName, completions: Sequence[str], answers: Sequence[str]
     over the first 5,000 thoughts (Li et al., 2016). `agreement`, closed answers only: share of thoughts that name their
     own answer as whole words. None where there are no thoughts.
     """
-    thoughts = [words(thought(text)) if OPEN_TAG in text else [] for text in completions]
+    before = [thought(text) if OPEN_TAG in text else "" for text in completions]
+    thoughts = [words(text) if text else [] for text in before]
     present = [tokens for tokens in thoughts if tokens]
     lengths = np.array([len(tokens) for tokens in present], dtype=np.float64)
     result: dict[str, Any] = {

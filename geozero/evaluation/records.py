@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,38 +16,14 @@ from numpy.typing import NDArray
 from geozero.errors import InputError
 from geozero.images import ALLOWED_FORMATS
 
+MAX_SIDE = 1e9  # pixels; a larger side is no picture
 MAX_LISTED = 100  # problems shown one by one; all of them are counted
 
 
-class Record(NamedTuple):
-    """One answer of a model and its truth.
-
-    `row` counts from 0 in file order. `text` is the completion, or the prediction alone where a record has no
-    completion (then `raw` is False), or "" where neither is `readable`. `label` is the truth as it stood in the file;
-    `width` and `height` are pixels, 0 where unknown.
-    """
-
-    row: int
-    id: str
-    text: str
-    label: Any
-    image_path: str
-    width: float
-    height: float
-    question_type: str | None
-    raw: bool
-    readable: bool
-
-    @property
-    def place(self) -> str:
-        """How messages name the record."""
-        return f"record {self.row}" + (f" (id {self.id})" if self.id != str(self.row) else "")
-
-
 class Problem(NamedTuple):
-    """What is wrong with one record; it is counted wrong or left out by the protocol's rule, never dropped unseen."""
+    """What is wrong with one record (counted from 0); it is counted wrong or left out, never dropped unseen."""
 
-    row: int
+    record: int
     id: str
     reason: str
     detail: str = ""
@@ -55,18 +31,36 @@ class Problem(NamedTuple):
 
 @dataclass
 class RecordList:
-    """Records in file order, what was wrong with them, and the directory that relative image paths start from."""
+    """n records as columns in file order, and what was wrong with them.
 
-    items: list[Record]
-    problems: list[Problem] = field(default_factory=list)
+    `texts` are completions, or the prediction alone where a record has no completion (then `raw` is False), or ""
+    where neither is `readable`. `labels` are truths as they stood in the file. `widths` and `heights` are pixels, 0
+    where unknown. Relative image paths also count from `base`.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    labels: list[Any]
+    image_paths: list[str]
+    question_types: list[str | None]
+    widths: NDArray[np.float64]
+    heights: NDArray[np.float64]
+    raw: NDArray[np.bool_]
+    readable: NDArray[np.bool_]
     base: Path | None = None
+    problems: list[Problem] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.texts)
 
-    def report(self, record: Record, reason: str, detail: object = "") -> None:
-        """List `record` as a problem."""
-        self.problems.append(Problem(record.row, record.id, reason, str(detail)[:200]))
+    def place(self, record: int) -> str:
+        """How messages name a record."""
+        name = self.ids[record]
+        return f"record {record}" + (f" (id {name})" if name != str(record) else "")
+
+    def report(self, record: int, reason: str, detail: object = "") -> None:
+        """List a record as a problem."""
+        self.problems.append(Problem(record, self.ids[record], reason, str(detail)[:200]))
 
     def problem_summary(self) -> dict[str, Any]:
         """Counts by reason and the first problems one by one, ready for JSON."""
@@ -101,41 +95,95 @@ def read_records(source: Path | str | Sequence[Any]) -> RecordList:
     return parse_records(rows, path.parent)
 
 
-def parse_records(rows: Iterable[Any], base: Path | None = None) -> RecordList:
+def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     """Every row becomes a record, in order; what is wrong with a row is listed and costs only that row."""
-    result = RecordList([], base=base)
-    seen: set[str] = set()
-    for index, row in enumerate(rows):
-        record = _parse(index, row, result)
-        result.items.append(record)
-        if record.id in seen:
-            result.report(record, "duplicate_id", record.id)
-        seen.add(record.id)
-    return result
+    objects: list[dict[str, Any]] = [row if isinstance(row, dict) else {} for row in rows]
+    texts: list[Any] = [row.get("raw_output") for row in objects]
+    paths, types = ([row.get(name) for row in objects] for name in ("image_path", "question_type"))
+    records = RecordList(
+        ids=[str(i) if (name := row.get("id")) is None else _identity(name, i) for i, row in enumerate(objects)],
+        texts=texts,
+        labels=[row.get("label") for row in objects],
+        image_paths=[path if isinstance(path, str) else "" for path in paths],
+        question_types=[kind if isinstance(kind, str) and kind else None for kind in types],
+        widths=_sides([row.get("width") for row in objects]),
+        heights=_sides([row.get("height") for row in objects]),
+        raw=np.ones(len(objects), dtype=bool),
+        readable=np.ones(len(objects), dtype=bool),
+        base=base,
+    )
+    for i in [i for i, text in enumerate(texts) if type(text) is not str]:
+        _mend_text(records, i, rows[i])
+    if len(set(records.ids)) < len(records):
+        seen: set[str] = set()
+        for i, name in enumerate(records.ids):
+            if name in seen:
+                records.report(i, "duplicate_id", name)
+            seen.add(name)
+    return records
 
 
 def as_text(value: Any) -> str | None:
     """Text, or a number or a list of numbers written as text; None for anything else (null, NaN, true, objects)."""
     if isinstance(value, str):
         return value
-    if _is_number(value):
-        return str(value)
-    if isinstance(value, list) and value and all(_is_number(v) for v in value):
-        return str(value)
-    return None
+    numbers = value if isinstance(value, list) else [value]
+    try:
+        return str(value) if numbers and all(map(_is_number, numbers)) else None
+    except ValueError:  # an integer of more digits than Python writes
+        return None
 
 
 def image_sizes(records: RecordList) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Widths and heights in pixels (n,): the record's own, else its picture file's (header only); 0 where unknown."""
-    width = np.array([r.width for r in records.items], dtype=np.float64)
-    height = np.array([r.height for r in records.items], dtype=np.float64)
+    width, height = records.widths.copy(), records.heights.copy()
     known: dict[str, tuple[int, int]] = {}
     for i in np.flatnonzero((width == 0) | (height == 0)).tolist():
-        name = records.items[i].image_path
+        name = records.image_paths[i]
         if name not in known:
             known[name] = _file_size(name, records.base)
         width[i], height[i] = known[name]
     return width, height
+
+
+def _mend_text(records: RecordList, i: int, row: Any) -> None:
+    """The completion of a record whose `raw_output` is no text: as text if it can be, else the bare prediction."""
+    given = row if isinstance(row, dict) else {}
+    text = as_text(given.get("raw_output"))
+    if text is None:
+        records.raw[i] = False
+        text = as_text(given.get("pred"))
+    records.texts[i] = text or ""
+    records.readable[i] = text is not None
+    if not isinstance(row, dict):
+        records.report(i, "not_an_object", type(row).__name__)
+    elif text is None:
+        kinds = [f"{name} is {_kind(row.get(name))}" for name in ("raw_output", "pred")]
+        records.report(i, "prediction_missing", ", ".join(kinds))
+
+
+def _identity(value: Any, index: int) -> str:
+    text = as_text(value) if isinstance(value, str | int) else None
+    return str(index) if text is None else text[:200]
+
+
+def _sides(values: list[Any]) -> NDArray[np.float64]:
+    """Sides in pixels; numbers written as text are read, anything that is no positive number is unknown (0)."""
+    try:
+        sides = np.array(values, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        sides = np.array([_side(value) for value in values], dtype=np.float64)
+    if sides.ndim != 1:
+        sides = np.zeros(len(values))
+    with np.errstate(invalid="ignore"):
+        return np.where((sides > 0) & (sides < MAX_SIDE), sides, 0.0)
+
+
+def _side(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, str | int | float) else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _file_size(name: str, base: Path | None) -> tuple[int, int]:
@@ -149,47 +197,6 @@ def _file_size(name: str, base: Path | None) -> tuple[int, int]:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
     return 0, 0
-
-
-def _parse(index: int, row: Any, result: RecordList) -> Record:
-    if not isinstance(row, dict):
-        record = Record(index, str(index), "", None, "", 0.0, 0.0, None, False, False)
-        result.report(record, "not_an_object", type(row).__name__)
-        return record
-    given, raw = row.get("raw_output"), True
-    text = given if isinstance(given, str) else as_text(given)
-    if text is None:
-        text, raw = as_text(row.get("pred")), False
-    image_path, question_type = row.get("image_path"), row.get("question_type")
-    record = Record(
-        index,
-        _identity(row.get("id"), index),
-        "" if text is None else text,
-        row.get("label"),
-        image_path if isinstance(image_path, str) else "",
-        _side(row.get("width")),
-        _side(row.get("height")),
-        question_type if isinstance(question_type, str) and question_type else None,
-        raw and text is not None,
-        text is not None,
-    )
-    if text is None:
-        result.report(record, "prediction_missing", f"raw_output is {_kind(given)}, pred is {_kind(row.get('pred'))}")
-    return record
-
-
-def _identity(value: Any, index: int) -> str:
-    return str(value)[:200] if isinstance(value, str | int) and not isinstance(value, bool) else str(index)
-
-
-def _side(value: Any) -> float:
-    """A side in pixels; numbers written as text are read, anything that is no positive number is unknown (0)."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return 0.0
-    return float(value) if _is_number(value) and 0 < value < 1e9 else 0.0
 
 
 def _is_number(value: Any) -> bool:

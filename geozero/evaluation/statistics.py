@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geozero.errors import InputError
 from geozero.evaluation.scores import Floats
+from geozero.tasks.text import normalise
 
 LEVEL = 0.95
 RESAMPLES = 1_000
@@ -149,8 +151,21 @@ def pass_at_k(n: ArrayLike, correct: ArrayLike, k: int) -> Floats:
     return np.where(drawn >= k, 1.0 - miss, np.nan)
 
 
+def majority_vote(answers: Sequence[str]) -> tuple[str, float]:
+    """The most common of K normalised answers to one question and its share: the self-consistency of the model.
+
+    Of equally common ones the first given wins; empty answers are counted in K and never win. ("", 0.0) without any.
+    """
+    plain = [normalise(answer).strip() for answer in answers]
+    counts = Counter(answer for answer in plain if answer)
+    if not counts:
+        return "", 0.0
+    answer, count = counts.most_common(1)[0]
+    return answer, count / len(plain)
+
+
 def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> dict[str, Any]:
-    """Does confidence say how often the model is right? For self-consistency: share of the majority answer among K.
+    """Does confidence say how often the model is right? Confidence may be the share that `majority_vote` gives.
 
     `confidence` in [0, 1] and `correct` 0 or 1, both (n,). Gives equal-width bins (upper edge included) with their n,
     mean confidence and accuracy, and the expected calibration error (Guo et al., 2017).

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geozero.errors import InputError
 from geozero.evaluation.captions import BLEU_NAMES, N_BLEU_COLUMNS, bleu_columns, bleu_plain, texts_of
 from geozero.evaluation.ngrams import ngram_statistics
-from geozero.evaluation.records import Record, RecordList, as_text, image_sizes
+from geozero.evaluation.records import RecordList, as_text, image_sizes
 from geozero.evaluation.rouge import rouge_l_beta
 from geozero.evaluation.scores import Floats, Scores, ratio
 from geozero.sample import TaskName
-from geozero.tasks.boxes import CONVENTIONS, Convention, from_model_rows, iou_rows, parse_boxes
+from geozero.tasks.box_rows import from_model_rows, iou_rows, parse_boxes
+from geozero.tasks.boxes import CONVENTIONS, Convention
 from geozero.tasks.text import extract_answer, normalise, words
 
 SIZE_LIMITS = (32.0**2, 96.0**2)  # px², the limits of S, M and L in the published script (and in COCO)
@@ -24,13 +24,7 @@ FAR_BETTER = (0.10, 1.5)
 
 
 def score_strict(task: TaskName, records: RecordList, boxes: Convention = "norm1000") -> Scores:
-    """Score `records` under `strict`; `boxes` is the convention of predicted boxes (grounding only).
-
-    Raises:
-        InputError: the convention or the task is unknown.
-    """
-    if boxes not in CONVENTIONS:
-        raise InputError(f"unknown coordinate convention '{boxes}'", "--boxes", f"one of {', '.join(CONVENTIONS)}")
+    """Score `records` under `strict`; `boxes` is the convention of predicted boxes (grounding only)."""
     if task == "grounding":
         return score_grounding(records, boxes)
     return score_captions(records) if task == "caption" else score_closed(task, records)
@@ -45,8 +39,8 @@ def score_closed(task: TaskName, records: RecordList) -> Scores:
             cache[text] = normalise(text).strip()
         return cache[text]
 
-    predictions = [extract_answer(record.text) for record in records.items]
-    labels = [_label_text(record, records) for record in records.items]
+    predictions = [extract_answer(text) for text in records.texts]
+    labels = [_label_text(records, i) for i in range(len(records))]
     truths = [plain(label) for label in labels]
     answers = [plain(prediction) for prediction in predictions]
     hit = np.array([bool(a) and a == t for a, t in zip(answers, truths, strict=True)], dtype=np.float64)
@@ -65,12 +59,12 @@ def score_captions(records: RecordList) -> Scores:
     Blank references are dropped; a record without any reference is left out and counted.
     """
     n = len(records)
-    predictions = [extract_answer(record.text) for record in records.items]
+    predictions = [extract_answer(text) for text in records.texts]
     hypotheses = [words(text) for text in predictions]
-    references = [[t for t in map(words, texts_of(record.label)) if t] for record in records.items]
+    references = [[t for t in map(words, texts_of(label)) if t] for label in records.labels]
     kept = [i for i in range(n) if references[i]]
     for i in sorted(set(range(n)) - set(kept)):
-        records.report(records.items[i], "reference_missing", "left out")
+        records.report(i, "reference_missing", "left out")
     statistics = np.zeros((n, N_BLEU_COLUMNS + 4))
     if kept:
         chosen, truths = [hypotheses[i] for i in kept], [references[i] for i in kept]
@@ -111,10 +105,9 @@ def score_grounding(records: RecordList, boxes: Convention = "norm1000") -> Scor
     A prediction that holds no four finite numbers, or a degenerate box, has IoU 0; a truth without four finite
     numbers and a positive width and height is left out and counted. Nothing is rounded or clipped.
     """
-    items = records.items
     sizes = np.column_stack(image_sizes(records))
-    predictions = [extract_answer(record.text) for record in items]
-    truth, label_parsed = parse_boxes([_label_text(record, records) for record in items])
+    predictions = [extract_answer(text) for text in records.texts]
+    truth, label_parsed = parse_boxes([_label_text(records, i) for i in range(len(records))])
     pred, parsed = parse_boxes(predictions)
     parsed &= np.isfinite(pred).all(axis=1)
     with np.errstate(invalid="ignore"):
@@ -126,11 +119,11 @@ def score_grounding(records: RecordList, boxes: Convention = "norm1000") -> Scor
     for name in CONVENTIONS:
         pixels = from_model_rows(pred, sizes, name)
         ready = parsed & valid & ~np.isnan(pixels).any(axis=1)
-        readings[name] = np.zeros(len(items))
+        readings[name] = np.zeros(len(records))
         readings[name][ready] = np.nan_to_num(iou_rows(pixels[ready], truth[ready]))
         for i in np.flatnonzero(parsed & valid & ~ready).tolist() if name == boxes else ():
             reason = "image_size_missing" if 0 in sizes[i] else "aspect_ratio_above_200"
-            records.report(items[i], reason, "counted wrong")
+            records.report(i, reason, "counted wrong")
     iou = readings[boxes]
     diagnosis, notes = _diagnosis(readings, valid, boxes)
     size = np.array([*SIZE_NAMES, None], dtype=object)[np.where(valid, np.searchsorted(SIZE_LIMITS, area), -1)]
@@ -181,10 +174,11 @@ def _diagnosis(
     return {"read_as": boxes, "conventions": rates}, notes
 
 
-def _label_text(record: Record, records: RecordList) -> str:
-    if isinstance(record.label, str):
-        return record.label
-    text = as_text(record.label)
+def _label_text(records: RecordList, record: int) -> str:
+    label = records.labels[record]
+    if isinstance(label, str):
+        return label
+    text = as_text(label)
     if text is None:
-        records.report(record, "label_missing", f"label is {type(record.label).__name__}")
+        records.report(record, "label_missing", f"label is {type(label).__name__}")
     return text or ""

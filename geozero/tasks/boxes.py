@@ -7,9 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from geozero.errors import InputError
 from geozero.sample import Box
 
@@ -21,44 +18,20 @@ RESIZE_MIN_PIXELS = 4 * RESIZE_FACTOR**2
 RESIZE_MAX_PIXELS = 16_384 * RESIZE_FACTOR**2
 RESIZE_MAX_RATIO = 200
 
-_NUMBER = re.compile(r"[-+]?\d*\.?\d+")  # the published pattern: `.5` and `+5` are numbers, `1e5` is two of them
-_BREAK = "\x00"
-_NUMBER_OR_BREAK = re.compile(_NUMBER.pattern + "|" + _BREAK)
+NUMBER = re.compile(r"[-+]?\d*\.?\d+")  # the published pattern: `.5` and `+5` are numbers, `1e5` is two of them
 
 
 def parse_box(text: str) -> Box | None:
     """Four numbers between the first `[` and the last `]`; None where there are not exactly four finite ones."""
-    numbers = _NUMBER.findall(_bracketed(text))
+    numbers = NUMBER.findall(bracketed(text))
     if len(numbers) != 4:
         return None
     x1, y1, x2, y2 = (float(n) for n in numbers)
     return (x1, y1, x2, y2) if all(math.isfinite(v) for v in (x1, y1, x2, y2)) else None
 
 
-def parse_boxes(texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """`parse_box` of many texts at once: values (n, 4), NaN where unparsable, and which texts hold four numbers (n,).
-
-    A number too large for a float is infinite here and still counts as a number, as the published rules have it.
-    """
-    values = np.full((len(texts), 4), np.nan)
-    parsed = np.zeros(len(texts), dtype=bool)
-    spans = [_bracketed(text).replace(_BREAK, " ") for text in texts]
-    tokens = [*_NUMBER_OR_BREAK.findall(_BREAK.join(spans)), _BREAK]
-    ends = np.array([i for i, token in enumerate(tokens) if token == _BREAK][: len(texts)], dtype=np.int64)
-    if not len(texts):
-        return values, parsed
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    parsed[:] = ends - starts == 4
-    if parsed.all():
-        del tokens[4::5]
-        numbers = tokens
-    else:
-        numbers = [token for start in starts[parsed].tolist() for token in tokens[start : start + 4]]
-    values[parsed] = np.fromiter(map(float, numbers), np.float64, len(numbers)).reshape(-1, 4)
-    return values, parsed
-
-
-def _bracketed(text: str) -> str:
+def bracketed(text: str) -> str:
+    """From the first `[` to the last `]`; empty where there is no such span."""
     start, end = text.find("["), text.rfind("]")
     return text[start : end + 1] if 0 <= start < end else ""
 
@@ -133,29 +106,6 @@ def from_model(box: Sequence[float], width: int, height: int, convention: Conven
     return (x1 / frame_w * width, y1 / frame_h * height, x2 / frame_w * width, y2 / frame_h * height)
 
 
-def from_model_rows(
-    boxes: NDArray[np.float64], sizes: NDArray[np.float64], convention: Convention = "norm1000"
-) -> NDArray[np.float64]:
-    """`from_model` row by row: boxes (n, 4) and picture sizes (n, 2) as width, height; NaN where a size has no frame.
-
-    A picture has no frame where its size is not positive, or its sides' ratio is above 200 under `resized28`.
-    """
-    if convention == "pixels":
-        return boxes
-    unique, inverse = np.unique(sizes, axis=0, return_inverse=True)
-    frames = np.full(unique.shape, np.nan)
-    for k, (width, height) in enumerate(unique.tolist()):
-        usable = width > 0 and height > 0
-        if usable and (convention != "resized28" or max(width, height) / min(width, height) <= RESIZE_MAX_RATIO):
-            frames[k] = frame(convention, width, height)
-    frame_rows, size_rows = np.tile(frames[inverse.reshape(-1)], 2), np.tile(sizes, 2)
-    with np.errstate(all="ignore"):
-        pixels: NDArray[np.float64] = (
-            boxes * size_rows / frame_rows if convention == "resized28" else boxes / frame_rows * size_rows
-        )
-    return pixels
-
-
 def is_degenerate(box: Sequence[float]) -> bool:
     return box[2] <= box[0] or box[3] <= box[1]
 
@@ -171,13 +121,3 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
     overlap = width * height
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
     return overlap / union
-
-
-def iou_rows(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`iou` of boxes row by row: (n, 4) and (n, 4) to (n,), the same operations in the same order."""
-    with np.errstate(all="ignore"):  # infinite coordinates give NaN, which no threshold passes
-        width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
-        height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
-        overlap = width * height
-        union = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1]) + (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) - overlap
-        return np.where((width > 0) & (height > 0), overlap / union, 0.0)

@@ -42,16 +42,19 @@ def extract_answer(completion: str) -> str:
     Where blocks were written and all of them are empty, the answer is empty (the published rule). A block runs
     from an opening tag to the nearest closing one; the scan is linear in the text, also for a text of bare tags.
     """
-    position, found = 0, False
-    while True:
-        start = completion.find(OPEN_TAG, position)
-        end = completion.find(CLOSE_TAG, start + len(OPEN_TAG)) if start >= 0 else -1
+    _, opened, rest = completion.partition(OPEN_TAG)
+    block, closed, _ = rest.partition(CLOSE_TAG)
+    if not (opened and closed):
+        return completion.strip()
+    block, position = block.strip(), 0
+    while not block:
+        start = rest.find(OPEN_TAG, rest.index(CLOSE_TAG, position) + len(CLOSE_TAG))
+        position = start + len(OPEN_TAG)
+        end = rest.find(CLOSE_TAG, position) if start >= 0 else -1
         if end < 0:
-            return "" if found else completion.strip()
-        block = completion[start + len(OPEN_TAG) : end].strip()
-        if block:
-            return block
-        position, found = end + len(CLOSE_TAG), True
+            break
+        block = rest[position:end].strip()
+    return block
 
 
 def normalise(text: str) -> str:
