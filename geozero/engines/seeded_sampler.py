@@ -1,4 +1,9 @@
-"""Sampling inside transformers' `generate` that depends on each completion's own seed, not on the batch."""
+"""Sampling of our own, the same inside every engine: what is drawn depends on a completion's seed alone.
+
+Inverse transform sampling: one uniform number a completion and token, from a generator of the completion's own on
+the CPU. Neither the batch's make-up nor the device nor the engine changes which number is used, so engines differ
+only where their logits do.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,40 @@ import torch
 BELOW_ONE = 1.0 - 1e-12
 
 
-class SeededSampler:
-    """A logits processor that draws the next token itself and leaves `generate` no choice: every other one gets −inf.
+def uniforms(seed: int, length: int) -> torch.Tensor:
+    """The numbers in [0, 1) that draw a completion's tokens [length], float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(length, generator=generator, dtype=torch.float64).clamp_(max=BELOW_ONE)
 
-    Inverse transform sampling: one uniform number a completion and step, from the completion's own generator on
-    the CPU, so neither the batch's make-up nor the device changes what is drawn.
+
+def draw(
+    logits: torch.Tensor, uniform: torch.Tensor, temperature: float | torch.Tensor, top_p: float | torch.Tensor
+) -> torch.Tensor:
+    """Draw a token a row.
+
+    Args:
+        logits: [rows, vocabulary]; −inf for what must not be drawn.
+        uniform: [rows, 1] in [0, 1), float64.
+        temperature: above 0; a number, or [rows, 1].
+        top_p: nucleus, 1 keeps every token; a number, or [rows, 1].
+
+    Returns:
+        Token ids [rows, 1].
+    """
+    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    nucleus = torch.as_tensor(top_p, dtype=torch.float64, device=logits.device)
+    order = None
+    if bool((nucleus < 1.0).any()):
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill((before >= nucleus) & (nucleus < 1.0), 0.0)
+    cumulative = probabilities.cumsum(-1)
+    drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return drawn if order is None else order.gather(-1, drawn)
+
+
+class SeededSampler:
+    """A logits processor for transformers' `generate` that leaves it no choice: all but the drawn token get −inf.
 
     Args:
         suppressed: token ids that are never drawn.
@@ -33,12 +67,7 @@ class SeededSampler:
     ) -> None:
         self.suppressed = torch.tensor(list(suppressed), dtype=torch.long)
         self.temperature, self.top_p = temperature, top_p
-        self.uniforms: torch.Tensor | None = None
-        if seeds:
-            rows = [
-                torch.rand(max_tokens, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in seeds
-            ]
-            self.uniforms = torch.stack(rows).clamp_(max=BELOW_ONE)
+        self.uniforms = torch.stack([uniforms(seed, max_tokens) for seed in seeds]) if seeds else None
         self.step = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -48,14 +77,5 @@ class SeededSampler:
             return scores
         uniform = self.uniforms[:, self.step : self.step + 1].to(scores.device)
         self.step += 1
-        probabilities = torch.softmax(scores.double() / self.temperature, dim=-1)
-        order = None
-        if self.top_p < 1.0:
-            probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
-            before = probabilities.cumsum(-1) - probabilities
-            probabilities = probabilities.masked_fill(before >= self.top_p, 0.0)
-        cumulative = probabilities.cumsum(-1)
-        drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        if order is not None:
-            drawn = order.gather(-1, drawn)
+        drawn = draw(scores, uniform, self.temperature, self.top_p)
         return torch.full_like(scores, float("-inf")).scatter_(-1, drawn, 0.0)

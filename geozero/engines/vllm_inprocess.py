@@ -14,7 +14,7 @@ from geozero.engines.base import Completion, Request, SamplingParams, failed, fi
 from geozero.engines.prompts import Prompt, Prompter
 from geozero.errors import BadRecord
 
-SUPPRESS = "geozero.engines.vllm_suppress:SuppressTokens"
+SAMPLER = "geozero.engines.vllm_sampler:SeededRows"
 CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: no fork, nothing left over when this one ends
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -73,10 +73,12 @@ class VllmEngine:
             limit_mm_per_prompt={"image": 1, "video": 0},
             # the pictures arrive fitted; these limits make vLLM's own resize leave them alone
             mm_processor_kwargs={"size": {"shortest_edge": self.prompter.min_pixels, "longest_edge": max_pixels}},
-            logits_processors=[SUPPRESS],
+            logits_processors=[SAMPLER],
+            async_scheduling=False,  # our sampler must see every token before it draws the next
             **hardware,
         )
         self._sampling = vllm.SamplingParams
+        self._calls = 0
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """See `Engine.generate`."""
@@ -90,31 +92,55 @@ class VllmEngine:
         if not ready:
             return answers
         greedy = params.temperature == 0
-        outputs = self._llm.generate(
-            [{"prompt": prompt.text, "multi_modal_data": {"image": prompt.image}} for _, prompt in ready],
-            [
-                self._sampling(
-                    n=1 if greedy else params.n,
-                    temperature=params.temperature,
-                    top_p=params.top_p,
-                    top_k=0,
-                    max_tokens=self.prompter.budget(prompt, params.max_tokens),
-                    seed=None if greedy else first_seed(requests[number], params),  # the n-th completion has seed + n
-                    stop_token_ids=list(self.prompter.vocabulary.end),
-                    detokenize=False,
-                )
-                for number, prompt in ready
-            ],
-            use_tqdm=False,
-        )
-        for (number, prompt), output in zip(ready, outputs, strict=True):
+        seeds = [None if greedy else first_seed(requests[number], params) for number, _ in ready]
+        tokens = self._tokens([prompt for _, prompt in ready], seeds, params)
+        for (number, prompt), seed, rows in zip(ready, seeds, tokens, strict=True):
             budget = self.prompter.budget(prompt, params.max_tokens)
-            seed = None if greedy else first_seed(requests[number], params)
-            rows = sorted(output.outputs, key=lambda o: int(o.index))
-            answers[number] = [self._completion(list(o.token_ids), budget, seed, i) for i, o in enumerate(rows)]
+            answers[number] = [self._completion(row, budget, seed, rollout) for rollout, row in enumerate(rows)]
             if greedy:
                 answers[number] *= params.n
         return answers
+
+    def _tokens(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int | None], params: SamplingParams
+    ) -> list[list[list[int]]]:
+        """Token ids of each prompt's completions: one without a seed, `params.n` from a seed on.
+
+        Each completion is a vLLM request of its own, because vLLM gives the n completions of one request the same
+        arguments; the prompt is rendered once for all of them.
+        """
+        from vllm.sampling_params import RequestOutputKind
+
+        from geozero.engines.vllm_sampler import ARGUMENT
+
+        engine, renderer = self._llm.llm_engine, self._llm.renderer
+        found: list[list[list[int]]] = []
+        waiting: dict[str, tuple[int, int]] = {}
+        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            (rendered,) = renderer.render_cmpl([{"prompt": prompt.text, "multi_modal_data": {"image": prompt.image}}])
+            n = 1 if seed is None else params.n
+            found.append([[] for _ in range(n)])
+            for rollout in range(n):
+                sampling = self._sampling(
+                    temperature=0.0,  # vLLM takes the best of what our sampler leaves over
+                    max_tokens=self.prompter.budget(prompt, params.max_tokens),
+                    stop_token_ids=list(self.prompter.vocabulary.end),
+                    extra_args=None if seed is None else {ARGUMENT: (seed + rollout, params.temperature, params.top_p)},
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                )
+                name = f"{self._calls}-{number}-{rollout}"
+                engine.add_request(name, rendered, sampling)
+                waiting[name] = (number, rollout)
+        self._calls += 1
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    number, rollout = waiting.pop(output.request_id)
+                    found[number][rollout] = list(output.outputs[0].token_ids)
+        if waiting:
+            raise RuntimeError(f"vLLM lost {len(waiting)} of its requests")
+        return found
 
     def _completion(self, row: list[int], budget: int, seed: int | None, rollout: int) -> Completion:
         end = set(self.prompter.vocabulary.end)
