@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-CLASSES = ("harbour", "forest", "farmland", "airport", "residential", "river", "stadium", "industrial")
+CLASSES = ("harbour", "forest", "farmland", "runway", "village", "river", "stadium", "factory")
+ROOFS = {"red": (176, 70, 58), "white": (206, 204, 198), "grey": (120, 126, 134)}
 MODELS = (("base", "direct"), ("base", "tagged"), ("sft", "direct"), ("sft", "tagged"), ("a2grpo", "tagged"))
 QUESTION_TYPES = {"vqa": ("presence", "comparison", "count", "area")}
 SOURCES = {"scene_cls": "toy_aid", "vqa": "toy_rsvqa_lr", "caption": "toy_rsicd", "grounding": "toy_dior_rsvg"}
@@ -140,7 +141,7 @@ def curves(rng: random.Random) -> dict[str, Any]:
 
 def sample(rng: random.Random, index: int, side: int = 96) -> dict[str, Any]:
     task = ("grounding", "scene_cls", "vqa", "caption")[index % 4]
-    picture, box = scene(rng, side)
+    picture, box, roof = scene(rng, side)
     kind, other = rng.sample(CLASSES, 2)
     was, now = rng.random() < 0.5, rng.random() < 0.68
     thought = (
@@ -152,7 +153,7 @@ def sample(rng: random.Random, index: int, side: int = 96) -> dict[str, Any]:
     row |= {"split": rng.choice(("test", "test_hard")), "image_jpeg_base64": jpeg(picture)}
     row |= {"width": side, "height": side, "box": None}
     if task == "grounding":
-        row |= {"question": "Locate the red building at the left of the road. Answer with its box.", "box": box}
+        row |= {"question": f"Locate the {roof} building that nothing covers. Answer with its box.", "box": box}
         row["answer"] = str([round(v) for v in box])
         for name, good in (("before", was), ("after", now)):
             near = [v + rng.gauss(0, 1.2 if good else 14) for v in box]
@@ -177,8 +178,8 @@ def output(thought: str, answer: str, reward: float, box: list[float] | None = N
     return {"thought": thought, "answer": answer, "raw": raw, "reward": reward, "box": box}
 
 
-def scene(rng: random.Random, side: int) -> tuple[Image.Image, list[float]]:
-    """A picture of fields, a road and buildings, and the box of one of them."""
+def scene(rng: random.Random, side: int) -> tuple[Image.Image, list[float], str]:
+    """A picture of fields, a road and buildings; the box and colour of the building drawn last."""
     image = Image.new("RGB", (side, side), rng.choice(((96, 124, 78), (150, 140, 105), (112, 118, 92))))
     draw = ImageDraw.Draw(image)
     unit = side / 96
@@ -189,13 +190,14 @@ def scene(rng: random.Random, side: int) -> tuple[Image.Image, list[float]]:
     draw.line(
         [0, rng.uniform(20, 70) * unit, side, rng.uniform(20, 70) * unit], fill=(176, 174, 168), width=int(5 * unit)
     )
-    box = [0.0] * 4
+    box, roof = [0.0] * 4, ""
     for _ in range(6):
         x, y = rng.uniform(4, 70) * unit, rng.uniform(4, 70) * unit
         box = [x, y, x + rng.uniform(10, 22) * unit, y + rng.uniform(10, 22) * unit]
         draw.rectangle([v + 2 * unit for v in box], fill=(50, 52, 48))
-        draw.rectangle(box, fill=rng.choice(((176, 70, 58), (206, 204, 198), (120, 126, 134))))
-    return image, box
+        roof = rng.choice(list(ROOFS))
+        draw.rectangle(box, fill=ROOFS[roof])
+    return image, box, roof
 
 
 def jpeg(image: Image.Image) -> str:

@@ -18,6 +18,7 @@ MAX_POINTS = 400  # more than a chart of this width can show
 SMOOTH_FROM = 20  # fewer points than this are drawn as they are
 SMOOTH_SHARE = 12  # the running mean spans one part in this many of the curve
 FOREST_WIDTH, FOREST_ROW, FOREST_LABEL, FOREST_VALUE = 300, 24, 96, 40
+LABEL_LETTERS = 16  # what fits into FOREST_LABEL
 STRIP_WIDTH, STRIP_HEIGHT = 96, 12
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 270, 150
 
@@ -124,7 +125,8 @@ def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float =
         parts.append(_line(x(value), 2, x(value), bottom, f"mark {name}"))
     for index, row in enumerate(rows):
         y = index * FOREST_ROW + FOREST_ROW / 2 + 2
-        parts.append(_text(0, y + 4, row.label, "start", "label"))
+        label = row.label if len(row.label) <= LABEL_LETTERS else row.label[: LABEL_LETTERS - 1] + "…"
+        parts.append(_text(0, y + 4, label, "start", "label"))
         if row.low is not None and row.high is not None:
             parts.append(_line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
         parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(row.tone, r(x(row.value)), r(y)))
@@ -217,8 +219,9 @@ def padded(low: float, high: float) -> tuple[float, float]:
     """An axis range: from 0 where all values are positive and not far from it, with air above."""
     if low >= 0 and low < 0.6 * high:
         low = 0.0
-    span = (high - low) or abs(high) or 1.0
-    return (low if low == 0 else low - 0.06 * span), high + 0.08 * span
+    span = max(high - low, 1e-3 * abs(high)) or 1.0
+    start, end = low if low == 0 else low - 0.06 * span, high + 0.08 * span
+    return (start, end) if end > start else (start, start + 1.0)  # denormal numbers
 
 
 def number(value: float) -> str:

@@ -76,6 +76,7 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     inputs = read_inputs(inputs) if isinstance(inputs, Path) else inputs
+    inputs = inputs.model_copy(update={"faults": {part: list(said) for part, said in inputs.faults.items()}})
     gallery = gather(inputs.gallery, inputs.folder)
     for fault in gallery.faults:
         inputs.fault("gallery", fault)
