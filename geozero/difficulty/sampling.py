@@ -24,6 +24,7 @@ from geozero.difficulty import store as answer_store
 from geozero.difficulty.store import AnswerWriter, Fingerprint
 from geozero.engines import checkpoint
 from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed
+from geozero.engines.template import TEMPLATE
 from geozero.errors import InputError
 from geozero.sample import Sample, fold_of, stable_unit
 from geozero.tasks.boxes import Convention
@@ -98,8 +99,8 @@ def sample(
     chunk: int = 256,
     max_pixels: int = 1024 * 1024,
     max_length: int = 4096,
-    dtype: str = "bfloat16",
-    template: str = "qwen3_vl",
+    dtype: str = "auto",
+    template: str = TEMPLATE,
     model_type: str = "qwen3_vl",
     boxes: Convention = "norm1000",
     memory: float = 0.9,

@@ -8,10 +8,11 @@ from typing import Literal
 
 from geozero import process
 from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed, rollout_seed
+from geozero.engines.template import TEMPLATE
 from geozero.errors import InputError
 
 EngineName = Literal["auto", "vllm", "transformers"]
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +21,10 @@ def open_engine(
     name: str,
     model: Path | str,
     *,
-    dtype: str = "bfloat16",
+    dtype: str = "auto",
     max_pixels: int = 1024 * 1024,
     max_length: int = 4096,
-    template: str = "qwen3_vl",
+    template: str = TEMPLATE,
     model_type: str = "qwen3_vl",
     memory: float = 0.9,
     devices: int = 1,
@@ -33,10 +34,10 @@ def open_engine(
     Args:
         name: `auto` (vLLM where it really starts, else transformers), `vllm` or `transformers`.
         model: a checkpoint's directory, or a hub name whose files are in the local cache.
-        dtype: number type of the weights.
-        max_pixels: most pixels of a picture; larger ones are scaled down.
-        max_length: most tokens of prompt and completion.
-        template: ms-swift's template (transformers engine only).
+        dtype: number type of the weights; `auto` is bfloat16 on a GPU and float32 without one.
+        max_pixels: most pixels of a picture, within the checkpoint's own limit; larger ones are scaled down.
+        max_length: most tokens of prompt and completion, within the model's own limit.
+        template: ms-swift's template (transformers engine only); the default suits any vocabulary.
         model_type: ms-swift's model type (transformers engine only).
         memory: share of a GPU's memory that vLLM may take.
         devices: GPUs that vLLM spreads the model over.
@@ -50,6 +51,8 @@ def open_engine(
     if dtype not in DTYPES:
         raise InputError(f"unknown number type '{dtype}'", "dtype", f"one of {', '.join(DTYPES)}")
     chosen, reason = choose_engine(name)
+    if dtype == "auto":
+        dtype = "bfloat16" if process.has_gpu() else "float32"
     path = checkpoint.resolve(model)
     if chosen == "vllm":
         from geozero.engines.vllm_inprocess import VllmEngine

@@ -100,6 +100,13 @@ def content_hash(path: Path) -> str:
     return total.hexdigest()
 
 
+def positions(path: Path) -> int | None:
+    """The longest sequence that the model knows, in tokens; None where its configuration does not say."""
+    config = json.loads((path / "config.json").read_text())
+    found = config.get("text_config", config).get("max_position_embeddings")
+    return None if found is None else int(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """The tokens that end an answer, and those that must never be in one.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from geozero import process
 from geozero.engines.base import Request
-from geozero.engines.checkpoint import Vocabulary
+from geozero.engines.checkpoint import Vocabulary, positions
 from geozero.errors import BadRecord
 from geozero.images import decode
 
@@ -38,8 +38,8 @@ class Prompter:
 
     Args:
         path: the checkpoint's directory.
-        max_pixels: most pixels of a fitted picture.
-        max_length: most tokens of prompt and completion together.
+        max_pixels: most pixels of a fitted picture; the checkpoint's processor may set a lower limit.
+        max_length: most tokens of prompt and completion together; the model's positions may set a lower limit.
     """
 
     def __init__(self, path: Path, max_pixels: int, max_length: int) -> None:
@@ -54,7 +54,8 @@ class Prompter:
         self.vocabulary = Vocabulary.of(path, self.tokenizer)
         images = self.processor.image_processor
         self.factor = int(images.patch_size * images.merge_size)
-        self.max_pixels, self.max_length = max_pixels, max_length
+        self.max_pixels = min(max_pixels, int(images.size["longest_edge"]))
+        self.max_length = min(max_length, positions(path) or max_length)
 
     @property
     def min_pixels(self) -> int:

@@ -68,11 +68,14 @@ class VllmEngine:
         self._llm: Any = vllm.LLM(
             str(path),
             dtype=dtype,
-            max_model_len=max_length,
+            max_model_len=self.prompter.max_length,
+            use_tqdm_on_load=False,
             generation_config="vllm",  # never the checkpoint's sampling defaults
             limit_mm_per_prompt={"image": 1, "video": 0},
             # the pictures arrive fitted; these limits make vLLM's own resize leave them alone
-            mm_processor_kwargs={"size": {"shortest_edge": self.prompter.min_pixels, "longest_edge": max_pixels}},
+            mm_processor_kwargs={
+                "size": {"shortest_edge": self.prompter.min_pixels, "longest_edge": self.prompter.max_pixels}
+            },
             logits_processors=[SAMPLER],
             async_scheduling=False,  # our sampler must see every token before it draws the next
             **hardware,
