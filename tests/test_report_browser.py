@@ -11,6 +11,7 @@ import fake_report
 import pytest
 from test_report_page import hostile_inputs
 
+from geozero.evaluation import gallery, report
 from geozero.evaluation.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -65,3 +66,11 @@ def test_hostile_texts_run_nothing(tmp_path: Path) -> None:
     assert dom.count('<article class="item">') == 24
     assert dom.count("<script") == dom.count('<script type="application/json"') + 1
     assert "<img" not in dom
+
+
+def test_pictures_that_stand_behind_the_script_are_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "IMAGES_PER_BLOCK", 10)
+    monkeypatch.setattr(report, "IMAGES_PER_BLOCK", 10)
+    page = build_report(fake_report.write(tmp_path / "data", items=25), tmp_path / "index.html")
+    assert page.read_text().count('type="application/json"') == 1 + 3
+    assert dom_of(page, tmp_path).count('href="data:image/jpeg;base64,/9j/') == 24

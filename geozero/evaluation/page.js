@@ -62,10 +62,15 @@
   if (!holder) return;
   const items = JSON.parse(holder.textContent);
   const blocks = [];
-  const picture = (index) => {
+  const showPicture = (node, index) => {
     const block = Math.floor(index / PER_BLOCK);
+    if (block > 0 && document.readyState === "loading") {
+      // only the first block stands before this script; the others are still being read
+      document.addEventListener("DOMContentLoaded", () => showPicture(node, index), { once: true });
+      return;
+    }
     blocks[block] ??= JSON.parse(document.getElementById(`gallery-images-${block}`).textContent);
-    return `data:image/jpeg;base64,${blocks[block][index % PER_BLOCK]}`;
+    node.setAttribute("href", `data:image/jpeg;base64,${blocks[block][index % PER_BLOCK]}`);
   };
   const gain = (item) => (item.after?.reward == null || item.before?.reward == null ? 0 : item.after.reward - item.before.reward);
   const outcome = (item) => {
@@ -86,7 +91,9 @@
   const drawShot = (item) => {
     if (item.image == null) return make("div", { class: "shot" }, make("p", {}, "The picture could not be read."));
     const frame = make("svg:svg", { viewBox: `0 0 ${item.width} ${item.height}`, role: "img", "aria-label": `Picture of sample ${item.id}` });
-    frame.append(make("svg:image", { href: picture(item.image), width: item.width, height: item.height, preserveAspectRatio: "none" }));
+    const pixels = make("svg:image", { width: item.width, height: item.height, preserveAspectRatio: "none" });
+    showPicture(pixels, item.image);
+    frame.append(pixels);
     for (const [name, box] of [["truth", item.box], ["before", item.before?.box], ["after", item.after?.box]]) {
       if (!box) continue;
       const [x1, y1, x2, y2] = box;
