@@ -137,15 +137,15 @@ def _result(
     task: TaskName, protocol: Protocol, records: RecordList, scores: Scores, boxes: str, resamples: int, seed: int
 ) -> dict[str, Any]:
     clusters = cluster_ids(records.image_paths)
-    raw = records.texts if records.raw.all() else [records.texts[i] for i in np.flatnonzero(records.raw)]
-    n_well_formed = sum(map(is_well_formed, raw))
+    well_formed = np.array([is_well_formed(text) for text in records.texts], dtype=bool) & records.raw
+    n_raw = int(records.raw.sum())
     result: dict[str, Any] = {
         "task": task,
         "protocol": protocol,
         "n": len(records),
         "metrics": scores.metrics(),
-        "n_well_formed": n_well_formed,
-        "well_formed_share": n_well_formed / len(raw) if raw else None,
+        "n_well_formed": int(well_formed.sum()),
+        "well_formed_share": int(well_formed.sum()) / n_raw if n_raw else None,
         "intervals": _listed(intervals(scores.statistics, scores.finish, clusters, resamples, seed)),
         "interval_settings": {
             "level": LEVEL,
@@ -153,7 +153,7 @@ def _result(
             "seed": seed,
             "clustered_by": None if clusters is None else "image_path",
         },
-        "groups": _groups(records, scores, clusters, resamples, seed),
+        "groups": _groups(records, scores, well_formed, clusters, resamples, seed),
         "reasoning": reasoning(task, records.texts, scores.per_record.get("pred", ())),
     }
     if task in ("scene_cls", "vqa"):
@@ -172,9 +172,14 @@ def _result(
 
 
 def _groups(
-    records: RecordList, scores: Scores, clusters: Clusters | None, resamples: int, seed: int
+    records: RecordList,
+    scores: Scores,
+    well_formed: NDArray[np.bool_],
+    clusters: Clusters | None,
+    resamples: int,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics, intervals and n by question type, class and size."""
+    """Metrics, intervals, n and well-formed completions by question type, class and size."""
     kinds: dict[str, NDArray[np.object_]] = dict(scores.groups)
     types = np.array(records.question_types, dtype=object)
     if any(value is not None for value in types):
@@ -191,6 +196,7 @@ def _groups(
             bounds = intervals(scores.statistics[chosen], scores.finish, inside, resamples, seed)
             result[kind][name] = {
                 "n": int(chosen.sum()),
+                "n_well_formed": int(well_formed[chosen].sum()),
                 "metrics": finite(scores.rates(chosen)),
                 "intervals": _listed(bounds),
             }

@@ -78,7 +78,7 @@ def score_captions(records: RecordList) -> Scores:
         counts={
             "n_evaluated": len(kept),
             "n_without_reference": n - len(kept),
-            "n_empty_pred": sum(not tokens for tokens in hypotheses),
+            "n_empty_pred": sum(not hypotheses[i] for i in kept),
         },
         per_record={
             "pred": predictions,
@@ -115,15 +115,12 @@ def score_grounding(records: RecordList, boxes: Convention = "norm1000") -> Scor
         degenerate = parsed & ~_has_area(pred)
         outside = (truth < 0).any(axis=1) | ((truth[:, 2:] > sizes) & (sizes > 0)).any(axis=1)
         area = (truth[:, 2] - truth[:, 0]) * (truth[:, 3] - truth[:, 1])
-    readings: dict[Convention, Floats] = {}
-    for name in CONVENTIONS:
-        pixels = from_model_rows(pred, sizes, name)
-        ready = parsed & valid & ~np.isnan(pixels).any(axis=1)
-        readings[name] = np.zeros(len(records))
-        readings[name][ready] = np.nan_to_num(iou_rows(pixels[ready], truth[ready]))
-        for i in np.flatnonzero(parsed & valid & ~ready).tolist() if name == boxes else ():
-            reason = "image_size_missing" if 0 in sizes[i] else "aspect_ratio_above_200"
-            records.report(i, reason, "counted wrong")
+    readings: dict[Convention, Floats] = {
+        name: _overlap(from_model_rows(pred, sizes, name), truth, parsed & valid) for name in CONVENTIONS
+    }
+    pixels = from_model_rows(pred, sizes, boxes)
+    for i in np.flatnonzero(parsed & valid & np.isnan(pixels).any(axis=1)).tolist():
+        records.report(i, "image_size_missing" if 0 in sizes[i] else "aspect_ratio_above_200", "counted wrong")
     iou = readings[boxes]
     diagnosis, notes = _diagnosis(readings, valid, boxes)
     size = np.array([*SIZE_NAMES, None], dtype=object)[np.where(valid, np.searchsorted(SIZE_LIMITS, area), -1)]
@@ -137,7 +134,7 @@ def score_grounding(records: RecordList, boxes: Convention = "norm1000") -> Scor
             "n_degenerate_pred": int((valid & degenerate).sum()),
             "n_gt_out_of_image": int((valid & outside).sum()),
         },
-        per_record={"pred": predictions, "evaluated": valid, "iou": iou, "pred_box": pred, "true_box": truth},
+        per_record={"pred": predictions, "evaluated": valid, "iou": iou, "pred_box": pixels, "true_box": truth},
         groups={"size": size},
         diagnosis=diagnosis,
         notes=notes,
@@ -146,6 +143,13 @@ def score_grounding(records: RecordList, boxes: Convention = "norm1000") -> Scor
 
 def _finish_grounding(sums: Floats) -> dict[str, Floats]:
     return {name: ratio(sums[..., k], sums[..., 0]) for k, name in enumerate(("acc@0.5", "acc@0.7", "mean_iou"), 1)}
+
+
+def _overlap(pixels: Floats, truth: Floats, compared: NDArray[np.bool_]) -> Floats:
+    """IoU (n,) of the compared rows; 0 elsewhere, and where a prediction has no place in its picture."""
+    result = np.zeros(len(pixels))
+    result[compared] = np.nan_to_num(iou_rows(pixels[compared], truth[compared]))
+    return result
 
 
 def _has_area(box: Floats) -> NDArray[np.bool_]:
