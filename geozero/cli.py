@@ -132,6 +132,7 @@ def sample(
     shard: Annotated[str, typer.Option(help="i/n: this is worker i (from 0) of n that fill one store.")] = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, chosen by stable hash.")] = None,
     params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine that share the work.")] = 1,
 ) -> None:
     """Difficulty: sample K answers to every sample in direct mode and keep each one.
 
@@ -140,10 +141,17 @@ def sample(
     from geozero.difficulty.sampling import sample as ask
     from geozero.params import load
 
+    if workers > 1:
+        from geozero.difficulty.workers import run_workers
+
+        given = {"corpus": corpus, "out": out, "engine": engine, "k": k, "limit": limit, "params": params}
+        words = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        run_workers([*words, *(f"--model={name}" for name in model)], workers, typer.echo)
+        return
     options: dict[str, Any] = {}
     if params is not None:
         settings = load(params)
-        options = settings.sampling.model_dump() | {"seed": settings.seed}
+        options = settings.sampling.model_dump(exclude={"workers"}) | {"seed": settings.seed}
         for key in ("dtype", "template", "model_type", "max_pixels", "max_length", "boxes"):
             options[key] = getattr(settings.model, key)
     options |= {name: value for name, value in (("engine", engine), ("k", k)) if value is not None}

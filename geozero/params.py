@@ -79,6 +79,7 @@ class Sampling(Section):
     max_tokens: Count = 256
     chunk: Count = 256  # answers written at a time; what a kill can cost
     memory: Share = 0.9  # share of GPU memory that vLLM may take
+    workers: Count = 1  # processes of this machine that share the work; more than one only helps on CPUs
 
 
 class Select(Section):

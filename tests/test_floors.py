@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GROUND, SECOND, THIRD, TOP = 0, 1, 2, 3
 FLOORS = {
     **dict.fromkeys(("errors", "sample", "images", "params", "process", "lineage", "tracking", "doctor"), GROUND),
-    **dict.fromkeys(("sources", "engines", "tasks", "corpus"), SECOND),
+    **dict.fromkeys(("sources", "engines", "tasks", "corpus", "workspace"), SECOND),
     **dict.fromkeys(("build", "difficulty", "training", "evaluation", "toy"), THIRD),
     "cli": TOP,
 }
@@ -22,7 +22,7 @@ HEAVY = {"torch", "torchvision", "swift", "vllm", "transformers", "mlflow", "pre
 # Modules that are torch through and through, or subclass a trainer's or an engine's class: imported in functions only.
 MAY_LOAD = {
     "engines/seeded_sampler.py": {"torch", "transformers"},
-    "engines/vllm_suppress.py": {"torch", "vllm"},
+    "engines/vllm_sampler.py": {"torch", "vllm"},
     "training/rewards.py": HEAVY,
     "training/a2grpo.py": HEAVY,
     "training/groups.py": {"torch", "swift"},  # part of a2grpo

@@ -164,6 +164,9 @@ _PRESENCE = (
     "Tell me whether a {} is visible.",
     "Could you spot a {} from above?",
     "Have you found any {}?",
+    "Is any {} visible?",
+    "Is there at least one {}?",
+    "Is some {} to be found here?",
 )
 _COUNT = (
     "What number of {} do you count?",
@@ -172,6 +175,8 @@ _COUNT = (
     "Give the count of {}.",
     "How large is the number of {}?",
     "How many {} does the picture show?",
+    "How many {}?",
+    "The number of {}, please?",
 )
 _COMPARISON = {
     "more": ("Do {} outnumber {}?", "Do you see more {} than {}?", "Are {} more numerous than {}?"),
@@ -204,6 +209,9 @@ _WHERE = (
     "Show me {}.",
     "Mark {}.",
     "In which box lies {}?",
+    "What is the position of {}?",
+    "Search for {}.",
+    "Draw a box around {}.",
 )
 _COLOUR = ("What colour is {}?", "Tell me the colour of {}.", "Which colour has {}?")
 _CAPTION = (
@@ -214,10 +222,26 @@ _CAPTION = (
     "Tell somebody what is here.",
 )
 # How a question may go on: people say what form of answer they want, in many ways or not at all.
-_CLOSED_HINTS = ("", "", "Keep it short.", "One word will do.", "Be brief.", "Just the word, please.")
-_COUNT_HINTS = ("", "", "Keep it short.", "As a number.", "Be brief.", "Just the number, please.")
-_BOX_HINTS = ("", "Write the box as [x1, y1, x2, y2].", "Use corners [x1, y1, x2, y2].", "Box: [x1, y1, x2, y2].")
-_CAPTION_HINTS = ("", "", "Use a single sentence.", "Keep it short.", "A sentence will do.")
+_CLOSED_HINTS = (
+    "",
+    "",
+    "Keep it short.",
+    "One word will do.",
+    "Be brief.",
+    "Just the word, please.",
+    "Answer in a word or two.",
+    "Say it in a short phrase.",
+    "Respond with a single term.",
+)
+_COUNT_HINTS = (*_CLOSED_HINTS, "As a number.", "Just the number, please.")
+_BOX_HINTS = (
+    "",
+    "Answer by a box [x1, y1, x2, y2].",
+    "Write the box as [x1, y1, x2, y2].",
+    "Use corners [x1, y1, x2, y2].",
+    "Box: [x1, y1, x2, y2].",
+)
+_CAPTION_HINTS = ("", "", "Use a single sentence.", "Keep it short.", "A sentence will do.", "Write a sentence or two.")
 _SIDES = {"left": "left of", "right": "right of", "above": "higher up than", "below": "lower down than"}
 _EXTREMES = {"largest": "biggest", "smallest": "tiniest"}
 
@@ -245,7 +269,15 @@ def hint(kind: str, rng: random.Random) -> str:
         names = list(SCENE_CLASSES.values())
         rng.shuffle(names)
         listed = ", ".join(names)
-        return rng.choice(("", f"Options: {listed}.", f"Pick from {listed}.", f"It is one out of {listed}."))
+        return rng.choice(
+            (
+                "",
+                f"Options: {listed}.",
+                f"Pick from {listed}.",
+                f"It is one out of {listed}.",
+                f"Answer by one of: {listed}.",
+            )
+        )
     hints = {"where": _BOX_HINTS, "count": _COUNT_HINTS, "caption": _CAPTION_HINTS}
     return rng.choice(hints.get(kind, _CLOSED_HINTS))
 

@@ -1,15 +1,15 @@
 """Pre-training of the tiny base model, so that it plays the part of an instruct model: it can describe a picture
 and it can follow the answer format. It never sees a question of the evaluation, nor a thought about one.
 
-Two stages [ours]: `vision` teaches the picture encoder to see (which object, colour and box lies in each cell,
-which scene it is) with heads that are thrown away; `language` teaches the text model to describe what the encoder
-sees and to answer reworded everyday questions as `description <answer>…</answer>`.
+Two stages [ours]: `vision` teaches the picture encoder to see (which object, colour and box lies in each cell, which
+scene it is, how many of each there are) with heads that are thrown away; `language` teaches the text model to describe
+what the encoder sees and to answer reworded everyday questions as `description <answer>…</answer>`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from geozero.toy.world import SCENE_CLASSES, Scene, render, sample_scene
 
 FIRST_SEED = 5_000_000  # scenes of pre-training; the data sets' seeds lie elsewhere
 REPORT_EVERY = 100
+BATCHES_SORTED = 16  # drawn together and sorted by length
 DESCRIBE_PROMPTS = (
     "Describe this picture.",
     "Tell me what you see.",
@@ -42,6 +43,7 @@ class Recipe:
     seed: int = 7
     scenes: int = 8_000  # half of them from the harder world
     vision_steps: int = 2_000
+    counting_steps: int = 1_000  # the vision stage's second phase
     vision_batch: int = 32
     vision_learning_rate: float = 3e-3
     language_steps: int = 1_800
@@ -69,16 +71,18 @@ def pretrain(out: Path, recipe: Recipe | None = None, progress: Progress = print
     scenes, pixels = render_scenes(recipe.scenes, progress)
     processor = build_processor(vocabulary_texts(scenes[:3_000], recipe.seed))
     model = build_model(processor, recipe.seed)
-    warm_up(
-        model.model.visual,
-        scenes,
-        pixels,
-        steps=recipe.vision_steps,
-        batch=recipe.vision_batch,
-        learning_rate=recipe.vision_learning_rate,
-        seed=recipe.seed,
-        progress=progress,
-    )
+    for steps, whole in ((recipe.vision_steps, False), (recipe.counting_steps, True)):
+        warm_up(
+            model.model.visual,
+            scenes,
+            pixels,
+            steps=steps,
+            batch=recipe.vision_batch,
+            learning_rate=recipe.vision_learning_rate,
+            seed=recipe.seed + whole,
+            whole=whole,
+            progress=progress,
+        )
     teach_language(model, processor, scenes, pixels, recipe, progress)
     save(model, processor, out)
     return out
@@ -168,8 +172,9 @@ def teach_language(
     rng = random.Random(recipe.seed)
     tokens = seen.shape[1]
     losses: list[tuple[float, float]] = []
+    stream = batches(scenes, recipe, rng)
     for step in range(recipe.language_steps):
-        batch = [dialogue(i, scenes[i], recipe, rng) for i in rng.choices(range(len(scenes)), k=recipe.language_batch)]
+        batch = next(stream)
         inputs = collate(batch, processor, tokens, recipe.answer_weight)
         rows = [d.index for d in batch]
         vision = BaseModelOutputWithDeepstackFeatures(
@@ -195,6 +200,17 @@ def teach_language(
                 f"language step {step + 1} of {recipe.language_steps}: loss {thoughts:.3f}, of answers {answers:.3f}"
             )
     model.model.visual.requires_grad_(True)
+
+
+def batches(scenes: Sequence[Scene], recipe: Recipe, rng: random.Random) -> Iterator[list[Dialogue]]:
+    """Endless batches of dialogues of similar length, so that little of a batch is padding."""
+    size = recipe.language_batch
+    while True:
+        drawn = [dialogue(i, scenes[i], recipe, rng) for i in rng.choices(range(len(scenes)), k=size * BATCHES_SORTED)]
+        drawn.sort(key=lambda d: len(d.system) + len(d.user) + len(d.assistant))
+        parts = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+        rng.shuffle(parts)
+        yield from parts
 
 
 def collate(batch: Sequence[Dialogue], processor: Any, image_tokens: int, answer_weight: float) -> dict[str, Any]:

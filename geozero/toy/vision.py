@@ -1,7 +1,9 @@
 """The vision stage of pre-training: heads over the image tokens teach the encoder what lies where.
 
-Each merged image token covers a cell of 16×16 pixels. Four linear heads read it: which kind of object has its
-centre there, its colour, its box, and (averaged over the cells) the scene class. The heads are thrown away. [ours]
+Each merged image token covers a cell of 16×16 pixels. Linear heads read it: which kind of object has its centre there,
+its colour, its box, and, averaged over the cells, the scene class. In a second phase the average must also tell how
+many objects of each kind there are and in which colours: the encoder counts, so that the small text model only has to
+read. The heads are thrown away. [ours]
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from geozero.toy.world import COLOURS, KINDS, SCENE_CLASSES, Scene
 
 CELL = PATCH * MERGE
 KIND_WEIGHT, COLOUR_WEIGHT, BOX_WEIGHT, CLASS_WEIGHT = 3.0, 1.0, 10.0, 0.5
+COUNT_WEIGHT, SEEN_WEIGHT = 1.0, 4.0  # second phase: counts by kind; which colours of which kind are seen
+MOST_COUNTED = 5  # larger counts share a class
 WEIGHT_DECAY = 0.02
 REPORT_EVERY = 200
 HELD_OUT = 500  # last scenes, only measured
@@ -26,12 +30,14 @@ HELD_OUT = 500  # last scenes, only measured
 @dataclass(frozen=True)
 class Targets:
     """What lies in each cell: kind (n, g, g), 0 = nothing; colour (n, g, g); box (n, g, g, 4) as shares of the side;
-    scene class (n)."""
+    scene class (n); of the whole picture: count by kind (n, kinds), colours seen of each kind (n, kinds · colours)."""
 
     kind: npt.NDArray[np.int64]
     colour: npt.NDArray[np.int64]
     box: npt.NDArray[np.float32]
     scene: npt.NDArray[np.int64]
+    count: npt.NDArray[np.int64]
+    seen: npt.NDArray[np.float32]
 
 
 def targets(scenes: Sequence[Scene]) -> Targets:
@@ -40,6 +46,8 @@ def targets(scenes: Sequence[Scene]) -> Targets:
     kind = np.zeros((len(scenes), side, side), np.int64)
     colour = np.zeros_like(kind)
     box = np.zeros((len(scenes), side, side, 4), np.float32)
+    count = np.asarray([[min(MOST_COUNTED, scene.count(kind)) for kind in KINDS] for scene in scenes])
+    seen = np.zeros((len(scenes), len(KINDS) * len(COLOURS)), np.float32)
     for i, scene in enumerate(scenes):
         for item in sorted(scene.objects, key=lambda o: (o.box[2] - o.box[0]) * (o.box[3] - o.box[1])):
             column = min(side - 1, int((item.box[0] + item.box[2]) / 2 // CELL))
@@ -47,8 +55,9 @@ def targets(scenes: Sequence[Scene]) -> Targets:
             kind[i, row, column] = KINDS.index(item.kind) + 1
             colour[i, row, column] = COLOURS.index(item.colour)
             box[i, row, column] = np.asarray(item.box) / scene.size
+            seen[i, KINDS.index(item.kind) * len(COLOURS) + COLOURS.index(item.colour)] = 1
     classes = list(SCENE_CLASSES)
-    return Targets(kind, colour, box, np.asarray([classes.index(s.scene_class) for s in scenes]))
+    return Targets(kind, colour, box, np.asarray([classes.index(s.scene_class) for s in scenes]), count, seen)
 
 
 def patches(pixels: npt.NDArray[np.uint8]) -> Any:
@@ -112,9 +121,14 @@ def warm_up(
     batch: int,
     learning_rate: float,
     seed: int,
+    whole: bool,
     progress: Callable[[str], None],
 ) -> None:
-    """Train the encoder with the heads; pictures are flipped and transposed at random (a scene has no up)."""
+    """Train the encoder with the heads; pictures are flipped and transposed at random (a scene has no up).
+
+    Args:
+        whole: the second phase, with the heads that count over the whole picture.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -126,6 +140,8 @@ def warm_up(
             "colour": torch.nn.Linear(hidden, len(COLOURS)),
             "box": torch.nn.Linear(hidden, 4),
             "scene": torch.nn.Linear(hidden, len(SCENE_CLASSES)),
+            "count": torch.nn.Linear(hidden, len(KINDS) * (MOST_COUNTED + 1)),
+            "seen": torch.nn.Linear(hidden, len(KINDS) * len(COLOURS)),
         }
     )
     weights = [*visual.parameters(), *heads.parameters()]
@@ -144,6 +160,11 @@ def warm_up(
             + BOX_WEIGHT * (heads["box"](tokens)[there] - box[there]).abs().mean()
             + CLASS_WEIGHT * F.cross_entropy(heads["scene"](tokens.mean(1)), torch.as_tensor(truth.scene[rows]))
         )
+        if whole:
+            counts = heads["count"](tokens.mean(1)).view(-1, MOST_COUNTED + 1)
+            seen = heads["seen"](tokens.mean(1))
+            loss = loss + COUNT_WEIGHT * F.cross_entropy(counts, torch.as_tensor(truth.count[rows]).flatten())
+            loss = loss + SEEN_WEIGHT * F.binary_cross_entropy_with_logits(seen, torch.as_tensor(truth.seen[rows]))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimiser, schedule in steppers:
@@ -195,7 +216,10 @@ def measure(visual: Any, heads: Any, pixels: npt.NDArray[np.uint8], truth: Targe
         overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(0).prod(1)
         union = (a[:, 2:] - a[:, :2]).clamp(0).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - overlap
         scene = (heads["scene"](tokens.mean(1)).argmax(-1) == torch.as_tensor(truth.scene[rows])).float().mean()
+        counted = heads["count"](tokens.mean(1)).view(HELD_OUT, len(KINDS), -1).argmax(-1)
+        pooled = (counted == torch.as_tensor(truth.count[rows])).float().mean()
     return (
         f"presence {presence:.3f}, count {count:.3f}, colour {colour.float().mean():.3f}, "
-        f"box {(overlap / union >= 0.5).float().mean():.3f}, scene {scene:.3f}"
+        f"box {(overlap / union >= 0.5).float().mean():.3f}, scene {scene:.3f}, "
+        f"count from the average {pooled:.3f}"
     )

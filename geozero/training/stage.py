@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -173,11 +174,17 @@ def run_filters(
     on_line: Tell | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> list[StageResult]:
-    """All filtering models, copied to `out/fold-0`, `out/fold-1`, …; `out` is replaced as a whole."""
-    results = [
-        run_filter(params, corpus, base, out_root, fold, on_line=on_line, on_metrics=on_metrics)
-        for fold in range(params.filter.folds)
-    ]
+    """All filtering models, copied to `out/fold-0`, `out/fold-1`, …; `out` is replaced as a whole.
+
+    A model that fits a GPU has it to itself; on CPUs, where each training keeps to one core, folds train side by side.
+    """
+
+    def train(fold: int) -> StageResult:
+        return run_filter(params, corpus, base, out_root, fold, on_line=on_line, on_metrics=on_metrics)
+
+    at_once = 1 if process.has_gpu() else min(params.filter.folds, os.cpu_count() or 1)
+    with ThreadPoolExecutor(at_once) as pool:
+        results = list(pool.map(train, range(params.filter.folds)))
     temporary = out.with_name(f".{out.name}.part-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     for fold, result in enumerate(results):
