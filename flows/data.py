@@ -15,12 +15,24 @@ from geozero.workspace import Workspace
 
 
 @task(name="data", cache_policy=NO_CACHE)
-def build_data(space: Workspace) -> None:
-    """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard."""
+def build_data(space: Workspace) -> bool:
+    """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard.
+
+    Returns:
+        Whether anything had to run.
+    """
+    tell, ran = bounded(get_run_logger().info), False
+
+    def on_line(line: str) -> None:
+        nonlocal ran
+        ran = ran or line.startswith("Running stage")
+        tell(line)
+
     process.run(
         [sys.executable, "-m", "dvc", "repro"],
         log=space.log("dvc"),
         cwd=space.root,
         env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`
-        on_line=bounded(get_run_logger().info),
+        on_line=on_line,
     )
+    return ran

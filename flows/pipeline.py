@@ -27,7 +27,7 @@ def pipeline(params: Path = Path("params.yaml")) -> Path:
     parent = space.tracker.open_pipeline(space.settings.profile, space.settings.model_dump(), lineage.tags(space.root))
     try:
         with times.measure("data"):
-            build_data(space)
+            ran = build_data(space)
         # the base model needs no training: it answers while SFT runs on the other core
         both, tagged = ("direct", "tagged"), ("tagged",)
         base = answer.submit(space, "base", space.base, both, space.runs / "answers-base")
@@ -41,6 +41,8 @@ def pipeline(params: Path = Path("params.yaml")) -> Path:
         with times.measure("evaluation"):
             reasoned = answer.submit(space, "a2grpo", rl.model, (*tagged, "direct"), rl.directory / "answers")
             answered = [base.result(), taught.result(), reasoned.result()]
+        old = {"data": not ran, "sft": sft.reused, "gate": sft.reused, "a2grpo": rl.reused, "evaluation": rl.reused}
+        times.settle(space.runs / "times.json", [stage for stage, reused in old.items() if reused])
         with times.measure("page"):
             goals = page.publish(space, parent, answered, gate, sft, rl, times)
     except BaseException as error:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
+
+from geozero.corpus import write_json
 
 MEMORY_SECONDS = 1.0  # between two looks at the processes' memory
 LINES_A_MINUTE = 30  # of a child's output that reach the flow's log; all of it stands in runs/logs
@@ -55,3 +59,12 @@ class Times:
             yield
         finally:
             self.seconds[stage] = round(time.monotonic() - start, 1)
+
+    def settle(self, path: Path, reused: Collection[str]) -> None:
+        """Write the times to `path`; a stage that was reused keeps the seconds of the run that did it."""
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        for stage in reused:
+            self.seconds[stage] = before.get("seconds", {}).get(stage, self.seconds.get(stage, 0.0))
+        if reused:
+            self.peak_bytes = max(self.peak_bytes, before.get("peak_bytes", 0))
+        write_json(path, {"seconds": self.seconds, "peak_bytes": self.peak_bytes})

@@ -195,7 +195,7 @@ def teach_language(
         answer = weight == recipe.answer_weight
         losses.append((each[weight == 1].mean().item(), each[answer].mean().item()))
         if (step + 1) % REPORT_EVERY == 0:
-            thoughts, answers = np.mean(losses[-REPORT_EVERY:], axis=0)
+            thoughts, answers = np.nanmean(losses[-REPORT_EVERY:], axis=0)  # a batch may hold no answer
             progress(
                 f"language step {step + 1} of {recipe.language_steps}: loss {thoughts:.3f}, of answers {answers:.3f}"
             )
