@@ -24,6 +24,7 @@ from geozero.evaluation.official import score_captions, score_official
 from geozero.evaluation.records import parse_records
 from geozero.evaluation.statistics import intervals
 from geozero.evaluation.strict import score_strict
+from geozero.sample import TaskName
 from geozero.tasks.boxes import smart_resize
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -195,6 +196,23 @@ def show(name: str, n: int, ours: float, peer: float, values: dict[str, float], 
     print(f"{name}: n={n} ours={ours:.3f}s peer={peer:.3f}s ratio={peer / ours:.1f} max_difference={difference:.1e}")
 
 
+def compare_closed(task: TaskName, rows: Rows, peer_of: Callable[[Rows], dict[str, float]]) -> None:
+    """Both protocols on one list of boxes or closed answers, reading the records included."""
+    ours, scores = timed(lambda: score_official(task, parse_records(rows)), REPEAT)
+    peer, values = timed(lambda: peer_of(rows), REPEAT)
+    show(f"{task} official", len(rows), ours, peer, values, scores.metrics())
+    ours, scores = timed(lambda: score_strict(task, parse_records(rows)), REPEAT)
+    print(f"{task} strict: n={len(rows)} ours={ours:.3f}s")
+    seconds, _ = timed(lambda: intervals(scores.statistics, scores.finish))
+    print(f"{task} strict, 1000 bootstrap resamples: n={len(rows)} ours={seconds:.3f}s")
+
+
+CLOSED: tuple[tuple[TaskName, Callable[[int, random.Random], Rows], Callable[[Rows], dict[str, float]]], ...] = (
+    ("grounding", box_rows, peer_boxes),
+    ("vqa", closed_rows, peer_vqa),
+)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run every comparison once and print a line each."""
     parser = argparse.ArgumentParser(description="Time the metrics beside the published rules.")
@@ -216,15 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
         show("captions with METEOR", len(rows), ours, peer + seconds, values | meteor, scores.metrics())
     print(f"captions strict: n={len(rows)} ours={timed(lambda: score_strict('caption', parse_records(rows)))[0]:.3f}s")
 
-    for task, make, peer_of in (("grounding", box_rows, peer_boxes), ("vqa", closed_rows, peer_vqa)):
-        rows = make(chosen.records, rng)
-        ours, scores = timed(lambda task=task, rows=rows: score_official(task, parse_records(rows)), REPEAT)
-        peer, values = timed(lambda peer_of=peer_of, rows=rows: peer_of(rows), REPEAT)
-        show(f"{task} official", len(rows), ours, peer, values, scores.metrics())
-        ours, scores = timed(lambda task=task, rows=rows: score_strict(task, parse_records(rows)), REPEAT)
-        print(f"{task} strict: n={len(rows)} ours={ours:.3f}s")
-        seconds = timed(lambda scores=scores: intervals(scores.statistics, scores.finish))[0]
-        print(f"{task} strict, 1000 bootstrap resamples: n={len(rows)} ours={seconds:.3f}s")
+    for task, make, peer_of in CLOSED:
+        compare_closed(task, make(chosen.records, rng), peer_of)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def score_closed(task: TaskName, records: RecordList) -> Scores:
 
     predictions = [extract_answer(text) for text in records.texts]
     answers = [plain(prediction) for prediction in predictions]
-    truths = [plain(_text(records, i, label)) for i, label in enumerate(records.labels)]
+    truths = [plain(label) for label in _label_texts(records)]
     pairs = zip(answers, truths, strict=True)
     hits = [a == t or a in t or t in a for a, t in pairs] if task == "vqa" else [a == t for a, t in pairs]
     hit = np.array(hits, dtype=bool) & records.readable
@@ -144,7 +144,7 @@ def score_grounding(records: RecordList) -> Scores:
     divided by the picture's sides. A degenerate label stays in the denominator and is always missed.
     """
     predictions = [extract_answer(text) for text in records.texts]
-    truth, valid = parse_boxes([_text(records, i, label) for i, label in enumerate(records.labels)])
+    truth, valid = parse_boxes(_label_texts(records))
     pred, parsed = parse_boxes(predictions)
     width, height = image_sizes(records)
     for i in np.flatnonzero(valid & ((width == 0) | (height == 0))).tolist():
@@ -204,6 +204,10 @@ def _to_pixels(records: RecordList, pred: Floats, scored: NDArray[np.bool_], wid
     for i in np.flatnonzero(scored & ~np.isfinite(pixels).all(axis=1)).tolist():
         raise InputError("a predicted coordinate is too large for a pixel", records.place(i), MEND)
     return pixels
+
+
+def _label_texts(records: RecordList) -> Strings:
+    return [x if type(x) is str else _text(records, i, x) for i, x in enumerate(records.labels)]
 
 
 def _text(records: RecordList, record: int, value: Any) -> str:

@@ -101,7 +101,7 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     texts: list[Any] = [row.get("raw_output") for row in objects]
     paths, types = ([row.get(name) for row in objects] for name in ("image_path", "question_type"))
     records = RecordList(
-        ids=[str(i) if (name := row.get("id")) is None else _identity(name, i) for i, row in enumerate(objects)],
+        ids=list(map(str, range(len(objects)))),
         texts=texts,
         labels=[row.get("label") for row in objects],
         image_paths=[path if isinstance(path, str) else "" for path in paths],
@@ -114,6 +114,8 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     )
     for i in [i for i, text in enumerate(texts) if type(text) is not str]:
         _mend_text(records, i, rows[i])
+    for i, name in [(i, row["id"]) for i, row in enumerate(objects) if "id" in row]:
+        records.ids[i] = _identity(name, i)
     if len(set(records.ids)) < len(records):
         seen: set[str] = set()
         for i, name in enumerate(records.ids):

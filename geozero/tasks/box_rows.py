@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ def parse_boxes(texts: Sequence[str]) -> tuple[Floats, Bools]:
     A number too large for a float is infinite here and still counts as a number, as the published rules have it.
     """
     values = np.full((len(texts), 4), np.nan)
-    spans = [text if text[:1] == "[" and text[-1:] == "]" else bracketed(text) for text in texts]
+    spans = texts
+    if not (all(map(str.startswith, texts, repeat("["))) and all(map(str.endswith, texts, repeat("]")))):
+        spans = [bracketed(text) for text in texts]
     for k in range(0, len(spans), CHUNK):
         _parse_spans(spans[k : k + CHUNK], values[k : k + CHUNK])
     return values, ~np.isnan(values[:, 0])
@@ -66,7 +69,7 @@ def iou_rows(a: Floats, b: Floats) -> Floats:
         return np.where((width > 0) & (height > 0), overlap / union, 0.0)
 
 
-def _parse_spans(spans: list[str], values: Floats) -> None:
+def _parse_spans(spans: Sequence[str], values: Floats) -> None:
     """Fill `values` (n, 4) from bracketed spans.
 
     In ASCII a number of the pattern is a run of digits with at most one point, negative where a `-` touches it. The
@@ -80,37 +83,40 @@ def _parse_spans(spans: list[str], values: Floats) -> None:
     data = np.frombuffer(joined.encode("ascii"), dtype=np.uint8)
     digits, point = data - np.uint8(ord("0")), data == ord(".")
     edges = np.flatnonzero(np.diff((digits < 10) | point)) + 1  # never at the ends, where the brackets are
-    starts, ends = edges[::2], edges[1::2]
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    negative = data[starts - 1] == ord("-")
     bounds = np.cumsum(np.fromiter(map(len, spans), np.int64, len(spans)))
-    owner = np.repeat(np.arange(len(spans)), np.diff(np.searchsorted(starts, bounds), prepend=0))
+    counts = np.diff(np.searchsorted(starts, bounds), prepend=0)
+    if not odd.any() and not point.any() and (counts == 4).all() and lengths.max(initial=0) <= MAX_DIGITS:
+        values[:] = _read_runs(digits, starts, lengths, negative).reshape(
+            -1, 4
+        )  # whole numbers only: what models write
+        return
+    owner = np.repeat(np.arange(len(spans)), counts)
     points = np.flatnonzero(point)
     run_of_point = np.searchsorted(starts, points, side="right") - 1
     n_points = np.bincount(run_of_point, minlength=len(starts))
-    last_point = ends - 1
-    last_point[run_of_point] = points
-    n_digits = ends - starts - n_points
+    decimals = np.zeros(len(starts), dtype=np.int64)
+    decimals[run_of_point] = (starts + lengths - 1)[run_of_point] - points
+    n_digits = lengths - n_points
     odd[owner[(n_points > 1) | (n_digits > MAX_DIGITS)]] = True
-    number = n_digits > 0
-    boxed = (np.bincount(owner[number], minlength=len(spans)) == 4) & ~odd
-    chosen = np.flatnonzero(number & boxed[owner])
-    starts, decimals = starts[chosen], (ends - 1 - last_point)[chosen]
-    values[boxed] = _read_runs(digits, starts, ends[chosen] - starts, decimals, data[starts - 1] == ord("-"))
+    boxed = (np.bincount(owner[n_digits > 0], minlength=len(spans)) == 4) & ~odd
+    chosen = np.flatnonzero((n_digits > 0) & boxed[owner])
+    whole = _read_runs(digits, starts[chosen], lengths[chosen], negative[chosen])
+    values[boxed] = (whole / 10.0 ** decimals[chosen]).reshape(-1, 4)
     for i in np.flatnonzero(odd).tolist():
         numbers = NUMBER.findall(spans[i])
         if len(numbers) == 4:
             values[i] = [float(text) for text in numbers]
 
 
-def _read_runs(
-    digits: NDArray[np.uint8], starts: Ints, lengths: Ints, decimals: Ints, negative: Bools
-) -> Floats:
-    """Boxes (n, 4) from 4·n runs of digits (values up to 9, anything else is a point)."""
-    whole = np.zeros(len(starts), dtype=np.int64)
-    for k in range(int(lengths.max(initial=0))):
+def _read_runs(digits: NDArray[np.uint8], starts: Ints, lengths: Ints, negative: Bools) -> Floats:
+    """Runs of digits (values up to 9; anything else is a point and skipped) as signed whole numbers (n,)."""
+    whole = digits[starts].astype(np.int64)
+    whole[whole > 9] = 0
+    for k in range(1, int(lengths.max(initial=0))):
         live = np.flatnonzero(lengths > k)
         digit = digits[starts[live] + k]
-        if decimals.any():
-            live, digit = live[digit < 10], digit[digit < 10]
+        live, digit = live[digit < 10], digit[digit < 10]
         whole[live] = whole[live] * 10 + digit
-    found = whole / 10.0**decimals if decimals.any() else whole.astype(np.float64)
-    return np.where(negative, -found, found).reshape(-1, 4)
+    return np.where(negative, -whole.astype(np.float64), whole)
