@@ -14,8 +14,8 @@ from flows.a2grpo import check_gate, train_a2grpo
 from flows.data import build_data
 from flows.evaluate import answer
 from flows.sft import train_sft
+from flows.tracked import log_data
 from flows.watching import Times
-from geozero import lineage
 from geozero.errors import InputError
 from geozero.workspace import Workspace
 
@@ -24,10 +24,11 @@ from geozero.workspace import Workspace
 def pipeline(params: Path = Path("params.yaml")) -> Path:
     """Returns the page. What is finished with the same parameters, data and code is reused."""
     space, times = Workspace.open(params), Times()
-    parent = space.tracker.open_pipeline(space.settings.profile, space.settings.model_dump(), lineage.tags(space.root))
+    parent = space.tracker.open_pipeline(space.settings.profile, space.settings.model_dump())
     try:
         with times.measure("data"):
             ran = build_data(space)
+        log_data(space, parent)
         # the base model needs no training: it answers while SFT runs on the other core
         both, tagged = ("direct", "tagged"), ("tagged",)
         base = answer.submit(space, "base", space.base, both, space.runs / "answers-base")

@@ -6,9 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from geozero import lineage
 from geozero.corpus import Corpus
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
+
+
+def log_data(space: Workspace, parent: str) -> None:
+    """The git commit and DVC's hashes as tags, GeoZero-Raw, -Instruct and -Hard as data sets of the pipeline run."""
+    for key, value in lineage.tags(space.root).items():
+        space.tracker.client.set_tag(parent, key, value)
+    hashes = {path: md5 for outs in lineage.dvc_hashes(space.root).values() for path, md5 in outs.items()}
+    for corpus in (space.raw, space.instruct, space.hard):
+        digest = hashes.get(corpus.relative_to(space.root).as_posix()) or Corpus(corpus).digest
+        space.tracker.log_dataset(parent, corpus, digest, context="data")
 
 
 def log_training(space: Workspace, parent: str, stage: str, result: StageResult, corpus: Path) -> None:
