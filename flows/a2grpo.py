@@ -9,6 +9,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.command import start
 from flows.tracked import log_training
 from flows.watching import bounded
 from geozero.corpus import write_json
@@ -74,6 +75,4 @@ def a2grpo(model: Path, params: Path = Path("params.yaml")) -> Path:
 
 
 if __name__ == "__main__":
-    import sys
-
-    a2grpo(Path(sys.argv[1]))
+    start(a2grpo, model=True)

@@ -11,7 +11,17 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.watching import bounded
 from geozero import process
+from geozero.errors import InputError
 from geozero.workspace import Workspace
+
+PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
+
+
+def check_stages(space: Workspace) -> None:
+    """Raises InputError unless this is a checkout whose data stages read this very parameter file."""
+    if space.file.name != PARAMS or not (space.root / STAGES).is_file():
+        mend = f"copy it over the {PARAMS} of a checkout"
+        raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(space.file), mend)
 
 
 @task(name="data", cache_policy=NO_CACHE)

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.command import start
 from flows.watching import bounded
 from geozero.evaluation.inference import Job, run_in_child
 from geozero.evaluation.summary import Answered
@@ -41,6 +42,4 @@ def evaluate(model: Path, name: str = "model", params: Path = Path("params.yaml"
 
 
 if __name__ == "__main__":
-    import sys
-
-    evaluate(Path(sys.argv[1]))
+    start(evaluate, model=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from geozero import lineage
 from geozero.corpus import Corpus, write_json
 from geozero.evaluation.goals import Goal, method_goals, resource_goals
 from geozero.evaluation.report import report
-from geozero.evaluation.summary import Answered, baseline_rows, gallery, headline_mean, score_rows
+from geozero.evaluation.summary import Answered, baseline_rows, by_source, gallery, headline_mean, score_rows
 from geozero.training.gate import GateResult
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
@@ -96,7 +96,7 @@ def _log(space: Workspace, parent: str, rows: Sequence[dict[str, Any]], goals: S
     tracker = space.tracker
     tracker.headline(parent, headline_scores(rows))
     with tracker.stage(parent, "evaluation", space.runs / "evaluation") as run:
-        tracker.log_metrics(run, {_metric(row): row["value"] for row in rows if row["question_type"] is None})
+        tracker.log_metrics(run, {_metric(r): r["value"] for r in by_source(rows) if r["question_type"] is None})
         tracker.log_artifact(run, space.reports / "data" / "scores.json")
     tracker.log_artifact(parent, space.reports / "index.html")
     for goal in goals:
@@ -112,12 +112,12 @@ def headline_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _metric(row: dict[str, Any]) -> str:
+def _metric(row: Mapping[str, Any]) -> str:
     return "/".join((row["model"], row["mode"], row["source"], row["task"], row["metric"]))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    shown = [r for r in rows if r["headline"] and r["question_type"] is None]
+    shown = [r for r in by_source(rows) if r["headline"] and r["question_type"] is None]
     return [
         {k: r[k] for k in ("model", "mode", "source", "split", "task", "metric", "n")} | {"value": round(r["value"], 4)}
         for r in shown

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 from prefect import flow
@@ -11,12 +9,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import page
 from flows.a2grpo import check_gate, train_a2grpo
-from flows.data import build_data
+from flows.command import start
+from flows.data import build_data, check_stages
 from flows.evaluate import answer
 from flows.sft import train_sft
 from flows.tracked import log_data
 from flows.watching import Times
-from geozero.errors import InputError
 from geozero.workspace import Workspace
 
 
@@ -54,16 +52,5 @@ def pipeline(params: Path = Path("params.yaml")) -> Path:
     return space.reports / "index.html"
 
 
-def main() -> None:
-    """Run the pipeline of a params.yaml; bad input ends in one line and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    try:
-        pipeline(parser.parse_args().params)
-    except InputError as error:
-        print(f"geozero: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    start(pipeline, check=check_stages)

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.command import start
 from flows.tracked import log_training
 from flows.watching import bounded
 from geozero.training.replay import collect
@@ -36,4 +37,4 @@ def sft(params: Path = Path("params.yaml")) -> Path:
 
 
 if __name__ == "__main__":
-    sft()
+    start(sft)

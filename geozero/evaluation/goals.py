@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geozero.evaluation.summary import headline_mean
+from geozero.evaluation.summary import by_source, headline_mean
 
 CLOSED_TYPES = (None, "presence", "comp", "rural_urban")  # None: scene classification; counts are not closed
 BASE_ABOVE_CHANCE = 5.0  # points
@@ -97,7 +98,7 @@ def _margins(
     rows: Sequence[Mapping[str, Any]], guesses: Sequence[Mapping[str, Any]], model: str, beside: str
 ) -> Iterator[tuple[float, str]]:
     found = {(g["source"], g["question_type"]): g[beside] for g in guesses if g["task"] in ("scene_cls", "vqa")}
-    for row in rows:
+    for row in by_source(rows):
         wanted = row["model"] == model and row["mode"] == "direct" and row["world"] == "toy" and row["headline"]
         if not wanted or row["task"] not in ("scene_cls", "vqa"):
             continue
@@ -113,11 +114,10 @@ def _gain(key: str, name: str, rows: Sequence[Mapping[str, Any]], mode: str, bou
     where = {"mode": mode, "world": "toy", "split": "test_hard"}
     before, after = (headline_mean(rows, model=model, **where) for model in ("sft", "a2grpo"))
     gain = after - before
-    known = gain == gain
-    reached = f"{gain:+.1f} points" if known else "–"
-    return Goal(
-        key, name, f"≥ {bound:+g} points", reached, gain >= bound if known else None, f"{before:.1f} → {after:.1f}"
-    )
+    if math.isnan(gain):
+        return Goal(key, name, f"≥ {bound:+g} points", "–", None)
+    note = f"{before:.1f} → {after:.1f}"
+    return Goal(key, name, f"≥ {bound:+g} points", f"{gain:+.1f} points", gain >= bound, note)
 
 
 def _share(
@@ -125,7 +125,7 @@ def _share(
 ) -> Goal:
     values = [
         (row["value"], row["n"])
-        for row in rows
+        for row in by_source(rows)
         if row["model"] == "a2grpo" and row["mode"] == "tagged" and row["world"] == "toy" and row["metric"] == metric
     ]
     if not values:

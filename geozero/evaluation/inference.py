@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from geozero import process, tasks
 from geozero.corpus import Corpus, write_json
 from geozero.errors import InputError
-from geozero.sample import Sample, Split, stable_unit
+from geozero.sample import Sample, Split, digest, stable_unit
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import Mode, extract_answer
 
 if TYPE_CHECKING:
     from geozero.engines import Completion
 
-CHUNK = 256  # completions asked at a time; what a kill can cost
+CHUNK = 256  # questions asked at a time, and how often progress is told
+BAD_INPUT = 2  # exit code of a child whose last line says what is wrong
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,12 @@ def records_path(out: Path | str, mode: str, source: str) -> Path:
 
 
 def run(job: Job, progress: Callable[[str], None] = print) -> list[Path]:
-    """Answer every corpus in every mode; what is already there with the same job is not asked again.
+    """Answer every corpus in every mode; what is already there from the same model, questions and settings is not
+    asked again.
+
+    Args:
+        progress: takes a line after each chunk; it counts the requests that failed (a picture or prompt out of
+            bounds): their answers are empty, and wrong.
 
     Returns:
         The record files, a list of `{raw_output, pred, label, image_path, width, height, question_type, id, …}` each.
@@ -60,8 +66,10 @@ def run(job: Job, progress: Callable[[str], None] = print) -> list[Path]:
     Raises:
         InputError: a corpus or the model is missing.
     """
-    out = Path(job.out)
-    pending: list[tuple[Mode, str, Corpus, list[Sample], Path]] = []
+    from geozero.engines import Request, SamplingParams, checkpoint, open_engine
+
+    out, model = Path(job.out), checkpoint.content_hash(checkpoint.resolve(job.model))
+    pending: list[tuple[Mode, Corpus, list[Sample], Path, dict[str, Any]]] = []
     done: list[Path] = []
     for path in job.corpora:
         corpus = Corpus(path)
@@ -71,28 +79,30 @@ def run(job: Job, progress: Callable[[str], None] = print) -> list[Path]:
         for mode in job.modes:
             target = records_path(out, mode, chosen[0].source)
             done.append(target)
-            if not _is_complete(target, job, corpus, mode):
-                pending.append((mode, chosen[0].source, corpus, chosen, target))
+            identity = _identity(job, model, corpus, mode, chosen)
+            if not _is_complete(target, identity):
+                pending.append((mode, corpus, chosen, target, identity))
     if not pending:
         progress("all records are there")
         return done
-
-    from geozero.engines import Request, SamplingParams, open_engine
-
     engine = open_engine(model=job.model, **{"name": "auto", **(job.engine or {})})
     params = SamplingParams(n=job.samples, temperature=job.temperature, max_tokens=job.max_tokens, seed=job.seed)
     try:
-        for mode, source, corpus, samples, target in pending:
+        for mode, corpus, samples, target, identity in pending:
             records: list[dict[str, Any]] = []
+            failed: list[str] = []
             for start in range(0, len(samples), CHUNK):
                 chunk = samples[start : start + CHUNK]
                 requests = [Request(s.id, tasks.messages(s, mode), corpus.image_bytes(s.image_id)) for s in chunk]
                 for sample, completions in zip(chunk, engine.generate(requests, params), strict=True):
                     records += [record(sample, c, mode, job.boxes, i) for i, c in enumerate(completions)]
-                progress(f"{source}, {mode}: {min(start + CHUNK, len(samples))} of {len(samples)}")
+                    failed += [c.error or "no reason given" for c in completions if c.finish_reason == "error"]
+                line = f"{samples[0].source}, {mode}: {min(start + CHUNK, len(samples))} of {len(samples)}"
+                progress(f"{line}, {len(failed)} failed, the first: {failed[0]}" if failed else line)
             target.parent.mkdir(parents=True, exist_ok=True)
+            _stamp(target).unlink(missing_ok=True)  # an older job's must not vouch for these records
             write_json(target, records)
-            write_json(_stamp(target), _identity(job, corpus, mode))  # last: records without it are asked again
+            write_json(_stamp(target), identity)  # last: records without it are asked again
     finally:
         engine.close()
     return done
@@ -134,36 +144,51 @@ def run_in_child(job: Job, log: Path, on_line: Callable[[str], None] | None = No
     """`run` in a process of its own, whose memory ends with it.
 
     Raises:
-        ChildFailed: it ended with an error; the message holds its last lines.
+        InputError: a corpus or the model is missing.
+        ChildFailed: it ended with another error; the message holds its last lines.
     """
     out = Path(job.out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "job.json", asdict(job))
-    process.run([sys.executable, "-m", __name__, str(out / "job.json")], log=log, on_line=on_line)
+    try:
+        process.run([sys.executable, "-m", __name__, str(out / "job.json")], log=log, on_line=on_line)
+    except process.ChildFailed as failed:
+        if failed.code == BAD_INPUT and failed.tail:
+            raise InputError(failed.tail[-1]) from None
+        raise
 
 
 def _stamp(target: Path) -> Path:
     return target.with_suffix(".done.json")
 
 
-def _identity(job: Job, corpus: Corpus, mode: Mode) -> dict[str, Any]:
-    kept = {k: v for k, v in asdict(job).items() if k not in ("corpora", "out", "modes")}
-    return {**kept, "mode": mode, "corpus": corpus.digest}
+def _identity(job: Job, model: str, corpus: Corpus, mode: Mode, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What the records depend on: the model's bytes, not its path; the pictures; the prompts; the settings."""
+    kept = {k: v for k, v in asdict(job).items() if k not in ("model", "corpora", "out", "modes")}
+    prompts = digest(json.dumps([(s.id, tasks.messages(s, mode)) for s in samples]).encode())
+    return {**kept, "model": model, "mode": mode, "corpus": corpus.digest, "prompts": prompts}
 
 
-def _is_complete(target: Path, job: Job, corpus: Corpus, mode: Mode) -> bool:
+def _is_complete(target: Path, identity: Mapping[str, Any]) -> bool:
     stamp = _stamp(target)
     if not (stamp.is_file() and target.is_file()):
         return False
-    wanted: dict[str, Any] = json.loads(json.dumps(_identity(job, corpus, mode)))
-    return bool(json.loads(stamp.read_text()) == wanted)
+    try:
+        found = json.loads(stamp.read_text())
+    except ValueError:
+        return False
+    return bool(found == json.loads(json.dumps(identity)))
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the job of a JSON file."""
+    """Run the job of a JSON file; bad input ends in one line and exit code 2."""
     values = json.loads(Path(argv[0]).read_text())
     values["corpora"], values["modes"] = tuple(values["corpora"]), tuple(values["modes"])
-    run(Job(**values))
+    try:
+        run(Job(**values))
+    except InputError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
 
 
 if __name__ == "__main__":

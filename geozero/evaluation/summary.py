@@ -6,7 +6,7 @@ import base64
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,37 @@ def world_of(source: str) -> str:
 
 
 def score_rows(answered: Sequence[Answered], sources: Sequence[str], boxes: Convention) -> Iterator[dict[str, Any]]:
-    """Strict scores of every model, mode, source, task and question type, each with n and 95 % interval."""
+    """Strict scores of every model and mode, each with n and 95 % interval: by source, task and question type, and
+    over all records of a world, split and task (`source` and `question_type` None)."""
     for model in answered:
         for mode in model.modes:
+            whole: dict[tuple[str, str, TaskName], list[str]] = defaultdict(list)
+            records: dict[tuple[str, TaskName], list[dict[str, Any]]] = {}
+            rows: dict[tuple[str, TaskName], list[dict[str, Any]]] = {}
             for source in sources:
-                for task, records in _by_task(records_path(model.out, mode, source)).items():
-                    yield from _rows(model.model, mode, source, task, evaluate(task, "strict", records, boxes=boxes))
+                for task, found in _by_task(records_path(model.out, mode, source)).items():
+                    whole[world_of(source), split_of(source), task].append(source)
+                    records[source, task] = found
+                    place = _place(model.model, mode, source, task)
+                    rows[source, task] = list(_rows(place, evaluate(task, "strict", found, boxes=boxes)))
+                    yield from rows[source, task]
+            for (_, _, task), parts in whole.items():
+                overall = _place(model.model, mode, parts[0], task) | {"source": None}
+                if len(parts) == 1:  # the same records: no need to draw the intervals again
+                    yield from (row | overall for row in rows[parts[0], task] if row["question_type"] is None)
+                    continue
+                together = [record for source in parts for record in records[source, task]]
+                result = evaluate(task, "strict", together, boxes=boxes)
+                yield from (row for row in _rows(overall, result) if row["question_type"] is None)
 
 
-def _rows(model: str, mode: str, source: str, task: TaskName, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    place = {
+def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows of one source each, without those over all of them: what is averaged must not count twice."""
+    return (row for row in rows if row["source"] is not None)
+
+
+def _place(model: str, mode: str, source: str, task: TaskName) -> dict[str, Any]:
+    return {
         "model": model,
         "mode": mode,
         "split": split_of(source),
@@ -63,7 +84,10 @@ def _rows(model: str, mode: str, source: str, task: TaskName, result: Mapping[st
         "task": task,
         "source": source,
     }
-    headline = tasks.get(task).headline
+
+
+def _rows(place: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    headline = tasks.get(place["task"]).headline
     groups = [(None, result), *result["groups"].get("question_type", {}).items()]
     for question_type, group in groups:
         for metric in _rates(group["metrics"]):
@@ -80,15 +104,19 @@ def _rows(model: str, mode: str, source: str, task: TaskName, result: Mapping[st
             }
     reasoning = result["reasoning"]
     words = (reasoning["words"] or {}).get("mean")
-    for metric, value in (("well_formed", result["well_formed_share"]), ("thought_words", words)):
-        if mode == "tagged" and value is not None:
+    form = (
+        ("well_formed", result["well_formed_share"], result["n"]),
+        ("thought_words", words, reasoning["n_with_thought"]),
+    )
+    for metric, value, n in form:
+        if place["mode"] == "tagged" and value is not None:
             yield {
                 **place,
                 "question_type": None,
                 "metric": metric,
                 "headline": False,
                 "value": value,
-                "n": result["n"],
+                "n": n,
             }
 
 
@@ -155,36 +183,47 @@ def _constant(records: Sequence[Mapping[str, Any]], task: TaskName) -> list[str]
 def gallery(
     before: Answered, after: Answered, corpora: Sequence[Path], boxes: Convention, n: int
 ) -> Iterator[dict[str, Any]]:
-    """`n` held-out samples, evenly over the sources by stable hash, with both models' tagged answers."""
-    share = -(-n // max(1, len(corpora)))
+    """`n` held-out samples that both models answered in tagged mode, evenly over the sources, by stable hash."""
+    answered = []
     for path in corpora:
         corpus = Corpus(path)
-        samples = sorted(corpus.samples("test"), key=lambda s: stable_unit(s.id, salt="gallery"))[:share]
+        samples = list(corpus.samples("test"))
         if not samples:
             continue
-        source = samples[0].source
-        first, last = (
-            {r["id"]: r["raw_output"] for r in _records(records_path(m.out, "tagged", source))} for m in (before, after)
-        )
-        for sample in samples:
-            if sample.id not in first or sample.id not in last:
-                continue
+        raw = [_raw_outputs(records_path(model.out, "tagged", samples[0].source)) for model in (before, after)]
+        both = [s for s in samples if all(s.id in found for found in raw)]
+        answered.append((corpus, sorted(both, key=lambda s: stable_unit(s.id, salt="gallery")), raw))
+    shares = _shares([len(samples) for _, samples, _ in answered], n)
+    for (corpus, samples, (first, last)), share in zip(answered, shares, strict=True):
+        for sample in samples[:share]:
+            picture = thumbnail(decode(corpus.image_bytes(sample.image_id)), THUMBNAIL)
             yield {
                 "id": sample.id,
                 "task": sample.task,
-                "source": source,
-                "split": split_of(source),
+                "source": sample.source,
+                "split": split_of(sample.source),
                 "question": sample.question,
                 "answer": sample.answer,
-                "image_jpeg_base64": base64.b64encode(
-                    thumbnail(decode(corpus.image_bytes(sample.image_id)), THUMBNAIL)
-                ).decode(),
+                "image_jpeg_base64": base64.b64encode(picture).decode(),
                 "width": sample.width,
                 "height": sample.height,
                 "box": sample.box,
                 "before": _output(sample, first[sample.id], boxes),
                 "after": _output(sample, last[sample.id], boxes),
             }
+
+
+def _shares(sizes: Sequence[int], n: int) -> list[int]:
+    """How many of each size, together `n` where there are so many, as even as the sizes allow."""
+    shares = [0] * len(sizes)
+    while sum(shares) < min(n, sum(sizes)):
+        smallest = min((i for i, size in enumerate(sizes) if shares[i] < size), key=lambda i: shares[i])
+        shares[smallest] += 1
+    return shares
+
+
+def _raw_outputs(path: Path) -> dict[str, str]:
+    return {r["id"]: r["raw_output"] for r in _records(path)}
 
 
 def _output(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
@@ -199,10 +238,10 @@ def _output(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
 
 
 def headline_mean(rows: Sequence[Mapping[str, Any]], **where: str) -> float:
-    """Mean over tasks of the headline metric (percent) of the rows that fit; question types and sources within a task
-    are not averaged: one row a task and source, then sources, then tasks."""
+    """Mean over tasks of the headline metric (percent) of the rows that fit: first over a task's sources, one row
+    each, then over tasks; NaN where no row fits."""
     found: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
+    for row in by_source(rows):
         if row["headline"] and row["question_type"] is None and all(row[k] == v for k, v in where.items()):
             found[row["task"]].append(float(row["value"]))
     means = [sum(values) / len(values) for values in found.values()]

@@ -40,16 +40,20 @@ def collect(
     """As many replayed completions as `params.sft.replay_share` needs; found under `runs` where they are already.
 
     Raises:
-        InputError: the base model writes no well-formed completion.
+        InputError: there is no training picture, or the base model writes no well-formed completion.
         ChildFailed: the sampling process ended with an error.
     """
     share, sft = params.sft.replay_share, params.sft
-    wanted = round(sft.steps * sft.batch_size * share)
+    source, wanted = Corpus(corpus), max(1, round(sft.steps * sft.batch_size * share))
+    if not any(row["split"] == "train" for row in source.manifest["counts"]):
+        raise InputError("no training picture to describe", str(corpus), "select GeoZero-Instruct again")
     identity = [
         checkpoint.content_hash(checkpoint.resolve(base)),
-        Corpus(corpus).digest,
+        source.digest,
         wanted,
         params.seed,
+        params.a2grpo.max_completion_tokens,
+        params.model.max_pixels,
         QUESTIONS,
     ]
     out = runs / f"replay-{digest(json.dumps(identity).encode())[:12]}" / "replay.json"
