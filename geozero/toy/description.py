@@ -63,24 +63,32 @@ def opening(scene: Scene, rng: random.Random) -> str:
 
 
 def kind_sentence(scene: Scene, kind: str, rng: random.Random, *, colours: bool, places: bool) -> str:
-    """How many of a kind there are, with their colours and, for one or two of them, their places if wanted."""
+    """How many of a kind there are, with their colours and, for one or two of them, their places if wanted.
+
+    The kind comes before its number: what is written next can then be looked up word by word. With the number first
+    a small model has to guess a number and then find a kind that has it, and it did not learn to.
+    """
     items = [item for item in scene.objects if item.kind == kind]
-    lead = rng.choice(("There {be} {what}.", "I see {what}.", "{what}."))
-    if not items:
-        return _sentence(lead, f"no {plural(kind)}", many=True)
+    lead = rng.choice(("{}: {}.", "Of {} there are {}.", "For {} I count {}."))
+    return _sentence(lead, plural(kind), _tally(scene, items, colours=colours, places=places) if items else "none")
+
+
+def _tally(scene: Scene, items: list[SceneObject], *, colours: bool, places: bool) -> str:
+    """ "two", "two red", "two, one red and one blue", each at times with "at the top left"."""
     tally = Counter(item.colour for item in items)
-    shared = f"{items[0].colour} " if colours and len(tally) == 1 else ""
-    what = f"{number(len(items))} {shared}{kind if len(items) == 1 else plural(kind)}"
-    if colours and len(tally) > 1:
+    what = number(len(items))
+    if colours and len(tally) == 1:
+        what += f" {items[0].colour}"
+    elif colours:
         what += ", " + _and([f"{number(count)} {colour}" for colour, count in tally.most_common()])
     spots = sorted({part_of(item, scene.size) for item in items})
     if places and len(spots) <= 2:
         what += " at the " + _and([place_words(spot) for spot in spots])
-    return _sentence(lead, what, many=len(items) > 1)
+    return what
 
 
-def _sentence(lead: str, what: str, *, many: bool) -> str:
-    text = lead.format(be="are" if many else "is", what=what)
+def _sentence(lead: str, *parts: str) -> str:
+    text = lead.format(*parts)
     return text[0].upper() + text[1:]
 
 
@@ -165,7 +173,7 @@ _PRESENCE = (
     "Could you spot a {} from above?",
     "Have you found any {}?",
     "Is any {} visible?",
-    "Is there at least one {}?",
+    "Would you find at least one {}?",
     "Is some {} to be found here?",
 )
 _COUNT = (
@@ -174,9 +182,8 @@ _COUNT = (
     "Tell me how many {} you see.",
     "Give the count of {}.",
     "How large is the number of {}?",
-    "How many {} does the picture show?",
-    "How many {}?",
-    "The number of {}, please?",
+    "The count of {}, please?",
+    "Say how often {} occur.",
 )
 _COMPARISON = {
     "more": ("Do {} outnumber {}?", "Do you see more {} than {}?", "Are {} more numerous than {}?"),
@@ -209,7 +216,7 @@ _WHERE = (
     "Show me {}.",
     "Mark {}.",
     "In which box lies {}?",
-    "What is the position of {}?",
+    "At what position is {}?",
     "Search for {}.",
     "Draw a box around {}.",
 )

@@ -1,16 +1,17 @@
 """Pre-training of the tiny base model, so that it plays the part of an instruct model: it can describe a picture
 and it can follow the answer format. It never sees a question of the evaluation, nor a thought about one.
 
-Two stages [ours]: `vision` teaches the picture encoder to see (which object, colour and box lies in each cell, which
-scene it is, how many of each there are) with heads that are thrown away; `language` teaches the text model to describe
-what the encoder sees and to answer reworded everyday questions as `description <answer>…</answer>`.
+Three stages [ours]: `vision` teaches the picture encoder to see (which object, colour and box lies in each cell, which
+scene it is, how many of each there are) with heads that are thrown away; `look-up` teaches the text model, without
+pictures, to find in a description what an everyday question asks for; `language` teaches it to describe what the
+encoder sees and to answer such questions as `description <answer>…</answer>`.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from geozero.toy.world import SCENE_CLASSES, Scene, render, sample_scene
 
 FIRST_SEED = 5_000_000  # scenes of pre-training; the data sets' seeds lie elsewhere
 REPORT_EVERY = 100
+BLIND_WEIGHT = 0.1  # of the loss on a description that no picture stands behind
 BATCHES_SORTED = 16  # drawn together and sorted by length
 DESCRIBE_PROMPTS = (
     "Describe this picture.",
@@ -46,13 +48,15 @@ class Recipe:
     counting_steps: int = 1_000  # the vision stage's second phase
     vision_batch: int = 32
     vision_learning_rate: float = 3e-3
-    language_steps: int = 1_800
+    lookup_steps: int = 300  # text alone
+    lookup_batch: int = 64
+    language_steps: int = 1_000
     language_batch: int = 32
     language_learning_rate: float = 2e-3
     tagged_share: float = 0.65  # of language examples: system prompt, thought and answer in the format
     sentence_share: float = 0.2  # the same questions without the system prompt, answered by a sentence
     answer_weight: float = 3.0  # of the loss on what stands between the tags, which are few tokens beside the thought
-    relevant_share: float = 0.5  # of tagged examples whose thought holds the facts that the question asks about
+    relevant_share: float = 0.7  # of tagged examples whose thought holds the facts that the question asks about
     terse_share: float = 0.25  # of tagged examples whose thought is one short sentence
 
 
@@ -83,6 +87,7 @@ def pretrain(out: Path, recipe: Recipe | None = None, progress: Progress = print
             whole=whole,
             progress=progress,
         )
+    teach_lookup(model, processor, scenes, recipe, progress)
     teach_language(model, processor, scenes, pixels, recipe, progress)
     save(model, processor, out)
     return out
@@ -150,6 +155,25 @@ def thought(scene: Scene, question: GenericQuestion, recipe: Recipe, rng: random
     return f"{lead} {facts}" if rng.random() < 0.7 else f"{facts} {lead}"
 
 
+def teach_lookup(model: Any, processor: Any, scenes: Sequence[Scene], recipe: Recipe, progress: Progress) -> None:
+    """Train the text model on dialogues without their pictures: only what stands between the tags counts in full,
+    for what a description says cannot be known from the question."""
+    rng = random.Random(recipe.seed)
+    always = replace(recipe, tagged_share=1.0, relevant_share=1.0)
+    stream = batches(scenes, always, recipe.lookup_batch, rng)
+
+    def forward(batch: list[Dialogue]) -> tuple[Any, Any, Any]:
+        inputs = collate(batch, processor, 0, recipe.answer_weight)
+        labels, weights = inputs.pop("labels"), inputs.pop("weights")
+        weights[weights == 1] = BLIND_WEIGHT
+        return model(**inputs).logits, labels, weights
+
+    weights = [p for name, p in model.named_parameters() if ".visual." not in name]
+    _train(
+        weights, stream, forward, recipe.lookup_steps, recipe, f"look-up step {{}} of {recipe.lookup_steps}", progress
+    )
+
+
 def teach_language(
     model: Any,
     processor: Any,
@@ -160,51 +184,74 @@ def teach_language(
 ) -> None:
     """Train the text model on what the (now fixed) encoder sees; the encoder runs once a scene."""
     import torch
-    import torch.nn.functional as F
     from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-    from geozero.toy.vision import encode, optimisers
+    from geozero.toy.vision import encode
 
     seen, deep = encode(model.model.visual, pixels, progress)
-    model.model.visual.requires_grad_(False)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    steppers = optimisers(weights, recipe.language_learning_rate, recipe.language_steps)
-    rng = random.Random(recipe.seed)
-    tokens = seen.shape[1]
-    losses: list[tuple[float, float]] = []
-    stream = batches(scenes, recipe, rng)
-    for step in range(recipe.language_steps):
-        batch = next(stream)
-        inputs = collate(batch, processor, tokens, recipe.answer_weight)
+    grid = [1, pixels.shape[1] // PATCH, pixels.shape[2] // PATCH]
+
+    def forward(batch: list[Dialogue]) -> tuple[Any, Any, Any]:
+        inputs = collate(batch, processor, seen.shape[1], recipe.answer_weight)
+        labels, weights = inputs.pop("labels"), inputs.pop("weights")
         rows = [d.index for d in batch]
         vision = BaseModelOutputWithDeepstackFeatures(
             pooler_output=list(seen[rows]), deepstack_features=[list(deep[rows])]
         )
-        grid = torch.tensor([[1, pixels.shape[1] // PATCH, pixels.shape[2] // PATCH]] * len(batch))
-        labels, weight = inputs.pop("labels"), inputs.pop("weights")
-        logits = model(**inputs, image_grid_thw=grid, mm_encoder_outputs={"image": vision}).logits
+        logits = model(
+            **inputs, image_grid_thw=torch.tensor([grid] * len(batch)), mm_encoder_outputs={"image": vision}
+        ).logits
+        return logits, labels, weights
+
+    weights = [p for name, p in model.named_parameters() if ".visual." not in name]
+    stream = batches(scenes, recipe, recipe.language_batch, random.Random(recipe.seed + 1))
+    _train(
+        weights,
+        stream,
+        forward,
+        recipe.language_steps,
+        recipe,
+        f"language step {{}} of {recipe.language_steps}",
+        progress,
+    )
+
+
+def _train(
+    weights: Sequence[Any],
+    stream: Iterator[list[Dialogue]],
+    forward: Callable[[list[Dialogue]], tuple[Any, Any, Any]],
+    steps: int,
+    recipe: Recipe,
+    title: str,
+    progress: Progress,
+) -> None:
+    """Weighted cross-entropy over the assistant's tokens; reports it for the thoughts and for the answers apart."""
+    import torch
+    import torch.nn.functional as F
+
+    from geozero.toy.vision import optimisers
+
+    steppers = optimisers(weights, recipe.language_learning_rate, steps)
+    losses: list[tuple[float, float]] = []
+    for step in range(steps):
+        logits, labels, weight = forward(next(stream))
         each = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
         weight = weight[:, 1:].flatten()
-        loss = (each * weight).sum() / weight.sum()
-        loss.backward()
+        ((each * weight).sum() / weight.sum()).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimiser, schedule in steppers:
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-        answer = weight == recipe.answer_weight
-        losses.append((each[weight == 1].mean().item(), each[answer].mean().item()))
+        answers = weight == recipe.answer_weight
+        losses.append((each[(weight > 0) & ~answers].mean().item(), each[answers].mean().item()))
         if (step + 1) % REPORT_EVERY == 0:
-            thoughts, answers = np.nanmean(losses[-REPORT_EVERY:], axis=0)  # a batch may hold no answer
-            progress(
-                f"language step {step + 1} of {recipe.language_steps}: loss {thoughts:.3f}, of answers {answers:.3f}"
-            )
-    model.model.visual.requires_grad_(True)
+            thought_loss, answer_loss = np.nanmean(losses[-REPORT_EVERY:], axis=0)  # a batch may hold no answer
+            progress(f"{title.format(step + 1)}: loss {thought_loss:.3f}, of answers {answer_loss:.3f}")
 
 
-def batches(scenes: Sequence[Scene], recipe: Recipe, rng: random.Random) -> Iterator[list[Dialogue]]:
-    """Endless batches of dialogues of similar length, so that little of a batch is padding."""
-    size = recipe.language_batch
+def batches(scenes: Sequence[Scene], recipe: Recipe, size: int, rng: random.Random) -> Iterator[list[Dialogue]]:
+    """Endless batches of `size` dialogues of similar length, so that little of a batch is padding."""
     while True:
         drawn = [dialogue(i, scenes[i], recipe, rng) for i in rng.choices(range(len(scenes)), k=size * BATCHES_SORTED)]
         drawn.sort(key=lambda d: len(d.system) + len(d.user) + len(d.assistant))
@@ -229,7 +276,7 @@ def collate(batch: Sequence[Dialogue], processor: Any, image_tokens: int, answer
 
 def _encode(d: Dialogue, tokenizer: Any, image_tokens: int, answer_weight: float) -> tuple[list[int], list[float]]:
     """Token ids of the dialogue and the weight of each in the loss: 0 up to the assistant's turn."""
-    image = "<|vision_start|>" + "<|image_pad|>" * image_tokens + "<|vision_end|>"
+    image = "<|vision_start|>" + "<|image_pad|>" * image_tokens + "<|vision_end|>" if image_tokens else ""
     system = f"<|im_start|>system\n{d.system}<|im_end|>\n" if d.system else ""
     prompt = f"{system}<|im_start|>user\n{image}{d.user}<|im_end|>\n<|im_start|>assistant\n"
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
