@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from geozero.errors import InputError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Scenes = dict[Literal["aid", "rsvqa_lr", "rsicd", "dior_rsvg"], Count]  # of each set that is rendered
 
 
 class Section(BaseModel):
@@ -23,9 +26,15 @@ class Toy(Section):
     """The rendered world of the demo; other profiles leave it out."""
 
     size: Annotated[int, Field(ge=96, le=256)] = 96  # side of a scene in pixels
-    train: dict[str, Count] = {"aid": 700, "rsvqa_lr": 300, "rsicd": 300, "dior_rsvg": 300}  # scenes a set
-    val: dict[str, Count] = {"aid": 64, "rsvqa_lr": 40, "rsicd": 64, "dior_rsvg": 64}
-    test: dict[str, Count] = {"aid": 280, "rsvqa_lr": 100, "rsicd": 260, "dior_rsvg": 150}  # each test split
+    train: Scenes = {"aid": 700, "rsvqa_lr": 300, "rsicd": 300, "dior_rsvg": 300}
+    val: Scenes = {"aid": 64, "rsvqa_lr": 40, "rsicd": 64, "dior_rsvg": 64}
+    test: Scenes = {"aid": 280, "rsvqa_lr": 100, "rsicd": 260, "dior_rsvg": 150}  # each test split
+
+    @model_validator(mode="after")
+    def _same_sets(self) -> Toy:
+        if not self.train.keys() == self.val.keys() == self.test.keys():
+            raise ValueError("train, val and test have to name the same sets")
+        return self
 
 
 class Data(Section):
@@ -99,7 +108,7 @@ class Sft(Optimise):
 
 
 class A2grpo(Section):
-    """A²GRPO on GeoZero-Hard; METHOD.md gives each symbol."""
+    """A²GRPO on GeoZero-Hard; docs/method.md gives each symbol."""
 
     steps: Count
     group_size: Annotated[int, Field(ge=2)] = 8  # G
@@ -111,8 +120,8 @@ class A2grpo(Section):
     freeze_vit: bool = True
     temperature: Positive = 1.0
     max_completion_tokens: Count = 512
-    beta: Annotated[float, Field(ge=0)] = 0.04  # [ours] weight of the answer-anchored KL
-    thinking_weight: Annotated[float, Field(ge=0)] = 0.5  # [ours] λ
+    beta: NotNegative = 0.04  # [ours] weight of the answer-anchored KL
+    thinking_weight: NotNegative = 0.5  # [ours] λ
     gate_k: Positive = 10.0  # [ours]
     gate_tau: Share = 0.5  # [ours]
     thought_words: Count = 40  # [ours] L0
@@ -165,11 +174,18 @@ def load(path: Path | str) -> Params:
         raise InputError("no such parameter file", str(path), "give --params, or run in a checkout") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"not YAML: {error}", str(path)) from None
+    if not isinstance(values, dict):
+        raise InputError("it holds no parameters", str(path), "write `name: value` lines; profiles/ holds examples")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(p) for p in first["loc"])
-        raise InputError(
-            f"parameter '{key}': {first['msg']}", str(path), "correct it; profiles/ holds examples"
-        ) from None
+        raise InputError(_fault(error.errors()[0]), str(path), "correct it; profiles/ holds examples") from None
+
+
+def _fault(detail: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown parameter '{key}'"
+    if detail["type"] == "missing":
+        return f"parameter '{key}' is missing"
+    return f"parameter '{key}': {detail['msg']}, not {repr(detail['input'])[:80]}"

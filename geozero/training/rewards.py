@@ -22,7 +22,7 @@ THINKING_REWARD = "geozero_thinking"
 
 
 class Settings(Protocol):
-    """What the rewards read from the trainer's arguments; METHOD.md gives each symbol."""
+    """What the rewards read from the trainer's arguments; docs/method.md gives each symbol."""
 
     boxes: Convention
     gate_k: float
