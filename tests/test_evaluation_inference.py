@@ -79,8 +79,8 @@ class StandInEngine:
         self.asked: list[tuple[Request, SamplingParams]] = []
         self.n_closed = 0
 
-    def open(self, **given: Any) -> StandInEngine:
-        self.opened.append(given)
+    def open(self, name: str, model: Path | str, **given: Any) -> StandInEngine:
+        self.opened.append({"name": name, "model": model, **given})
         return self
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:

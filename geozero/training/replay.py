@@ -66,7 +66,9 @@ def collect(
             log=out.with_name("replay.log"),
             on_line=on_line,
         )
-    found = [Replay(**row) for row in json.loads(out.read_text())]
+    rows = json.loads(out.read_text())
+    # the picture's name holds the corpus's path; the same corpus may stand elsewhere by now
+    found = [Replay(r["messages"], image_uri(corpus, r["image"].rpartition("#")[2]), r["text"]) for r in rows]
     if not found:
         raise InputError("the base model wrote no well-formed description", str(base), "set sft.replay_share to 0")
     return found
