@@ -309,6 +309,18 @@ def test_a_killed_stage_goes_on_from_its_last_whole_checkpoint(
     assert [row["step"] for row in read(done.directory / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
+def test_a_listener_that_fails_stops_the_stage_which_then_goes_on(
+    trainer: None, corpus: Path, base: Path, tmp_path: Path
+) -> None:
+    def broken(step: int, values: object) -> None:
+        raise OSError("the tracking server is away")
+
+    with pytest.raises(OSError, match="away"):
+        stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_metrics=broken)
+    done = stage.run_sft(make_params(), corpus, base, tmp_path / "runs")
+    assert [row["step"] for row in read(done.directory / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
 def test_a_kill_after_the_training_costs_no_training(trainer: None, corpus: Path, base: Path, tmp_path: Path) -> None:
     params = make_params()
     done = stage.run_sft(params, corpus, base, tmp_path / "runs")

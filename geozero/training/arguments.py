@@ -88,7 +88,6 @@ def export(base: Path, adapter: Path, model: Model, out: Path) -> dict[str, Any]
         "adapters": adapter,
         "merge_lora": True,
         "output_dir": out,
-        "check_model": False,
         "load_args": False,
     }
 
