@@ -64,7 +64,7 @@ REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 
 @dataclass
 class MethodArguments:
-    """What A²GRPO adds to ms-swift's arguments; METHOD.md gives each symbol, all are our choice."""
+    """What A²GRPO adds to ms-swift's arguments; docs/method.md gives each symbol, all are our choice."""
 
     thinking_weight: float = THINKING_WEIGHT  # λ
     gate_k: float = GATE_K
