@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.exceptions import TyperException
 
 from geozero import __version__
 from geozero.corpus import MANIFEST, Corpus
-from geozero.errors import InputError
+from geozero.errors import Ambiguous, InputError, refusal
 from geozero.workspace import Workspace
 
 EXIT_BAD_INPUT = 2
@@ -51,24 +51,37 @@ def doctor() -> None:
 
 @app.command()
 def sources(
-    root: Annotated[Path, typer.Option("--root", help="Where data sets are looked for.")] = Path("data"),
+    root: Annotated[Path | None, typer.Option(help="Where data sets are looked for; if left out, data.")] = None,
 ) -> None:
     """The sources: tasks, licence, layout, and whether they are present under --root.
 
     Example: geozero sources --root ~/archives
     """
-    from geozero.sources import SOURCES, open_tree
+    from geozero.sources import SOURCES, Source, Tree, open_tree
 
-    for name, source in SOURCES.items():
+    def state(source: Source, tree: Tree | None) -> str:
         try:
-            with open_tree(root) as tree:
+            if tree is not None:
                 source.find(tree)
-            present = "present"
+                return "present"
+        except Ambiguous:
+            return "present (several places)"
         except InputError:
-            present = "not found"
-        typer.echo(f"{name}\t{', '.join(source.tasks)}\t{present}\t{source.licence}\t{source.title}")
-        for line in source.layout.splitlines():
-            typer.echo(f"\t{line}")
+            pass
+        return "not found"
+
+    def tell(tree: Tree | None) -> None:
+        gap = "\n\t" if sys.stdout.isatty() else "; "
+        for name, source in SOURCES.items():
+            columns = (name, ", ".join(source.tasks), state(source, tree), source.licence, source.title)
+            layout = gap.join(source.layout.splitlines())
+            typer.echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
+
+    if root is None and not Path("data").is_dir():
+        tell(None)
+    else:
+        with open_tree(root or Path("data")) as tree:
+            tell(tree)
 
 
 @app.command()
@@ -299,6 +312,7 @@ def toy_world(
             "the profile has no toy world", str(params), "add a section `toy`, or use profiles/cpu-toy.yaml"
         )
     world = settings.toy
+    sizes: dict[str, dict[str, int]]
     sizes = {name: {"train": n, "val": world.val[name], "test": world.test[name]} for name, n in world.train.items()}
     write_world(out, seed=settings.seed, sizes=sizes, size=world.size, hard=hard, progress=_counter(f"render {out}"))
 
@@ -339,7 +353,8 @@ def _trained(result: Any, dry_run: bool) -> None:
 
 def _models(names: list[str]) -> list[str]:
     """Checkpoints as given; a directory that holds `fold-0`, `fold-1`, … stands for these, in order."""
-    folds = sorted(Path(names[0]).glob("fold-*"), key=lambda p: int(p.name.removeprefix("fold-")))
+    found = [(p.name.removeprefix("fold-"), p) for p in Path(names[0]).glob("fold-*")]
+    folds = [p for _, p in sorted((int(number), p) for number, p in found if number.isdecimal())]
     return [str(p) for p in folds] if len(names) == 1 and folds else names
 
 
@@ -362,17 +377,22 @@ def _counter(title: str, every: int = 500) -> Any:
 def main() -> None:
     """Run the command line: 0 done, 2 wrong use or bad input (one line), 1 our fault (traceback)."""
     try:
-        app()
+        sys.exit(app(prog_name="geozero", standalone_mode=False))
     except InputError as error:
-        typer.echo(f"geozero: {error}", err=True)
-        sys.exit(EXIT_BAD_INPUT)
+        fault = error
+    except TyperException as error:  # wrong use: typer itself would draw a box of several lines
+        what = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+        if not what:  # a command without arguments has shown its help
+            sys.exit(error.exit_code)
+        context = getattr(error, "ctx", None)
+        fault = InputError(what, mend=f"see `{context.command_path if context else 'geozero'} --help`")
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        refused = refusal(error)
+        if refused is None:
             raise
-        typer.echo(f"geozero: no disk space left in {error.filename or '.'} (free some, then run again)", err=True)
-        sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        fault = refused
+    typer.echo(f"geozero: {fault}", err=True)
+    sys.exit(EXIT_BAD_INPUT)
 
 
 if __name__ == "__main__":

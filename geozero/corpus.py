@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geozero.errors import BadRecord, InputError
+from geozero.errors import BadRecord, InputError, refusal
 from geozero.images import StoredImage
 from geozero.sample import SCHEMA, SCHEMA_VERSION, Sample, Split, TaskName
 
@@ -29,6 +31,7 @@ REJECTS = "rejects.parquet"
 SAMPLES_PER_SHARD = 20_000
 IMAGE_BYTES_PER_SHARD = 256 << 20
 IMAGES_PER_ROW_GROUP = 16  # one look-up reads one row group: about 1 MB of 600 px JPEGs
+BYTES_PER_ROW_GROUP = 4 << 20  # … and no more of large pictures, because readers keep a few row groups
 CACHED_ROW_GROUPS = 8
 
 IMAGE_SCHEMA = pa.schema(
@@ -54,14 +57,20 @@ REJECT_SCHEMA = pa.schema(
 class CorpusWriter:
     """Writes a corpus into a temporary directory beside `out` and renames it when the block ends without error.
 
+    Whatever ends the block, nothing half-written stays behind, and an older corpus at `out` stays whole; what a
+    killed writer left is removed by the next one on the same machine.
+
     Args:
-        out: the directory of the corpus; an existing finished one is replaced at the end, in one rename.
+        out: the directory of the corpus; an existing finished one is replaced at the end. A link is followed.
         made_by: what made it (command, parameters, inputs); stands in the manifest.
+
+    Raises:
+        InputError: something else stands at `out`; the disk is full, read-only or not ours.
     """
 
     def __init__(self, out: Path, made_by: Mapping[str, Any]) -> None:
-        self.out, self.made_by = Path(out), dict(made_by)
-        self.temporary = self.out.with_name(f".{self.out.name}.part-{os.getpid()}")
+        self.out, self.made_by = Path(os.path.realpath(out)), dict(made_by)
+        self._beside = f"{socket.gethostname()}-{os.getpid()}"
         self._samples: list[Sample] = []
         self._images: list[tuple[str, StoredImage]] = []
         self._image_bytes = 0
@@ -74,24 +83,36 @@ class CorpusWriter:
         self._image_shard_bytes = 0
 
     def __enter__(self) -> CorpusWriter:
-        if self.out.exists() and any(self.out.iterdir()) and not (self.out / MANIFEST).exists():
-            raise InputError(
-                "the output directory is not empty and holds no corpus", str(self.out), "choose another --out"
-            )
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.temporary.mkdir()
+        with _refusals(self.out):
+            if self.out.exists() and not self.out.is_dir():
+                raise InputError("a file stands where the corpus is to go", str(self.out), "choose another --out")
+            if self.out.exists() and any(self.out.iterdir()) and not (self.out / MANIFEST).exists():
+                raise InputError(
+                    "the output directory is not empty and holds no corpus", str(self.out), "choose another --out"
+                )
+            if Path.cwd().is_relative_to(self.out):  # a rename would pull the working directory away
+                raise InputError("the working directory cannot become a corpus", str(self.out), "choose another --out")
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(self.out)
+            self._temporary = self.out.with_name(f".{self.out.name}.part-{self._beside}")
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.mkdir()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        try:
+            with _refusals(self.out):
+                if error is None:
+                    self._finish()
+                elif isinstance(error, OSError):
+                    raise error
+        finally:
             if self._image_writer is not None:
-                self._image_writer.close()
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            return
-        self._finish()
+                with suppress(OSError):  # it writes its footer; the disk may be full
+                    self._image_writer.close()
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def add_image(self, image: StoredImage, image_key: str) -> None:
         """Store an image once; the key of its first occurrence stays with it."""
@@ -100,7 +121,7 @@ class CorpusWriter:
         self._image_ids.add(image.image_id)
         self._images.append((image_key, image))
         self._image_bytes += len(image.data)
-        if len(self._images) == IMAGES_PER_ROW_GROUP:
+        if len(self._images) == IMAGES_PER_ROW_GROUP or self._image_bytes >= BYTES_PER_ROW_GROUP:
             self._flush_images()
 
     def add(self, sample: Sample) -> bool:
@@ -137,8 +158,8 @@ class CorpusWriter:
             return
         name = f"samples-{sum(n.startswith('samples') for n in self._shards):05d}.parquet"
         table = pa.Table.from_pylist([s.to_row() for s in self._samples], schema=SCHEMA)
-        pq.write_table(table, self.temporary / name, compression="zstd")
-        self._shards[name] = file_hash(self.temporary / name)
+        pq.write_table(table, self._temporary / name, compression="zstd")
+        self._shards[name] = file_hash(self._temporary / name)
         self._samples = []
 
     def _flush_images(self) -> None:
@@ -150,7 +171,7 @@ class CorpusWriter:
         table = pa.table([pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA, strict=True)], schema=IMAGE_SCHEMA)
         if self._image_writer is None:
             self._image_name = f"images-{sum(n.startswith('images') for n in self._shards):05d}.parquet"
-            self._image_writer = pq.ParquetWriter(self.temporary / self._image_name, IMAGE_SCHEMA, compression="none")
+            self._image_writer = pq.ParquetWriter(self._temporary / self._image_name, IMAGE_SCHEMA, compression="none")
         self._image_writer.write_table(table)
         self._image_shard_bytes += self._image_bytes
         self._images, self._image_bytes = [], 0
@@ -160,7 +181,7 @@ class CorpusWriter:
     def _close_image_shard(self) -> None:
         if self._image_writer is not None:
             self._image_writer.close()
-            self._shards[self._image_name] = file_hash(self.temporary / self._image_name)
+            self._shards[self._image_name] = file_hash(self._temporary / self._image_name)
             self._image_writer, self._image_shard_bytes = None, 0
 
     def _finish(self) -> None:
@@ -169,7 +190,7 @@ class CorpusWriter:
         self._close_image_shard()
         columns = list(zip(*self._rejects, strict=True)) or [()] * len(REJECT_SCHEMA)
         rejects = pa.table([pa.array(c, pa.string()) for c in columns], schema=REJECT_SCHEMA)
-        pq.write_table(rejects, self.temporary / REJECTS)
+        pq.write_table(rejects, self._temporary / REJECTS)
         reasons = Counter((source, reason) for source, _, reason, _ in self._rejects)
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -181,11 +202,16 @@ class CorpusWriter:
             "shards": dict(sorted(self._shards.items())),
             "made_by": self.made_by,
         }
-        write_json(self.temporary / MANIFEST, manifest)
-        retired = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+        write_json(self._temporary / MANIFEST, manifest)
+        retired = self.out.with_name(f".{self.out.name}.old-{self._beside}")
         if self.out.exists():
             os.replace(self.out, retired)
-        os.replace(self.temporary, self.out)
+        try:
+            os.replace(self._temporary, self.out)
+        except OSError:
+            if retired.exists():
+                os.replace(retired, self.out)
+            raise
         shutil.rmtree(retired, ignore_errors=True)
 
 
@@ -232,7 +258,7 @@ class Corpus:
     def samples(self, split: Split | None = None, task: TaskName | None = None) -> Iterator[Sample]:
         """Stream the samples in their stored order, at most one batch in memory."""
         for path in self._sample_shards:
-            with pq.ParquetFile(path) as file:
+            with _shard(path) as file:
                 for batch in file.iter_batches(batch_size=2_048):
                     for row in batch.to_pylist():
                         if (split is None or row["split"] == split) and (task is None or row["task"] == task):
@@ -241,7 +267,7 @@ class Corpus:
     def image_rows(self) -> Iterator[dict[str, Any]]:
         """Stream the stored images as rows of `IMAGE_SCHEMA`."""
         for path in self._image_shards:
-            with pq.ParquetFile(path) as file:
+            with _shard(path) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group).to_pylist()
 
@@ -256,7 +282,8 @@ class Corpus:
         return self._images[image_id]
 
     def rejects(self) -> list[dict[str, str]]:
-        rows: list[dict[str, str]] = pq.read_table(self.path / REJECTS).to_pylist()
+        with _shard(self.path / REJECTS) as file:
+            rows: list[dict[str, str]] = file.read().to_pylist()
         return rows
 
 
@@ -273,7 +300,7 @@ class ImageIndex:
         self._owner = os.getpid()
         self._cache: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
         for number, path in enumerate(shards):
-            with pq.ParquetFile(path) as file:
+            with _shard(path) as file:
                 for group in range(file.num_row_groups):
                     ids = file.read_row_group(group, columns=["image_id"]).column(0).to_pylist()
                     self._where.update((image_id, (number, group, row)) for row, image_id in enumerate(ids))
@@ -287,9 +314,10 @@ class ImageIndex:
             self._files, self._owner = {}, os.getpid()
         key = (number, group)
         if key not in self._cache:
-            if number not in self._files:
-                self._files[number] = pq.ParquetFile(self._shards[number])
-            self._cache[key] = self._files[number].read_row_group(group, columns=["bytes"]).column(0)
+            with _readable(self._shards[number]):
+                if number not in self._files:
+                    self._files[number] = pq.ParquetFile(self._shards[number])
+                self._cache[key] = self._files[number].read_row_group(group, columns=["bytes"]).column(0)
             if len(self._cache) > CACHED_ROW_GROUPS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
@@ -322,9 +350,60 @@ def file_hash(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON under a temporary name and rename."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n"
     temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _shard(path: Path) -> Iterator[pq.ParquetFile]:
+    with _readable(path), pq.ParquetFile(path) as file:
+        yield file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what pyarrow says of a damaged or missing file into InputError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"unreadable shard: {str(error)[:200]}", str(path), "make the corpus again") from None
+
+
+@contextmanager
+def _refusals(where: Path) -> Iterator[None]:
+    """Turn what only the user can mend, such as a full disk, into InputError."""
+    try:
+        yield
+    except OSError as error:
+        refused = refusal(error, where)
+        if refused is None:
+            raise
+        raise refused from None
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what killed writers of this corpus left; a temporary name ends with its writer's machine and process."""
+    marks = tuple(f".{out.name}.{kind}-{socket.gethostname()}-" for kind in ("part", "old"))
+    for path in [p for p in out.parent.iterdir() if p.name.startswith(marks)]:
+        process = path.name.rpartition("-")[2]
+        if process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

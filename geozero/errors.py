@@ -1,5 +1,23 @@
 """The one error a user is meant to read: what is wrong, where, and how to mend it."""
 
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+# What the system may refuse for reasons that only the user can mend; any other code is a fault of ours.
+_REFUSALS = {
+    errno.ENOSPC: ("no space left on the disk", "make room, or choose another place"),
+    errno.EDQUOT: ("the disk quota is used up", "make room, or choose another place"),
+    errno.EROFS: ("the disk is read-only", "choose another place"),
+    errno.EACCES: ("no permission", "choose another place, or change its owner or mode"),
+    errno.EPERM: ("no permission", "choose another place, or change its owner or mode"),
+    errno.EISDIR: ("a directory stands where a file is expected", "choose another name"),
+    errno.ENOTDIR: ("a file stands where a directory is expected", "choose another place"),
+    errno.EEXIST: ("a file stands where a directory is expected", "choose another place"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+}
+
 
 class InputError(Exception):
     """Wrong use or bad input. The command line prints it as one line and exits with code 2.
@@ -16,6 +34,10 @@ class InputError(Exception):
         super().__init__(" ".join(" ".join(p.split()) for p in parts if p))
 
 
+class Ambiguous(InputError):
+    """What was looked for is there more than once; the message lists the places."""
+
+
 class BadRecord(Exception):
     """One record that cannot become a sample; it is listed in `rejects.parquet` and costs only itself.
 
@@ -27,3 +49,15 @@ class BadRecord(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+def refusal(error: OSError, where: Path | str = ".") -> InputError | None:
+    """What the system refused, in plain words; None for an error that is no user's doing.
+
+    Args:
+        where: stands in the message if the error names no file itself.
+    """
+    if error.errno not in _REFUSALS:
+        return None
+    what, mend = _REFUSALS[error.errno]
+    return InputError(what, str(error.filename or where), mend)

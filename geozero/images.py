@@ -14,6 +14,7 @@ from geozero.sample import digest
 MAX_PIXELS = 16_000 * 16_000 // 4  # 64 megapixels: above any tile of the field, far below a decompression bomb
 ALLOWED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 KEPT_AS_IS = ("JPEG", "PNG")  # what every engine reads; other formats are stored anew as PNG
+DEEP_FORMATS = ("PNG", "TIFF")  # those that can hold 16 bits a channel
 EIGHT_BIT_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA", "1", "YCbCr")
 
 
@@ -71,13 +72,20 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
             if image.width * image.height > max_pixels:
                 raise BadRecord("image_too_large", f"{image.width}x{image.height}")
+            layout = str([tile.args for tile in image.tile])  # gone once the pixels are loaded
             image.load()
     except BadRecord:
         raise
+    except Image.DecompressionBombError as error:
+        raise BadRecord("image_too_large", str(error)[:200]) from None
     except UnidentifiedImageError:
         raise BadRecord("image_unreadable", "not a JPEG, PNG, TIFF, BMP or WebP file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise BadRecord("image_broken", str(error)[:200]) from None
-    if image.mode not in EIGHT_BIT_MODES:
-        raise BadRecord("image_not_8bit", f"mode {image.mode}: stretch it to 8-bit RGB first")
+    # Pillow keeps the upper byte of 16-bit colours without a word: reflectances up to 10,000 would turn black
+    deep = image.format in DEEP_FORMATS and ";16" in layout
+    if deep or image.mode not in EIGHT_BIT_MODES:
+        raise BadRecord(
+            "image_not_8bit", f"{'16 bits a channel' if deep else f'mode {image.mode}'}: stretch it to 8-bit RGB first"
+        )
     return image

@@ -10,8 +10,9 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 QUIET_AND_OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -85,15 +86,20 @@ def run(
     Whatever ends the wait (an error, a cancelled flow, a time-out), the whole group is gone afterwards.
 
     Args:
+        on_line: called in a thread of its own; if it raises, the command is ended.
         timeout: seconds; None waits for ever.
 
     Raises:
         ChildFailed: another exit code than 0.
         TimeoutError: it ran longer than `timeout`.
+        Exception: what `on_line` raised, or writing `log`.
     """
     tail: deque[str] = deque(maxlen=LAST_LINES)
+    faults: list[Exception] = []
+    sink: IO[str] | None = None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        sink = log.open("a")
     child = subprocess.Popen(
         list(command),
         cwd=cwd,
@@ -106,28 +112,36 @@ def run(
         start_new_session=True,
     )
 
+    def take(line: str) -> None:
+        tail.append(line.rstrip())
+        if sink is not None:
+            sink.write(line)
+            sink.flush()
+        if on_line is not None:
+            on_line(line.rstrip())
+
     def read() -> None:
         assert child.stdout is not None
-        sink = log.open("a") if log is not None else None
-        for line in child.stdout:
-            tail.append(line.rstrip())
-            if sink is not None:
-                sink.write(line)
-                sink.flush()
-            if on_line is not None:
-                on_line(line.rstrip())
-        if sink is not None:
-            sink.close()
+        with child.stdout, sink or nullcontext():
+            for line in child.stdout:
+                try:
+                    take(line)
+                except Exception as error:  # a broken pipe, a full disk: an unread child would wait for ever
+                    faults.append(error)
+                    kill_group(child)
+                    return
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
         code = child.wait(timeout)
-        reader.join(2)  # a grandchild may hold the pipe open: never wait for the end of the output
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"{' '.join(command[:4])} … ran longer than {timeout} s") from None
     finally:
         kill_group(child)
+        reader.join(2)  # whoever left the group may hold the pipe open: never wait for the end of the output
+    if faults:
+        raise faults[0]
     if code != 0:
         raise ChildFailed(command, code, list(tail))
 

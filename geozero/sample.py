@@ -121,6 +121,8 @@ def check_box(box: Box | None, width: int, height: int) -> None:
     """Raise BadRecord unless `box` (xyxy pixels) is finite, not degenerate and inside the image."""
     if box is None:
         raise BadRecord("box_missing")
+    if len(box) != 4:
+        raise BadRecord("box_not_four_numbers", str(box))
     x1, y1, x2, y2 = box
     if not all(math.isfinite(v) for v in box):
         raise BadRecord("box_not_finite", str(box))

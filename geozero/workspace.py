@@ -22,7 +22,7 @@ class Workspace:
     @classmethod
     def open(cls, file: Path | str) -> Workspace:
         """Raises InputError where the parameter file is missing or wrong."""
-        path = Path(file).resolve()
+        path = Path(file).absolute()  # a link stays: what it stands beside counts, not what it points to
         return cls(path, params.load(path))
 
     @property
@@ -58,7 +58,8 @@ class Workspace:
     @property
     def corpora(self) -> list[Path]:
         """Every ingested corpus, by name."""
-        return sorted(p.parent for p in (self.root / "data/corpus").glob(f"*/{MANIFEST}"))
+        found = (p.parent for p in (self.root / "data/corpus").glob(f"*/{MANIFEST}"))
+        return sorted(p for p in found if not p.name.startswith("."))  # a dot: somebody is still writing it
 
     @property
     def trained_sources(self) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geozero import __version__, tasks
-from geozero.build.stage import Progress, corpus_writer, finished
+from geozero.build.stage import Progress, finished
 from geozero.corpus import Corpus, CorpusWriter
 from geozero.errors import BadRecord, InputError
 from geozero.images import MAX_PIXELS, StoredImage, store
@@ -62,7 +62,7 @@ def ingest(
         manifest = finished(out, made_by)
         if manifest is not None:
             return manifest
-        with corpus_writer(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
+        with CorpusWriter(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
             _Ingest(data_set, home, writer, box_tolerance, max_pixels).run(split, progress)
     return Corpus(out).manifest
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from geozero import __version__
 from geozero.build.decontaminate import NEAR_RADIUS, Evaluated, Leak, image_hashes
-from geozero.build.stage import Progress, corpus_writer, finished
+from geozero.build.stage import Progress, finished
 from geozero.corpus import Corpus, CorpusWriter, copy_image, write_json
 from geozero.errors import BadRecord, InputError
 from geozero.sample import Sample
@@ -62,7 +62,7 @@ def raw(
     if finished(out, made_by) is None:
         each_once = {corpus.digest: corpus for corpus in (*evaluation, *corpora)}
         evaluated = Evaluated(each_once.values(), near_radius)
-        with corpus_writer(out, made_by) as writer, Progress("raw") as progress:
+        with CorpusWriter(out, made_by) as writer, Progress("raw") as progress:
             joined = _Join(evaluated, writer, progress)
             for corpus in corpora:
                 joined.add(corpus)

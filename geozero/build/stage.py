@@ -1,29 +1,18 @@
-"""What every stage of this room shares: skip finished work, show progress, say plainly that the disk is full."""
+"""What every stage of this room shares: skip finished work and show progress."""
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from geozero.corpus import MANIFEST, CorpusWriter
-from geozero.errors import InputError
+from geozero.corpus import MANIFEST
 
 LINE_SECONDS = 20.0  # between two lines of progress in a log
-_DISK = {
-    errno.ENOSPC: "no space left on the disk",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
-    errno.EROFS: "the disk is read-only",
-}
 
 
 def finished(out: Path, made_by: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -35,26 +24,6 @@ def finished(out: Path, made_by: Mapping[str, Any]) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return manifest if same and whole else None
-
-
-@contextmanager
-def corpus_writer(out: Path, made_by: Mapping[str, Any]) -> Iterator[CorpusWriter]:
-    """A CorpusWriter whose troubles with the disk become one clear line; nothing half-written stays behind.
-
-    Raises:
-        InputError: `out` is no directory, or the disk is full, read-only or not ours.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError("a file stands where the corpus is to go", str(out), "choose another --out")
-    writer = CorpusWriter(out, made_by)
-    try:
-        with writer:
-            yield writer
-    except OSError as error:
-        shutil.rmtree(writer.temporary, ignore_errors=True)  # also where it was the last shard that did not fit
-        if error.errno in _DISK:
-            raise InputError(_DISK[error.errno], str(out), "make room or choose another --out") from None
-        raise
 
 
 class Progress:

@@ -83,7 +83,7 @@ class Source(ABC):
         """The data set's own top directory in what the user gave.
 
         Raises:
-            InputError: not found, or found in several places.
+            InputError: not found, or (Ambiguous) found in several places.
         """
         return tree.locate(self.title, self.required, self.any_of, self.folders)
 

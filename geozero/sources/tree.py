@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
 
-from geozero.errors import BadRecord, InputError
+from geozero.errors import Ambiguous, BadRecord, InputError
 
 MAX_MEMBERS = 5_000_000  # the largest set of the field has about 1.05 million files
 MAX_IMAGE_BYTES = 512 << 20  # of one file read whole
@@ -63,6 +63,7 @@ class Tree:
         self.label = label
         self.ignored: list[tuple[str, str]] = []
         self._members, self._stores, self._top = members, stores, top
+        self._mounted: set[str] = set()
 
     def __enter__(self) -> Tree:
         return self
@@ -164,7 +165,7 @@ class Tree:
         that lie in the tree are looked into as if they were unpacked where they are.
 
         Raises:
-            InputError: no such directory, or several on one level.
+            InputError: no such directory, or (Ambiguous) several on one level.
         """
         places = self._matches(required, any_of)
         if not places and self._mount_archives():
@@ -177,7 +178,7 @@ class Tree:
         nearest = min(_depth(p) for p in candidates)
         best = sorted(p for p in candidates if _depth(p) == nearest)
         if len(best) > 1:
-            raise InputError(
+            raise Ambiguous(
                 f"{title} could be any of {', '.join(best[:4])}", self.where(), "give the right one as --root"
             )
         return self.at(best[0])
@@ -196,11 +197,12 @@ class Tree:
         return [p for p, have in found.items() if have.issuperset(required) and (not any_of or have & set(any_of))]
 
     def _mount_archives(self) -> bool:
-        """Add the members of the zip and tar files near the top; True where there were any."""
+        """Add the members of the zip and tar files near the top, each once; True where there were new ones."""
         mounted = False
         for name in self.names(suffixes=(".zip", ".tar")):
-            if name.count("/") > 1:
+            if name.count("/") > 1 or name in self._mounted:
                 continue
+            self._mounted.add(name)
             with self.open(name) as file:
                 path = Path(file.name) if hasattr(file, "name") and isinstance(file.name, str) else None
             if path is None or not path.is_file():
