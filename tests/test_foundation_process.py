@@ -1,0 +1,189 @@
+"""Child processes: their last words are kept, and nothing of theirs outlives the call, whatever ends it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from geozero import process
+from geozero.process import LAST_LINES, QUIET_AND_OFFLINE, ChildFailed, quiet_environment, run
+
+
+def sh(script: str, **options: Any) -> list[str]:
+    """Run a shell script and return its lines."""
+    lines: list[str] = []
+    run(["sh", "-c", script], on_line=lines.append, **options)
+    return lines
+
+
+def is_running(number: int) -> bool:
+    """Whether a process still works; a killed orphan that nobody has fetched yet does not."""
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def is_gone_soon(number: int) -> bool:
+    until = time.monotonic() + 5
+    while is_running(number) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not is_running(number)
+
+
+# --- output -----------------------------------------------------------------------------------------------
+
+
+def test_lines_go_to_the_log_and_to_the_listener_in_order(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "a.log"
+    script = "for i in 1 2 3; do echo $i; echo e$i >&2; done; printf 'no end'"
+    assert sh(script, log=log) == ["1", "e1", "2", "e2", "3", "e3", "no end"]
+    assert log.read_text().splitlines() == ["1", "e1", "2", "e2", "3", "e3", "no end"]
+    assert sh("echo again", log=log) == ["again"] and log.read_text().endswith("no endagain\n")
+
+
+def test_the_working_directory_and_the_input(tmp_path: Path) -> None:
+    assert sh("pwd; cat", cwd=tmp_path) == [str(tmp_path)]  # nothing can be typed: a question ends at once
+
+
+def test_output_that_is_no_text_is_still_shown() -> None:
+    assert sh(r"printf '\377x\n'; printf '10%%\r20%%\n'") == ["�x", "10%", "20%"]
+
+
+def test_a_failed_child_leaves_its_last_lines() -> None:
+    with pytest.raises(ChildFailed) as caught:
+        run(["sh", "-c", f"seq 1 {LAST_LINES + 60}; echo 'out of memory' >&2; exit 7", "a", "b", "c"])
+    failed = caught.value
+    assert failed.code == 7 and len(failed.tail) == LAST_LINES
+    assert failed.tail[0] == "62" and failed.tail[-1] == "out of memory"
+    assert "… ended with code 7:\n62\n63\n" in str(failed) and str(failed).endswith("\nout of memory")
+
+
+def test_a_killed_child_has_a_negative_code() -> None:
+    with pytest.raises(ChildFailed) as caught:
+        sh("echo before; kill -9 $$")
+    assert caught.value.code == -signal.SIGKILL and caught.value.tail == ["before"]
+
+
+def test_a_command_that_is_not_there() -> None:
+    with pytest.raises(FileNotFoundError):
+        run(["no-such-command-anywhere"])
+
+
+# --- nothing outlives the call ----------------------------------------------------------------------------
+
+
+def test_a_time_out_ends_the_whole_group(tmp_path: Path) -> None:
+    """A grandchild holds the pipe open, as data loaders and engines do."""
+    start, log = time.monotonic(), tmp_path / "a.log"
+    with pytest.raises(TimeoutError, match=r"sh -c .* ran longer than 0\.3 s"):
+        sh("sleep 60 & echo $!; echo $$; sleep 60", timeout=0.3, log=log)
+    assert time.monotonic() - start < 10
+    grandchild, child = map(int, log.read_text().split())
+    assert is_gone_soon(grandchild) and is_gone_soon(child)
+
+
+def test_a_child_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(process, "TERMINATE_SECONDS", 0.2)
+    with pytest.raises(TimeoutError):
+        sh("trap '' TERM; echo $$; while :; do sleep 0.05; done", timeout=0.2, log=tmp_path / "a.log")
+    assert is_gone_soon(int((tmp_path / "a.log").read_text()))
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_grandchild_that_is_left_behind_is_ended_and_not_waited_for(code: int, tmp_path: Path) -> None:
+    start = time.monotonic()
+    try:
+        sh(f"sleep 60 & echo $!; exit {code}", log=tmp_path / "a.log")
+    except ChildFailed as failed:
+        assert failed.code == code
+    assert time.monotonic() - start < 10
+    assert is_gone_soon(int((tmp_path / "a.log").read_text()))
+
+
+def test_an_own_session_that_holds_the_pipe_is_not_waited_for() -> None:
+    start = time.monotonic()
+    (number,) = sh("setsid sh -c 'echo $$; exec sleep 60' & sleep 0.3")
+    assert time.monotonic() - start < 20
+    os.kill(int(number), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("no metrics")])
+def test_a_listener_that_fails_ends_the_child(error: Exception, tmp_path: Path) -> None:
+    """A child whose output nobody takes would wait for ever once the pipe is full."""
+
+    def listen(line: str) -> None:
+        raise error
+
+    start = time.monotonic()
+    with pytest.raises(type(error)) as caught:
+        run(["sh", "-c", "echo $$; while :; do echo line; done"], log=tmp_path / "a.log", on_line=listen)
+    assert caught.value is error and time.monotonic() - start < 10
+    assert is_gone_soon(int((tmp_path / "a.log").read_text().split()[0]))
+
+
+def test_a_log_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        run(["touch", str(tmp_path / "started")], log=tmp_path)
+    assert not (tmp_path / "started").exists()
+
+
+def test_an_interrupt_ends_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(child: Any, timeout: float | None = None) -> int:
+        if timeout == process.TERMINATE_SECONDS:  # the clearing up
+            return int(wait(child, timeout))
+        while not (tmp_path / "a.log").read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    wait = subprocess.Popen.wait
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sh("echo $$; sleep 60", log=tmp_path / "a.log")
+    assert is_gone_soon(int((tmp_path / "a.log").read_text()))
+
+
+# --- environment ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """This process's environment as a test may change it, without what the rules are about."""
+    ours = {k: v for k, v in os.environ.items() if k not in (*QUIET_AND_OFFLINE, "OMP_NUM_THREADS")}
+    monkeypatch.setattr(os, "environ", ours)
+    monkeypatch.setattr(process, "has_gpu", lambda: False)
+    return ours
+
+
+def test_a_child_is_quiet_and_offline(environment: dict[str, str]) -> None:
+    found = dict(line.split("=", 1) for line in sh("env") if "=" in line)
+    assert QUIET_AND_OFFLINE.items() <= found.items() and found["OMP_NUM_THREADS"] == "1"
+
+
+def test_what_the_user_says_counts(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    environment |= {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "4"}
+    made = quiet_environment({"HF_HUB_OFFLINE": "maybe", "EXTRA": "1"})
+    assert (made["HF_HUB_OFFLINE"], made["OMP_NUM_THREADS"], made["EXTRA"]) == ("maybe", "4", "1")
+    assert quiet_environment()["HF_HUB_OFFLINE"] == "0"
+    del environment["OMP_NUM_THREADS"]
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    assert "OMP_NUM_THREADS" not in quiet_environment()
+
+
+def test_prepare_sets_the_environment_and_loads_nothing(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment["DO_NOT_TRACK"] = "false"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(process, "sys", SimpleNamespace(modules={}))
+    process.prepare()
+    assert environment["TRANSFORMERS_OFFLINE"] == "1" and environment["DO_NOT_TRACK"] == "false"
+    assert process._libraries == [] or "torch" in process._libraries[0].__class__.__module__
