@@ -1,0 +1,75 @@
+"""Reading a completion: what counts as the answer that a reward compares, in either mode."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geozero.tasks.text import is_well_formed, read_answer, tagged_answer, thought, words
+
+pieces = st.lists(st.sampled_from(["<answer>", "</answer>", " ", "\n", "a", "<ANSWER>", "<answer"]), max_size=10)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("I see water. <answer> yes </answer>", "yes"),
+        ("<answer>yes</answer>", "yes"),
+        ("<answer>two\nlines</answer> and more", "two\nlines"),
+        ("<answer> a </b> <c> </answer>", "a </b> <c>"),
+        ("yes", None),
+        ("", None),
+        ("<answer></answer>", None),
+        ("<answer> \n </answer>", None),
+        ("<answer>yes", None),
+        ("yes</answer>", None),
+        ("</answer>yes<answer>", None),
+        ("<answer>no</answer> <answer>yes</answer>", None),
+        ("<answer><answer>yes</answer>", None),
+        ("<answer>yes</answer></answer>", None),
+        ("I write <answer> and then <answer>yes</answer>", None),
+        ("<ANSWER>yes</ANSWER>", None),
+        ("< answer >yes</ answer >", None),
+    ],
+)
+def test_one_well_formed_block(completion: str, answer: str | None) -> None:
+    assert tagged_answer(completion) == read_answer(completion, "tagged") == answer
+    assert is_well_formed(completion) == (answer is not None)
+
+
+@given(pieces.map("".join))
+def test_exactly_one_block_with_something_in_it(text: str) -> None:
+    found = re.fullmatch(r"(?s)((?!</?answer>).)*<answer>(((?!</?answer>).)*)</answer>((?!</?answer>).)*", text)
+    assert tagged_answer(text) == ((found.group(2).strip() or None) if found else None)
+
+
+@given(st.text())
+def test_direct_mode_takes_everything(text: str) -> None:
+    assert read_answer(text, "direct") == (text.strip() or None)
+
+
+def test_direct_mode_knows_no_tags() -> None:
+    assert read_answer("<answer>yes</answer>", "direct") == "<answer>yes</answer>"
+
+
+@pytest.mark.parametrize(
+    ("completion", "before"),
+    [
+        (" I see water.\n<answer>yes</answer> indeed", "I see water."),
+        ("no tag at all ", "no tag at all"),
+        ("<answer>yes</answer>", ""),
+        ("a <answer>b</answer> c <answer>d</answer>", "a"),
+        ("</answer> a <answer>", "</answer> a"),
+        ("", ""),
+    ],
+)
+def test_the_thought_is_what_stands_before_the_first_tag(completion: str, before: str) -> None:
+    assert thought(completion) == before
+
+
+def test_words() -> None:
+    assert words(" Many planes, parked\tnear-by .\n") == ["many", "planes", "parked", "nearby"]
+    assert words("...") == words("") == []
