@@ -11,23 +11,55 @@ import pytest
 from test_training_data import build_corpus
 from test_training_stage import make_params
 
+from geozero.corpus import Corpus, subset
 from geozero.params import Params
+from geozero.tasks import messages
 from geozero.training import stage
+from geozero.training.data import Replay, image_uri
 from geozero.training.metrics import read
 
 pytestmark = pytest.mark.slow
 
 
+THOUGHTS = ("a red square", "one green shape in the dark", "blue on black", "grey and nothing else", "some colour here")
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_corpus(tmp_path_factory.mktemp("data") / "corpus")
+    """Closed questions only: their answers are what a few steps can teach."""
+    data = tmp_path_factory.mktemp("data")
+    whole = Corpus(build_corpus(data / "whole", n_images=24))
+    subset(whole, [s for s in whole.samples(split="train") if s.task == "vqa"], data / "closed", {"made_by": "test"})
+    return data / "closed"
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_random: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> stage.StageResult:
+    """A model that has learned the tagged format from replayed completions, and to guess: groups are mixed."""
+    replay = [
+        Replay(
+            messages(sample, "tagged"),
+            image_uri(corpus, sample.image_id),
+            f"{THOUGHTS[i % 5]} <answer>{('yes', 'no')[i % 2]}</answer>",
+        )
+        for i, sample in enumerate(Corpus(corpus).samples())
+    ]
+    settings = {"steps": 30, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 2e-3, "replay_share": 0.95}
+    out = tmp_path_factory.mktemp("taught")
+    return stage.run_sft(make_params(sft=settings), corpus, tiny_random, out, replay=replay)
+
+
+RL = {"steps": 4, "prompts_per_step": 4, "micro_batch_size": 16, "max_completion_tokens": 32, "learning_rate": 1e-3}
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
+from geozero.corpus import Corpus, subset
 from geozero.params import Params
+from geozero.tasks import messages
 from geozero.training import stage
+from geozero.training.data import Replay, image_uri
 
 values, kind, corpus, base, out = sys.argv[1:]
 run = stage.run_sft if kind == "sft" else stage.run_a2grpo
@@ -59,38 +91,46 @@ def apart(a: Path, b: Path) -> float:
     return max(float((left[k] - right[k]).abs().max()) for k in left)
 
 
-def test_sft_then_a2grpo(tiny_random: Path, corpus: Path, tmp_path: Path) -> None:
-    params = make_params(sft={"steps": 2}, a2grpo={"steps": 2})
-    first = stage.run_sft(params, corpus, tiny_random, tmp_path / "runs")
-    second = stage.run_a2grpo(params, corpus, first.model, tmp_path / "runs")
-    assert apart(first.model, tiny_random) > 0
-    assert {p.name for p in second.model.iterdir()} == {p.name for p in tiny_random.iterdir()}
+def test_sft_then_a2grpo(taught: stage.StageResult, tiny_random: Path, corpus: Path, tmp_path: Path) -> None:
+    params = make_params(a2grpo=RL)
+    result = stage.run_a2grpo(params, corpus, taught.model, tmp_path / "runs")
+    assert apart(taught.model, tiny_random) > 0
+    assert apart(result.model, taught.model) > 0
+    assert {p.name for p in result.model.iterdir()} == {p.name for p in tiny_random.iterdir()}
     for name in ("config.json", "generation_config.json", "tokenizer.json"):
-        assert (second.model / name).read_bytes() == (tiny_random / name).read_bytes()
-    assert [row["step"] for row in read(second.directory / "metrics.jsonl")] == [1, 2]
+        assert (result.model / name).read_bytes() == (tiny_random / name).read_bytes()
+    rows = read(result.directory / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
     wanted = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
-    assert wanted | {"dropped_groups"} <= set(read(second.directory / "metrics.jsonl")[0])
-    saved = json.loads((second.directory / "args.json").read_text())
+    assert all(wanted | {"dropped_groups"} <= set(row) for row in rows)
+    assert rows[0]["well_formed"] > 0.5
+    assert rows[0]["dropped_groups"] < 1
+    assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1
+    assert rows[0]["reward"] == pytest.approx(rows[0]["answer_reward"] + 0.5 * rows[0]["thinking_reward"], abs=1e-6)
+    assert rows[0]["answer_kl"] == 0  # the policy is its own reference before the first update
+    assert rows[3]["answer_kl"] > 0
+    saved = json.loads((result.directory / "args.json").read_text())
     assert (saved["gate_k"], saved["thinking_weight"]) == (params.a2grpo.gate_k, params.a2grpo.thinking_weight)
 
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-    AutoProcessor.from_pretrained(second.model)
-    Qwen3VLForConditionalGeneration.from_pretrained(second.model)
+    AutoProcessor.from_pretrained(result.model)
+    Qwen3VLForConditionalGeneration.from_pretrained(result.model)
 
 
 @pytest.mark.parametrize("kind", ["sft", "a2grpo"])
 def test_a_killed_run_ends_where_an_undisturbed_one_does(
-    kind: str, tiny_random: Path, corpus: Path, tmp_path: Path
+    kind: str, taught: stage.StageResult, corpus: Path, tmp_path: Path
 ) -> None:
-    params = make_params(sft={"steps": 4}, a2grpo={"steps": 4})
+    params, base = make_params(sft={"steps": 4}, a2grpo=RL), taught.model
     run = stage.run_sft if kind == "sft" else stage.run_a2grpo
-    undisturbed = run(params, corpus, tiny_random, tmp_path / "a")
-    start_and_kill(params, kind, corpus, tiny_random, tmp_path / "b", at=3)
+    undisturbed = run(params, corpus, base, tmp_path / "a")
+    start_and_kill(params, kind, corpus, base, tmp_path / "b", at=3)
     told: list[str] = []
-    resumed = run(params, corpus, tiny_random, tmp_path / "b", on_line=told.append)
+    resumed = run(params, corpus, base, tmp_path / "b", on_line=told.append)
     assert any(line.startswith("resumed from checkpoint-") for line in told)
     assert [row["step"] for row in read(resumed.directory / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert apart(undisturbed.model, base) > 1e-5
     assert apart(resumed.model, undisturbed.model) < 1e-6
 
 
@@ -102,9 +142,11 @@ def test_a_lora_adapter_is_merged_into_a_plain_model(tiny_random: Path, corpus: 
 
 
 def test_two_processes_train_one_model(
-    tiny_random: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taught: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NPROC_PER_NODE", "2")
-    params = make_params(a2grpo={"steps": 1})
-    result = stage.run_a2grpo(params, corpus, tiny_random, tmp_path / "runs")
-    assert [row["step"] for row in read(result.directory / "metrics.jsonl")] == [1]
+    result = stage.run_a2grpo(make_params(a2grpo=RL | {"steps": 2}), corpus, taught.model, tmp_path / "runs")
+    rows = read(result.directory / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1  # each process holds whole groups
+    assert apart(result.model, taught.model) > 1e-5

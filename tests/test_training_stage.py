@@ -344,6 +344,20 @@ def test_what_the_fingerprint_covers(corpus: Path, base: Path, tmp_path: Path) -
     assert not (tmp_path / "r").exists()  # a dry run writes nothing
 
 
+def test_bad_input_is_one_error_not_a_traceback(corpus: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fewer than the 80 prompts"):
+        stage.run_a2grpo(make_params(a2grpo={"prompts_per_step": 80}), corpus, base, tmp_path / "runs")
+    with pytest.raises(InputError, match="no model here"):
+        stage.run_sft(make_params(), corpus, tmp_path, tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_what_the_child_refuses_is_an_input_error(corpus: Path, base: Path, tmp_path: Path) -> None:
+    params = make_params(a2grpo={"extra": {"kl_in_reward": True}})
+    with pytest.raises(InputError, match="kl_in_reward=True cannot be combined"):
+        stage.run_a2grpo(params, corpus, base, tmp_path / "runs")
+
+
 def test_filters_train_on_the_other_folds(trainer: None, corpus: Path, base: Path, tmp_path: Path) -> None:
     results = stage.run_filters(make_params(), corpus, base, tmp_path / "runs", tmp_path / "models" / "filter")
     assert [r.directory.name.rsplit("-", 1)[0] for r in results] == ["filter-0", "filter-1"]

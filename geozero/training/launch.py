@@ -19,6 +19,7 @@ from geozero.errors import InputError
 KINDS = ("sft", "grpo", "export")
 PARENT = "GEOZERO_STAGE_PROCESS"  # id of the process that watches this one; it ends when that one is gone
 WATCH_SECONDS = 2.0
+REFUSAL = "refused: "  # how the line begins that says why this launcher would not train
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     try:
         _run(kind, arguments)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{REFUSAL}{error}", file=sys.stderr)
         return 2
     return 0
 
@@ -61,7 +62,7 @@ def _end_with_parent() -> None:
 
 
 def _hide_unused(arguments: list[str]) -> None:
-    """Keep out what ms-swift imports without use: vLLM and MLflow cost 6 of 16 seconds of start-up on a CPU."""
+    """Keep out what ms-swift imports without use: vLLM and MLflow are a third of the start-up on a CPU."""
     words = dict(itertools.pairwise(arguments))
     for name, used in (
         ("vllm", words.get("--use_vllm") == "true"),

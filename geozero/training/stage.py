@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import shlex
 import shutil
@@ -18,22 +16,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from geozero import process
-from geozero.corpus import Corpus, write_json
+from geozero.corpus import write_json
 from geozero.engines import checkpoint as models
 from geozero.errors import InputError
 from geozero.params import Params
-from geozero.sample import Sample, fold_of
 from geozero.training import arguments, checkpoints
-from geozero.training.data import Replay, Rows, swift_rows
-from geozero.training.launch import PARENT
+from geozero.training.data import Replay
+from geozero.training.launch import PARENT, REFUSAL
 from geozero.training.metrics import Curve
+from geozero.training.recipe import ROWS, Recipe, digest
 
-METHOD_VERSION = 1  # raise it when the same parameters and data would now train another model
-MODEL, DONE, STAGE, ROWS, CACHE, LOG = "model", "DONE", "stage.json", "rows.jsonl", "cache", "train.log"
-NOT_TRAINING = {"a2grpo": {"min_well_formed", "min_mixed_groups"}}  # bounds of the gate, not of the training
+MODEL, DONE, STAGE, CACHE, LOG = "model", "DONE", "stage.json", "cache", "train.log"
 
 Tell = Callable[[str], None]
 OnMetrics = Callable[[int, Mapping[str, float]], None]
@@ -56,57 +52,6 @@ class StageResult:
     fingerprint: str
     reused: bool
     command: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What tells one stage from another."""
-
-    name: str
-    kind: Literal["sft", "grpo"]
-    section: Literal["filter", "sft", "a2grpo"]
-    params: Params
-    corpus: Path
-    base: Path
-    out_root: Path
-    fold: int | None = None
-    replay: tuple[Replay, ...] = ()
-
-    @property
-    def settings(self) -> Any:
-        return getattr(self.params, self.section)
-
-    def identity(self) -> dict[str, Any]:
-        """What the fingerprint covers: everything that can change the model, and no path."""
-        settings = self.settings.model_dump(exclude=NOT_TRAINING.get(self.section, set()))
-        return {
-            "method_version": METHOD_VERSION,
-            "kind": self.kind,
-            "settings": settings,
-            "model": self.params.model.model_dump(exclude={"path"}),
-            "seed": self.params.seed,
-            "corpus": Corpus(self.corpus).digest,
-            "base": models.content_hash(self.base),
-            "fold": self.fold,
-            "replay": _digest([asdict(r) | {"image": r.image.rpartition("#")[2]} for r in self.replay]),
-        }
-
-    def write_rows(self, out: Path) -> Rows:
-        corpus, boxes = Corpus(self.corpus), self.params.model.boxes
-        if self.kind == "grpo":
-            return swift_rows(corpus, "tagged", boxes, out)
-        share = self.settings.replay_share if self.section == "sft" else 0.0
-        return swift_rows(corpus, "direct", boxes, out, keep=self._keep, replay=self.replay, replay_share=share)
-
-    def _keep(self, sample: Sample) -> bool:
-        folds = self.params.filter.folds
-        return self.fold is None or folds == 1 or fold_of(sample.image_key, folds) != self.fold
-
-    def arguments(self, directory: Path) -> dict[str, Any]:
-        rows = directory / ROWS
-        if self.kind == "grpo":
-            return arguments.grpo(self.params, rows, self.base, directory)
-        return arguments.sft(self.params, self.settings, rows, self.base, directory)
 
 
 def run_sft(
@@ -216,7 +161,7 @@ def run_a2grpo(
 
 def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_metrics: OnMetrics | None) -> StageResult:
     identity = recipe.identity()
-    fingerprint = _digest(identity)
+    fingerprint = digest(identity)
     # Absolute: neither the child nor a resumed run depends on the directory it is started from.
     directory = _directory((recipe.out_root / f"{recipe.name}-{fingerprint}").resolve(), force)
     planned = recipe.arguments(directory)
@@ -245,39 +190,17 @@ def _train(
     steps = planned["max_steps"]
     last = checkpoints.newest(directory, tell)
     rows = recipe.write_rows(directory / ROWS)
+    if recipe.kind == "grpo" and rows.n < recipe.settings.prompts_per_step:
+        raise InputError(
+            f"{rows.n} samples are fewer than the {recipe.settings.prompts_per_step} prompts of one step",
+            str(recipe.corpus),
+            "select more, or lower a2grpo.prompts_per_step",
+        )
     command = launch_command(recipe.kind, planned)
-    inputs = {"corpus": str(recipe.corpus), "base": str(recipe.base)}
-    write_json(directory / STAGE, {**identity, **inputs, "rows": asdict(rows), "command": command})
-    if last is None or last.step < steps:
-        if last is not None:
-            tell(f"resumed from {last.path.name} of {steps} steps")
-            command = launch_command(recipe.kind, planned | {"resume_from_checkpoint": last.path})
-        tell(f"$ {shlex.join(command)}")
-        _start(command, directory, tell, Curve(directory), on_metrics)
-        last = checkpoints.newest(directory, tell)
-    if last is None or last.step < steps:
-        raise RuntimeError(f"the training ended without its last checkpoint, {steps}; see {directory / LOG}")
-    weights = last.path
-    if recipe.settings.tuner == "lora":
-        weights = directory / "merged"
-        shutil.rmtree(weights, ignore_errors=True)
-        merge = launch_command("export", arguments.export(recipe.base, last.path, recipe.params.model, weights))
-        _start(merge, directory, tell)
-    checkpoints.assemble(weights, recipe.base, directory / MODEL)
-    for name in (CACHE, "merged"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-    (directory / ROWS).unlink()
+    curve = Curve(directory)
 
-
-def _start(
-    command: Sequence[str],
-    directory: Path,
-    tell: Tell,
-    curve: Curve | None = None,
-    on_metrics: OnMetrics | None = None,
-) -> None:
     def pass_on() -> None:
-        for step, values in curve.fresh() if curve is not None else ():
+        for step, values in curve.fresh():
             if on_metrics is not None:
                 on_metrics(step, values)
 
@@ -285,9 +208,45 @@ def _start(
         tell(line)
         pass_on()
 
+    inputs = {"corpus": str(recipe.corpus), "base": str(recipe.base)}
+    write_json(directory / STAGE, {**identity, **inputs, "rows": asdict(rows), "command": command})
+    if last is None or last.step < steps:
+        if last is not None:
+            tell(f"resumed from {last.path.name} of {steps} steps")
+            command = launch_command(recipe.kind, planned | {"resume_from_checkpoint": last.path})
+        tell(f"$ {shlex.join(command)}")
+        _start(command, directory, on_line)
+        last = checkpoints.newest(directory, tell)
+    pass_on()  # what came after the last line, or what a kill kept from being passed on
+    if last is None or last.step < steps:
+        raise RuntimeError(f"the training ended without its last checkpoint, {steps}; see {directory / LOG}")
+    _finish(recipe, directory, last.path, tell)
+
+
+def _finish(recipe: Recipe, directory: Path, weights: Path, tell: Tell) -> None:
+    """Make the plain model of the last checkpoint and clear away what only the training needed."""
+    if recipe.settings.tuner == "lora":
+        adapter = weights
+        weights = directory / "merged"
+        shutil.rmtree(weights, ignore_errors=True)
+        merge = launch_command("export", arguments.export(recipe.base, adapter, recipe.params.model, weights))
+        _start(merge, directory, tell)
+    checkpoints.assemble(weights, recipe.base, directory / MODEL)
+    for name in (CACHE, "merged"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / ROWS).unlink()
+
+
+def _start(command: Sequence[str], directory: Path, on_line: Tell) -> None:
+    """Run the child; what its launcher refused becomes the InputError that it was."""
     environment = {"MODELSCOPE_CACHE": str(directory / CACHE), PARENT: str(os.getpid())}
-    process.run(command, log=directory / LOG, env=environment, on_line=on_line)
-    pass_on()
+    try:
+        process.run(command, log=directory / LOG, env=environment, on_line=on_line)
+    except process.ChildFailed as failed:
+        refusals = [line.removeprefix(REFUSAL) for line in failed.tail if line.startswith(REFUSAL)]
+        if refusals:
+            raise InputError(refusals[-1]) from None
+        raise
 
 
 def launch_command(kind: str, planned: Mapping[str, Any]) -> list[str]:
@@ -317,8 +276,3 @@ def _only_one(directory: Path, tell: Tell) -> Iterator[None]:
             tell(f"another process trains in {directory}; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
