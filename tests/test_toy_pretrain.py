@@ -71,7 +71,16 @@ def test_patches_are_those_of_the_processor() -> None:
 def test_a_tiny_recipe_writes_a_checkpoint_that_loads_and_keeps_its_ids(tmp_path: Path) -> None:
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-    recipe = pretrain.Recipe(scenes=520, vision_steps=2, language_steps=2, language_batch=2, vision_batch=2)
+    recipe = pretrain.Recipe(
+        scenes=520,
+        vision_steps=2,
+        counting_steps=2,
+        lookup_steps=2,
+        lookup_batch=2,
+        language_cycles=(2,),
+        language_batch=2,
+        vision_batch=2,
+    )
     out = pretrain.pretrain(tmp_path / "tiny", recipe, progress=lambda line: None)
     model = Qwen3VLForConditionalGeneration.from_pretrained(out)
     processor = AutoProcessor.from_pretrained(out)

@@ -50,7 +50,7 @@ class Recipe:
     vision_learning_rate: float = 3e-3
     lookup_steps: int = 300  # text alone
     lookup_batch: int = 64
-    language_steps: int = 1_000
+    language_cycles: tuple[int, ...] = (1_000, 1_300)  # steps of each; the learning rate rises and falls in each
     language_batch: int = 32
     language_learning_rate: float = 2e-3
     tagged_share: float = 0.65  # of language examples: system prompt, thought and answer in the format
@@ -88,7 +88,8 @@ def pretrain(out: Path, recipe: Recipe | None = None, progress: Progress = print
             progress=progress,
         )
     teach_lookup(model, processor, scenes, recipe, progress)
-    teach_language(model, processor, scenes, pixels, recipe, progress)
+    for cycle, steps in enumerate(recipe.language_cycles):
+        teach_language(model, processor, scenes, pixels, recipe, steps, recipe.seed + 1 + cycle, progress)
     save(model, processor, out)
     return out
 
@@ -180,6 +181,8 @@ def teach_language(
     scenes: Sequence[Scene],
     pixels: npt.NDArray[np.uint8],
     recipe: Recipe,
+    steps: int,
+    seed: int,
     progress: Progress,
 ) -> None:
     """Train the text model on what the (now fixed) encoder sees; the encoder runs once a scene."""
@@ -204,16 +207,8 @@ def teach_language(
         return logits, labels, weights
 
     weights = [p for name, p in model.named_parameters() if ".visual." not in name]
-    stream = batches(scenes, recipe, recipe.language_batch, random.Random(recipe.seed + 1))
-    _train(
-        weights,
-        stream,
-        forward,
-        recipe.language_steps,
-        recipe,
-        f"language step {{}} of {recipe.language_steps}",
-        progress,
-    )
+    stream = batches(scenes, recipe, recipe.language_batch, random.Random(seed))
+    _train(weights, stream, forward, steps, recipe, f"language step {{}} of {steps}", progress)
 
 
 def _train(
