@@ -50,7 +50,7 @@ class Recipe:
     vision_learning_rate: float = 3e-3
     lookup_steps: int = 300  # text alone
     lookup_batch: int = 64
-    language_cycles: tuple[int, ...] = (1_000, 1_300)  # steps of each; the learning rate rises and falls in each
+    language_cycles: tuple[int, ...] = (1_000,)  # steps of each; the learning rate rises and falls in each
     language_batch: int = 32
     language_learning_rate: float = 2e-3
     tagged_share: float = 0.65  # of language examples: system prompt, thought and answer in the format
