@@ -10,8 +10,8 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
-from flows.tracked import log_training
-from flows.watching import bounded
+from flows.tracked import log_training, pipeline_run
+from flows.watching import TRAINING, bounded
 from geozero.corpus import write_json
 from geozero.evaluation.inference import Job, records_path, run_in_child
 from geozero.training import gate
@@ -26,7 +26,7 @@ def check_gate(space: Workspace, model: Path) -> gate.GateResult:
     """Measure on `val` whether RL can start from this model; stop the line where it cannot."""
     settings = space.settings.a2grpo
     out = model.parent / "gate"
-    corpora = [str(p) for p in space.corpora if p.name in space.trained_sources]
+    corpora = [str(p) for p in space.corpora_with("val") if p.name in space.trained_sources]
     job = Job(
         model=str(model),
         corpora=tuple(corpora),
@@ -56,8 +56,8 @@ def check_gate(space: Workspace, model: Path) -> gate.GateResult:
 @task(name="a2grpo", cache_policy=NO_CACHE)
 def train_a2grpo(space: Workspace, model: Path, parent: str | None) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
-    corpus = space.hard
-    result = run_a2grpo(space.settings, corpus, model, space.runs, on_line=bounded(get_run_logger().info))
+    corpus, tell = space.hard, bounded(get_run_logger().info, TRAINING)
+    result = run_a2grpo(space.settings, corpus, model, space.runs, on_line=tell)
     if parent is not None:
         log_training(space, parent, "a2grpo", result, corpus)
     return result
@@ -67,11 +67,9 @@ def train_a2grpo(space: Workspace, model: Path, parent: str | None) -> StageResu
 def a2grpo(model: Path, params: Path = Path("params.yaml")) -> Path:
     """A²GRPO alone, from a checkpoint of SFT."""
     space = Workspace.open(params)
-    parent = space.tracker.open_pipeline("a2grpo", space.settings.model_dump())
-    check_gate(space, model)
-    result = train_a2grpo(space, model, parent)
-    space.tracker.finish(parent)
-    return result.model
+    with pipeline_run(space, "a2grpo") as parent:
+        check_gate(space, model)
+        return train_a2grpo(space, model, parent).model
 
 
 if __name__ == "__main__":

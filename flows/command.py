@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from geozero.errors import InputError
 from geozero.workspace import Workspace
 
 BAD_INPUT = 2
+PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 def start(flow: Any, model: bool = False, check: Callable[[Workspace], object] | None = None) -> None:
@@ -27,6 +29,8 @@ def start(flow: Any, model: bool = False, check: Callable[[Workspace], object] |
         parser.add_argument("model", type=Path, help="directory of a checkpoint")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file")
     given = parser.parse_args()
+    for name in PREFECT_LOGGERS:
+        logging.getLogger(name).addFilter(without_traceback)
     try:
         space = Workspace.open(given.params)
         if check is not None:
@@ -37,3 +41,10 @@ def start(flow: Any, model: bool = False, check: Callable[[Workspace], object] |
     except InputError as error:
         print(f"geozero: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Let every record pass, but bad input without its traceback: the message is what its reader needs."""
+    if record.exc_info and isinstance(record.exc_info[1], InputError):
+        record.exc_info = None
+    return True

@@ -21,7 +21,7 @@ def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], ou
     settings = space.settings
     job = Job(
         model=str(model),
-        corpora=tuple(map(str, space.corpora)),
+        corpora=tuple(map(str, space.corpora_with("test"))),
         out=str(out),
         modes=modes,
         max_tokens=settings.evaluation.max_tokens,

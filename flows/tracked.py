@@ -1,8 +1,10 @@
-"""What a trained stage leaves in MLflow: parameters, curves, the bytes it read, its checkpoint."""
+"""What a flow leaves in MLflow: its parent run; a stage's parameters, curves, the bytes it read, its checkpoint."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,19 @@ from geozero import lineage
 from geozero.corpus import Corpus
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
+
+
+@contextmanager
+def pipeline_run(space: Workspace, name: str) -> Iterator[str]:
+    """The id of a new parent run, which ends as the block ends: FAILED after an error, KILLED after an interrupt."""
+    tracker = space.tracker
+    parent = tracker.open_pipeline(name, space.settings.model_dump())
+    try:
+        yield parent
+    except BaseException as error:
+        tracker.finish(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    tracker.finish(parent)
 
 
 def log_data(space: Workspace, parent: str) -> None:

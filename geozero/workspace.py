@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from geozero import params
-from geozero.corpus import MANIFEST
+from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import InputError
+from geozero.sample import Split
 from geozero.tracking import Tracker
 
 
@@ -60,6 +61,10 @@ class Workspace:
         """Every ingested corpus, by name."""
         found = (p.parent for p in (self.root / "data/corpus").glob(f"*/{MANIFEST}"))
         return sorted(p for p in found if not p.name.startswith("."))  # a dot: somebody is still writing it
+
+    def corpora_with(self, split: Split) -> list[Path]:
+        """Those of them that hold samples of a split; a source that is only trained on has no test samples."""
+        return [p for p in self.corpora if any(row["split"] == split for row in Corpus(p).manifest["counts"])]
 
     @property
     def trained_sources(self) -> list[str]:

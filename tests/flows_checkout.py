@@ -42,12 +42,12 @@ def write_params(path: Path, params: Mapping[str, Any]) -> None:
     (path / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
 
 
-def python(path: Path, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Run `python -m words…` in a checkout, its own code first, nothing kept outside it."""
+def python(path: Path, *words: str, timeout: float = 900, code: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `python -m words…` in a checkout with its own code, or that of `code`; nothing is kept outside it."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(path),
+        "PYTHONPATH": str(code or path),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -56,6 +56,7 @@ def python(path: Path, *words: str, timeout: float = 900) -> subprocess.Complete
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(path / ".dvc/site"),
         "PREFECT_HOME": str(path / ".prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # a test machine may be busy with others
     }
     return subprocess.run(
         [sys.executable, "-m", *words], cwd=path, env=environment, capture_output=True, text=True, timeout=timeout

@@ -1,0 +1,126 @@
+"""The whole line as a user runs it, on a random model and a world of a few scenes; and bad input of the flows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flows_checkout import ROOT, checkout, python, settings, write_params
+
+SCENES = {"aid": 8, "rsvqa_lr": 4, "rsicd": 48, "dior_rsvg": 6}
+FEW = dict.fromkeys(SCENES, 4)
+STAGES = ("filter-0", "sft", "a2grpo")
+TIME = 1500.0  # seconds; two quiet cores take a tenth of it
+
+
+def smallest() -> dict[str, Any]:
+    """Two steps a stage. A random model is never right, but some of its captions beat the median of all: they are
+    what is easy, everything else is hard."""
+    two_steps = {"steps": 2, "batch_size": 4, "micro_batch_size": 4}
+    return settings(
+        toy={"train": SCENES, "val": FEW, "test": FEW},
+        data={"samples": []},  # a thousand questions about real imagery: half a minute more
+        model={"path": "models/tiny-random"},
+        filter={"folds": 1, **two_steps},
+        sampling={"engine": "transformers", "k": 2, "max_tokens": 16, "workers": 1},
+        select={"easy": 0.5, "hard": 0.25, "unsolved_share": 1.0, "hard_size": 8},
+        sft={"replay_share": 0.0, **two_steps},
+        a2grpo={
+            "steps": 2,
+            "group_size": 2,
+            "prompts_per_step": 2,
+            "micro_batch_size": 4,
+            "max_completion_tokens": 16,
+            "min_well_formed": 0.0,
+            "min_mixed_groups": 0.0,
+        },
+        evaluation={"max_tokens": 16, "limit": 6, "gallery": 6},
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that bad input ends in."""
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("geozero: ")
+    return line
+
+
+@pytest.mark.slow
+def test_bad_input_of_a_flow_is_one_line(tmp_path: Path) -> None:
+    line = refused(python(ROOT, "flows.pipeline", "--params", str(tmp_path / "missing.yaml")))
+    assert "no such parameter file" in line
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    line = refused(python(tmp_path, "flows.pipeline", code=ROOT))  # no checkout
+    assert "dvc.yaml" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.slow
+def test_bad_input_within_a_flow_is_told_without_tracebacks(tmp_path: Path) -> None:
+    write_params(tmp_path, settings(sft={"replay_share": 0.0}))
+    done = python(tmp_path, "flows.sft", code=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("geozero: ")]
+    assert "no such corpus directory" in line
+    ((parent, _),) = mlflow_runs(tmp_path)
+    assert parent.info.status == "FAILED"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIME)
+def test_the_whole_line_runs_and_is_reused(tiny_random: Path, tmp_path: Path) -> None:
+    path = checkout(tmp_path / "checkout", smallest())
+    shutil.copytree(tiny_random, path / "models/tiny-random")
+    done = python(path, "flows.pipeline", timeout=TIME)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "<html" in (path / "reports/index.html").read_text()
+    for stage in STAGES:
+        (directory,) = path.glob(f"runs/{stage}-*")
+        assert (directory / "DONE").is_file()
+        assert (directory / "model/model.safetensors").is_file()
+    data = {file.stem: json.loads(file.read_text()) for file in (path / "reports/data").glob("*.json")}
+    assert {(row["model"], row["mode"]) for row in data["scores"]} == {
+        (model, mode) for model in ("base", "sft", "a2grpo") for mode in ("direct", "tagged")
+    }
+    assert {row["n"] for row in data["scores"] if row["source"] == "toy_rsvqa_lr" and row["headline"]} >= {6}
+    assert len(data["gallery"]) == 6
+    assert [len(curve) for curve in data["curves"].values()] == [2, 2]
+    assert {row["stage"] for row in data["timings"]} >= {"data", "sft", "gate", "a2grpo", "evaluation"}
+    assert "data/geozero-hard" in data["lineage"]["data"]
+    assert "wanted" in done.stdout
+    ((parent, children),) = mlflow_runs(path)
+    assert parent.info.status == "FINISHED"
+    assert {run.info.run_name: run.info.status for run in children} == dict.fromkeys(
+        ("sft", "a2grpo", "evaluation"), "FINISHED"
+    )
+    assert any(name.startswith("a2grpo/tagged/toy") for name in parent.data.metrics)
+
+    kept = {file: file.stat().st_mtime_ns for file in path.glob("runs/*/*") if file.name in ("DONE", "train.log")}
+    records = {file: file.stat().st_mtime_ns for file in path.glob("runs/**/answers*/*/*.json")}
+    assert len(records) > 3 * 2 * 8
+    again = python(path, "flows.pipeline", timeout=TIME)
+    assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-4000:]
+    assert "Running stage" not in (again.stdout + again.stderr)
+    assert kept == {file: file.stat().st_mtime_ns for file in kept}
+    assert records == {file: file.stat().st_mtime_ns for file in records}
+    assert len(list(path.glob("runs/*/DONE"))) == len(STAGES)
+    runs = mlflow_runs(path)
+    assert [parent.info.status for parent, _ in runs] == ["FINISHED", "FINISHED"]
+    assert {"reused.sft", "reused.a2grpo"} <= set(runs[1][0].data.tags)
+
+
+def mlflow_runs(path: Path) -> list[tuple[Any, list[Any]]]:
+    """Every parent run with its children, the oldest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{path / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "geozero"]
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    return [(p, [r for r in runs if r.data.tags.get("mlflow.parentRunId") == p.info.run_id]) for p in parents]
