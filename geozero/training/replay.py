@@ -1,6 +1,6 @@
 """Replay [ours]: the base model's own descriptions, taught again beside SFT's direct answers so that its format stays.
 
-The base is asked in tagged mode to describe training pictures, never a question that is trained on; what it writes
+The base is asked open questions about training pictures in tagged mode, never one that is trained on; what it writes
 well formed is kept. `python -m geozero.training.replay JOB.json` samples in a process of its own.
 """
 
@@ -28,6 +28,13 @@ QUESTIONS = (
     "Which kind of place is this?",
     "Tell me what stands out here.",
     "Sum the picture up.",
+    "Is the place empty?",
+    "Is anything moving here?",
+    "Are there many things or few?",
+    "How many things can be counted?",
+    "Do you see more on the left than on the right?",
+    "Where is the most striking thing?",
+    "Is there something unusual?",
 )
 TEMPERATURE = 1.0  # the base's own spread, not its single best sentence
 SPARE = 1.25  # asked for more than needed: some completions are not well formed
