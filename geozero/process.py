@@ -27,6 +27,7 @@ QUIET_AND_OFFLINE = {
 }
 LAST_LINES = 40
 TERMINATE_SECONDS = 10.0
+DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
 
 _libraries: list[Any] = []  # torch.library.Library unregisters its operators when it is collected
 
@@ -139,7 +140,7 @@ def run(
         raise TimeoutError(f"{' '.join(command[:4])} … ran longer than {timeout} s") from None
     finally:
         kill_group(child)
-        reader.join(2)  # whoever left the group may hold the pipe open: never wait for the end of the output
+        reader.join(DRAIN_SECONDS)  # whoever left the group may hold the pipe open: never wait for the end of the output
     if faults:
         raise faults[0]
     if code != 0:
