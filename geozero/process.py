@@ -140,7 +140,9 @@ def run(
         raise TimeoutError(f"{' '.join(command[:4])} … ran longer than {timeout} s") from None
     finally:
         kill_group(child)
-        reader.join(DRAIN_SECONDS)  # whoever left the group may hold the pipe open: never wait for the end of the output
+        reader.join(
+            DRAIN_SECONDS
+        )  # whoever left the group may hold the pipe open: never wait for the end of the output
     if faults:
         raise faults[0]
     if code != 0:

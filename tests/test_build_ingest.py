@@ -290,6 +290,7 @@ def test_pictures_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest.M
         return images.store(data, max_pixels)
 
     monkeypatch.setattr(ingest_module, "store", watched)
+    gc.collect()  # what other tests left
     ingest("aid", tmp_path, tmp_path / "c")
     assert 0 < alive <= IMAGES_PER_ROW_GROUP
 

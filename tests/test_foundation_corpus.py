@@ -34,7 +34,6 @@ from geozero.errors import BadRecord, InputError
 from geozero.images import StoredImage
 from geozero.sample import SCHEMA_VERSION, SPLITS, Sample, digest
 
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -231,13 +230,13 @@ def test_a_corpus_opened_before_a_fork_is_read_by_the_children(tmp_path: Path, m
 
 
 def fails(*arguments: object, **options: object) -> None:
-    raise FULL
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def only_when(wanted: Callable[..., bool], real: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
         if wanted(*arguments):
-            raise FULL
+            fails()
         return real(*arguments, **options)
 
     return call
@@ -274,10 +273,15 @@ def test_a_full_disk_leaves_nothing_and_spares_an_older_corpus(
     assert before is None or (Corpus(tmp_path / "c").manifest == before and len(list(Corpus(tmp_path / "c").samples())))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("ours"), OSError(errno.EIO, "the disk is dying")])
-def test_any_other_error_comes_through_as_it_is(error: BaseException, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [(KeyboardInterrupt, ()), (ValueError, ("ours",)), (OSError, (errno.EIO, "dying"))]
+)
+def test_any_other_error_comes_through_as_it_is(
+    kind: type[BaseException], arguments: tuple[object, ...], tmp_path: Path
+) -> None:
+    error = kind(*arguments)
     before = make(tmp_path / "c", 3).manifest
-    with pytest.raises(type(error)) as caught, CorpusWriter(tmp_path / "c", {}) as writer:
+    with pytest.raises(kind) as caught, CorpusWriter(tmp_path / "c", {}) as writer:
         fill(writer, 20)
         raise error
     assert caught.value is error

@@ -109,7 +109,8 @@ def test_a_grandchild_that_is_left_behind_is_ended_and_not_waited_for(code: int,
     assert is_gone_soon(int((tmp_path / "a.log").read_text()))
 
 
-def test_an_own_session_that_holds_the_pipe_is_not_waited_for() -> None:
+def test_an_own_session_that_holds_the_pipe_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "DRAIN_SECONDS", 0.2)
     start = time.monotonic()
     (number,) = sh("setsid sh -c 'echo $$; exec sleep 60' & sleep 0.3")
     assert time.monotonic() - start < 20
