@@ -366,13 +366,13 @@ def test_sft_must_clear_the_majority_answer_on_the_worst_type() -> None:
 def test_rl_is_compared_with_sft_on_the_hard_split_of_the_toy_world() -> None:
     where = {"mode": "tagged", "split": "test_hard"}
     sft, rl = row("sft", 0.50, **where), row("a2grpo", 0.54, **where)
-    assert goal("rl", [sft, rl]) == (True, "+4.0 points", "50.0 → 54.0")
+    assert goal("rl", [sft, rl]) == (True, "+4.0 points", "mean over tasks 50.0 → 54.0")
     assert goal("rl", [sft, row("a2grpo", 0.52, **where)])[0] is False
     doubled = [{**r, "source": None, "value": 0.9} for r in (sft, rl)]
     assert goal("rl", [sft, rl, *doubled]) == goal("rl", [sft, rl])
-    assert goal("rl_direct", [sft, rl]) == (None, "–", "")
-    direct = [row("sft", 0.5, split="test_hard"), row("a2grpo", 0.5, split="test_hard")]
-    assert goal("rl_direct", direct)[0] is True  # no loss is enough
+    assert goal("rl_over_direct", [sft, rl]) == (None, "–", "")
+    assert goal("rl_over_direct", [row("sft", 0.54, split="test_hard"), rl])[0] is True  # no loss is enough
+    assert goal("rl_over_direct", [row("sft", 0.55, split="test_hard"), rl])[0] is False
 
 
 def test_form_and_thoughts_are_averaged_by_their_number() -> None:

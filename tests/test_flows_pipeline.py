@@ -57,7 +57,7 @@ def test_bad_input_of_a_flow_is_one_line(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
     line = refused(python(tmp_path, "flows.pipeline", code=ROOT))  # no checkout
     assert "dvc.yaml" in line
-    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_bad_input_within_a_flow_is_told_without_tracebacks(tmp_path: Path) -> N
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("geozero: ")]
-    assert "no such corpus directory" in line
+    assert "no such model" in line  # the demo's is in the checkout
     ((parent, _),) = mlflow_runs(tmp_path)
     assert parent.info.status == "FAILED"
 
