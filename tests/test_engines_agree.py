@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ def answers(engine_name: str, model: Path) -> dict[str, Any]:
         "about": engine.describe(),
         "suppressed": list(engine.prompter.vocabulary.suppressed),
     }
+    # the answer's beginning is given: half of the requests, so that both kinds meet in one batch
+    begun = [replace(r, prefix="<answer>") if number % 2 else r for number, r in enumerate(asked[:8])]
+    result["begun"] = rows(engine.generate(begun, GREEDY))
     # more prompt than vLLM works off in a step: half prompts must not disturb what is drawn
     many = [Request(asked[3].id if i == 77 else f"m{i}", asked[3].messages, asked[3].image) for i in range(80)]
     result["among many"] = rows(engine.generate(many, SAMPLED)[77:78])
@@ -100,6 +104,15 @@ def test_answers_are_the_same_text(both: dict[str, dict[str, Any]]) -> None:
     assert both["vllm"]["greedy"] == both["transformers"]["greedy"]
     assert both["vllm"]["sampled"] == both["transformers"]["sampled"]  # one sampler: a store may change its engine
     assert len({row[0][0] for row in both["vllm"]["greedy"]}) > 4  # the pictures and questions matter
+
+
+def test_a_given_beginning_is_part_of_the_prompt_and_not_of_the_completion(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert [row[0][0] for row in found["begun"][::2]] == [row[0][0] for row in found["greedy"][:8:2]]
+        for begun, free in zip(found["begun"][1::2], found["greedy"][1:8:2], strict=True):
+            assert begun[0][0] != free[0][0] and not begun[0][0].startswith("<answer>")
+    if len(both) == 2:
+        assert both["vllm"]["begun"] == both["transformers"]["begun"]
 
 
 def test_samples_are_reproducible_whatever_the_batch(both: dict[str, dict[str, Any]]) -> None:

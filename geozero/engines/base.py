@@ -21,12 +21,14 @@ class Request:
         messages: chat turns as `geozero.tasks.messages` gives them, `<image>` where the picture stands.
         image: the encoded picture (JPEG, PNG, …).
         seed: seed of the first completion; None: `request_seed` of the base seed and the id.
+        prefix: what the answer has to begin with; the model goes on after it, a completion holds only what it adds.
     """
 
     id: str
     messages: list[dict[str, str]]
     image: bytes
     seed: int | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

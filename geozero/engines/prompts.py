@@ -26,7 +26,7 @@ MAX_RATIO = 200  # Qwen's own limit of the sides' ratio
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request made ready: `text` with the model's chat template, `image` fitted, `n_tokens` of both together."""
+    """A request made ready: `text` with chat template and prefix, `image` fitted, `n_tokens` of both together."""
 
     text: str
     image: Image.Image
@@ -70,6 +70,7 @@ class Prompter:
         image = fit(decode(request.image), self.factor, self.min_pixels, self.max_pixels)
         turns = [{"role": turn["role"], "content": _parts(turn["content"])} for turn in request.messages]
         text = str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        text += request.prefix
         n_image = image.width * image.height // self.factor**2
         n_tokens = len(self.tokenizer(text)["input_ids"]) - 1 + n_image
         if n_tokens >= self.max_length:

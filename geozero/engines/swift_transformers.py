@@ -121,7 +121,11 @@ class TransformersEngine:
             return arguments
 
         asked = [
-            InferRequest(messages=[dict(t) for t in request.messages], images=[prompt.image])
+            InferRequest(
+                messages=[dict(t) for t in request.messages],
+                images=[prompt.image],
+                chat_template_kwargs={"response_prefix": request.prefix} if request.prefix else {},
+            )
             for request, prompt in batch
         ]
         config = RequestConfig(max_tokens=max_tokens, n=n, return_details=True)
