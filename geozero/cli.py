@@ -256,6 +256,39 @@ def a2grpo(
 
 
 @app.command()
+def infer(
+    model_path: Annotated[str, typer.Option("--model_path", help="A checkpoint, or a hub name in the local cache.")],
+    json_path: Annotated[Path, typer.Option("--json_path", help="The authors' evaluation JSON.")],
+    output_path: Annotated[Path, typer.Option("--output_path", help="The records to write, for `geozero evaluate`.")],
+    task: Annotated[Literal["scene_cls", "vqa", "caption", "grounding"], typer.Option(help="What is asked.")],
+    batchsize: Annotated[int, typer.Option(min=1, help="Questions at a time (transformers engine).")] = 16,
+    gpu: Annotated[int | None, typer.Option(min=0, help="Number of the GPU to use.")] = None,
+    system: Annotated[str, typer.Option(help="True: ask with the system prompt, so that the model thinks.")] = "False",
+    max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", min=1, help="Most tokens an answer.")] = 2048,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read pictures.")] = 1,
+    engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",
+    sampling: Annotated[
+        Literal["greedy", "official"], typer.Option(help="official: the published script's temperature and top-p.")
+    ] = "greedy",
+    seed: Annotated[int, typer.Option(help="Of the official draws.")] = 42,
+) -> None:
+    """Answer the authors' evaluation JSON; a killed run goes on where it was.
+
+    Example: geozero infer --model_path models/sft --json_path eval/rsvg.json --output_path rsvg.json --task grounding
+    """
+    from geozero.evaluation.infer import infer as ask
+    from geozero.evaluation.infer import truth_of
+
+    options: dict[str, Any] = {"batchsize": batchsize, "gpu": gpu, "max_new_tokens": max_new_tokens}
+    options |= {"workers": workers, "engine": engine, "sampling": sampling, "seed": seed, "system": truth_of(system)}
+    done = ask(model_path, json_path, output_path, task, progress=typer.echo, **options)
+    failed = f"{len(done.failed)} failed" + (f", listed in {done.failed_path}" if done.failed else "")
+    typer.echo(f"{output_path}\t{done.n} records\t{done.n_new} new\t{failed}\t{done.seconds:.0f} s")
+    for note in done.notes:
+        typer.echo(f"note\t{note}")
+
+
+@app.command()
 def evaluate(
     task: Annotated[str, typer.Option(help="scene_cls, vqa, caption or grounding.")],
     records: Annotated[Path, typer.Option(help="JSON list of {raw_output, pred, label, image_path, …}.")],
