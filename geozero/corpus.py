@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geozero.atomic import write_text
 from geozero.errors import BadRecord, InputError, refusal
 from geozero.images import StoredImage
 from geozero.sample import SCHEMA, SCHEMA_VERSION, Sample, Split, TaskName
@@ -349,15 +350,8 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name and rename."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n"
-    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a JSON file as a whole."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geozero.atomic import write_text
 from geozero.errors import InputError
 from geozero.process import QUIET_AND_OFFLINE
 
@@ -80,7 +81,7 @@ class Tracker:
         known = self._remembered(run_dir)
         if known is None:
             run_id = self._create(stage, {PARENT_TAG: parent, "stage": stage, "run_dir": run_dir.name, **(tags or {})})
-            _write(run_dir / RUN_ID_FILE, run_id)
+            write_text(run_dir / RUN_ID_FILE, run_id)
             return run_id
         run_id = str(known.info.run_id)
         former = self._find(known.data.tags.get(PARENT_TAG, parent))
@@ -290,9 +291,3 @@ def _relative(path: Path, project: Path) -> str:
     """The path from the project's directory where it lies inside, so that runs on two machines can be compared."""
     path, root = path.resolve(), project.resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geozero.atomic import replacing
 from geozero.errors import InputError
 
 MOST_BINS = 20
@@ -28,6 +29,12 @@ def histogram(rates: npt.NDArray[np.float64], k: int) -> dict[str, list[float] |
     return {"edges": [round(float(e), 6) for e in edges], "counts": [int(c) for c in counts]}
 
 
+def check_name(out: Path) -> None:
+    """Raises InputError if a picture of that name cannot be drawn."""
+    if out.suffix.lower() not in FORMATS:
+        raise InputError("unknown kind of picture", str(out), f"use a name that ends in {', '.join(FORMATS)}")
+
+
 def draw(numbers: dict[str, Any], out: Path, easy: float, hard: float) -> None:
     """Draw one histogram a task, the selection's two thresholds in it, to a PNG, SVG or PDF file.
 
@@ -36,8 +43,7 @@ def draw(numbers: dict[str, Any], out: Path, easy: float, hard: float) -> None:
         easy: pass rate from which on a sample is easy.
         hard: pass rate up to which a sample is hard.
     """
-    if out.suffix.lower() not in FORMATS:
-        raise InputError("unknown kind of picture", str(out), f"use a name that ends in {', '.join(FORMATS)}")
+    check_name(out)
     import matplotlib
 
     matplotlib.use("Agg")
@@ -58,9 +64,7 @@ def draw(numbers: dict[str, Any], out: Path, easy: float, hard: float) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("samples", fontsize=8)
     figure.tight_layout()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.part")
     metadata = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[out.suffix.lower()]
-    figure.savefig(temporary, format=out.suffix.lower().lstrip("."), dpi=150, metadata=metadata)
+    with replacing(out) as temporary:
+        figure.savefig(temporary, format=out.suffix.lower().lstrip("."), dpi=150, metadata=metadata)
     plt.close(figure)
-    temporary.replace(out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geozero import params
+from geozero.atomic import replacing
 from geozero.corpus import MANIFEST, Corpus, CorpusWriter, copy_image, write_json
 from geozero.difficulty import histogram
 from geozero.difficulty import store as answer_store
@@ -58,6 +58,8 @@ def select(
         InputError: store and corpus do not belong together, answers are missing, or nothing is selected.
     """
     settings = settings or params.Select()
+    if plot is not None:
+        histogram.check_name(plot)  # before anything is written
     source = Corpus(corpus)
     state = answer_store.current(store)
     k, fingerprints = int(state["k"]), [str(key) for key in state["fingerprints"]]
@@ -171,12 +173,10 @@ def _write_suspects(corpus: Corpus, said: dict[str, str], out_hard: Path) -> Non
     schema = pa.schema([(name, pa.string()) for name in SUSPECT_COLUMNS])
     _write_table(pa.Table.from_pylist(rows, schema=schema), out_hard.with_name("suspect.parquet"))
     path = out_hard.with_name("suspect.csv")
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, SUSPECT_COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def _table(candidates: Candidates, found: Difficulty, instruct: Bools, hard: Bools) -> pa.Table:
@@ -202,10 +202,8 @@ def _table(candidates: Candidates, found: Difficulty, instruct: Bools, hard: Boo
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _numbers(candidates: Candidates, found: Difficulty, instruct: Bools, hard: Bools, k: int) -> dict[str, Any]:

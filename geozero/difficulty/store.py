@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from geozero import tasks
+from geozero.atomic import replacing
 from geozero.corpus import write_json
 from geozero.errors import InputError
 from geozero.sample import Sample, digest
@@ -93,16 +93,15 @@ class AnswerWriter:
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / FINGERPRINT).exists():
             write_json(self.path / FINGERPRINT, dataclasses.asdict(fingerprint))
-        for left in self.path.glob(".answers-*.part"):  # of a worker that was killed while it wrote
+        for left in self.path.glob(".answers-*.part-*"):  # of a worker that was killed while it wrote
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 left.unlink(missing_ok=True)
 
     def write(self, rows: Sequence[dict[str, Any]]) -> Path:
         """Write one chunk of rows in the columns of `ANSWER_SCHEMA`."""
         name = f"answers-{self.shard}-{uuid.uuid4().hex[:16]}.parquet"
-        temporary = self.path / f".{name}.part"
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=ANSWER_SCHEMA), temporary, compression="zstd")
-        os.replace(temporary, self.path / name)
+        with replacing(self.path / name) as temporary:
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=ANSWER_SCHEMA), temporary, compression="zstd")
         return self.path / name
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from geozero.atomic import replacing
 from geozero.engines.checkpoint import weight_files
 from geozero.errors import InputError
 
@@ -113,16 +114,13 @@ def assemble(weights: Path, base: Path, out: Path) -> None:
     files = weight_files(weights)
     if not files:
         raise InputError("no trained weights to make a model of", str(weights))
-    temporary = out.with_name(f".{out.name}.part-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for file in sorted(base.iterdir()):
-        if file.is_file() and not any(file.match(pattern) for pattern in NOT_THE_MODELS):
-            shutil.copy(file, temporary)  # follows links: a hub's cache holds links only
-    for file in [*files, *weights.glob("*.safetensors.index.json")]:
-        _link_or_copy(file, temporary / file.name)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(temporary, out)
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        for file in sorted(base.iterdir()):
+            if file.is_file() and not any(file.match(pattern) for pattern in NOT_THE_MODELS):
+                shutil.copy(file, temporary)  # follows links: a hub's cache holds links only
+        for file in [*files, *weights.glob("*.safetensors.index.json")]:
+            _link_or_copy(file, temporary / file.name)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

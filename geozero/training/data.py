@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geozero.atomic import replacing
 from geozero.corpus import Corpus
 from geozero.errors import BadRecord, InputError
 from geozero.images import decode
@@ -104,8 +104,7 @@ def swift_rows(
     if replay_share and not replay:
         raise InputError("replay_share is set, and there is nothing to replay", mend="set sft.replay_share to 0")
     rows = Rows()
-    temporary = out.with_name(f".{out.name}.part-{os.getpid()}")
-    with temporary.open("w") as file:
+    with replacing(out) as temporary, temporary.open("w") as file:
         for sample in corpus.samples(split=split):
             if keep is not None and not keep(sample):
                 continue
@@ -121,7 +120,6 @@ def swift_rows(
         for row in _replayed(replay, round(rows.n * replay_share / (1 - replay_share))):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             rows.n += 1
-    os.replace(temporary, out)
     return rows
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from geozero import process
+from geozero.atomic import replacing
 from geozero.corpus import write_json
 from geozero.engines import checkpoint as models
 from geozero.errors import InputError
@@ -130,12 +131,9 @@ def run_filters(
     at_once = 1 if process.has_gpu() else min(params.filter.folds, os.cpu_count() or 1)
     with ThreadPoolExecutor(at_once) as pool:
         results = list(pool.map(train, range(params.filter.folds)))
-    temporary = out.with_name(f".{out.name}.part-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for fold, result in enumerate(results):
-        shutil.copytree(result.model, temporary / f"fold-{fold}")
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(temporary, out)
+    with replacing(out) as temporary:
+        for fold, result in enumerate(results):
+            shutil.copytree(result.model, temporary / f"fold-{fold}")
     return results
 
 
