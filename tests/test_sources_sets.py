@@ -19,9 +19,10 @@ from geozero.errors import BadRecord, InputError
 from geozero.sources import SOURCES, Ratio, Record, Rejected, Source, get, open_tree
 from geozero.sources.aid import FOLDERS, Aid
 from geozero.sources.base import stem
+from geozero.sources.captions import distinct_sentences
 from geozero.sources.folders import label_text
-from geozero.sources.rsicd import distinct_sentences
-from geozero.sources.rsvqa_lr import RsvqaLr, count_bin
+from geozero.sources.rsvqa import count_bin
+from geozero.sources.rsvqa_lr import RsvqaLr
 
 SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
 
@@ -55,7 +56,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_a_source_says_who_it_is(name: str) -> None:
     source = SOURCES[name]
     assert source.name == name and source.title and source.licence and source.citation and source.layout
-    assert source.tasks and set(source.classes) <= {label_text(f) for f in FOLDERS}
+    assert source.tasks and source.size and all(c == " ".join(c.split()) for c in source.classes)
     module = __import__(type(source).__module__, fromlist=["x"])
     assert all(word in module.__doc__ for word in ("Layout", "Splits", "Licence"))
 
@@ -135,7 +136,7 @@ def test_aid_reads_class_folders(root: Path) -> None:
     assert Counter(r.answer for r in records) == {"airport": 4, "bare land": 3, "storage tanks": 4}
     assert records[4] == Record(
         task="scene_cls",
-        split="train",
+        split="test",
         key="BareLand/bareland_1.jpg",
         image="BareLand/bareland_1.jpg",
         image_key="aid/BareLand/bareland_1",

@@ -6,14 +6,30 @@ from geozero.errors import InputError
 from geozero.sources.aid import Aid
 from geozero.sources.base import Ratio, Record, Rejected, Source
 from geozero.sources.dior_rsvg import DiorRsvg
+from geozero.sources.eurosat import EuroSat
+from geozero.sources.nasc_tg2 import NascTg2
 from geozero.sources.neon import Neon
+from geozero.sources.nwpu_captions import NwpuCaptions
+from geozero.sources.resisc45 import Resisc45
 from geozero.sources.rsicd import Rsicd
+from geozero.sources.rsvqa_hr import RsvqaHr
 from geozero.sources.rsvqa_lr import RsvqaLr
+from geozero.sources.siri_whu import SiriWhu
+from geozero.sources.sydney_captions import SydneyCaptions
 from geozero.sources.toy import TOY, TOY_HARD
 from geozero.sources.tree import Tree, open_tree
+from geozero.sources.ucm import Ucm
+from geozero.sources.ucm_captions import UcmCaptions
+from geozero.sources.whu_rs19 import WhuRs19
 
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (Aid(), RsvqaLr(), Rsicd(), DiorRsvg(), Neon(), *TOY, *TOY_HARD)
+    source.name: source
+    for source in (
+        *(Aid(), RsvqaLr(), Rsicd(), DiorRsvg()),
+        *(Resisc45(), EuroSat(), NascTg2(), WhuRs19(), Ucm(), SiriWhu()),
+        *(RsvqaHr(), UcmCaptions(), SydneyCaptions(), NwpuCaptions()),
+        *(Neon(), *TOY, *TOY_HARD),
+    )
 }
 
 

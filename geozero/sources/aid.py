@@ -2,8 +2,8 @@
 
 Layout: `AID/<Class>/<class>_<n>.jpg`, CamelCase folder, lower-case file, n from 1 unpadded
 (`AID/River/river_255.jpg`); some mirrors wrap it once more (`AID_dataset/AID`).
-Splits: none official; papers train on 20 % or 50 %. Ours [ours]: a stable hash of the picture's key,
-train 0.5, val 0.1, test 0.4.
+Splits: none official; papers train on 20 % or 50 %. Ours [ours]: a stable hash of the picture's key within each
+class, train 0.5, val 0.1, test 0.4.
 Licence: unknown to us; ask the authors before passing pictures on.
 Citation: Xia et al., "AID: A Benchmark Data Set for Performance Evaluation of Aerial Scene Classification",
 IEEE TGRS 2017, arXiv 1608.05167.
@@ -16,41 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geozero.sources.base import Ratio
+from geozero.sources.class_names import AID as FOLDERS
 from geozero.sources.folders import ClassFolders
-
-FOLDERS = (
-    "Airport",
-    "BareLand",
-    "BaseballField",
-    "Beach",
-    "Bridge",
-    "Center",
-    "Church",
-    "Commercial",
-    "DenseResidential",
-    "Desert",
-    "Farmland",
-    "Forest",
-    "Industrial",
-    "Meadow",
-    "MediumResidential",
-    "Mountain",
-    "Park",
-    "Parking",
-    "Playground",
-    "Pond",
-    "Port",
-    "RailwayStation",
-    "Resort",
-    "River",
-    "School",
-    "SparseResidential",
-    "Square",
-    "Stadium",
-    "StorageTanks",
-    "Viaduct",
-)
-
 
 RATIO = Ratio(train=0.5, val=0.1)  # [ours]
 
@@ -63,6 +30,7 @@ class Aid(ClassFolders):
 
     name: str = "aid"
     title: str = "AID"
+    size: str = "10,000 pictures, 30 classes"
     licence: str = "unknown"
     citation: str = "Xia et al., IEEE TGRS 2017, arXiv 1608.05167"
     labels: tuple[str, ...] | None = FOLDERS

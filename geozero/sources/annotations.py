@@ -40,6 +40,21 @@ def json_items(tree: Tree, name: str, key: str | None = None) -> Iterator[Any]:
         yield from reader.items()
 
 
+def json_groups(tree: Tree, name: str) -> Iterator[tuple[str, Any]]:
+    """Stream the items of an object of lists, such as `{"airplane": [{…}, …], …}`, each with the name of its list.
+
+    Raises:
+        InputError: as `json_items`.
+    """
+    where = tree.where(name)
+    try:
+        file = tree.open(name)
+    except BadRecord as bad:
+        raise InputError(bad.reason.replace("_", " "), where, "the data set needs this file") from None
+    with file:
+        yield from _JsonReader(file, where).groups()
+
+
 class _JsonReader:
     """Decodes one value after the other from a growing window of the text."""
 
@@ -73,6 +88,24 @@ class _JsonReader:
             elif self._next() != "}":
                 raise self._bad("not JSON")
         raise self._bad(f"no list '{key}' (found {', '.join(seen[:6]) or 'nothing'})")
+
+    def groups(self) -> Iterator[tuple[str, Any]]:
+        """The items of all lists of the object that comes next, with their names."""
+        if self._next() != "{":
+            raise self._bad("not an object of lists")
+        self._at += 1
+        while (mark := self._next()) != "}":
+            name = self._value()
+            if not isinstance(name, str) or self._next() != ":":
+                raise self._bad("not JSON")
+            self._at += 1
+            for item in self.items():
+                yield name, item
+            mark = self._next()
+            if mark == ",":
+                self._at += 1
+            elif mark != "}":
+                raise self._bad("the object breaks off" if not mark else "not JSON")
 
     def items(self) -> Iterator[Any]:
         """The items of the list that comes next."""

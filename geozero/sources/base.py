@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -66,9 +66,11 @@ class Source(ABC):
     title: str  # as the papers call it
     licence: str
     citation: str
+    size: str = ""  # how much there is of it, for people
     forced_split: Split | None = None  # every record is given to this split
 
     tasks: ClassVar[tuple[TaskName, ...]]
+    generic: ClassVar[bool] = False  # a layout for anybody's data; `name` is then the user's to choose
     layout: ClassVar[str]  # one line a path, for people
     required: ClassVar[tuple[str, ...]] = ()  # entries (files or directories) that the tree's top directory holds
     any_of: ClassVar[tuple[str, ...]] = ()  # … of which it holds at least one
@@ -114,7 +116,17 @@ class Ratio:
 
     def split(self, image_key: str) -> Split:
         """The split of a picture by the stable hash of its key: adding pictures moves no other."""
-        place = stable_unit(image_key, salt="split")
+        return self._at(stable_unit(image_key, salt="split"))
+
+    def stratified(self, image_keys: Iterable[str]) -> dict[str, Split]:
+        """The splits of the pictures of one class, in these shares to the picture: ordered by the same hash, then cut.
+
+        A picture more or less moves at most the pictures at the two cuts of its own class.
+        """
+        ordered = sorted(set(image_keys), key=lambda key: (stable_unit(key, salt="split"), key))
+        return {key: self._at((place + 0.5) / len(ordered)) for place, key in enumerate(ordered)}
+
+    def _at(self, place: float) -> Split:
         if place < self.train:
             return "train"
         return "val" if place < self.train + self.val else "test"

@@ -43,6 +43,7 @@ class DiorRsvg(Source):
 
     name: str = "dior_rsvg"
     title: str = "DIOR-RSVG"
+    size: str = "38,320 expressions, 17,402 pictures"
     licence: str = "unknown"
     citation: str = "Zhan et al., IEEE TGRS 2023, arXiv 2210.12634"
 

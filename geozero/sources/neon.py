@@ -38,6 +38,7 @@ class Neon(Source):
 
     name: str = "neon"
     title: str = "NEON tree tiles"
+    size: str = "1,027 questions, 88 tiles"
     licence: str = (
         "boxes MIT (deepforest 2.1.0); imagery of the National Ecological Observatory Network, CC0 by its policy"
     )

@@ -16,13 +16,23 @@ from geozero.sources.rsvqa_lr import RsvqaLr
 
 LICENCE = "rendered by geozero itself"
 CITATION = "none: geozero.toy"
+SIZE = "as params.yaml says"
 RATIO = Ratio(train=0.6, val=0.1)  # toy AID has few pictures: more of them to learn from, the rest is test [ours]
 
 TOY: tuple[Source, ...] = (
-    Aid(name="toy_aid", title="toy AID", licence=LICENCE, citation=CITATION, labels=None, ratio=RATIO),
-    RsvqaLr(name="toy_rsvqa_lr", title="toy RSVQA-LR", licence=LICENCE, citation=CITATION),
-    Rsicd(name="toy_rsicd", title="toy RSICD", licence=LICENCE, citation=CITATION),
-    DiorRsvg(name="toy_dior_rsvg", title="toy DIOR-RSVG", licence=LICENCE, citation=CITATION),
+    Aid(
+        name="toy_aid",
+        title="toy AID",
+        licence=LICENCE,
+        citation=CITATION,
+        size=SIZE,
+        labels=None,
+        ratio=RATIO,
+        stratify=False,
+    ),
+    RsvqaLr(name="toy_rsvqa_lr", title="toy RSVQA-LR", licence=LICENCE, citation=CITATION, size=SIZE),
+    Rsicd(name="toy_rsicd", title="toy RSICD", licence=LICENCE, citation=CITATION, size=SIZE),
+    DiorRsvg(name="toy_dior_rsvg", title="toy DIOR-RSVG", licence=LICENCE, citation=CITATION, size=SIZE),
 )
 TOY_HARD: tuple[Source, ...] = tuple(
     replace(source, name=f"{source.name}_hard", title=f"{source.title}, hard", forced_split="test") for source in TOY

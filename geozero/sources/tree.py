@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -131,6 +131,15 @@ class Tree:
         below.ignored = self.ignored
         return below
 
+    def with_beside(self, names: Iterable[str]) -> Tree:
+        """This tree, and those of the named files that lie beside its top directory as if they lay in it."""
+        above = self._top.rstrip("/").rpartition("/")[0]
+        found = {self._top + name: self._members.get(f"{above}/{name}".lstrip("/")) for name in names if self._top}
+        own = {name: member for name, member in self._members.items() if name.startswith(self._top)}
+        more = Tree(self.label, {name: m for name, m in found.items() if m} | own, self._stores, self._top)
+        more.ignored = self.ignored
+        return more
+
     def left_out(self) -> list[tuple[str, str]]:
         """What of `ignored` belongs to this tree, or would lie outside any tree."""
         return [
@@ -168,7 +177,7 @@ class Tree:
             InputError: no such directory, or (Ambiguous) several on one level.
         """
         places = self._matches(required, any_of)
-        if not places and self._mount_archives():
+        if not places and self.mount_archives():
             places = self._matches(required, any_of)
         if not places:
             raise InputError(self._not_found(title, required, any_of), self.where(), self._how_to_mend())
@@ -196,7 +205,7 @@ class Tree:
                     found["/".join(parts[:depth])].add(part)
         return [p for p, have in found.items() if have.issuperset(required) and (not any_of or have & set(any_of))]
 
-    def _mount_archives(self) -> bool:
+    def mount_archives(self) -> bool:
         """Add the members of the zip and tar files near the top, each once; True where there were new ones."""
         mounted = False
         for name in self.names(suffixes=(".zip", ".tar")):

@@ -1,0 +1,61 @@
+"""Sydney-Captions: five sentences for each of 613 pictures of Sydney, seven kinds of scene.
+
+Layout: `dataset.json` beside `imgs/` or `images/`, pictures `1.tif` to `613.tif`; the list in the form that
+`geozero.sources.captions` describes.
+Splits, official: 497/58/58 pictures.
+Licence: unknown to us; ask the authors before passing pictures on.
+Citation: Qu et al., "Deep Semantic Understanding of High Resolution Remote Sensing Image", CITS 2016.
+Traps: the archives of pictures of this set and of UCM-Captions have been mixed up: a directory of exactly 2,100
+pictures is refused. The kind of scene goes by the number (residential 1-242, airport 243-264, meadow 265-314,
+river 315-359, ocean 360-451, industrial 452-547, runway 548-613); it stands in the picture's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from geozero.errors import InputError
+from geozero.sources.base import IMAGE_SUFFIXES, stem
+from geozero.sources.captions import KarpathyCaptions
+from geozero.sources.tree import Tree
+
+LAST_OF_KIND = {
+    "residential": 242,
+    "airport": 264,
+    "meadow": 314,
+    "river": 359,
+    "ocean": 451,
+    "industrial": 547,
+    "runway": 613,
+}
+OTHERS_PICTURES = 2_100  # UCM-Captions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SydneyCaptions(KarpathyCaptions):
+    layout = "dataset.json, imgs/<n>.tif or images/<n>.tif"
+    declared: ClassVar[str] = "sydney"
+    folders = ("Sydney_captions", "Sydney-captions", "Sydney_Captions", "Sydney")
+
+    name: str = "sydney_captions"
+    title: str = "Sydney-Captions"
+    size: str = "3,065 sentences, 613 pictures"
+    licence: str = "unknown"
+    citation: str = "Qu et al., CITS 2016"
+
+    def check_pictures(self, tree: Tree, folder: str) -> None:
+        if len(tree.names(folder, IMAGE_SUFFIXES)) == OTHERS_PICTURES:
+            raise InputError(
+                f"{OTHERS_PICTURES:,} pictures, which is UCM-Captions' number and not 613",
+                tree.where(folder),
+                "the two archives of pictures have been mixed up; exchange them",
+            )
+
+    def image_key(self, filename: str) -> str:
+        number = stem(filename)
+        if number.isascii() and number.isdigit() and len(number) <= 3 and int(number) > 0:
+            kind = next((kind for kind, last in LAST_OF_KIND.items() if int(number) <= last), None)
+            if kind is not None:
+                return f"{self.name}/{kind}/{number}"
+        return f"{self.name}/{number}"

@@ -1,0 +1,54 @@
+"""UCM-Captions: five sentences for each of the 2,100 pictures of UC Merced Land Use, about 256×256 px.
+
+Layout: `dataset.json` beside `imgs/` or `images/`, pictures `1.tif` to `2100.tif`; the list in the form that
+`geozero.sources.captions` describes.
+Splits, official: 1,680/210/210 pictures.
+Licence: unknown to us; ask the authors before passing pictures on.
+Citation: Qu et al., "Deep Semantic Understanding of High Resolution Remote Sensing Image", CITS 2016.
+Traps: these are UCM's pictures (`n.tif` belongs to class (n-1)//100 in alphabetical order; it stands in the picture's
+key). The archives of pictures of this set and of Sydney-Captions have been mixed up: a directory of exactly 613
+pictures is refused. Of the 1,050 test sentences 573 stand word for word in train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from geozero.errors import InputError
+from geozero.sources.base import IMAGE_SUFFIXES, stem
+from geozero.sources.captions import KarpathyCaptions
+from geozero.sources.class_names import UCM as CLASSES
+from geozero.sources.tree import Tree
+
+PER_CLASS = 100
+OTHERS_PICTURES = 613  # Sydney-Captions
+
+
+@dataclass(frozen=True, kw_only=True)
+class UcmCaptions(KarpathyCaptions):
+    layout = "dataset.json, imgs/<n>.tif or images/<n>.tif"
+    declared: ClassVar[str] = "ucm"
+    folders = ("UCM_captions", "UCM-captions", "UCM_Captions", "UCM")
+
+    name: str = "ucm_captions"
+    title: str = "UCM-Captions"
+    size: str = "10,500 sentences, 2,100 pictures"
+    licence: str = "unknown"
+    citation: str = "Qu et al., CITS 2016"
+
+    def check_pictures(self, tree: Tree, folder: str) -> None:
+        if len(tree.names(folder, IMAGE_SUFFIXES)) == OTHERS_PICTURES:
+            raise InputError(
+                f"{OTHERS_PICTURES} pictures, which is Sydney-Captions' number and not 2,100",
+                tree.where(folder),
+                "the two archives of pictures have been mixed up; exchange them",
+            )
+
+    def image_key(self, filename: str) -> str:
+        number = stem(filename)
+        if number.isascii() and number.isdigit() and len(number) <= 4:
+            place = (int(number) - 1) // PER_CLASS
+            if 0 <= place < len(CLASSES):
+                return f"{self.name}/{CLASSES[place]}/{number}"
+        return f"{self.name}/{number}"
