@@ -288,6 +288,17 @@ def infer(
         typer.echo(f"note\t{note}")
 
 
+def _list_benchmarks(name: str | None) -> str | None:
+    """The eager callback of --benchmark: `list` needs no other option."""
+    from geozero.evaluation.benchmark import LIST, listing
+
+    if name == LIST:
+        for line in listing():
+            typer.echo(line)
+        raise typer.Exit
+    return name
+
+
 @app.command()
 def evaluate(
     task: Annotated[str, typer.Option(help="scene_cls, vqa, caption or grounding.")],
@@ -297,14 +308,24 @@ def evaluate(
     boxes: Annotated[
         str, typer.Option(help="What predicted coordinates mean: norm1000, pixels, resized28 or norm100.")
     ] = "norm1000",
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            callback=_list_benchmarks, is_eager=True, help="The benchmark that is answered; `list` shows all."
+        ),
+    ] = None,
 ) -> None:
     """Score one list of records under one protocol.
 
     Example: geozero evaluate --task vqa --protocol strict --records answers.json --out scores.json
     """
+    from geozero.evaluation.benchmark import evaluate_benchmark
     from geozero.evaluation.evaluate import evaluate as judge
 
-    result = judge(task, protocol, records, out, boxes)
+    if benchmark is None:
+        result = judge(task, protocol, records, out, boxes)
+    else:
+        result = evaluate_benchmark(benchmark, task, protocol, records, out, boxes)
     for name, value in result["metrics"].items():
         typer.echo(f"{name}\t{value}")
 

@@ -1,0 +1,287 @@
+"""Benchmarks: what is asked, of which pictures, scored how, and what papers report. The definitions are data.
+
+`benchmarks/*.yaml` hold them, one file a task. A definition that changes a score (split, question types, prompt) gets
+a higher `version`; reference rows come and go without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from geozero.corpus import Corpus, write_json
+from geozero.errors import InputError
+from geozero.evaluation.evaluate import evaluate
+from geozero.evaluation.records import read_records
+from geozero.sample import Sample, Split, TaskName, digest
+from geozero.tasks import TASKS
+
+DEFINITIONS = Path(__file__).with_name("benchmarks")
+LIST = "list"  # the name that lists them all
+PERCENT = 100.0  # papers print shares in percent and CIDEr times a hundred
+METRICS: dict[TaskName, tuple[str, ...]] = {
+    "scene_cls": ("accuracy",),
+    "vqa": ("accuracy", "accuracy_mean_of_types"),
+    "grounding": ("acc@0.5", "acc@0.7", "mean_iou"),
+    "caption": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CIDEr-D"),
+}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Published(Section):
+    """What a paper reports of one model."""
+
+    model: str
+    rules: Literal["official", "authors"]  # GeoZero's published script, or rules of the benchmark's or paper's authors
+    source: str  # where the numbers stand
+    scores: Annotated[dict[str, Annotated[float, Field(ge=0, le=1000)]], Field(min_length=1)]  # as printed
+    question_type: str | None = None  # None: all of them
+    note: str = ""
+
+
+class Benchmark(Section):
+    """One benchmark."""
+
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    title: str
+    task: TaskName
+    source: str  # a name of geozero/sources
+    split: Split
+    options: dict[str, str] = {}  # of the source, where its split depends on them
+    question_types: tuple[str, ...] = ()  # those that papers report; empty: all
+    prompt: str  # digest of the task's phrasings (`prompt_digest`): another phrasing is another version
+    protocol: Literal["strict", "official"]  # of our own scores; reference rows say their own rules
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)]  # what papers report, in their order
+    size: int | None = None  # samples of the whole official split, where it has one and its size is known
+    references: tuple[Published, ...]  # empty: none that we could find and cite
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> Benchmark:
+        named = {*self.metrics, *(metric for row in self.references for metric in row.scores)}
+        odd = sorted(named - set(METRICS[self.task]))
+        if odd:
+            raise ValueError(f"unknown metric {odd[0]} of {self.task}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRow:
+    """One published number.
+
+    Attributes:
+        benchmark: its name; `version` of the definition.
+        model: as the source names it.
+        metric: the strict protocol's name of it (or METEOR, or `accuracy_mean_of_types`, which we do not compute).
+        value: in our units: shares 0-1, CIDEr as pycocoevalcap gives it.
+        published: as printed.
+        question_type: None for all.
+        rules: `official` (GeoZero's script) or `authors`; never our strict protocol.
+        source: citation.
+        note: what has to be known of it.
+    """
+
+    benchmark: str
+    version: int
+    model: str
+    metric: str
+    value: float
+    published: float
+    question_type: str | None
+    rules: str
+    source: str
+    note: str
+
+
+def prompt_digest(task: TaskName) -> str:
+    """Eight digits that change with the task's phrasings."""
+    return digest(json.dumps(TASKS[task].templates).encode())[:8]
+
+
+@cache
+def benchmarks() -> dict[str, Benchmark]:
+    """All definitions by name, in the order of the files.
+
+    Raises:
+        InputError: a definition is not of the form; it is named.
+    """
+    found: dict[str, Benchmark] = {}
+    for path in sorted(DEFINITIONS.glob("*.yaml")):
+        for benchmark in read_definitions(path):
+            if benchmark.name in found or benchmark.name == LIST:
+                raise InputError(f"two benchmarks named {benchmark.name}", str(path), "rename one")
+            found[benchmark.name] = benchmark
+    return found
+
+
+def read_definitions(path: Path) -> list[Benchmark]:
+    """The benchmarks of one file.
+
+    Raises:
+        InputError: it is not YAML, or a definition is not of the form.
+    """
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["benchmarks"]
+        return [Benchmark.model_validate(row) for row in rows]
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        name = fault["input"].get("name", "") if isinstance(fault["input"], dict) else ""
+        raise InputError(f"benchmark {name} {place}: {fault['msg']}", str(path), "correct the definition") from None
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"no benchmark definitions: {error!r}"[:300], str(path), "correct the file") from None
+
+
+def get(name: str) -> Benchmark:
+    """The benchmark of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in benchmarks():
+        raise InputError(f"unknown benchmark '{name}'", mend=f"{LIST}, or one of {', '.join(benchmarks())}")
+    return benchmarks()[name]
+
+
+def reference_rows(benchmark: Benchmark | str) -> list[ReferenceRow]:
+    """The published numbers of a benchmark, one row a number; empty where none could be found and cited.
+
+    Raises:
+        InputError: no such benchmark.
+    """
+    it = get(benchmark) if isinstance(benchmark, str) else benchmark
+    return [
+        ReferenceRow(
+            benchmark=it.name,
+            version=it.version,
+            model=row.model,
+            metric=metric,
+            value=round(published / PERCENT, 10),
+            published=published,
+            question_type=row.question_type,
+            rules=row.rules,
+            source=row.source,
+            note=row.note,
+        )
+        for row in it.references
+        for metric, published in row.scores.items()
+    ]
+
+
+def samples(benchmark: Benchmark | str, corpus: Corpus) -> Iterator[Sample]:
+    """The samples of a corpus that make the benchmark, in stored order.
+
+    Raises:
+        InputError: no such benchmark, or the corpus lacks its source, task, split or question types, or was not
+            ingested with the options that the benchmark needs.
+    """
+    it = get(benchmark) if isinstance(benchmark, str) else benchmark
+    _check_corpus(it, corpus)
+    return _samples(it, corpus)
+
+
+def evaluate_benchmark(
+    name: str,
+    task: str,
+    protocol: str,
+    records: Path,
+    out: Path | None = None,
+    boxes: str = "norm1000",
+    **options: Any,
+) -> dict[str, Any]:
+    """`evaluate` with the benchmark's question types alone and, under `benchmark`, its version and reference rows.
+
+    Records without a question type count as belonging to it. `options` go to `evaluate`.
+
+    Raises:
+        InputError: as `evaluate`; or no such benchmark, another task, or no record of its question types.
+    """
+    it = get(name)
+    if task != it.task:
+        raise InputError(f"{it.name} is {it.task}, not {task}", "--task", f"say --task {it.task}")
+    kept, n_left_out = _of_its_types(it, records)
+    result = evaluate(task, protocol, kept, None, boxes, **options)
+    if n_left_out:
+        result["records"]["path"] = str(records)
+    notes: list[str] = result["notes"]
+    if n_left_out:
+        notes.append(f"{n_left_out} records of other question types than {', '.join(it.question_types)} are left out")
+    if it.size is not None and result["n"] + n_left_out != it.size:
+        notes.append(f"{result['n'] + n_left_out} records, the official split has {it.size}")
+    result["benchmark"] = {
+        "name": it.name,
+        "version": it.version,
+        "title": it.title,
+        "metrics": list(it.metrics),
+        "n_left_out": n_left_out,
+        "references": [asdict(row) for row in reference_rows(it)],
+    }
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, result)
+    return result
+
+
+def listing() -> Iterator[str]:
+    """One line a benchmark: name, version, task, source and split, question types, metrics, published scores."""
+    for it in benchmarks().values():
+        options = "".join(f", {key}={value}" for key, value in it.options.items())
+        types = ", ".join(it.question_types) or "all"
+        rows = reference_rows(it)
+        published = f"published scores: {len(rows) or 'none on record'}"
+        where = f"{it.source} {it.split}{options}"
+        columns = (it.name, f"v{it.version}", it.task, where, types, ", ".join(it.metrics), published, it.title)
+        yield "\t".join(columns)
+
+
+def _check_corpus(it: Benchmark, corpus: Corpus) -> None:
+    counts = corpus.manifest.get("counts", [])
+    mine = [row for row in counts if row["source"] == it.source]
+    if not mine:
+        held = ", ".join(sorted({str(row["source"]) for row in counts})) or "nothing"
+        raise InputError(
+            f"{it.name} needs {it.source}, the corpus holds {held}", str(corpus.path), f"ingest {it.source}"
+        )
+    if not any(row["task"] == it.task and row["split"] == it.split for row in mine):
+        held = ", ".join(sorted({f"{row['task']} {row['split']}" for row in mine}))
+        what = f"{it.name} needs {it.task} {it.split} of {it.source}, the corpus holds {held}"
+        raise InputError(what, str(corpus.path), f"ingest {it.source} with --split {it.split} or all")
+    if it.options:
+        given = corpus.manifest.get("made_by", {}).get("options", {})
+        for key, value in it.options.items():
+            if given.get(key) != value:
+                what = f"{it.name} needs {it.source} ingested with {key}={value}, this one says {given.get(key)}"
+                raise InputError(what, str(corpus.path), "ingest it alone with that option")
+
+
+def _samples(it: Benchmark, corpus: Corpus) -> Iterator[Sample]:
+    n = 0
+    for sample in corpus.samples(it.split, it.task):
+        if sample.source == it.source and (not it.question_types or sample.question_type in it.question_types):
+            n += 1
+            yield sample
+    if not n:
+        raise InputError(f"no question of type {', '.join(it.question_types)}", str(corpus.path), "look at it first")
+
+
+def _of_its_types(it: Benchmark, records: Path) -> tuple[Path | list[Any], int]:
+    """The records to score, as the file itself where all of them count, and how many do not."""
+    listed = read_records(records)
+    types = [kind is None or not it.question_types or kind in it.question_types for kind in listed.question_types]
+    n_left_out = types.count(False)
+    if not n_left_out:
+        return records, 0
+    if n_left_out == len(types):
+        raise InputError(f"no record of type {', '.join(it.question_types)}", str(records), f"{it.name} asks no other")
+    rows = json.loads(records.read_bytes().decode("utf-8-sig"))
+    return [row for row, mine in zip(rows, types, strict=True) if mine], n_left_out
