@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from PIL import Image
 from geozero import cli, engines
 from geozero.engines.base import Completion, Request, SamplingParams
 from geozero.errors import InputError
+from geozero.evaluation import answer_log
 from geozero.evaluation.answer_log import Answer, AnswerLog
 from geozero.evaluation.eval_json import parse_items, read_items
 from geozero.evaluation.evaluate import evaluate
@@ -375,6 +377,37 @@ def test_a_damaged_log_is_refused(world: World, stand_in: StandIn) -> None:
     log.write_bytes(lines[0].replace(b'"vqa"', b'"caption"') + lines[1])
     with pytest.raises(InputError, match="another model's or of other settings"):
         world.infer()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(answer_log.fcntl, "flock", refuse)
+    with AnswerLog(tmp_path / "o.json", {"model": "m"}) as log:
+        log.append([Answer(0, "a", "stop", 1)], {})
+
+
+def test_a_full_disk_is_one_line_and_what_was_written_stays(
+    world: World, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, n_calls = os.write, 0
+
+    def full(file: int, data: bytes) -> int:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls < 4:
+            return written(file, data)
+        if n_calls == 4:
+            return written(file, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_log.os, "write", full)
+        with pytest.raises(InputError, match="no space left on the disk"):
+            world.infer()
+    assert world.infer().n_new == N - 4  # two chunks of two were whole
+    assert [r["pred"] for r in world.records()] == [str(i) for i in range(N)]
 
 
 def test_a_log_holds_text_of_every_kind(tmp_path: Path) -> None:

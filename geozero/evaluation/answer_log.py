@@ -7,6 +7,7 @@ cut off is a chunk that was not written.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from geozero.errors import InputError, refusal
 from geozero.sample import digest
 
 KEY_DIGITS = 12
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some cluster file systems: then two runs are the user's care
 MEND = "delete it and ask again"
 
 
@@ -56,7 +58,7 @@ class AnswerLog:
         except OSError as error:
             raise refusal(error, self.path) or error from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with its process, whatever ends that
+            self._lock()
             self._read()
         except BlockingIOError:
             os.close(self._file)
@@ -83,6 +85,14 @@ class AnswerLog:
         pattern = re.compile(re.escape(stem) + rf"[0-9a-f]{{{KEY_DIGITS}}}\.jsonl")
         beside = (path for path in self.path.parent.iterdir() if pattern.fullmatch(path.name))
         return sorted(path for path in beside if path != self.path)
+
+    def _lock(self) -> None:
+        """Keep other processes out; the lock is gone with its process, whatever ends that."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
 
     def _read(self) -> None:
         """Take in the whole lines and cut off what a killed writer left behind them."""

@@ -201,9 +201,10 @@ class _Run:
                 pending.append(item)
         if not pending:
             return
-        total, started, told = len(pending), time.monotonic(), 0.0
+        total = len(pending)
         self.progress(f"{total} of {len(self.items)} questions to ask")
         engine = open_engine()
+        started, told = time.monotonic(), 0.0
         try:
             described, params = engine.describe(), SamplingParams(**decoding)
             size = VLLM_CHUNK if engine.name == "vllm" else batchsize
