@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.command import start
 from flows.watching import bounded
 from geozero.evaluation.inference import Job, run_in_child
-from geozero.evaluation.summary import Answered
+from geozero.evaluation.parts import Answered
 from geozero.tasks.text import Mode
 from geozero.workspace import Workspace
 

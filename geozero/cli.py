@@ -222,7 +222,9 @@ def sft(params: ParamsFile = Path("params.yaml"), dry_run: DryRun = False) -> No
 
     space = Workspace.open(params)
     replay: list[Any] = []
-    if space.settings.sft.replay_share and not dry_run:
+    if space.settings.sft.replay_share and dry_run:
+        typer.echo("note: the replay is sampled before the training; with it the directory gets another name", err=True)
+    elif space.settings.sft.replay_share:
         replay = collect(space.settings, space.base, space.instruct, space.runs, typer.echo)
     result = run_sft(
         space.settings,
@@ -308,6 +310,9 @@ def evaluate(
     boxes: Annotated[
         str, typer.Option(help="What predicted coordinates mean: norm1000, pixels, resized28 or norm100.")
     ] = "norm1000",
+    against: Annotated[
+        Path | None, typer.Option(help="Another model's records of the same questions: the paired difference, too.")
+    ] = None,
     benchmark: Annotated[
         str | None,
         typer.Option(
@@ -323,28 +328,38 @@ def evaluate(
     from geozero.evaluation.evaluate import evaluate as judge
 
     if benchmark is None:
-        result = judge(task, protocol, records, out, boxes)
+        result = judge(task, protocol, records, out, boxes, against=against)
     else:
-        result = evaluate_benchmark(benchmark, task, protocol, records, out, boxes)
+        result = evaluate_benchmark(benchmark, task, protocol, records, out, boxes, against=against)
     for name, value in result["metrics"].items():
         typer.echo(f"{name}\t{value}")
+    for name, found in result.get("comparison", {}).get("metrics", {}).items():
+        numbers = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p_value:.4f}".format(**found)
+        typer.echo(f"{name} difference\t{numbers}")
+    for reason, n in result["problems"]["reasons"].items():
+        typer.echo(f"problem {reason}\t{n}")
+    for note in result["notes"]:
+        typer.echo(f"note\t{note}")
 
 
 @app.command()
 def report(
-    data: Annotated[Path, typer.Option(help="Directory of the JSON files that a pipeline run left.")] = Path(
-        "reports/data"
+    data: Annotated[
+        Path, typer.Option(help="JSON files of a pipeline run, or what `evaluate` wrote as MODEL/BENCHMARK.json.")
+    ] = Path("reports/data"),
+    out: Annotated[Path, typer.Option(help="The page to write; scores.md and scores.tex go beside it.")] = Path(
+        "reports/index.html"
     ),
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("reports/index.html"),
+    gallery: Annotated[int, typer.Option(min=0, help="Records to look at, of those that `evaluate` scored.")] = 500,
 ) -> None:
-    """One self-contained page: scores, difficulty, curves and a gallery.
+    """One self-contained page: scores with intervals, differences, reasoning, curves and a gallery.
 
-    Example: geozero report --data reports/data --out reports/index.html
+    Example: geozero report --data scores --out report/index.html
     """
     from geozero.evaluation.report import report as build
 
-    build(data, out)
-    typer.echo(str(out))
+    for path in build(data, out, gallery):
+        typer.echo(str(path))
 
 
 @toy.command("world")

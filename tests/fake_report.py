@@ -34,6 +34,9 @@ def write(folder: Path, items: int = 48, seed: int = 3, side: int = 96) -> Path:
     parts: dict[str, Any] = {
         "scores": scores(rng),
         "baselines": baselines(),
+        "comparisons": comparisons(rng),
+        "reasoning": reasoning(rng),
+        "details": details(rng),
         "goals": goals(),
         "difficulty": difficulty(rng),
         "curves": curves(rng),
@@ -83,6 +86,66 @@ def baselines() -> list[dict[str, Any]]:
             row = {"split": split, "world": world, "task": task, "question_type": None, "metric": metric, "n": 270}
             rows.append({**row, "chance": chance, "majority": majority})
     return rows
+
+
+def comparisons(rng: random.Random) -> list[dict[str, Any]]:
+    """SFT and A²GRPO on the toy world, tagged: a sure gain on scenes, none on the others."""
+    rows = []
+    for task, metrics in METRICS.items():
+        gain = 0.07 if task == "scene_cls" else 0.01
+        row = {"first": {"model": "sft", "mode": "tagged"}, "second": {"model": "a2grpo", "mode": "tagged"}}
+        row |= {"split": "test_hard", "world": "toy", "protocol": "strict", "task": task, "source": None}
+        row |= {"question_type": None, "metric": metrics[0], "headline": True, "before": 0.5, "after": 0.5 + gain}
+        rows.append(row | {"difference": gain, "low": gain - 0.04, "high": gain + 0.04, "p_value": 0.02, "n": 1080})
+        if task == "vqa":
+            rows.append({**rows[-1], "question_type": "presence", "n": 270})
+    return rows
+
+
+def reasoning(rng: random.Random) -> list[dict[str, Any]]:
+    rows = []
+    for model in ("sft", "a2grpo"):
+        helped = {"first": {"model": model, "mode": "forced"}, "second": {"model": model, "mode": "tagged"}}
+        place = {"split": "test_hard", "world": "toy", "protocol": "strict", "task": "vqa", "metric": "accuracy"}
+        helped |= {
+            **place,
+            "before": 0.5,
+            "after": 0.58,
+            "difference": 0.08,
+            "low": 0.03,
+            "high": 0.13,
+            "p_value": 0.004,
+        }
+        row = {
+            **place,
+            "model": model,
+            "mode": "tagged",
+            "n": 1080,
+            "n_with_thought": 1077,
+            "share_with_thought": 0.997,
+        }
+        row |= {"words": {"mean": 24.1, "median": 23.0, "p95": 38.0}, "distinct_n": {"1": 0.02, "2": 0.11, "3": 0.2}}
+        rows.append(row | {"agreement": 0.91, "help": helped | {"n": 200}})
+    return rows
+
+
+def details(rng: random.Random) -> list[dict[str, Any]]:
+    place = {"model": "a2grpo", "mode": "tagged", "split": "test_hard", "world": "toy", "protocol": "strict"}
+    matrix = [[rng.randrange(40) if i == j else rng.randrange(4) for j in range(9)] for i in range(8)]
+    group = {"n": 33, "metrics": {"accuracy": 0.6}, "intervals": {"accuracy": [0.43, 0.77]}}
+    scenes = {"task": "scene_cls", "n": 270, "groups": {"class": dict.fromkeys(CLASSES, group)}}
+    scenes |= {"confusion": {"classes": list(CLASSES), "columns": [*CLASSES, "(other)"], "matrix": matrix}}
+    bins = [
+        {"low": k / 4, "high": (k + 1) / 4, "n": 30 * (k + 1), "confidence": k / 4 + 0.2, "accuracy": k / 5 + 0.1}
+        for k in range(4)
+    ]
+    sampled = {"n_questions": 300, "k": [8, 8], "vote": {"value": 0.61, "interval": [0.55, 0.66], "n": 300}}
+    sampled |= {"pass_at_k": {str(k): {"value": 0.5 + k / 50, "interval": None, "n": 300} for k in (1, 2, 4, 8)}}
+    sampled |= {"calibration": {"n": 300, "bins": bins, "expected_calibration_error": 0.12}}
+    boxes = {"task": "grounding", "n": 270, "groups": {"size": {"S": group, "L": group, "M": group}}}
+    boxes |= {"diagnosis": {"conventions": {"norm1000": {"acc@0.5": 0.4}, "pixels": {"acc@0.5": 0.1}}}}
+    questions = {"task": "vqa", "n": 1080, "self_consistency": sampled, "problems": {"prediction_missing": 2}}
+    return [{**place, **part} for part in (scenes, questions, boxes)]
 
 
 def goals() -> list[dict[str, Any]]:

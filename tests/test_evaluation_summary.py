@@ -19,18 +19,10 @@ from geozero.engines.base import Request
 from geozero.evaluation import summary
 from geozero.evaluation.goals import method_goals, resource_goals
 from geozero.evaluation.inference import Job, records_path, run
-from geozero.evaluation.report_inputs import Baseline, Score
+from geozero.evaluation.parts import Answered, split_of, world_of
+from geozero.evaluation.report_records import Baseline, Score
 from geozero.evaluation.report_scores import worlds
-from geozero.evaluation.summary import (
-    Answered,
-    baseline_rows,
-    by_source,
-    gallery,
-    headline_mean,
-    score_rows,
-    split_of,
-    world_of,
-)
+from geozero.evaluation.summary import baseline_rows, by_source, gallery, headline_mean, score_rows
 
 SOURCES = {
     "toy_aid": "scene_cls",

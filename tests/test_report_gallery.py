@@ -15,7 +15,7 @@ from PIL import Image
 
 from geozero.evaluation import gallery
 from geozero.evaluation.gallery import gather, right
-from geozero.evaluation.report_inputs import GalleryItem, Output
+from geozero.evaluation.report_records import GalleryItem, Output
 
 RNG = random.Random(5)
 PICTURE = fake_report.jpeg(fake_report.scene(RNG, 96)[0])

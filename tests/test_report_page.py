@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from geozero.errors import InputError
 from geozero.evaluation.gallery import script_json
 from geozero.evaluation.report import build_report, report
-from geozero.evaluation.report_inputs import FILES, MAX_TEXT, read_inputs
+from geozero.evaluation.report_inputs import FILES, read_inputs
+from geozero.evaluation.report_records import MAX_TEXT
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><!--"
 
@@ -72,7 +73,7 @@ def page_of(data: Path) -> str:
 
 
 def test_the_whole_page(data: Path, tmp_path: Path) -> None:
-    page, tables = report(data, tmp_path / "reports" / "index.html")
+    page, tables, paper = report(data, tmp_path / "reports" / "index.html")
     outline = Outline(page.read_text(encoding="utf-8"))
     for said in ("3 of 5 goals met, 1 missed, 1 not measured.", "The rendered toy world", "NEON", "Hard test split"):
         assert said in outline.text
@@ -80,7 +81,12 @@ def test_the_whole_page(data: Path, tmp_path: Path) -> None:
         assert said in outline.text
     assert "not complete" not in outline.text
     assert tables.name == "scores.md" and "| Question answering | presence | accuracy | 270 |" in tables.read_text()
-    assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "scores.md"]
+    assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "scores.md", "scores.tex"]
+    assert paper.read_text().count("\\toprule") == paper.read_text().count("\\bottomrule") > 3
+    for said in ("Models and benchmarks, strict protocol", "surely higher", "no sure difference", "Gain by thinking"):
+        assert said in outline.text
+    for said in ("pass@8", "vote of the answers", "By object size", "taken for", "2 records: prediction missing"):
+        assert said in outline.text
 
 
 def test_the_same_inputs_give_the_same_bytes(data: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geozero.evaluation import plots, report_charts
-from geozero.evaluation.report_inputs import Difficulty, Timing
+from geozero.evaluation.report_records import Difficulty, Timing
 
 VALUES = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9, max_value=1e9)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from geozero.evaluation.report_inputs import Baseline, Score
 from geozero.evaluation.report_markdown import scores_markdown
+from geozero.evaluation.report_records import Baseline, Comparison, Score
 from geozero.evaluation.report_scores import factor, worlds
 
 ROW = {"model": "base", "mode": "tagged", "split": "test_hard", "world": "toy", "task": "vqa", "metric": "accuracy"}
@@ -22,6 +22,13 @@ def baseline(**values: Any) -> Baseline:
     return Baseline.model_validate({**row, "n": 100, "chance": 0.4, "majority": 0.45, **values})
 
 
+def compared(first: Score, second: Score, low: float, high: float, **values: Any) -> Comparison:
+    """Second minus first."""
+    row = {**ROW, "first": {"model": first.model, "mode": first.mode}, "n": 100, "p_value": 0.04, **values}
+    row |= {"second": {"model": second.model, "mode": second.mode}, "before": first.value, "after": second.value}
+    return Comparison.model_validate(row | {"difference": (low + high) / 2, "low": low, "high": high})
+
+
 def test_columns_follow_the_training_order_and_worlds_stay_apart() -> None:
     rows = [
         score(model="a2grpo", value=0.7),
@@ -34,7 +41,7 @@ def test_columns_follow_the_training_order_and_worlds_stay_apart() -> None:
     assert (neon.name, neon.tables[0].columns) == ("neon", [("Base", "tagged")])
     (row,) = toy.tables[0].groups[0].rows
     assert [c.text if c else None for c in row.cells] == ["50.0", "50.0", "70.0"]
-    assert [c.best if c else None for c in row.cells] == [False, False, True]
+    assert [c.best if c else None for c in row.cells] == [False, False, False]  # nothing was compared pair by pair
     assert row.cells[0] is not None and row.cells[0].interval == "45.0–55.0"
 
 
@@ -49,21 +56,36 @@ def test_parts_are_details_and_stand_in_where_there_is_no_overall_score() -> Non
     assert len(toy.headlines) == 1
 
 
+def test_only_what_is_surely_above_every_other_score_is_bold() -> None:
+    first, second, third = score(), score(model="sft", value=0.6), score(model="a2grpo", value=0.7)
+    sure = [compared(first, third, 0.1, 0.3), compared(third, second, -0.18, -0.02)]
+    for pairs, bold in ((sure, True), (sure[:1], False), ([sure[0], compared(second, third, -0.01, 0.2)], False)):
+        (toy,) = worlds([first, second, third], [], pairs)
+        cell = toy.tables[0].groups[0].rows[0].cells[2]
+        assert cell is not None and cell.best is bold
+
+
 @pytest.mark.parametrize(
-    ("after", "verdict"),
-    [
-        ({"value": 0.70, "low": 0.65, "high": 0.75}, "up"),
-        ({"value": 0.56, "low": 0.51, "high": 0.61}, "level"),
-        ({"value": 0.30, "low": 0.25, "high": 0.35}, "down"),
-        ({"value": 0.70, "low": None, "high": None}, "level"),
-    ],
+    ("low", "high", "mark"),
+    [(0.01, 0.2, "up"), (-0.2, -0.01, "down"), (-0.01, 0.2, ""), (0.0, 0.2, ""), (-0.2, 0.0, "")],
 )
-def test_the_headline_compares_with_sft_in_the_same_mode(after: dict[str, Any], verdict: str) -> None:
+def test_a_difference_is_marked_only_where_its_interval_excludes_0(low: float, high: float, mark: str) -> None:
     rows = [score(value=0.1), score(model="sft", mode="direct", value=0.9), score(model="sft")]
-    (toy,) = worlds([*rows, score(model="a2grpo", **after), score(split="test", model="a2grpo")], [])
-    (headline,) = toy.headlines
-    assert (headline.against, headline.verdict, headline.split) == ("SFT, tagged", verdict, "Hard test split")
-    assert headline.change == f"{(after['value'] - 0.5) * 100:+.1f}".replace("-", "−")
+    after = score(model="a2grpo", value=0.9)
+    for pair in (compared(rows[2], after, low, high), compared(after, rows[2], -high, -low)):  # whichever came first
+        (toy,) = worlds([*rows, after, score(split="test", model="a2grpo")], [], [pair])
+        (headline,) = toy.headlines
+        assert (headline.against, headline.split) == ("SFT, tagged", "Hard test split")
+        assert (headline.change, headline.verdict) == ("+40.0", mark or "level")
+        cells = toy.tables[0].groups[0].rows[0].cells
+        assert [c.mark for c in cells if c] == ["", "", "", mark]
+        assert cells[3] is not None and ("against SFT, tagged" in cells[3].said) is bool(mark)
+
+
+def test_without_a_comparison_nothing_is_said_of_a_difference() -> None:
+    (toy,) = worlds([score(), score(model="sft", value=0.9, low=0.85, high=0.95)], [])
+    assert toy.headlines[0].verdict == "unknown"
+    assert not any(c.mark or c.best for c in toy.tables[0].groups[0].rows[0].cells if c)
 
 
 def test_baselines_go_to_the_samples_they_were_made_on() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,11 +11,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from geozero.atomic import write_text
 from geozero.errors import InputError
 from geozero.evaluation.baselines import baselines, confusion
+from geozero.evaluation.comparison import MAX_GROUPS, compare_scores, pair
 from geozero.evaluation.official import score_official
 from geozero.evaluation.reasoning import reasoning
 from geozero.evaluation.records import RecordList, read_records
+from geozero.evaluation.sampling import self_consistency
 from geozero.evaluation.scores import Scores, finite
 from geozero.evaluation.statistics import (
     LEVEL,
@@ -25,7 +27,6 @@ from geozero.evaluation.statistics import (
     Clusters,
     cluster_ids,
     intervals,
-    paired_bootstrap,
 )
 from geozero.evaluation.strict import score_grounding, score_strict
 from geozero.sample import TASK_NAMES, TaskName, digest
@@ -34,7 +35,6 @@ from geozero.tasks.text import is_well_formed
 
 Protocol = Literal["strict", "official"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-MAX_GROUPS = 500  # groups of one kind that are listed; more classes than any set of the field has
 
 
 def evaluate(
@@ -45,27 +45,33 @@ def evaluate(
     boxes: str = "norm1000",
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    against: Path | str | Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """Score `records` (a JSON file or a list) and return the result; written to `out` where given.
 
     The result holds `task`, `protocol`, `n`, `metrics` (names and units of the golden files) and, beside them,
     `n_well_formed`, `intervals`, `groups`, `baselines`, `confusion`, `reasoning`, `diagnosis`, `problems`, `missing`,
-    `notes` and where the records came from. `boxes` is the convention of predicted boxes under `strict`; `official`
-    always reads the published one.
+    `notes` and where the records came from; with several answers to a question `self_consistency`, and with `against`,
+    another model's answers to the same questions, `comparison` (these records minus those). `boxes` is the convention
+    of predicted boxes under `strict`; `official` always reads the published one.
 
     Raises:
-        InputError: unknown task, protocol or convention, unreadable records, or records on which the published rules
-            themselves stop.
+        InputError: unknown task, protocol or convention, unreadable records, records on which the published rules
+            themselves stop, or an `against` with other questions.
     """
     name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
     listed = read_records(records)
     convention = _known(boxes, CONVENTIONS, "coordinate convention")
+    for i, said in enumerate(listed.tasks):
+        if said is not None and said != name:
+            listed.report(i, "other_task", f"the record says {said}; scored as {name}")
     scores = score(name, rules, listed, convention)
     result = _result(name, rules, listed, scores, convention, resamples, seed)
-    if not isinstance(records, Path | str):
-        result["records"] = {"n": len(listed)}
-    else:
-        result["records"] = {"n": len(listed), "path": str(records), "blake2b": digest(Path(records).read_bytes())}
+    result["records"] = _origin(records, listed)
+    if against is not None:
+        other = read_records(against)
+        compared = _compared(name, rules, other, listed, scores, convention, resamples, seed)
+        result["comparison"] = {"against": _origin(against, other), **compared}
     if out is not None:
         write_json(Path(out), result)
     return result
@@ -101,42 +107,68 @@ def compare(
         InputError: as `evaluate`, or the two lists do not hold the same ids, or hold one twice.
     """
     name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
-    lists = [read_records(first), read_records(second)]
-    orders = [{name: i for i, name in enumerate(listed.ids)} for listed in lists]
-    if orders[0].keys() != orders[1].keys() or any(len(o) != len(x) for o, x in zip(orders, lists, strict=True)):
-        odd = len(orders[0].keys() ^ orders[1].keys())
-        raise InputError(f"the two lists differ in {odd} ids, or hold an id twice", mend="compare runs on one list")
     convention = _known(boxes, CONVENTIONS, "coordinate convention")
-    scores = [score(name, rules, listed, convention) for listed in lists]
-    rows = [orders[1][name] for name in lists[0].ids]
-    compared = paired_bootstrap(
-        scores[0].statistics,
-        scores[1].statistics[rows],
-        scores[0].finish,
-        cluster_ids(lists[0].image_paths),
-        resamples,
-        seed,
+    before, after = read_records(first), read_records(second)
+    scores = score(name, rules, after, convention)
+    compared = _compared(name, rules, before, after, scores, convention, resamples, seed)
+    return {"task": name, "protocol": rules, **compared}
+
+
+def _compared(
+    task: TaskName,
+    protocol: Protocol,
+    first: RecordList,
+    second: RecordList,
+    scores: Scores,
+    boxes: Convention,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """`second`, whose scores are known, minus `first`."""
+    rows = pair(first, second)
+    before = score(task, protocol, first, boxes)
+    groups = kinds_of(first, before)
+    return compare_scores(
+        before.statistics, scores.statistics[rows], scores.finish, clusters_of(first), groups, resamples, seed
     )
-    return {
-        "task": name,
-        "protocol": rules,
-        "n": len(lists[0]),
-        "metrics": {metric: comparison.as_dict() for metric, comparison in compared.items()},
-    }
+
+
+def _origin(given: Path | str | Sequence[Any], records: RecordList) -> dict[str, Any]:
+    """Which records were scored, so that a score can be traced back to its bytes."""
+    if not isinstance(given, Path | str):
+        return {"n": len(records)}
+    return {"n": len(records), "path": str(given), "blake2b": digest(Path(given).read_bytes())}
+
+
+def clusters_of(records: RecordList) -> Clusters | None:
+    """Records about one picture stand together; without picture names, those that answer one question."""
+    found = cluster_ids(records.image_paths)
+    if found is None and len(set(records.samples)) < len(records):
+        found = cluster_ids(records.samples)
+    return found
+
+
+def kinds_of(records: RecordList, scores: Scores) -> dict[str, NDArray[np.object_]]:
+    """What records are grouped by: class or size, and the question's type; each (n,), None in no group."""
+    kinds = dict(scores.groups)
+    types = np.array(records.question_types, dtype=object)
+    if any(value is not None for value in types):
+        kinds["question_type"] = types
+    return kinds
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a JSON file as a whole; nothing is left over where that fails."""
+    if path.is_dir():
+        raise InputError("a directory stands where a file is expected", str(path), "choose another name")
+    # ASCII, for a completion may hold half a character
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def _result(
     task: TaskName, protocol: Protocol, records: RecordList, scores: Scores, boxes: str, resamples: int, seed: int
 ) -> dict[str, Any]:
-    clusters = cluster_ids(records.image_paths)
+    clusters = clusters_of(records)
     well_formed = np.array([is_well_formed(text) for text in records.texts], dtype=bool) & records.raw
     n_raw = int(records.raw.sum())
     result: dict[str, Any] = {
@@ -151,7 +183,11 @@ def _result(
             "level": LEVEL,
             "resamples": resamples,
             "seed": seed,
-            "clustered_by": None if clusters is None else "image_path",
+            "clustered_by": None
+            if clusters is None
+            else "sample"
+            if cluster_ids(records.image_paths) is None
+            else "image_path",
         },
         "groups": _groups(records, scores, well_formed, clusters, resamples, seed),
         "reasoning": reasoning(task, records.texts, scores.per_record.get("pred", ())),
@@ -163,6 +199,9 @@ def _result(
             result["confusion"] = confusion(answers, truths)
     if task == "grounding":
         result["boxes"] = "resized28" if protocol == "official" else boxes
+    sampled = self_consistency(task, records, scores, resamples, seed)
+    if sampled is not None:
+        result["self_consistency"] = sampled
     for key in ("diagnosis", "missing"):
         if getattr(scores, key):
             result[key] = getattr(scores, key)
@@ -180,12 +219,8 @@ def _groups(
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """Metrics, intervals, n and well-formed completions by question type, class and size."""
-    kinds: dict[str, NDArray[np.object_]] = dict(scores.groups)
-    types = np.array(records.question_types, dtype=object)
-    if any(value is not None for value in types):
-        kinds["question_type"] = types
     result: dict[str, dict[str, Any]] = {}
-    for kind, names in kinds.items():
+    for kind, names in kinds_of(records, scores).items():
         known = sorted({name for name in names if name is not None})
         if len(known) > MAX_GROUPS:
             scores.notes.append(f"{len(known)} groups by {kind}: only the first {MAX_GROUPS} are listed")

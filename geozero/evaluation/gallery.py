@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geozero.errors import BadRecord, InputError
-from geozero.evaluation.report_inputs import MAX_TEXT, GalleryItem, Output, clip
+from geozero.evaluation.report_records import MAX_TEXT, GalleryItem, Output, clip
 from geozero.images import decode, thumbnail
 from geozero.sample import digest
 from geozero.tasks import get
@@ -24,6 +24,7 @@ IMAGES_PER_BLOCK = 100
 BUDGET_BYTES = 26_000_000  # of JPEG in all; base64 makes a third more; with the texts the page stays below 60 MB
 TEXT_BUDGET_BYTES = 16_000_000
 TEXTS_PER_ITEM, SHORTEST_TEXT = 8, 80  # question, truth, and three texts of each of two answers
+BEFORE_AFTER = ("before RL", "after RL")  # whose answers they are, where the items do not say
 SIZES = ((384, 82), (256, 78), (192, 72), (128, 68))  # longer side in pixels and JPEG quality, from fine to coarse
 SCRIPT_ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -40,6 +41,7 @@ class Gallery:
     tasks: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
+    names: tuple[str, str] = BEFORE_AFTER
     faults: list[str] = field(default_factory=list)
 
 
@@ -74,8 +76,16 @@ def gather(items: Sequence[GalleryItem], folder: Path, budget: int = BUDGET_BYTE
         tasks=_distinct(item.task for item in items),
         sources=_distinct(item.source for item in items),
         splits=_distinct(item.split for item in items),
+        names=_names(items),
         faults=[f"{lost} of {len(rows)} pictures could not be read ({first})"] if lost else [],
     )
+
+
+def _names(items: Sequence[GalleryItem]) -> tuple[str, str]:
+    """Whose answers stand on the left and on the right, where all items say the same."""
+    found = [{o.who for i in items if (o := getattr(i, side)) is not None} for side in ("before", "after")]
+    first, second = (next(iter(names)) if len(names) == 1 else "" for names in found)
+    return first or BEFORE_AFTER[0], second or BEFORE_AFTER[1]
 
 
 def right(task: str, output: Output | None) -> bool | None:
@@ -114,6 +124,7 @@ def _output(task: str, output: Output | None, limit: int) -> dict[str, Any] | No
     if output is None:
         return None
     return {
+        "who": clip(output.who, SHORTEST_TEXT),
         "thought": clip(output.thought, limit),
         "answer": clip(output.answer, limit),
         "raw": "" if output.raw.strip() == output.answer.strip() else clip(output.raw, limit),

@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from geozero import process, tasks
 from geozero.corpus import Corpus, write_json
 from geozero.errors import InputError
 from geozero.sample import Sample, Split, digest, stable_unit
 from geozero.tasks.boxes import Convention
-from geozero.tasks.text import Mode, extract_answer
+from geozero.tasks.text import OPEN_TAG, Mode, extract_answer
 
 if TYPE_CHECKING:
     from geozero.engines import Completion
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
 CHUNK = 256  # questions asked at a time, and how often progress is told
 BAD_INPUT = 2  # exit code of a child whose last line says what is wrong
 
+# How a question is asked: in a reading mode, or in tagged mode with the answer's tag already written, so that there is
+# no room for a thought and the answer is forced at once.
+Way = Literal["direct", "tagged", "forced"]
+
 
 @dataclass(frozen=True)
 class Job:
     """What to ask whom. `modes`: reading modes; `samples`: answers a question (1 is greedy, more are drawn at
-    `temperature`); `limit`: questions a corpus, chosen by the stable hash of their ids; `engine`: keyword arguments
-    of `geozero.engines.open_engine` beside the model."""
+    `temperature`); `limit`: questions a corpus, chosen by the stable hash of their ids; `forced`: so many of them are
+    also asked for an answer without a thought (if tagged mode is among the modes); `engine`: keyword arguments of
+    `geozero.engines.open_engine` beside the model."""
 
     model: str
     corpora: tuple[str, ...]
@@ -45,6 +50,12 @@ class Job:
     limit: int | None = None
     boxes: Convention = "norm1000"
     engine: dict[str, Any] | None = None
+    forced: int | None = None
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """How every corpus is asked."""
+        return (*self.modes, "forced") if self.forced and "tagged" in self.modes else self.modes
 
 
 def records_path(out: Path | str, mode: str, source: str) -> Path:
@@ -69,35 +80,39 @@ def run(job: Job, progress: Callable[[str], None] = print) -> list[Path]:
     from geozero.engines import Request, SamplingParams, checkpoint, open_engine
 
     out, model = Path(job.out), checkpoint.content_hash(checkpoint.resolve(job.model))
-    pending: list[tuple[Mode, Corpus, list[Sample], Path, dict[str, Any]]] = []
+    pending: list[tuple[Way, Corpus, list[Sample], Path, dict[str, Any]]] = []
     done: list[Path] = []
     for path in job.corpora:
         corpus = Corpus(path)
         chosen = choose(corpus.samples(job.split), job.limit)
         if not chosen:
             raise InputError(f"no {job.split} samples", path, "ingest that split, or name another corpus")
-        for mode in job.modes:
-            target = records_path(out, mode, chosen[0].source)
+        for way in job.ways:
+            target = records_path(out, way, chosen[0].source)
             done.append(target)
-            identity = _identity(job, model, corpus, mode, chosen)
+            asked = choose(chosen, job.forced) if way == "forced" else chosen
+            identity = _identity(job, model, corpus, way, asked)
             if not _is_complete(target, identity):
-                pending.append((mode, corpus, chosen, target, identity))
+                pending.append((way, corpus, asked, target, identity))
     if not pending:
         progress("all records are there")
         return done
     engine = open_engine(model=job.model, **{"name": "auto", **(job.engine or {})})
     params = SamplingParams(n=job.samples, temperature=job.temperature, max_tokens=job.max_tokens, seed=job.seed)
     try:
-        for mode, corpus, samples, target, identity in pending:
+        for way, corpus, samples, target, identity in pending:
+            mode, prefix = reading(way)
             records: list[dict[str, Any]] = []
             failed: list[str] = []
             for start in range(0, len(samples), CHUNK):
                 chunk = samples[start : start + CHUNK]
-                requests = [Request(s.id, tasks.messages(s, mode), corpus.image_bytes(s.image_id)) for s in chunk]
+                requests = [
+                    Request(s.id, tasks.messages(s, mode), corpus.image_bytes(s.image_id), prefix=prefix) for s in chunk
+                ]
                 for sample, completions in zip(chunk, engine.generate(requests, params), strict=True):
-                    records += [record(sample, c, mode, job.boxes, i) for i, c in enumerate(completions)]
+                    records += [record(sample, c, mode, job.boxes, i, prefix) for i, c in enumerate(completions)]
                     failed += [c.error or "no reason given" for c in completions if c.finish_reason == "error"]
-                line = f"{samples[0].source}, {mode}: {min(start + CHUNK, len(samples))} of {len(samples)}"
+                line = f"{samples[0].source}, {way}: {min(start + CHUNK, len(samples))} of {len(samples)}"
                 progress(f"{line}, {len(failed)} failed, the first: {failed[0]}" if failed else line)
             target.parent.mkdir(parents=True, exist_ok=True)
             _stamp(target).unlink(missing_ok=True)  # an older job's must not vouch for these records
@@ -117,8 +132,16 @@ def choose(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
     return [s for s in listed if s.id in kept]
 
 
-def record(sample: Sample, completion: Completion, mode: Mode, boxes: Convention, rollout: int) -> dict[str, Any]:
+def reading(way: Way) -> tuple[Mode, str]:
+    """The reading mode of a way of asking, and what the model's answer has to begin with."""
+    return ("tagged", OPEN_TAG) if way == "forced" else (way, "")
+
+
+def record(
+    sample: Sample, completion: Completion, mode: Mode, boxes: Convention, rollout: int, prefix: str = ""
+) -> dict[str, Any]:
     """One record in the published format, with what strict scoring, the gate and the gallery need beside it."""
+    text = "" if completion.finish_reason == "error" else prefix + completion.text
     label: str | list[str] = list(sample.references) if sample.task == "caption" else sample.answer
     return {
         "id": sample.id if rollout == 0 else f"{sample.id}/{rollout}",
@@ -126,15 +149,15 @@ def record(sample: Sample, completion: Completion, mode: Mode, boxes: Convention
         "task": sample.task,
         "source": sample.source,
         "question": sample.question,
-        "raw_output": completion.text,
-        "pred": extract_answer(completion.text),
+        "raw_output": text,
+        "pred": extract_answer(text),
         "label": label,
         "image_path": sample.image_key,
         "image_id": sample.image_id,
         "width": sample.width,
         "height": sample.height,
         "question_type": sample.question_type,
-        "reward": tasks.get(sample.task).reward(completion.text, sample, mode, boxes),
+        "reward": tasks.get(sample.task).reward(text, sample, mode, boxes),
         "n_tokens": completion.n_tokens,
         "finish_reason": completion.finish_reason,
     }
@@ -162,11 +185,12 @@ def _stamp(target: Path) -> Path:
     return target.with_suffix(".done.json")
 
 
-def _identity(job: Job, model: str, corpus: Corpus, mode: Mode, samples: Sequence[Sample]) -> dict[str, Any]:
+def _identity(job: Job, model: str, corpus: Corpus, way: Way, samples: Sequence[Sample]) -> dict[str, Any]:
     """What the records depend on: the model's bytes, not its path; the pictures; the prompts; the settings."""
-    kept = {k: v for k, v in asdict(job).items() if k not in ("model", "corpora", "out", "modes")}
+    kept = {k: v for k, v in asdict(job).items() if k not in ("model", "corpora", "out", "modes", "forced")}
+    mode, _ = reading(way)
     prompts = digest(json.dumps([(s.id, tasks.messages(s, mode)) for s in samples]).encode())
-    return {**kept, "model": model, "mode": mode, "corpus": corpus.digest, "prompts": prompts}
+    return {**kept, "model": model, "mode": way, "corpus": corpus.digest, "prompts": prompts}
 
 
 def _is_complete(target: Path, identity: Mapping[str, Any]) -> bool:

@@ -81,6 +81,8 @@
   const matches = {
     right: (item) => item.after?.right === true,
     wrong: (item) => item.after?.right === false,
+    "was-right": (item) => item.before?.right === true,
+    "was-wrong": (item) => item.before?.right === false,
     fixed: (item) => outcome(item) === "fixed",
     broken: (item) => outcome(item) === "broken",
     rose: (item) => gain(item) > LEVEL,
@@ -128,7 +130,8 @@
       make("p", { class: "truth-line" }, make("span", {}, item.box ? "Truth, in pixels" : "Truth"), make("b", {}, item.answer)));
   };
   const drawPair = (item, whole) => make("div", { class: "pair" },
-    drawAnswer("Before RL", "before", item.before, whole), drawAnswer("After RL", "after", item.after, whole));
+    drawAnswer(item.before?.who || form.dataset.before, "before", item.before, whole),
+    drawAnswer(item.after?.who || form.dataset.after, "after", item.after, whole));
 
   const form = document.querySelector(".filters");
   const list = document.querySelector(".items");

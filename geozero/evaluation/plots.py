@@ -21,6 +21,8 @@ FOREST_WIDTH, FOREST_ROW, FOREST_LABEL, FOREST_VALUE = 300, 24, 96, 40
 LABEL_LETTERS = 16  # what fits into FOREST_LABEL
 STRIP_WIDTH, STRIP_HEIGHT = 96, 12
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 270, 150
+CALIBRATION_SIDE = 220
+MATRIX_SIDE, MATRIX_LABEL, MATRIX_MAX_NAMES = 340, 96, 24  # more classes than that are drawn without their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,67 @@ def stacked_bar(parts_of: Mapping[str, int]) -> Markup:
         pieces.append(piece.format(name, r(x), r(max(0.0, width - 1)), name.replace("_", " "), count))
         x += width
     return _svg(HISTOGRAM_WIDTH, 12, ", ".join(f"{k} {v}" for k, v in parts_of.items()), pieces, "stack")
+
+
+def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
+    """Accuracy over confidence, both 0 to 1, a dot a bin (confidence, accuracy, n) whose area grows with n."""
+    side, edge = CALIBRATION_SIDE, 34
+    span = side - edge - 10
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return edge + x * span, 10 + (1 - y) * span
+
+    parts = []
+    for tick in (0.0, 0.5, 1.0):
+        parts.append(_line(*at(tick, 0), *at(tick, 1), "grid"))
+        parts.append(_line(*at(0, tick), *at(1, tick), "grid"))
+        parts.append(_text(at(tick, 0)[0], side - 18, number(100 * tick), "middle"))
+        parts.append(_text(edge - 5, at(0, tick)[1] + 4, number(100 * tick), "end"))
+    parts.append(_line(*at(0, 0), *at(1, 1), "mark"))
+    most = max(n for _, _, n in bins)
+    for x, y, n in bins:
+        cx, cy = at(x, y)
+        dot = Markup('<circle class="dot after" cx="{}" cy="{}" r="{}"><title>{} questions</title></circle>')
+        parts.append(dot.format(r(cx), r(cy), r(2.5 + 6 * math.sqrt(n / most)), n))
+    parts.append(_text(edge + span / 2, side - 3, "agreement of the answers", "middle", "label"))
+    said = "; ".join(f"agreement {100 * x:.0f}, right {100 * y:.0f}, n {n}" for x, y, n in bins)
+    return _svg(side, side, f"accuracy over agreement: {said}", parts, "calibration")
+
+
+def confusion(classes: Sequence[str], columns: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
+    """A heat map: rows are true classes, columns predicted ones, each cell shaded by its share of the row."""
+    named = len(classes) <= MATRIX_MAX_NAMES
+    left, top = (MATRIX_LABEL, MATRIX_LABEL) if named else (8, 8)
+    cell = MATRIX_SIDE / max(len(columns), 1)
+    parts = []
+    for i, (name, row) in enumerate(zip(classes, matrix, strict=True)):
+        total = sum(row) or 1
+        if named:
+            parts.append(_text(left - 5, top + (i + 0.5) * cell + 4, _fitted(name), "end"))
+        for j, count in enumerate(row):
+            if not count:
+                continue
+            kind = "cell right" if columns[j] == name else "cell wrong"
+            square = Markup(
+                '<rect class="{}" x="{}" y="{}" width="{}" height="{}" opacity="{}"><title>{}</title></rect>'
+            )
+            said = f"{name} taken for {columns[j]}: {count} of {total}"
+            place = (r(left + j * cell), r(top + i * cell), r(max(0.6, cell - 1)), r(max(0.6, cell - 1)))
+            parts.append(square.format(kind, *place, f"{0.12 + 0.88 * count / total:.2f}", said))
+    if named:
+        for j, name in enumerate(columns):
+            turned = Markup('<text class="tick" text-anchor="start" transform="translate({} {}) rotate(-55)">{}</text>')
+            parts.append(turned.format(r(left + (j + 0.5) * cell), r(top - 5), _fitted(name)))
+    frame = Markup('<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>')
+    parts.append(frame.format(left, top, r(MATRIX_SIDE), r(cell * len(classes))))
+    right = sum(row[columns.index(name)] for name, row in zip(classes, matrix, strict=True) if name in columns)
+    said = f"confusion of {len(classes)} classes, {right} of {sum(map(sum, matrix))} on the diagonal"
+    width = left + MATRIX_SIDE + (40 if named else 8)
+    return _svg(width, top + cell * len(classes) + 8, said, parts, "matrix")
+
+
+def _fitted(text: str) -> str:
+    return text if len(text) <= LABEL_LETTERS else text[: LABEL_LETTERS - 1] + "…"
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> list[tuple[float, float]]:

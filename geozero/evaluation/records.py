@@ -35,7 +35,8 @@ class RecordList:
 
     `texts` are completions, or the prediction alone where a record has no completion (then `raw` is False), or ""
     where neither is `readable`. `labels` are truths as they stood in the file. `widths` and `heights` are pixels, 0
-    where unknown. Relative image paths also count from `base`.
+    where unknown. `samples` name the question: records with the same one are several answers to it. `tasks` are what a
+    record says of itself. Relative image paths also count from `base`.
     """
 
     ids: list[str]
@@ -47,6 +48,8 @@ class RecordList:
     heights: NDArray[np.float64]
     raw: NDArray[np.bool_]
     readable: NDArray[np.bool_]
+    samples: list[str] = field(default_factory=list)
+    tasks: list[str | None] = field(default_factory=list)
     base: Path | None = None
     problems: list[Problem] = field(default_factory=list)
 
@@ -116,6 +119,9 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
         _mend_text(records, i, rows[i])
     for i, name in [(i, row["id"]) for i, row in enumerate(objects) if "id" in row]:
         records.ids[i] = _identity(name, i)
+    own = [row.get("sample") for row in objects]
+    records.samples = [s if isinstance(s, str) and s else name for s, name in zip(own, records.ids, strict=True)]
+    records.tasks = [t if isinstance(t, str) else None for t in (row.get("task") for row in objects)]
     if len(set(records.ids)) < len(records):
         seen: set[str] = set()
         for i, name in enumerate(records.ids):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,15 +13,24 @@ from typing import Any
 from markupsafe import Markup
 
 from geozero import __version__
-from geozero.evaluation import plots, report_charts, report_scores
+from geozero.atomic import replacing
+from geozero.errors import InputError
+from geozero.evaluation import plots, report_charts, report_details, report_scores
+from geozero.evaluation.collect import collect
 from geozero.evaluation.gallery import IMAGES_PER_BLOCK, gather
-from geozero.evaluation.report_inputs import Goal, ReportInputs, read_inputs
+from geozero.evaluation.report_inputs import FILES, ReportInputs, is_run, read_inputs
+from geozero.evaluation.report_latex import scores_latex
 from geozero.evaluation.report_markdown import scores_markdown
+from geozero.evaluation.report_overview import overviews
+from geozero.evaluation.report_records import Goal
 
 HERE = Path(__file__).parent
 SECTIONS = (
     ("headline", "At a glance"),
     ("scores", "Scores"),
+    ("comparisons", "Differences"),
+    ("reasoning", "Reasoning"),
+    ("details", "Behind the scores"),
     ("difficulty", "Difficulty"),
     ("training", "Training"),
     ("gallery", "Gallery"),
@@ -35,6 +43,7 @@ FACTS = (
     ("Seed", ("seed",)),
     ("Date", ("date", "time")),
 )
+GALLERY = 500  # samples shown of records that `geozero evaluate` scored
 GOAL_WORDS = {True: ("met", "✓ met"), False: ("missed", "✗ missed"), None: ("open", "not measured")}
 COMMIT_LENGTH = 10
 
@@ -51,18 +60,28 @@ class ShownGoal:
     word: str
 
 
-def report(data: Path, out: Path) -> list[Path]:
-    """Make the page `out` from the JSON files in `data`, and `scores.md` beside it; returns what was written.
+def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
+    """Make the page `out`, and `scores.md` and `scores.tex` beside it; returns what was written.
+
+    `data` holds the JSON files that a pipeline run left, or results of `geozero evaluate` as MODEL/BENCHMARK.json, of
+    which `gallery` records are shown.
 
     Raises:
         InputError: `data` is no directory, or holds none of the files.
     """
-    inputs = read_inputs(data)
+    inputs = read_inputs(data) if is_run(data) else collect(data, gallery)
     written = [build_report(inputs, out)]
     if inputs.scores:
-        tables = out.with_name("scores.md")
-        _write(tables, [scores_markdown(report_scores.worlds(inputs.scores, inputs.baselines))])
-        written.append(tables)
+        worlds = report_scores.worlds(inputs.scores, inputs.baselines, inputs.comparisons)
+        tables = overviews(inputs.scores, inputs.baselines, inputs.comparisons, inputs.references)
+        differences = report_details.differences(inputs.comparisons)
+        thoughts = report_details.thoughts(inputs.reasoning)
+        for name, text in (
+            ("scores.md", scores_markdown(worlds, tables, differences, thoughts)),
+            ("scores.tex", scores_latex(tables, worlds)),
+        ):
+            _write(out.with_name(name), [text])
+            written.append(out.with_name(name))
     return written
 
 
@@ -88,12 +107,16 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         script=Markup(script),
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
-        sections=SECTIONS,
+        sections=_sections(inputs),
         anchors={part: ANCHORS.get(part, part) for part in inputs.faults},
         facts=_facts(inputs.lineage),
         goals=[_goal(goal) for goal in inputs.goals],
         goal_summary=_goal_summary(inputs.goals),
-        worlds=report_scores.worlds(inputs.scores, inputs.baselines),
+        worlds=report_scores.worlds(inputs.scores, inputs.baselines, inputs.comparisons),
+        overviews=overviews(inputs.scores, inputs.baselines, inputs.comparisons, inputs.references),
+        differences=report_details.differences(inputs.comparisons),
+        thoughts=report_details.thoughts(inputs.reasoning),
+        details=report_details.details(inputs.details),
         difficulties=report_charts.difficulties(inputs.difficulty),
         charts=report_charts.curve_charts(inputs.curves),
         durations=report_charts.durations(inputs.timings),
@@ -106,6 +129,15 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
     )
     _write(out, page)
     return out
+
+
+def _sections(inputs: ReportInputs) -> list[tuple[str, str]]:
+    """The sections that have anything in them, or something to say about why not."""
+    shown = {"headline", "scores"}
+    for part in FILES:
+        if getattr(inputs, part) or part in inputs.faults:
+            shown.add(ANCHORS.get(part, part))
+    return [(name, title) for name, title in SECTIONS if name in shown]
 
 
 def _asset(name: str) -> str:
@@ -158,8 +190,10 @@ def _goal_summary(goals: list[Goal]) -> str:
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file:  # a lone surrogate becomes `?`
+    if path.is_dir():
+        raise InputError("a directory stands where a file is expected", str(path), "choose another name")
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file,  # a lone surrogate becomes `?`
+    ):
         file.writelines(pieces)
-    os.replace(temporary, path)

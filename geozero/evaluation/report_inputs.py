@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from geozero.errors import InputError
+from geozero.evaluation.report_records import (
+    Baseline,
+    Comparison,
+    Detail,
+    Difficulty,
+    GalleryItem,
+    Goal,
+    Reasoning,
+    Record,
+    Reference,
+    Score,
+    Timing,
+)
 
-MAX_TEXT = 4000  # characters of one text that the page carries; a runaway completion must not fill it
 FILES = {
     "scores": "scores.json",
     "baselines": "baselines.json",
+    "comparisons": "comparisons.json",
+    "reasoning": "reasoning.json",
+    "details": "details.json",
     "goals": "goals.json",
     "difficulty": "difficulty.json",
     "curves": "curves.json",
@@ -25,115 +40,16 @@ FILES = {
 }
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _box(value: Any) -> Any:
-    """Four finite numbers, or no box: what a model wrote may be anything."""
-    if not isinstance(value, list | tuple) or len(value) != 4:
-        return None
-    whole = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
-    return tuple(float(v) for v in value) if whole else None
-
-
-def clip(value: Any, most: int = MAX_TEXT) -> str:
-    """The value as text of at most about `most` characters; what is cut off is counted."""
-    text = "" if value is None else str(value)
-    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
-
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
-PixelBox = Annotated[tuple[float, float, float, float] | None, BeforeValidator(_box)]
-Text = Annotated[str, BeforeValidator(clip)]
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Score(Record):
-    """One score with its 95 % interval, all in the metric's own scale (shares from 0 to 1)."""
-
-    model: str
-    mode: str
-    split: str
-    world: str
-    task: str
-    source: str | None = None
-    question_type: str | None = None
-    metric: str
-    value: Number = None
-    low: Number = None
-    high: Number = None
-    n: int = 0
-
-
-class Baseline(Record):
-    """What guessing gets: by chance, and by always giving the most frequent answer."""
-
-    split: str
-    world: str
-    task: str
-    source: str | None = None
-    question_type: str | None = None
-    metric: str
-    n: int = 0
-    chance: Number = None
-    majority: Number = None
-
-
-class Goal(Record):
-    name: str
-    wanted: Any = None
-    reached: Any = None
-    ok: bool | None = None
-    note: Text = ""
-
-
-class Output(Record):
-    """What one model answered; `right` overrides what the task makes of the reward, `box` is in pixels."""
-
-    thought: Text = ""
-    answer: Text = ""
-    raw: Text = ""
-    reward: Number = None
-    right: bool | None = None
-    box: PixelBox = None
-
-
-class GalleryItem(Record):
-    """One held-out question with its picture, its truth and what was answered before and after RL.
-
-    The picture is base64 JPEG, or `image_ref`: a file below the directory of gallery.json.
-    """
-
-    id: str
-    task: str
-    source: str = ""
-    split: str = ""
-    question: Text
-    answer: Text = ""
-    image_jpeg_base64: str | None = None
-    image_ref: str | None = None
-    width: int = 0
-    height: int = 0
-    box: PixelBox = None
-    before: Output | None = None
-    after: Output | None = None
-
-
-class Timing(Record):
-    stage: str
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Difficulty(Record):
-    """One task's histogram of difficulty (`edges` one longer than `counts`) and the sizes of its bands."""
-
-    edges: list[float] = []
-    counts: list[int] = []
-    bands: dict[str, int] = {}
+MODELS: dict[str, type[Record]] = {  # the parts that are lists of records
+    "scores": Score,
+    "baselines": Baseline,
+    "comparisons": Comparison,
+    "reasoning": Reasoning,
+    "details": Detail,
+    "goals": Goal,
+    "gallery": GalleryItem,
+    "timings": Timing,
+}
 
 
 class ReportInputs(BaseModel):
@@ -144,6 +60,10 @@ class ReportInputs(BaseModel):
     folder: Path = Path()
     scores: list[Score] = []
     baselines: list[Baseline] = []
+    comparisons: list[Comparison] = []
+    reasoning: list[Reasoning] = []
+    details: list[Detail] = []
+    references: list[Reference] = []
     goals: list[Goal] = []
     difficulty: dict[str, Difficulty] = {}
     curves: dict[str, list[dict[str, Any]]] = {}
@@ -156,7 +76,15 @@ class ReportInputs(BaseModel):
         self.faults.setdefault(part, []).append(text)
 
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+def is_run(folder: Path) -> bool:
+    """Whether a directory holds what a pipeline run leaves.
+
+    Raises:
+        InputError: there is no such directory.
+    """
+    if not folder.is_dir():
+        raise InputError("no such directory", str(folder), "evaluate first; the page is made from its JSON files")
+    return any((folder / name).exists() for name in FILES.values())
 
 
 def read_inputs(folder: Path) -> ReportInputs:
@@ -165,16 +93,11 @@ def read_inputs(folder: Path) -> ReportInputs:
     Raises:
         InputError: there is no such directory, or it holds none of the files.
     """
-    if not folder.is_dir():
-        raise InputError("no such directory", str(folder), "evaluate first; the page is made from its JSON files")
-    if not any((folder / name).exists() for name in FILES.values()):
+    if not is_run(folder):
         raise InputError(f"none of {', '.join(FILES.values())}", str(folder), "evaluate first, or name another --data")
     inputs = ReportInputs(folder=folder)
-    inputs.scores = _records(inputs, "scores", Score)
-    inputs.baselines = _records(inputs, "baselines", Baseline)
-    inputs.goals = _records(inputs, "goals", Goal)
-    inputs.gallery = _records(inputs, "gallery", GalleryItem)
-    inputs.timings = _records(inputs, "timings", Timing)
+    for part in MODELS:
+        use(inputs, part, _load(inputs, part, list) or [])
     inputs.lineage = _load(inputs, "lineage", dict) or {}
     inputs.curves = _curves(inputs)
     inputs.difficulty = _difficulty(inputs)
@@ -200,24 +123,20 @@ def _load(inputs: ReportInputs, part: str, kind: type) -> Any:
     return None
 
 
-def _records(inputs: ReportInputs, part: str, model: type[AnyRecord]) -> list[AnyRecord]:
-    kept: list[AnyRecord] = []
-    _each(inputs, part, _load(inputs, part, list) or [], lambda row: kept.append(model.model_validate(row)))
-    return kept
-
-
-def _each(inputs: ReportInputs, part: str, rows: list[Any], use: Callable[[Any], None]) -> None:
-    """Use every row; those that are no valid records are counted, the first one's reason is kept."""
-    refused, first = 0, ""
-    for index, row in enumerate(rows):
+def use(inputs: ReportInputs, part: str, rows: Iterable[Any]) -> None:
+    """Validate rows and keep them as a part; those that are no valid records are counted, the first reason is kept."""
+    model, kept = MODELS[part], []
+    n, refused, first = 0, 0, ""
+    for n, row in enumerate(rows, start=1):
         try:
-            use(row)
+            kept.append(model.model_validate(row))
         except ValidationError as error:
             fault = error.errors()[0]
-            first = first or f"record {index}: {'.'.join(map(str, fault['loc']))} {fault['msg']}"
+            first = first or f"record {n - 1}: {'.'.join(map(str, fault['loc']))} {fault['msg']}"
             refused += 1
+    setattr(inputs, part, kept)
     if refused:
-        inputs.fault(part, f"{refused} of {len(rows)} records in {FILES[part]} were left out ({first})")
+        inputs.fault(part, f"{refused} of {n} records in {FILES[part]} were left out ({first})")
 
 
 def _curves(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:

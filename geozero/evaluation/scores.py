@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geozero import tasks
+
 Floats = NDArray[np.float64]
 Finish = Callable[[Floats], dict[str, Floats]]
+
+OFFICIAL_HEADLINES = {
+    "scene_cls": "accuracy_percent",
+    "vqa": "accuracy_percent",
+    "caption": "CIDEr",
+    "grounding": "precision_percent",
+}
 
 
 @dataclass
@@ -52,3 +61,13 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Element-wise quotient, NaN where the denominator is 0."""
     with np.errstate(all="ignore"):
         return np.where(denominator > 0, np.asarray(numerator, dtype=np.float64) / denominator, np.nan)
+
+
+def headline(task: str, protocol: str) -> str:
+    """The metric that stands for a task in summaries.
+
+    Raises:
+        InputError: there is no such task.
+    """
+    found = tasks.get(task).headline
+    return OFFICIAL_HEADLINES[task] if protocol == "official" else found

@@ -4,70 +4,39 @@ from __future__ import annotations
 
 import base64
 import json
-import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geozero import tasks
 from geozero.corpus import Corpus
-from geozero.evaluation.evaluate import evaluate
+from geozero.evaluation.guessing import guesses
 from geozero.evaluation.inference import records_path
+from geozero.evaluation.parts import Answered, Part, parts, split_of
+from geozero.evaluation.scores import headline
 from geozero.images import decode, thumbnail
-from geozero.sample import Sample, TaskName, stable_unit
-from geozero.tasks.boxes import Convention, format_box, from_model, parse_box
-from geozero.tasks.text import Mode, extract_answer, thought
+from geozero.sample import Sample, stable_unit
+from geozero.tasks.boxes import Convention, from_model, parse_box
+from geozero.tasks.text import extract_answer, thought
 
-HARD_SUFFIX = "_hard"
-TOY_PREFIX = "toy_"
-BASELINE_SEED = 0
 THUMBNAIL = 256  # pixels
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The records that one model gave: `out` as in `inference.Job`, and the modes it was asked in."""
-
-    model: str
-    out: Path
-    modes: tuple[Mode, ...]
-
-
-def split_of(source: str, split: str = "test") -> str:
-    """The harder world is a split of its own in every table."""
-    return f"{split}{HARD_SUFFIX}" if source.endswith(HARD_SUFFIX) else split
-
-
-def world_of(source: str) -> str:
-    """Rendered and real imagery are never averaged."""
-    return "toy" if source.startswith(TOY_PREFIX) else source
+COUNTS = ("_count", "_correct", "_samples")  # how the published names of counts end
 
 
 def score_rows(answered: Sequence[Answered], sources: Sequence[str], boxes: Convention) -> Iterator[dict[str, Any]]:
     """Strict scores of every model and mode, each with n and 95 % interval: by source, task and question type, and
     over all records of a world, split and task (`source` and `question_type` None)."""
-    for model in answered:
-        for mode in model.modes:
-            whole: dict[tuple[str, str, TaskName], list[str]] = defaultdict(list)
-            records: dict[tuple[str, TaskName], list[dict[str, Any]]] = {}
-            rows: dict[tuple[str, TaskName], list[dict[str, Any]]] = {}
-            for source in sources:
-                for task, found in _by_task(records_path(model.out, mode, source)).items():
-                    whole[world_of(source), split_of(source), task].append(source)
-                    records[source, task] = found
-                    place = _place(model.model, mode, source, task)
-                    rows[source, task] = list(_rows(place, evaluate(task, "strict", found, boxes=boxes)))
-                    yield from rows[source, task]
-            for (_, _, task), parts in whole.items():
-                overall = _place(model.model, mode, parts[0], task) | {"source": None}
-                if len(parts) == 1:  # the same records: no need to draw the intervals again
-                    yield from (row | overall for row in rows[parts[0], task] if row["question_type"] is None)
-                    continue
-                together = [record for source in parts for record in records[source, task]]
-                result = evaluate(task, "strict", together, boxes=boxes)
-                yield from (row for row in _rows(overall, result) if row["question_type"] is None)
+    yield from rows_of(parts(answered, sources, boxes))
+
+
+def rows_of(scored: Iterable[Part]) -> Iterator[dict[str, Any]]:
+    """The score rows of parts; question types are given a source each."""
+    for part in scored:
+        for row in _rows(part.place, part.result):
+            if part.source is not None or row["question_type"] is None:
+                yield row
 
 
 def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -75,19 +44,8 @@ def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     return (row for row in rows if row["source"] is not None)
 
 
-def _place(model: str, mode: str, source: str, task: TaskName) -> dict[str, Any]:
-    return {
-        "model": model,
-        "mode": mode,
-        "split": split_of(source),
-        "world": world_of(source),
-        "task": task,
-        "source": source,
-    }
-
-
 def _rows(place: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    headline = tasks.get(place["task"]).headline
+    main = headline(place["task"], place["protocol"])
     groups = [(None, result), *result["groups"].get("question_type", {}).items()]
     for question_type, group in groups:
         for metric in _rates(group["metrics"]):
@@ -96,7 +54,7 @@ def _rows(place: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[dict[
                 **place,
                 "question_type": question_type,
                 "metric": metric,
-                "headline": metric == headline,
+                "headline": metric == main,
                 "value": group["metrics"][metric],
                 "low": low,
                 "high": high,
@@ -109,75 +67,22 @@ def _rows(place: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[dict[
         ("thought_words", words, reasoning["n_with_thought"]),
     )
     for metric, value, n in form:
-        if place["mode"] == "tagged" and value is not None:
-            yield {
-                **place,
-                "question_type": None,
-                "metric": metric,
-                "headline": False,
-                "value": value,
-                "n": n,
-            }
+        thinks = place["mode"] == "tagged" or (not place["mode"] and reasoning["n_with_thought"])
+        if thinks and value is not None:
+            yield {**place, "question_type": None, "metric": metric, "headline": False, "value": value, "n": n}
 
 
 def _rates(metrics: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in metrics.items() if not name.startswith("n_") and isinstance(value, int | float)]
+    """The metrics that are no counts."""
+    numbers = [name for name, value in metrics.items() if isinstance(value, int | float)]
+    return [name for name in numbers if not name.startswith("n_") and not name.endswith(COUNTS)]
 
 
 def baseline_rows(answered: Answered, sources: Sequence[str], boxes: Convention) -> Iterator[dict[str, Any]]:
-    """What guessing gets on the very records that are scored, by task and question type.
-
-    Closed questions: an even draw and the most common answer. Captions and boxes [ours]: the truth of another record
-    drawn at random, and one constant answer (the most common reference, the median box).
-    """
-    for source in sources:
-        for task, records in _by_task(records_path(answered.out, answered.modes[0], source)).items():
-            headline = tasks.get(task).headline
-            row = {
-                "split": split_of(source),
-                "world": world_of(source),
-                "task": task,
-                "source": source,
-                "metric": headline,
-            }
-            if task in ("scene_cls", "vqa"):
-                found = evaluate(task, "strict", records)["baselines"]
-                yield _guess(row, None, {**found, "majority": found.get("majority_by_type", found["majority"])})
-                for question_type, part in found.get("by_question_type", {}).items():
-                    yield _guess(row, question_type, part)
-                continue
-            guesses = {"chance": _others(records, task), "majority": _constant(records, task)}
-            scored = {
-                name: evaluate(
-                    task,
-                    "strict",
-                    [{**r, "raw_output": g, "pred": g} for r, g in zip(records, texts, strict=True)],
-                    boxes="pixels",
-                )["metrics"][headline]
-                for name, texts in guesses.items()
-            }
-            yield _guess(row, None, {"n": len(records), **scored})
-
-
-def _guess(row: Mapping[str, Any], question_type: str | None, found: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "question_type": question_type, **{k: found[k] for k in ("n", "chance", "majority")}}
-
-
-def _others(records: Sequence[Mapping[str, Any]], task: TaskName) -> list[str]:
-    rng = random.Random(BASELINE_SEED)
-    truths = [r["label"][0] if task == "caption" else r["label"] for r in records]
-    return [
-        truths[(i + rng.randrange(1, len(truths))) % len(truths)] if len(truths) > 1 else "" for i in range(len(truths))
-    ]
-
-
-def _constant(records: Sequence[Mapping[str, Any]], task: TaskName) -> list[str]:
-    if task == "caption":
-        common = Counter(sentence for r in records for sentence in set(r["label"])).most_common(1)[0][0]
-        return [common] * len(records)
-    parsed = [box for r in records if (box := parse_box(r["label"]))]
-    middle = [sorted(side)[len(side) // 2] for side in zip(*parsed, strict=True)]
-    return [format_box(middle)] * len(records)
+    """What guessing gets on the very records that are scored, by source, task and question type (`guessing`)."""
+    for part in parts([replace(answered, modes=answered.modes[:1])], sources, boxes):
+        if part.source is not None:
+            yield from guesses(part)
 
 
 def gallery(
@@ -246,13 +151,6 @@ def headline_mean(rows: Sequence[Mapping[str, Any]], **where: str) -> float:
             found[row["task"]].append(float(row["value"]))
     means = [sum(values) / len(values) for values in found.values()]
     return 100 * sum(means) / len(means) if means else float("nan")
-
-
-def _by_task(path: Path) -> dict[TaskName, list[dict[str, Any]]]:
-    found: dict[TaskName, list[dict[str, Any]]] = defaultdict(list)
-    for record in _records(path):
-        found[record["task"]].append(record)
-    return dict(found)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

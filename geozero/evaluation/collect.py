@@ -1,0 +1,228 @@
+"""From the files that `geozero evaluate` wrote to the parts of a page: `MODEL/BENCHMARK.json` in one directory."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard, get_args
+
+from geozero.errors import BadRecord, InputError
+from geozero.evaluation.differences import comparison_rows, detail_rows, reasoning_rows
+from geozero.evaluation.evaluate import PROTOCOLS
+from geozero.evaluation.guessing import guesses
+from geozero.evaluation.inference import Way
+from geozero.evaluation.parts import Part
+from geozero.evaluation.report_inputs import FILES, ReportInputs, use
+from geozero.evaluation.report_scores import in_order, who
+from geozero.evaluation.summary import rows_of
+from geozero.images import decode, thumbnail
+from geozero.sample import TASK_NAMES, digest, stable_unit
+from geozero.tasks.boxes import CONVENTIONS
+from geozero.tasks.text import thought
+
+MAX_RESULT = 200_000_000  # bytes; a larger JSON file is no result of ours
+THUMBNAIL = 384  # pixels of the longer side
+
+
+def find_results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Every result of `geozero evaluate` below `folder`, by name."""
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            value = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_RESULT else None
+        except (OSError, ValueError, RecursionError):
+            continue
+        if _is_result(value):
+            found.append((path, value))
+    return found
+
+
+def _is_result(value: Any) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(value, dict):
+        return False
+    known = value.get("task") in TASK_NAMES and value.get("protocol") in PROTOCOLS
+    return known and isinstance(value.get("metrics"), dict) and isinstance(value.get("n"), int)
+
+
+def collect(folder: Path, n_gallery: int) -> ReportInputs:
+    """The parts of a page from the results in `folder`; what is said of a model is taken from its records again, so
+    that models can be compared question by question and their mistakes be looked at.
+
+    Raises:
+        InputError: there is no result.
+    """
+    results = find_results(folder)
+    if not results:
+        what = f"none of {', '.join(FILES.values())}, and no result of `geozero evaluate`"
+        raise InputError(what, str(folder), "evaluate first (`--out DIR/MODEL/BENCHMARK.json`), or name another --data")
+    inputs = ReportInputs(folder=folder)
+    parts = []
+    for path, result in results:
+        records, base, fault = _records(path, result)
+        if fault:
+            inputs.fault("comparisons", f"{path.relative_to(folder)}: {fault}; its scores stand alone")
+        parts.append(_part(folder, path, result, records, base))
+    order = in_order({(part.model, part.mode) for part in parts})
+    parts.sort(key=lambda part: order.index((part.model, part.mode)))
+    whole = [part for part in parts if part.records]
+    use(inputs, "scores", rows_of(parts))
+    use(inputs, "baselines", (row for part in _one_each(whole) for row in guesses(part)))
+    use(inputs, "comparisons", comparison_rows(whole))
+    use(inputs, "reasoning", reasoning_rows(parts))
+    use(inputs, "details", detail_rows(parts))
+    use(inputs, "gallery", _gallery(whole, n_gallery))
+    return inputs
+
+
+def names_of(folder: Path, path: Path, result: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Model, way of asking and benchmark of a result: `MODEL/BENCHMARK.json`, `MODEL/tagged/BENCHMARK.json` (or
+    direct, forced), or `MODEL.json`, whose benchmark is the task; what the result itself says comes first."""
+    inside, stem = list(path.relative_to(folder).parent.parts), path.stem
+    for protocol in PROTOCOLS:  # one benchmark may be scored under both
+        for mark in (".", "_", "-"):
+            stem = stem.removesuffix(mark + protocol)
+    mode = inside.pop() if len(inside) > 1 and inside[-1] in get_args(Way) else ""
+    model, benchmark = ("/".join(inside), stem) if inside else (stem, str(result["task"]))
+    own = {key: value for key in ("model", "benchmark") if isinstance(value := result.get(key), str) and value}
+    return own.get("model", model), mode, own.get("benchmark", benchmark)
+
+
+def _part(folder: Path, path: Path, result: dict[str, Any], records: list[Any], base: Path | None) -> Part:
+    model, mode, benchmark = names_of(folder, path, result)
+    boxes = result.get("boxes")
+    return Part(
+        model=model,
+        mode=mode,
+        split="",
+        world=str(result["protocol"]),
+        task=result["task"],
+        source=benchmark,
+        records=records,
+        result=_complete(result),
+        protocol=result["protocol"],
+        boxes=boxes if boxes in CONVENTIONS else "norm1000",
+        base=base,
+    )
+
+
+def _complete(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with every key that rows are made of; older and foreign files lack some."""
+    empty = {"n_with_thought": 0, "words": None}
+    reasoning = result.get("reasoning")
+    problems = result.get("problems")
+    return {
+        **result,
+        "groups": result.get("groups") or {},
+        "intervals": result.get("intervals") or {},
+        "well_formed_share": result.get("well_formed_share"),
+        "reasoning": {**empty, **reasoning} if isinstance(reasoning, dict) else empty,
+        "problems": problems if isinstance(problems, dict) and "reasons" in problems else {"reasons": {}},
+    }
+
+
+def _records(path: Path, result: Mapping[str, Any]) -> tuple[list[Any], Path | None, str]:
+    """The records that a result was made from, where relative pictures count from, and what is wrong with them."""
+    said = result.get("records")
+    name = said.get("path") if isinstance(said, dict) else None
+    if not isinstance(name, str) or not isinstance(said, dict):
+        return [], None, "it does not say which records it was made from"
+    for place in (Path(name), path.parent / name):
+        if place.is_file():
+            data = place.read_bytes()
+            if digest(data) != said.get("blake2b"):
+                return [], None, f"{name} has changed since it was scored"
+            try:
+                rows = json.loads(data.decode("utf-8-sig"))
+            except (ValueError, RecursionError):
+                return [], None, f"{name} is not JSON"
+            return (rows if isinstance(rows, list) else []), place.parent, ""
+    return [], None, f"{name} is no longer there"
+
+
+def _one_each(parts: Sequence[Part]) -> Iterator[Part]:
+    """The first part of every place: its records tell what guessing gets."""
+    seen = set()
+    for part in parts:
+        key = (part.task, part.source, part.protocol)
+        if key not in seen:
+            seen.add(key)
+            yield part
+
+
+def _gallery(parts: Sequence[Part], n: int) -> Iterator[dict[str, Any]]:
+    """`n` questions with their pictures, evenly over the benchmarks by stable hash of their ids: what the first and
+    the last model answered."""
+    places: dict[tuple[str, str | None], list[Part]] = defaultdict(list)
+    for part in parts:
+        key = (part.task, part.source)
+        if not any((p.model, p.mode) == (part.model, part.mode) for p in places[key]):  # one protocol is enough
+            places[key].append(part)
+    share = -(-n // len(places)) if places else 0
+    left = n
+    for (task, source), members in places.items():
+        first, last = members[0], members[-1]
+        order = sorted(range(len(first.listed)), key=lambda i: stable_unit(first.listed.ids[i], salt="gallery"))
+        rows = {name: i for i, name in enumerate(last.listed.ids)}
+        for i in order[: min(share, left)]:
+            left -= 1
+            other = rows.get(first.listed.ids[i]) if last is not first else None
+            yield {
+                "id": first.listed.ids[i],
+                "task": task,
+                "source": source or "",
+                "question": _text(first.records[i], "question"),
+                "answer": _label(first.listed.labels[i]),
+                "question_type": first.listed.question_types[i],
+                "image_jpeg_base64": _picture(first, i),
+                "width": int(first.listed.widths[i]),
+                "height": int(first.listed.heights[i]),
+                "box": _box(first, "true_box", i),
+                "before": _output(first, i),
+                "after": None if other is None else _output(last, other),
+            }
+
+
+def _output(part: Part, i: int) -> dict[str, Any]:
+    text = part.listed.texts[i]
+    hit = part.scores.per_record.get("hit", part.scores.per_record.get("iou"))
+    evaluated = part.scores.per_record.get("evaluated")
+    judged = hit is not None and (evaluated is None or bool(evaluated[i]))
+    value = float(hit[i]) if judged and hit is not None else None
+    return {
+        "who": who(part.model, part.mode),
+        "thought": thought(text) if "<answer>" in text else "",
+        "answer": part.scores.per_record["pred"][i],
+        "raw": text,
+        "reward": value,
+        "right": None if value is None else bool(value >= (1.0 if "hit" in part.scores.per_record else 0.5)),
+        "box": _box(part, "pred_box", i),
+    }
+
+
+def _box(part: Part, name: str, i: int) -> list[float] | None:
+    rows = part.scores.per_record.get(name)
+    return None if rows is None else [float(v) for v in rows[i]]
+
+
+def _picture(part: Part, i: int) -> str | None:
+    """The record's picture, small, if its path leads to one."""
+    name = part.listed.image_paths[i]
+    for path in [Path(name), *([part.base / name] if part.base else [])]:
+        try:
+            if name and path.is_file():
+                return base64.b64encode(thumbnail(decode(path.read_bytes()), THUMBNAIL)).decode()
+        except (OSError, ValueError, BadRecord):
+            continue
+    return None
+
+
+def _text(record: Any, key: str) -> str:
+    value = record.get(key) if isinstance(record, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _label(label: Any) -> str:
+    return label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)

@@ -1,0 +1,140 @@
+"""Models × benchmarks: one table a protocol and split, with guessing and published scores as rows of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geozero.evaluation.report_pairs import Pairs
+from geozero.evaluation.report_records import Baseline, Comparison, Reference, Score
+from geozero.evaluation.report_scores import (
+    METRICS,
+    SPLITS,
+    TASK_TITLES,
+    Cell,
+    columns_of,
+    factor,
+    is_headline,
+    shown_cell,
+    who,
+)
+
+Column = tuple[str, str, str]  # split, source, task
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One column: what was asked, how it is measured, on how many records."""
+
+    name: str
+    task: str
+    metric: str
+    n: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row. `kind`: guess (chance, majority), model, or reference (a published score, which has no interval)."""
+
+    label: str
+    kind: str
+    cells: list[Cell | None]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    title: str
+    protocol: str
+    benchmarks: list[Benchmark]
+    lines: list[Line]
+
+
+def overviews(
+    scores: Sequence[Score],
+    baselines: Sequence[Baseline],
+    comparisons: Sequence[Comparison] = (),
+    references: Sequence[Reference] = (),
+) -> list[Overview]:
+    """The headline metric of every benchmark and model; protocols are never mixed in one table.
+
+    A published score stands only in a table of its own protocol, under the benchmark of its name.
+    """
+    pairs = Pairs(comparisons)
+    found = []
+    kept = [s for s in scores if s.source and s.question_type is None and s.value is not None and is_headline(s)]
+    for protocol in sorted({s.protocol for s in kept}, reverse=True):  # strict, then official
+        of_protocol = [s for s in kept if s.protocol == protocol]
+        splits = [*(s for s in SPLITS if s), *sorted({s.split for s in of_protocol} - set(SPLITS)), ""]
+        own = [s for split in splits for s in of_protocol if s.split == split]
+        columns: list[Column] = list(dict.fromkeys((s.split, s.source or "", s.task) for s in own))
+        columns.sort(key=lambda c: ([*TASK_TITLES, c[2]].index(c[2]), splits.index(c[0]), c[1]))
+        guesses = [b for b in baselines if b.protocol == protocol]
+        lines = [
+            Line(name, "guess", [_guess(guesses, column, own, name) for column in columns])
+            for name in ("chance", "majority")
+        ]
+        lines = [line for line in lines if any(line.cells)]
+        lines += [
+            _published(m, references, protocol, columns) for m in _published_models(references, protocol, columns)
+        ]
+        lines += _model_lines(own, columns, pairs)
+        benchmarks = [_benchmark(column, own) for column in columns]
+        found.append(Overview(f"Models and benchmarks, {protocol} protocol", protocol, benchmarks, lines))
+    return found
+
+
+def _model_lines(scores: Sequence[Score], columns: Sequence[Column], pairs: Pairs) -> list[Line]:
+    lines = []
+    names = columns_of(scores)
+    for model, mode in names:
+        cells: list[Cell | None] = []
+        for column in columns:
+            of_column = {(s.model, s.mode): s for s in scores if _column(s) == column}
+            score = of_column.get((model, mode))
+            earlier = [of_column[n] for n in names[: names.index((model, mode))] if n[1] == mode and n in of_column]
+            cells.append(None if score is None else shown_cell(score, earlier[-1] if earlier else None, pairs))
+        lines.append(Line(who(model, mode), "model", cells))
+    return lines
+
+
+def _guess(baselines: Sequence[Baseline], column: Column, scores: Sequence[Score], name: str) -> Cell | None:
+    metric = next(s.metric for s in scores if _column(s) == column)
+    for b in baselines:
+        value = getattr(b, name)
+        same = (b.split, b.source, b.task, b.question_type, b.metric) == (*column, None, metric)
+        if same and value is not None:
+            return Cell(f"{value * factor(metric):,.1f}", "")
+    return None
+
+
+def _published_models(references: Sequence[Reference], protocol: str, columns: Sequence[Column]) -> list[str]:
+    places = {(source, task) for _, source, task in columns}
+    wanted = [r for r in references if r.protocol == protocol and (r.source, r.task) in places and r.value is not None]
+    return list(dict.fromkeys(r.model for r in wanted))
+
+
+def _published(model: str, references: Sequence[Reference], protocol: str, columns: Sequence[Column]) -> Line:
+    cells: list[Cell | None] = []
+    said: list[str] = []
+    for _, source, task in columns:
+        found = next(
+            (r for r in references if (r.model, r.protocol, r.source, r.task) == (model, protocol, source, task)), None
+        )
+        if found is None or found.value is None:
+            cells.append(None)
+            continue
+        said.append(found.citation)
+        cells.append(Cell(f"{found.value * factor(found.metric):,.1f}", ""))
+    return Line(model, "reference", cells, "; ".join(dict.fromkeys(filter(None, said))))
+
+
+def _benchmark(column: Column, scores: Sequence[Score]) -> Benchmark:
+    own = [s for s in scores if _column(s) == column]
+    sizes = sorted({s.n for s in own})
+    n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"
+    return Benchmark(column[1], TASK_TITLES.get(column[2], column[2]), METRICS.get(own[0].metric, own[0].metric), n)
+
+
+def _column(score: Score) -> Column:
+    return score.split, score.source or "", score.task
