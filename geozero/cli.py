@@ -222,9 +222,7 @@ def sft(params: ParamsFile = Path("params.yaml"), dry_run: DryRun = False) -> No
 
     space = Workspace.open(params)
     replay: list[Any] = []
-    if space.settings.sft.replay_share and dry_run:
-        typer.echo("note: the replay is sampled before the training; with it the directory gets another name", err=True)
-    elif space.settings.sft.replay_share:
+    if space.settings.sft.replay_share and not dry_run:
         replay = collect(space.settings, space.base, space.instruct, space.runs, typer.echo)
     result = run_sft(
         space.settings,
@@ -236,6 +234,8 @@ def sft(params: ParamsFile = Path("params.yaml"), dry_run: DryRun = False) -> No
         on_line=_training_line,
     )
     _trained(result, dry_run)
+    if space.settings.sft.replay_share and dry_run:
+        typer.echo("note: the replay is sampled before the training; with it the directory gets another name", err=True)
 
 
 @app.command()
