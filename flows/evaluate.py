@@ -29,9 +29,10 @@ def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], ou
         limit=settings.evaluation.limit,
         boxes=settings.model.boxes,
         engine=space.engine,
+        forced=settings.evaluation.forced,
     )
     run_in_child(job, space.log(f"answer-{name}"), bounded(get_run_logger().info))
-    return Answered(name, out, modes)
+    return Answered(name, out, job.ways)
 
 
 @flow(name="geozero-evaluate")

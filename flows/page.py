@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -16,13 +17,17 @@ from flows.tracked import curve
 from flows.watching import Times
 from geozero import lineage
 from geozero.corpus import Corpus, write_json
+from geozero.evaluation.differences import comparison_rows, detail_rows, reasoning_rows, whole
 from geozero.evaluation.goals import Goal, method_goals, resource_goals
+from geozero.evaluation.guessing import guesses as guesses_of
+from geozero.evaluation.parts import Answered, parts
 from geozero.evaluation.report import report
-from geozero.evaluation.summary import Answered, baseline_rows, by_source, gallery, headline_mean, score_rows
+from geozero.evaluation.summary import by_source, gallery, headline_mean, rows_of
 from geozero.training.gate import GateResult
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
 
+TABLES = ("scores", "comparisons", "reasoning")
 PACKAGES = ("torch", "transformers", "ms-swift", "trl", "prefect", "dvc", "mlflow", "pyarrow")
 
 
@@ -39,15 +44,21 @@ def publish(
     boxes = space.settings.model.boxes
     sources = [sources_of for path in space.corpora for sources_of in _tested_sources(path)]
     by_name = {a.model: a for a in answered}
-    rows = list(score_rows(answered, sources, boxes))
-    guesses = list(baseline_rows(answered[0], sources, boxes))
+    scored = list(parts(answered, sources, boxes))
+    rows = list(rows_of(scored))
+    first = (answered[0].model, answered[0].modes[0])
+    guessed_on = [p for p in scored if (p.model, p.mode) == first and p.source is not None]
+    guesses = [row for part in guessed_on for row in guesses_of(part)]
     goals = [*method_goals(rows, guesses), *resource_goals(times.seconds, times.peak_bytes)]
     data = space.reports / "data"
     data.mkdir(parents=True, exist_ok=True)
     held_out = list(gallery(by_name["sft"], by_name["a2grpo"], space.corpora, boxes, space.settings.evaluation.gallery))
-    parts: dict[str, Any] = {
+    written: dict[str, Any] = {
         "scores": rows,
         "baselines": guesses,
+        "comparisons": list(comparison_rows(whole(scored))),
+        "reasoning": list(reasoning_rows(whole(scored))),
+        "details": list(detail_rows(whole(scored))),
         "goals": [asdict(g) for g in goals],
         "difficulty": _json(space, "selection.json").get("histogram", {}),
         "curves": {"sft": curve(sft.directory), "a2grpo": curve(rl.directory)},
@@ -55,10 +66,11 @@ def publish(
         "lineage": _lineage(space, parent, gate, sft, rl),
         "timings": [{"stage": stage, "seconds": seconds} for stage, seconds in times.seconds.items()],
     }
-    for name, value in parts.items():
+    for name, value in written.items():
         write_json(data / f"{name}.json", value)
-    report(data, space.reports / "index.html")
-    _log(space, parent, rows, goals)
+    files = report(data, space.reports / "index.html")
+    address = _log(space, parent, rows, goals, [*files, *(data / f"{name}.json" for name in ("scores", "details"))])
+    print(f"compare the models in MLflow: {address}")
     create_table_artifact(table=_table(rows), key="scores", description="Strict scores, headline metric of each task")
     create_markdown_artifact(markdown=_goals_markdown(goals), key="goals", description="Goals, wanted and reached")
     return goals
@@ -92,15 +104,33 @@ def _lineage(space: Workspace, parent: str, gate: GateResult, sft: StageResult, 
     }
 
 
-def _log(space: Workspace, parent: str, rows: Sequence[dict[str, Any]], goals: Sequence[Goal]) -> None:
+def _log(
+    space: Workspace, parent: str, rows: Sequence[dict[str, Any]], goals: Sequence[Goal], files: Sequence[Path]
+) -> str:
+    """Scores, tables, plots and page to MLflow; a run for each model and way of asking, all with the same names of
+    metrics and parameters, so that they can be compared. Returns the address of the page that does."""
     tracker = space.tracker
     tracker.headline(parent, headline_scores(rows))
-    with tracker.stage(parent, "evaluation", space.runs / "evaluation") as run:
-        tracker.log_metrics(run, {_metric(r): r["value"] for r in by_source(rows) if r["question_type"] is None})
-        tracker.log_artifact(run, space.reports / "data" / "scores.json")
-    tracker.log_artifact(parent, space.reports / "index.html")
+    asked = list(dict.fromkeys((row["model"], row["mode"]) for row in rows))
+    runs = []
+    for model, mode in asked:
+        own = [row for row in rows if (row["model"], row["mode"]) == (model, mode)]
+        name = f"scores-{model}-{mode}"
+        with tracker.stage(parent, name, space.runs / "evaluation" / name) as run:
+            tracker.log_params(run, {"model": model, "mode": mode})
+            tracker.log_metrics(run, {_metric(r): r["value"] for r in by_source(own) if r["question_type"] is None})
+            means = headline_scores(own)
+            tracker.log_metrics(run, {f"mean/{key.split('/', 2)[2]}": value for key, value in means.items()})
+            runs.append(run)
+    for path in files:
+        tracker.log_artifact(parent, path, "plots" if path.suffix == ".svg" else None)
+    for name in TABLES:
+        tracker.log_table(parent, name, json.loads((space.reports / "data" / f"{name}.json").read_text()))
+    address = tracker.compare_address(runs)
+    tracker.client.set_tag(parent, "compare", address)
     for goal in goals:
         tracker.client.set_tag(parent, f"goal.{goal.key}", f"{goal.ok}: {goal.reached}")
+    return address
 
 
 def headline_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -113,7 +143,7 @@ def headline_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _metric(row: Mapping[str, Any]) -> str:
-    return "/".join((row["model"], row["mode"], row["source"], row["task"], row["metric"]))
+    return "/".join((row["source"], row["task"], row["metric"]))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

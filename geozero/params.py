@@ -137,6 +137,7 @@ class Evaluation(Section):
     max_tokens: Count = 512
     limit: Count | None = None  # samples a benchmark; None: all
     gallery: Count = 48  # held-out samples shown on the page
+    forced: Count | None = None  # samples a benchmark that must also be answered without a thought; None: none
 
 
 class Tracking(Section):

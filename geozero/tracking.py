@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from geozero.atomic import write_text
 from geozero.errors import InputError
@@ -31,6 +32,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 RUN_ID_FILE = "mlflow_run_id"  # beside the checkpoints, so that a resumed stage reopens its run
 PARENT_TAG = "mlflow.parentRunId"
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
+LOCAL_UI = "http://127.0.0.1:5000"
 RETRIES = "2"  # with MLflow's default of 7 an unreachable server costs four minutes before the first message
 
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
@@ -166,6 +168,25 @@ class Tracker:
             self.client.log_artifacts(run_id, str(path), folder or path.name)
         else:
             self.client.log_artifact(run_id, str(path), folder)
+
+    def log_table(self, run_id: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows as a table that MLflow's pages show; nested values as JSON."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        plain = {
+            key: [json.dumps(v) if isinstance(v := row.get(key), dict | list) else v for row in rows] for key in columns
+        }
+        if plain:
+            self.client.log_table(run_id, plain, f"tables/{name}.json")
+
+    def compare_address(self, run_ids: Sequence[str]) -> str:
+        """The address of MLflow's page that puts runs side by side: parameters, metrics, and plots of them.
+
+        For a SQLite store it is where `mlflow ui` serves it by default.
+        """
+        base = self.store.rstrip("/") if self.store.startswith("http") else LOCAL_UI
+        experiments = sorted({str(self.client.get_run(run).info.experiment_id) for run in run_ids})
+        runs, within = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), experiments))
+        return f"{base}/#/compare-runs?runs={runs}&experiments={within}"
 
     def register_checkpoint(
         self, run_id: str, path: Path, name: str, step: int = 0, params: Mapping[str, Any] | None = None

@@ -13,6 +13,7 @@ from flows_checkout import ROOT, checkout, python, settings, write_params
 
 SCENES = {"aid": 8, "rsvqa_lr": 4, "rsicd": 48, "dior_rsvg": 6}
 FEW = dict.fromkeys(SCENES, 4)
+MODELS, WAYS = ("base", "sft", "a2grpo"), ("direct", "tagged", "forced")
 STAGES = ("filter-0", "sft", "a2grpo")
 TIME = 1500.0  # seconds; two quiet cores take a tenth of it
 
@@ -38,7 +39,7 @@ def smallest() -> dict[str, Any]:
             "min_well_formed": 0.0,
             "min_mixed_groups": 0.0,
         },
-        evaluation={"max_tokens": 16, "limit": 6, "gallery": 6},
+        evaluation={"max_tokens": 16, "limit": 6, "gallery": 6, "forced": 2},
     )
 
 
@@ -86,8 +87,12 @@ def test_the_whole_line_runs_and_is_reused(tiny_random: Path, tmp_path: Path) ->
         assert (directory / "model/model.safetensors").is_file()
     data = {file.stem: json.loads(file.read_text()) for file in (path / "reports/data").glob("*.json")}
     assert {(row["model"], row["mode"]) for row in data["scores"]} == {
-        (model, mode) for model in ("base", "sft", "a2grpo") for mode in ("direct", "tagged")
+        (model, mode) for model in MODELS for mode in WAYS
     }
+    assert {row["n"] for row in data["scores"] if row["mode"] == "forced" and row["source"] == "toy_aid"} == {2}
+    assert {(row["first"]["mode"], row["second"]["mode"]) for row in data["comparisons"]} >= {("tagged", "forced")}
+    assert data["details"] and isinstance(data["reasoning"], list)
+    assert "compare the models in MLflow: http://127.0.0.1:5000/#/compare-runs?runs=" in done.stdout
     assert {row["n"] for row in data["scores"] if row["source"] == "toy_rsvqa_lr" and row["headline"]} >= {6}
     assert len(data["gallery"]) == 6
     assert [len(curve) for curve in data["curves"].values()] == [2, 2]
@@ -97,8 +102,9 @@ def test_the_whole_line_runs_and_is_reused(tiny_random: Path, tmp_path: Path) ->
     ((parent, children),) = mlflow_runs(path)
     assert parent.info.status == "FINISHED"
     assert {run.info.run_name: run.info.status for run in children} == dict.fromkeys(
-        ("sft", "a2grpo", "evaluation"), "FINISHED"
+        ("sft", "a2grpo", *(f"scores-{model}-{way}" for model in MODELS for way in WAYS)), "FINISHED"
     )
+    assert "compare" in parent.data.tags
     assert any(name.startswith("a2grpo/tagged/toy") for name in parent.data.metrics)
 
     kept = {file: file.stat().st_mtime_ns for file in path.glob("runs/*/*") if file.name in ("DONE", "train.log")}

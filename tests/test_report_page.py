@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def page_of(data: Path) -> str:
 
 
 def test_the_whole_page(data: Path, tmp_path: Path) -> None:
-    page, tables, paper = report(data, tmp_path / "reports" / "index.html")
+    page, tables, paper, *plots = report(data, tmp_path / "reports" / "index.html")
     outline = Outline(page.read_text(encoding="utf-8"))
     for said in ("3 of 5 goals met, 1 missed, 1 not measured.", "The rendered toy world", "NEON", "Hard test split"):
         assert said in outline.text
@@ -81,7 +82,11 @@ def test_the_whole_page(data: Path, tmp_path: Path) -> None:
         assert said in outline.text
     assert "not complete" not in outline.text
     assert tables.name == "scores.md" and "| Question answering | presence | accuracy | 270 |" in tables.read_text()
-    assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "scores.md", "scores.tex"]
+    assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "plots", "scores.md", "scores.tex"]
+    assert len({p.name for p in plots}) == len(plots) == 7
+    for plot in plots:
+        root = ET.fromstring(plot.read_text())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and "--before" in (root[0].text or "")
     assert paper.read_text().count("\\toprule") == paper.read_text().count("\\bottomrule") > 3
     for said in ("Models and benchmarks, strict protocol", "surely higher", "no sure difference", "Gain by thinking"):
         assert said in outline.text

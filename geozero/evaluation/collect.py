@@ -6,15 +6,18 @@ import base64
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeGuard, get_args
 
 from geozero.errors import BadRecord, InputError
+from geozero.evaluation.benchmark import benchmarks, reference_rows
 from geozero.evaluation.differences import comparison_rows, detail_rows, reasoning_rows
 from geozero.evaluation.evaluate import PROTOCOLS
 from geozero.evaluation.guessing import guesses
 from geozero.evaluation.inference import Way
 from geozero.evaluation.parts import Part
+from geozero.evaluation.records import parse_records
 from geozero.evaluation.report_inputs import FILES, ReportInputs, use
 from geozero.evaluation.report_scores import in_order, who
 from geozero.evaluation.summary import rows_of
@@ -73,21 +76,23 @@ def collect(folder: Path, n_gallery: int) -> ReportInputs:
     use(inputs, "comparisons", comparison_rows(whole))
     use(inputs, "reasoning", reasoning_rows(parts))
     use(inputs, "details", detail_rows(parts))
+    use(inputs, "references", _references(parts))
     use(inputs, "gallery", _gallery(whole, n_gallery))
     return inputs
 
 
 def names_of(folder: Path, path: Path, result: Mapping[str, Any]) -> tuple[str, str, str]:
     """Model, way of asking and benchmark of a result: `MODEL/BENCHMARK.json`, `MODEL/tagged/BENCHMARK.json` (or
-    direct, forced), or `MODEL.json`, whose benchmark is the task; what the result itself says comes first."""
+    direct, forced), or `MODEL.json`, whose benchmark is the task; a benchmark that the result names comes first."""
     inside, stem = list(path.relative_to(folder).parent.parts), path.stem
     for protocol in PROTOCOLS:  # one benchmark may be scored under both
         for mark in (".", "_", "-"):
             stem = stem.removesuffix(mark + protocol)
     mode = inside.pop() if len(inside) > 1 and inside[-1] in get_args(Way) else ""
     model, benchmark = ("/".join(inside), stem) if inside else (stem, str(result["task"]))
-    own = {key: value for key in ("model", "benchmark") if isinstance(value := result.get(key), str) and value}
-    return own.get("model", model), mode, own.get("benchmark", benchmark)
+    said = result.get("benchmark")
+    name = said.get("name") if isinstance(said, dict) else None
+    return model, mode, name if isinstance(name, str) and name else benchmark
 
 
 def _part(folder: Path, path: Path, result: dict[str, Any], records: list[Any], base: Path | None) -> Part:
@@ -132,14 +137,35 @@ def _records(path: Path, result: Mapping[str, Any]) -> tuple[list[Any], Path | N
     for place in (Path(name), path.parent / name):
         if place.is_file():
             data = place.read_bytes()
-            if digest(data) != said.get("blake2b"):
+            if said.get("blake2b", digest(data)) != digest(data):
                 return [], None, f"{name} has changed since it was scored"
             try:
                 rows = json.loads(data.decode("utf-8-sig"))
             except (ValueError, RecursionError):
                 return [], None, f"{name} is not JSON"
-            return (rows if isinstance(rows, list) else []), place.parent, ""
+            rows = _asked(rows, result) if isinstance(rows, list) else []
+            if len(rows) != result["n"]:
+                return [], None, f"{name} has changed since it was scored"
+            return rows, place.parent, ""
     return [], None, f"{name} is no longer there"
+
+
+def _asked(rows: list[Any], result: Mapping[str, Any]) -> list[Any]:
+    """The records that a benchmark counts: those of its question types."""
+    said = result.get("benchmark")
+    if not isinstance(said, dict) or not said.get("n_left_out") or said.get("name") not in benchmarks():
+        return rows
+    kinds = benchmarks()[said["name"]].question_types
+    types = parse_records(rows).question_types
+    return [row for row, kind in zip(rows, types, strict=True) if kind is None or kind in kinds]
+
+
+def _references(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    """What papers report on the benchmarks that were scored, each once."""
+    known = benchmarks()
+    for name, task in dict.fromkeys((part.source or "", part.task) for part in parts):
+        if name in known and known[name].task == task:
+            yield from ({**asdict(row), "task": task} for row in reference_rows(name))
 
 
 def _one_each(parts: Sequence[Part]) -> Iterator[Part]:

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from geozero.evaluation.comparison import common, compare_scores
-from geozero.evaluation.evaluate import clusters_of, kinds_of
+from geozero.evaluation.evaluate import chosen_clusters, clusters_of, kinds_of
 from geozero.evaluation.parts import Part
 from geozero.evaluation.scores import headline
-from geozero.evaluation.statistics import Clusters
 
 WITH, WITHOUT = "tagged", "forced"
 
@@ -37,7 +34,7 @@ def compared(first: Part, second: Part) -> Iterator[dict[str, Any]]:
         first.scores.statistics[rows],
         second.scores.statistics[others],
         first.scores.finish,
-        _chosen(clusters, rows),
+        chosen_clusters(clusters, rows),
         kinds,
     )
     main = headline(first.task, first.protocol)
@@ -84,11 +81,6 @@ def _places(parts: Iterable[Part]) -> dict[tuple[Any, ...], list[Part]]:
     for part in parts:
         found[part.world, part.split, part.task, part.source, part.protocol, part.boxes].append(part)
     return dict(found)
-
-
-def _chosen(clusters: Clusters | None, rows: Any) -> Clusters | None:
-    """Cluster numbers of some rows, counted anew from 0."""
-    return None if clusters is None else np.unique(clusters[rows], return_inverse=True)[1]
 
 
 def _flat(values: dict[str, float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from geozero.atomic import write_text
 from geozero.errors import InputError
 from geozero.evaluation.baselines import baselines, confusion
-from geozero.evaluation.comparison import MAX_GROUPS, compare_scores, pair
+from geozero.evaluation.comparison import MAX_GROUPS, common, compare_scores, pair
 from geozero.evaluation.official import score_official
 from geozero.evaluation.reasoning import reasoning
 from geozero.evaluation.records import RecordList, read_records
@@ -124,12 +124,24 @@ def _compared(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """`second`, whose scores are known, minus `first`."""
-    rows = pair(first, second)
+    """`second`, whose scores are known, minus `first`, which may hold more records (a benchmark leaves some out)."""
+    if set(second.ids) < set(first.ids):
+        rows, others = common(first, second)
+        if len(rows) < len(second):
+            raise InputError("ids that stand twice, or other labels", mend="compare answers to the same questions")
+    else:
+        others = pair(first, second)
+        rows = np.arange(len(first))
     before = score(task, protocol, first, boxes)
-    groups = kinds_of(first, before)
+    groups = {kind: names[rows] for kind, names in kinds_of(first, before).items()}
     return compare_scores(
-        before.statistics, scores.statistics[rows], scores.finish, clusters_of(first), groups, resamples, seed
+        before.statistics[rows],
+        scores.statistics[others],
+        scores.finish,
+        chosen_clusters(clusters_of(first), rows),
+        groups,
+        resamples,
+        seed,
     )
 
 
@@ -146,6 +158,11 @@ def clusters_of(records: RecordList) -> Clusters | None:
     if found is None and len(set(records.samples)) < len(records):
         found = cluster_ids(records.samples)
     return found
+
+
+def chosen_clusters(clusters: Clusters | None, rows: NDArray[np.int64]) -> Clusters | None:
+    """The clusters of some rows, counted anew from 0."""
+    return None if clusters is None else np.unique(clusters[rows], return_inverse=True)[1]
 
 
 def kinds_of(records: RecordList, scores: Scores) -> dict[str, NDArray[np.object_]]:

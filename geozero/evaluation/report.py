@@ -22,6 +22,7 @@ from geozero.evaluation.report_inputs import FILES, ReportInputs, is_run, read_i
 from geozero.evaluation.report_latex import scores_latex
 from geozero.evaluation.report_markdown import scores_markdown
 from geozero.evaluation.report_overview import overviews
+from geozero.evaluation.report_plots import plot_files
 from geozero.evaluation.report_records import Goal
 
 HERE = Path(__file__).parent
@@ -61,7 +62,7 @@ class ShownGoal:
 
 
 def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
-    """Make the page `out`, and `scores.md` and `scores.tex` beside it; returns what was written.
+    """Make the page `out`, and beside it `scores.md`, `scores.tex` and `plots/*.svg`; returns what was written.
 
     `data` holds the JSON files that a pipeline run left, or results of `geozero evaluate` as MODEL/BENCHMARK.json, of
     which `gallery` records are shown.
@@ -82,6 +83,9 @@ def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
         ):
             _write(out.with_name(name), [text])
             written.append(out.with_name(name))
+        for name, plot in plot_files(worlds):
+            _write(out.parent / "plots" / name, [plot])
+            written.append(out.parent / "plots" / name)
     return written
 
 

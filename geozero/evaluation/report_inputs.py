@@ -47,6 +47,7 @@ MODELS: dict[str, type[Record]] = {  # the parts that are lists of records
     "reasoning": Reasoning,
     "details": Detail,
     "goals": Goal,
+    "references": Reference,
     "gallery": GalleryItem,
     "timings": Timing,
 }
@@ -96,7 +97,7 @@ def read_inputs(folder: Path) -> ReportInputs:
     if not is_run(folder):
         raise InputError(f"none of {', '.join(FILES.values())}", str(folder), "evaluate first, or name another --data")
     inputs = ReportInputs(folder=folder)
-    for part in MODELS:
+    for part in (name for name in FILES if name in MODELS):
         use(inputs, part, _load(inputs, part, list) or [])
     inputs.lineage = _load(inputs, "lineage", dict) or {}
     inputs.curves = _curves(inputs)
@@ -136,7 +137,7 @@ def use(inputs: ReportInputs, part: str, rows: Iterable[Any]) -> None:
             refused += 1
     setattr(inputs, part, kept)
     if refused:
-        inputs.fault(part, f"{refused} of {n} records in {FILES[part]} were left out ({first})")
+        inputs.fault(part, f"{refused} of {n} records in {FILES.get(part, part)} were left out ({first})")
 
 
 def _curves(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:

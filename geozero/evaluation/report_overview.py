@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from geozero.evaluation.report_pairs import Pairs
 from geozero.evaluation.report_records import Baseline, Comparison, Reference, Score
 from geozero.evaluation.report_scores import (
+    HEADLINES,
     METRICS,
     SPLITS,
     TASK_TITLES,
@@ -58,7 +59,7 @@ def overviews(
 ) -> list[Overview]:
     """The headline metric of every benchmark and model; protocols are never mixed in one table.
 
-    A published score stands only in a table of its own protocol, under the benchmark of its name.
+    A published score stands only in the table of the rules that it was made by, under the benchmark of its name.
     """
     pairs = Pairs(comparisons)
     found = []
@@ -75,9 +76,7 @@ def overviews(
             for name in ("chance", "majority")
         ]
         lines = [line for line in lines if any(line.cells)]
-        lines += [
-            _published(m, references, protocol, columns) for m in _published_models(references, protocol, columns)
-        ]
+        lines += _published(references, protocol, columns)
         lines += _model_lines(own, columns, pairs)
         benchmarks = [_benchmark(column, own) for column in columns]
         found.append(Overview(f"Models and benchmarks, {protocol} protocol", protocol, benchmarks, lines))
@@ -108,25 +107,17 @@ def _guess(baselines: Sequence[Baseline], column: Column, scores: Sequence[Score
     return None
 
 
-def _published_models(references: Sequence[Reference], protocol: str, columns: Sequence[Column]) -> list[str]:
-    places = {(source, task) for _, source, task in columns}
-    wanted = [r for r in references if r.protocol == protocol and (r.source, r.task) in places and r.value is not None]
-    return list(dict.fromkeys(r.model for r in wanted))
-
-
-def _published(model: str, references: Sequence[Reference], protocol: str, columns: Sequence[Column]) -> Line:
-    cells: list[Cell | None] = []
-    said: list[str] = []
-    for _, source, task in columns:
-        found = next(
-            (r for r in references if (r.model, r.protocol, r.source, r.task) == (model, protocol, source, task)), None
-        )
-        if found is None or found.value is None:
-            cells.append(None)
-            continue
-        said.append(found.citation)
-        cells.append(Cell(f"{found.value * factor(found.metric):,.1f}", ""))
-    return Line(model, "reference", cells, "; ".join(dict.fromkeys(filter(None, said))))
+def _published(references: Sequence[Reference], protocol: str, columns: Sequence[Column]) -> list[Line]:
+    """Rows of published scores that were made by the rules of this protocol, of its headline metrics."""
+    found: dict[str, list[Cell | None]] = {}
+    said: dict[str, list[str]] = {}
+    for r in references:
+        for i, (_, source, task) in enumerate(columns):
+            same = r.rules == protocol and r.question_type is None and (r.benchmark, r.task) == (source, task)
+            if same and r.published is not None and r.metric in HEADLINES.get(task, ()):
+                found.setdefault(r.model, [None] * len(columns))[i] = Cell(f"{r.published:,.1f}", "")
+                said.setdefault(r.model, []).append(r.source)
+    return [Line(m, "reference", cells, "; ".join(dict.fromkeys(said[m]))) for m, cells in found.items()]
 
 
 def _benchmark(column: Column, scores: Sequence[Score]) -> Benchmark:

@@ -186,15 +186,17 @@ class Detail(Record):
 
 
 class Reference(Record):
-    """A published score of somebody else's model, in the scale of the protocol's metric."""
+    """A published score of somebody else's model; `published` as printed, `rules` whose rules it was made by."""
 
     model: str
-    source: str
-    task: str
+    benchmark: str
+    task: str = ""
     metric: str
-    protocol: str = "official"
-    value: Number = None
-    citation: Text = ""
+    published: Number = None
+    question_type: str | None = None
+    rules: str = ""
+    source: Text = ""
+    note: Text = ""
 
 
 class Goal(Record):
