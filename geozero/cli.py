@@ -53,7 +53,7 @@ def doctor() -> None:
 def sources(
     root: Annotated[Path | None, typer.Option(help="Where data sets are looked for; if left out, data.")] = None,
 ) -> None:
-    """The sources: tasks, licence, layout, and whether they are present under --root.
+    """The sources: tasks, whether they are present under --root, licence, size, layout.
 
     Example: geozero sources --root ~/archives
     """
@@ -63,7 +63,7 @@ def sources(
         try:
             if tree is not None:
                 source.find(tree)
-                return "present"
+                return "could be read" if source.generic else "present"
         except Ambiguous:
             return "present (several places)"
         except InputError:
@@ -73,7 +73,8 @@ def sources(
     def tell(tree: Tree | None) -> None:
         gap = "\n\t" if sys.stdout.isatty() else "; "
         for name, source in SOURCES.items():
-            columns = (name, ", ".join(source.tasks), state(source, tree), source.licence, source.title)
+            titled = f"{source.title}: {source.size}"
+            columns = (name, ", ".join(source.tasks), state(source, tree), source.licence, titled)
             layout = gap.join(source.layout.splitlines())
             typer.echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
 
@@ -90,14 +91,18 @@ def ingest(
     root: Annotated[Path, typer.Option(help="The directory that holds the data set, its tree, or an archive of it.")],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
     split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Which split to keep.")] = "all",
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the data set; repeatable.")
+    ] = None,
 ) -> None:
     """Read one data set and write it as a corpus.
 
     Example: geozero ingest aid --root ~/archives/AID.zip --out data/corpus/aid
     """
     from geozero.build.ingest import ingest as make
+    from geozero.sources import get, with_options
 
-    _summary(make(source, root, out, split), out)
+    _summary(make(with_options(get(source), options or []), root, out, split), out)
 
 
 @app.command()

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from geozero.errors import Ambiguous, BadRecord, InputError
+from geozero.errors import BadRecord, InputError
 from geozero.sample import SPLITS, Split
 from geozero.sources.annotations import json_items, list_of, text_of
 from geozero.sources.base import Record, Rejected, Source, stem
-from geozero.sources.folders import depth_of, given_name
+from geozero.sources.places import best_place, depth_of, has_usual_name
 from geozero.sources.tree import DAMAGED, MAX_DEPTH, Tree
 
 KNOWN = ("ucm", "sydney", "rsicd", "nwpu")  # what `dataset` says in the sets of this form
@@ -65,16 +65,9 @@ class KarpathyCaptions(Captions):
             raise InputError(
                 f"no {self.title} found: {self.list_file} is another data set's", home.where(), "check --root"
             )
-        best = max(places.values())
-        equal = sorted(place for place, score in places.items() if score == best)
-        if len(equal) > 1:
-            raise Ambiguous(
-                f"{self.title} could be any of {', '.join(equal[:4])}", tree.where(), "give the right one as --root"
-            )
-        return tree.at(equal[0])
+        return best_place(tree, self.title, places)
 
     def _places(self, tree: Tree) -> dict[str, tuple[bool, bool, int]]:
-        usual = {folder.casefold() for folder in self.folders}
         scores = {}
         for name in tree.names(suffixes=(self.list_file,)):
             place, _, file = name.rpartition("/")
@@ -84,8 +77,7 @@ class KarpathyCaptions(Captions):
             if not set(self.pictures) & set(home.directories()):
                 continue
             declared = declared_name(tree, name)
-            path = f"{given_name(tree)}/{place}"
-            named = bool(usual & {part.casefold() for part in path.split("/")})
+            named = has_usual_name(tree, place, self.folders)
             if self.declared in declared or not any(other in declared for other in KNOWN):
                 scores[place] = (self.declared in declared, named, -depth_of(place))
         return scores

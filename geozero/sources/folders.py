@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from geozero.errors import Ambiguous, InputError
+from geozero.errors import InputError
 from geozero.sample import Split
 from geozero.sources.base import IMAGE_SUFFIXES, Ratio, Record, Rejected, Source, stem
 from geozero.sources.class_names import SCENE_SETS
+from geozero.sources.places import best_place, depth_of, given_name, has_usual_name
 from geozero.sources.tree import MAX_DEPTH, Tree
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -62,13 +63,7 @@ class ClassFolders(Source):
                 home.where(),
                 f"expected {self.layout}",
             )
-        best = max(places.values())
-        equal = sorted(place for place, score in places.items() if score == best)
-        if len(equal) > 1:
-            raise Ambiguous(
-                f"{self.title} could be any of {', '.join(equal[:4])}", tree.where(), "give the right one as --root"
-            )
-        return tree.at(equal[0])
+        return best_place(tree, self.title, places)
 
     def accepts(self, path: str) -> bool:
         """Whether the class folders may lie in the directory of this path; at the top it is what the user gave."""
@@ -81,15 +76,12 @@ class ClassFolders(Source):
             place, _, folder = directory.rpartition("/")
             if folder and depth_of(place) <= MAX_DEPTH:
                 holding[place].add(folder)
-        usual = {folder.casefold() for folder in self.folders}
-        given = given_name(tree)
         scores = {}
         for place, found in holding.items():
-            path = "/".join(part for part in (given, place) if part)
-            named = bool(usual & {part.casefold() for part in path.split("/")})
+            named = has_usual_name(tree, place, self.folders)
             fit = _fit((*self.any_of, *self.other_spellings), found)
             better = max((_fit(names, found) for names in SCENE_SETS), default=fit)
-            if fit[0] and (named or fit >= better) and self.accepts(place or given):
+            if fit[0] and (named or fit >= better) and self.accepts(place or given_name(tree)):
                 scores[place] = (named, *fit, -depth_of(place))
         return scores
 
@@ -148,16 +140,6 @@ def label_text(folder: str) -> str:
 def letters(folder: str) -> str:
     """A folder's name by its letters and digits alone."""
     return "".join(c for c in folder.lower() if c.isalnum())
-
-
-def given_name(tree: Tree) -> str:
-    """The last part of what the user gave, without an archive's suffix: it may be a data set's own directory."""
-    return tree.where().rsplit("/", 1)[-1].split(".", 1)[0]
-
-
-def depth_of(directory: str) -> int:
-    """How many levels below the top a directory lies; 0 is the top itself."""
-    return directory.count("/") + 1 if directory else 0
 
 
 def _fit(names: Iterable[str], found: set[str]) -> tuple[int, int]:

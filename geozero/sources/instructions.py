@@ -1,0 +1,100 @@
+"""What the instruction sets share: a turn of a dialogue becomes a question, a caption, a class or a box."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from geozero.errors import BadRecord
+from geozero.sample import Split, TaskName
+from geozero.sources.base import Record, Rejected, Source
+from geozero.sources.conversations import bare_expression, bare_question, box_in, offered_classes
+from geozero.sources.folders import label_text
+from geozero.sources.pictures import Pictures
+from geozero.tasks.boxes import Convention
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is asked of a picture, as its set writes it: `asked` with wrappers, `answered` with boxes as text."""
+
+    task: TaskName
+    split: Split
+    key: str
+    picture: str  # as the annotation names it
+    image_key: str
+    asked: str
+    answered: str
+    near: str = ""  # where the picture is to be looked for
+    question_type: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instructions(Source):
+    """Args:
+    outside: what becomes of a box that reaches outside its picture: `clamp` moves it inside and counts it,
+        `refuse` leaves it to be rejected.
+    """
+
+    convention: ClassVar[Convention] = "norm100"  # of the boxes written in answers
+
+    outside: Literal["clamp", "refuse"] = "clamp"
+
+    def ask(
+        self, turns: Iterable[Turn | Rejected], pictures: Pictures, clamped: Counter[Split]
+    ) -> Iterator[Record | Rejected]:
+        """The records of turns; one that cannot become a record costs itself."""
+        for turn in turns:
+            if isinstance(turn, Rejected):
+                yield turn
+                continue
+            try:
+                yield self.record(turn, pictures, clamped)
+            except BadRecord as bad:
+                yield Rejected(turn.key, bad.reason, bad.detail, turn.split)
+
+    def record(self, turn: Turn, pictures: Pictures, clamped: Counter[Split]) -> Record:
+        """The record of a turn; a clamped box is counted in `clamped`.
+
+        Raises:
+            BadRecord: picture, box or text missing.
+        """
+        image = pictures.find(turn.picture, turn.near)
+        text, answer, box = "", "", None
+        references: tuple[str, ...] = ()
+        classes: tuple[str, ...] = ()
+        if turn.task == "grounding":
+            text = bare_expression(turn.asked)
+            box, moved = box_in(turn.answered, pictures.size(image), self.convention, self.outside == "clamp")
+            clamped[turn.split] += moved
+        elif turn.task == "caption":
+            if not turn.answered:
+                raise BadRecord("references_missing")
+            references = (turn.answered,)
+        elif turn.task == "scene_cls":
+            classes = tuple(sorted({label_text(name) for name in offered_classes(turn.asked)}))
+            answer = label_text(turn.answered.rstrip("."))
+        else:
+            text, answer = bare_question(turn.asked), turn.answered
+        return Record(
+            task=turn.task,
+            split=turn.split,
+            key=turn.key,
+            image=image,
+            image_key=turn.image_key,
+            text=text,
+            answer=answer,
+            references=references,
+            box=box,
+            question_type=turn.question_type,
+            classes=classes,
+        )
+
+    @staticmethod
+    def told(clamped: Counter[Split], file: str) -> Iterator[Rejected]:
+        """The count of clamped boxes, so that the report shows it; the records themselves are kept."""
+        for split, count in clamped.items():
+            if count:
+                yield Rejected(file, "box_clamped", f"{count} boxes moved inside their pictures and kept", split)

@@ -1,0 +1,103 @@
+"""Pictures that an annotation names: where they lie in a tree, and how large they are."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import defaultdict
+
+from PIL import Image, UnidentifiedImageError
+
+from geozero.errors import BadRecord
+from geozero.images import ALLOWED_FORMATS
+from geozero.sources.base import IMAGE_SUFFIXES, stem
+from geozero.sources.tree import Tree
+
+
+class Pictures:
+    """An index of the pictures of a tree; a name from an annotation only ever finds a listed member."""
+
+    def __init__(self, tree: Tree, under: str = "") -> None:
+        self._tree = tree
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._sizes: dict[str, tuple[int, int] | BadRecord] = {}
+        for member in tree.names(under, IMAGE_SUFFIXES):
+            self._by_name[member.rpartition("/")[2]].append(member)
+            self._by_stem[stem(member)].append(member)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_name.values()))
+
+    def find(self, name: str, near: str = "") -> str:
+        """The member that an annotation means by `name`, which may have directories in front, or another suffix.
+
+        Of several with that file name the one is meant whose directories agree with `name`. With `near`, only pictures
+        below a directory whose name begins so are looked at, by letters and digits alone.
+
+        Raises:
+            BadRecord: `image_missing`, or `image_ambiguous`.
+        """
+        if name in self._tree:
+            return name
+        wanted = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        if not wanted:
+            raise BadRecord("image_missing", name[:80])
+        found = self._by_name.get(wanted[-1]) or self._by_stem.get(stem(wanted[-1])) or []
+        if near:
+            found = [member for member in found if _lies_near(member, _letters(near))]
+        if len(found) > 1:
+            agreeing = [_agreement(member, wanted) for member in found]
+            found = [member for member, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
+        if not found:
+            raise BadRecord("image_missing", name[:80])
+        if len(found) > 1:
+            raise BadRecord("image_ambiguous", f"{name[:60]} could be {', '.join(found[:3])}")
+        return found[0]
+
+    def size(self, member: str) -> tuple[int, int]:
+        """Width and height of a picture in pixels, from its header; each is read once.
+
+        Raises:
+            BadRecord: missing, or no picture.
+        """
+        known = self._sizes.get(member)
+        if known is None:
+            try:
+                known = _size(self._tree.read(member))
+            except BadRecord as bad:
+                known = BadRecord(bad.reason.replace("file_", "image_"), bad.detail)
+            self._sizes[member] = known
+        if isinstance(known, BadRecord):
+            raise BadRecord(known.reason, known.detail)
+        return known
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing is decoded here
+            with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
+                return image.width, image.height
+    except UnidentifiedImageError:
+        raise BadRecord("image_unreadable", "not a JPEG, PNG, TIFF, BMP or WebP file") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise BadRecord("image_broken", str(error)[:200]) from None
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def _lies_near(member: str, near: str) -> bool:
+    return any(_letters(part).startswith(near) for part in member.split("/")[:-1])
+
+
+def _agreement(member: str, wanted: list[str]) -> int:
+    """How many of the directories in front of the file name agree, counted from the file name on."""
+    agreeing = 0
+    for have, want in zip(reversed(member.split("/")[:-1]), reversed(wanted[:-1]), strict=False):
+        if have != want:
+            break
+        agreeing += 1
+    return agreeing
