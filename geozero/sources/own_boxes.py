@@ -10,8 +10,8 @@ stable hash) and "What is the number of ship objects in the image?".
 Splits: the word train, val (valid, validation) or test in the file's name or directory (`instances_train2017.json`,
 `valid/_annotations.coco.json`); else a stable hash of the picture's key, train 0.8, val 0.1, test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
-Traps: boxes are x, y, width, height in pixels; crowds are no objects, and a category with one is neither located nor
-counted; a box listed twice is one. Questions take the annotations for complete: do not ask for them where they are not.
+Traps: boxes are x, y, width, height in pixels; a category with a crowd (or a broken box) in a picture is neither
+located nor counted there; a box listed twice is one. Questions take the annotations for complete: do not ask for them where they are not.
 Where other JSON files lie there as well, choose (option `file`); give it a name of its own (option `name`).
 """
 
@@ -38,10 +38,10 @@ _WORD = re.compile(r"[a-z]+")
 
 @dataclass(slots=True)
 class _Objects:
-    """What a picture holds: the boxes of each category, and the categories of its crowds."""
+    """What a picture holds: the boxes of each category; categories that are there as a crowd or with a broken box."""
 
     boxes: dict[int, set[Box]] = field(default_factory=lambda: defaultdict(set))
-    crowds: set[int] = field(default_factory=set)
+    vague: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +94,16 @@ class OwnBoxes(Source):
                 category, image_id = int_of(item, "category_id"), int_of(item, "image_id")
                 if category not in names:
                     raise BadRecord("category_unknown", str(category))
+                objects = found[image_id]
                 if item.get("iscrowd") in (1, True):
-                    found[image_id].crowds.add(category)
-                else:
-                    found[image_id].boxes[category].add(corners(list_of(item, "bbox")))
+                    objects.vague.add(category)
+                    continue
+                try:
+                    box = corners(list_of(item, "bbox"))
+                except BadRecord:
+                    objects.vague.add(category)
+                    raise
+                objects.boxes[category].add(box)
             except BadRecord as bad:
                 yield Rejected(f"{file}/annotations[{place}]", bad.reason, bad.detail, split)
         for place, item in enumerate(json_items(tree, file, "images")):
@@ -115,7 +121,7 @@ class OwnBoxes(Source):
     ) -> Iterator[Record]:
         image_key = picture_key(self.name, image)
         split = split or self.ratio.split(image_key)
-        counted = {category: boxes for category, boxes in objects.boxes.items() if category not in objects.crowds}
+        counted = {category: boxes for category, boxes in objects.boxes.items() if category not in objects.vague}
 
         def question(kind: str, category: int, text: str, answer: str) -> Record:
             return Record(
@@ -141,7 +147,7 @@ class OwnBoxes(Source):
                     box=next(iter(boxes)),
                 )
         if "presence" in self.questions:
-            present = objects.boxes.keys() | objects.crowds
+            present = objects.boxes.keys() | objects.vague
             absent = sorted(names.keys() - present, key=lambda category: stable_unit(f"{key}/{category}", "absent"))
             for category in (*sorted(present), *absent[: len(present)]):
                 article = "an" if names[category][:1].lower() in "aeiou" else "a"

@@ -32,8 +32,9 @@ class Pictures:
     def find(self, name: str, near: str = "") -> str:
         """The member that an annotation means by `name`, which may have directories in front, or another suffix.
 
-        Of several with that file name the one is meant whose directories agree with `name`. With `near`, only pictures
-        below a directory whose name begins so are looked at, by letters and digits alone.
+        Of several with that file name the one is meant whose directories agree with `name`, or in whose directory the
+        others' directories lie. With `near`, only pictures below a directory whose name begins so are looked at, by
+        letters and digits alone.
 
         Raises:
             BadRecord: `image_missing`, or `image_ambiguous`.
@@ -49,6 +50,7 @@ class Pictures:
         if len(found) > 1:
             agreeing = [_agreement(member, wanted) for member in found]
             found = [member for member, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
+            found = _above_all(found)
         if not found:
             raise BadRecord("image_missing", name[:80])
         if len(found) > 1:
@@ -91,6 +93,14 @@ def _letters(text: str) -> str:
 
 def _lies_near(member: str, near: str) -> bool:
     return any(_letters(part).startswith(near) for part in member.split("/")[:-1])
+
+
+def _above_all(found: list[str]) -> list[str]:
+    """The one in whose directory the others' directories lie; all, where there is none."""
+    top = min(found, key=lambda member: member.count("/"))
+    directory = top[: top.rfind("/") + 1]
+    others = [member for member in found if member.count("/") == top.count("/")]
+    return [top] if len(others) == 1 and all(member.startswith(directory) for member in found) else found
 
 
 def _agreement(member: str, wanted: list[str]) -> int:
