@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeGuard, get_args
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from geozero.errors import BadRecord, InputError
 from geozero.evaluation.benchmark import benchmarks, reference_rows
 from geozero.evaluation.differences import comparison_rows, detail_rows, reasoning_rows
-from geozero.evaluation.evaluate import PROTOCOLS
+from geozero.evaluation.evaluate import PROTOCOLS, Protocol
 from geozero.evaluation.guessing import guesses
 from geozero.evaluation.inference import Way
 from geozero.evaluation.parts import Part
@@ -22,7 +24,7 @@ from geozero.evaluation.report_inputs import FILES, ReportInputs, use
 from geozero.evaluation.report_scores import in_order, who
 from geozero.evaluation.summary import rows_of
 from geozero.images import decode, thumbnail
-from geozero.sample import TASK_NAMES, digest, stable_unit
+from geozero.sample import TASK_NAMES, TaskName, digest, stable_unit
 from geozero.tasks.boxes import CONVENTIONS
 from geozero.tasks.text import thought
 
@@ -30,24 +32,50 @@ MAX_RESULT = 200_000_000  # bytes; a larger JSON file is no result of ours
 THUMBNAIL = 384  # pixels of the longer side
 
 
+class GroupResult(BaseModel):
+    """What a result holds of one group."""
+
+    n: int
+    metrics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float] | None] = {}
+
+
+class ReasoningResult(BaseModel):
+    """What a result holds of the thoughts; the rest is checked as the page shows it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n_with_thought: int = 0
+    words: dict[str, float] | None = None
+
+
+class Result(BaseModel):
+    """What `geozero evaluate` wrote; other keys are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    task: TaskName
+    protocol: Protocol
+    n: int
+    metrics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float] | None] = {}
+    groups: dict[str, dict[str, GroupResult]] = {}
+    well_formed_share: float | None = None
+    reasoning: ReasoningResult = ReasoningResult()
+    problems: dict[str, Any] = {}
+
+
 def find_results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Every result of `geozero evaluate` below `folder`, by name."""
+    """Every result of `geozero evaluate` below `folder`, by name, as it stands in its file."""
     found = []
     for path in sorted(folder.rglob("*.json")):
         try:
             value = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_RESULT else None
         except (OSError, ValueError, RecursionError):
             continue
-        if _is_result(value):
+        if isinstance(value, dict) and value.get("task") in TASK_NAMES and value.get("protocol") in PROTOCOLS:
             found.append((path, value))
     return found
-
-
-def _is_result(value: Any) -> TypeGuard[dict[str, Any]]:
-    if not isinstance(value, dict):
-        return False
-    known = value.get("task") in TASK_NAMES and value.get("protocol") in PROTOCOLS
-    return known and isinstance(value.get("metrics"), dict) and isinstance(value.get("n"), int)
 
 
 def collect(folder: Path, n_gallery: int) -> ReportInputs:
@@ -63,11 +91,21 @@ def collect(folder: Path, n_gallery: int) -> ReportInputs:
         raise InputError(what, str(folder), "evaluate first (`--out DIR/MODEL/BENCHMARK.json`), or name another --data")
     inputs = ReportInputs(folder=folder)
     parts = []
-    for path, result in results:
+    for path, given in results:
+        name = path.relative_to(folder)
+        try:
+            result = Result.model_validate(given).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            inputs.fault("scores", f"{name} is no whole result: {'.'.join(map(str, first['loc']))} {first['msg']}")
+            continue
+        result["problems"] = {"reasons": {}, **result["problems"]}
         records, base, fault = _records(path, result)
         if fault:
-            inputs.fault("comparisons", f"{path.relative_to(folder)}: {fault}; its scores stand alone")
+            inputs.fault("comparisons", f"{name}: {fault}; its scores stand alone")
         parts.append(_part(folder, path, result, records, base))
+    if not parts:
+        raise InputError(inputs.faults["scores"][0], str(folder), "score the records again")
     order = in_order({(part.model, part.mode) for part in parts})
     parts.sort(key=lambda part: order.index((part.model, part.mode)))
     whole = [part for part in parts if part.records]
@@ -106,26 +144,11 @@ def _part(folder: Path, path: Path, result: dict[str, Any], records: list[Any], 
         task=result["task"],
         source=benchmark,
         records=records,
-        result=_complete(result),
+        result=result,
         protocol=result["protocol"],
         boxes=boxes if boxes in CONVENTIONS else "norm1000",
         base=base,
     )
-
-
-def _complete(result: dict[str, Any]) -> dict[str, Any]:
-    """A result with every key that rows are made of; older and foreign files lack some."""
-    empty = {"n_with_thought": 0, "words": None}
-    reasoning = result.get("reasoning")
-    problems = result.get("problems")
-    return {
-        **result,
-        "groups": result.get("groups") or {},
-        "intervals": result.get("intervals") or {},
-        "well_formed_share": result.get("well_formed_share"),
-        "reasoning": {**empty, **reasoning} if isinstance(reasoning, dict) else empty,
-        "problems": problems if isinstance(problems, dict) and "reasons" in problems else {"reasons": {}},
-    }
 
 
 def _records(path: Path, result: Mapping[str, Any]) -> tuple[list[Any], Path | None, str]:

@@ -86,11 +86,6 @@ def compare_scores(
     return result
 
 
-def differs(low: float | None, high: float | None) -> bool:
-    """Whether an interval of a difference excludes 0: only then is a difference worth a mark."""
-    return low is not None and high is not None and (low > 0 or high < 0)
-
-
 def _same(a: Any, b: Any) -> bool:
     """Equality of two labels; NaN, which no JSON reader should give, equals itself."""
     return a is b or a == b or (a != a and b != b)

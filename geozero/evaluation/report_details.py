@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from geozero.evaluation import plots
-from geozero.evaluation.report_pairs import probability, scale, signed, turned
+from geozero.evaluation.report_pairs import mark, probability, scale, signed, turned
 from geozero.evaluation.report_records import Comparison, Confusion, Detail, Estimated, Group, Reasoning, Who
 from geozero.evaluation.report_scores import METRICS, NONE, SPLITS, TASK_TITLES, WORLDS, factor, in_order, who
 
@@ -119,7 +119,7 @@ def _difference(c: Comparison) -> Difference:
         interval=f"{low * by:+.1f} to {high * by:+.1f}".replace("-", "−"),
         p_value=probability(c.p_value).removeprefix("= "),
         n=f"{c.n:,}",
-        mark="up" if low > 0 else "down" if high < 0 else "",
+        mark=mark(c),
     )
 
 
@@ -127,11 +127,9 @@ def thoughts(rows: Sequence[Reasoning]) -> list[Thoughts]:
     """How much each model thinks, and whether that helps."""
     found = []
     for r in rows:
-        without, gain, mark = NONE, NONE, ""
+        without, gain = NONE, NONE
         if r.help is not None and r.help.before is not None:
             without, gain = f"{r.help.before * scale(r.help.metric):.1f}", signed(r.help)
-            low, high = r.help.low or 0.0, r.help.high or 0.0
-            mark = "up" if low > 0 else "down" if high < 0 else ""
         mean = (r.words or {}).get("mean")
         median = (r.words or {}).get("median")
         found.append(
@@ -146,7 +144,7 @@ def thoughts(rows: Sequence[Reasoning]) -> list[Thoughts]:
                 metric=METRICS.get(r.metric, r.metric),
                 without=without,
                 gain=gain or NONE,
-                mark=mark,
+                mark=mark(r.help),
             )
         )
     return found

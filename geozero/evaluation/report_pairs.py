@@ -40,6 +40,13 @@ def _negated(c: Comparison) -> dict[str, float | None]:
     return {"difference": c.difference, "low": c.high, "high": c.low}
 
 
+def mark(c: Comparison | None) -> str:
+    """`up` or `down` where the interval of a difference excludes 0, else nothing: no other difference is marked."""
+    if c is None or c.low is None or c.high is None:
+        return ""
+    return "up" if c.low > 0 else "down" if c.high < 0 else ""
+
+
 def scale(metric: str) -> float:
     """Differences of shares are shown in points."""
     return 1.0 if metric.endswith("_percent") else 100.0

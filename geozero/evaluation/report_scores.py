@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from markupsafe import Markup
 
 from geozero.evaluation import plots
-from geozero.evaluation.report_pairs import Pairs, signed
+from geozero.evaluation.report_pairs import Pairs, mark, signed
 from geozero.evaluation.report_records import Baseline, Comparison, Score
 from geozero.evaluation.scores import OFFICIAL_HEADLINES
 from geozero.tasks import TASKS
@@ -214,8 +214,8 @@ def _row(
 
 def shown_cell(score: Score, before: Score | None, pairs: Pairs) -> Cell:
     """A score as shown, marked where it surely differs from `before`."""
-    mark, said = _marked(pairs.between(before, score), before) if before is not None else ("", "")
-    return Cell(_shown(score.value, score.metric), _interval(score), mark=mark, said=said)
+    kind, said = _marked(pairs.between(before, score), before) if before is not None else ("", "")
+    return Cell(_shown(score.value, score.metric), _interval(score), mark=kind, said=said)
 
 
 def _best(scores: list[Score], pairs: Pairs) -> Score | None:
@@ -228,10 +228,9 @@ def _best(scores: list[Score], pairs: Pairs) -> Score | None:
 
 
 def _marked(found: Comparison | None, before: Score) -> tuple[str, str]:
-    """Up or down where the paired interval excludes 0, else nothing."""
-    if found is None or found.low is None or found.high is None or found.low <= 0 <= found.high:
-        return "", ""
-    return ("up" if found.low > 0 else "down"), f"{signed(found)} against {who(before.model, before.mode)}"
+    """Up, down or nothing, and the difference in words."""
+    kind = mark(found)
+    return kind, f"{signed(found)} against {who(before.model, before.mode)}" if kind and found is not None else ""
 
 
 def _headlines(scores: list[Score], baselines: Sequence[Baseline], splits: list[str], pairs: Pairs) -> list[Headline]:
@@ -268,7 +267,7 @@ def _headline(rows: list[Score], baseline: Baseline | None, pairs: Pairs) -> Hea
         change = f"{(shown.value - before.value) * scale:+.1f}".replace("-", "−")
         compared = pairs.between(before, shown)
         if compared is not None and compared.low is not None and compared.high is not None:
-            verdict = _marked(compared, before)[0] or "level"
+            verdict = mark(compared) or "level"
             difference = signed(compared)
     unit = top(shown.metric) or 1.0
     marks = {name: value / unit for name, value in _marks(baseline).items()}

@@ -23,6 +23,8 @@ from geozero.sample import TaskName
 from geozero.tasks.box_rows import iou_rows
 
 HIT_IOU = 0.5  # a box is right from here on, as in acc@0.5
+MAX_K = 1024  # pass@k is given up to here
+MAX_VOTES = 256  # boxes of one question that vote; every pair of them is compared
 
 
 def self_consistency(
@@ -48,7 +50,7 @@ def self_consistency(
     correct = np.array([right[group].sum() for group in groups])
     clusters = cluster_ids([records.image_paths[group[0]] for group in groups])
     result: dict[str, Any] = {"n_questions": len(groups), "k": [int(drawn.min()), int(drawn.max())], "pass_at_k": {}}
-    for k in _powers(int(drawn.max())):
+    for k in _powers(min(int(drawn.max()), MAX_K)):
         values = pass_at_k(drawn, correct, k)
         result["pass_at_k"][str(k)] = _mean(values, clusters, resamples, seed)
     votes = [_vote(task, group, scores, right) for group in groups]
@@ -85,7 +87,8 @@ def _mean(values: Floats, clusters: NDArray[np.int64] | None, resamples: int, se
 def _vote(task: TaskName, group: list[int], scores: Scores, right: NDArray[np.bool_]) -> tuple[float, float]:
     """Agreement of one question's answers, and whether what they agree on is right."""
     if task == "grounding":
-        boxes = np.asarray(scores.per_record["pred_box"], dtype=np.float64)[group]
+        group = group[:MAX_VOTES]
+        boxes = scores.per_record["pred_box"][group]
         n = len(boxes)
         with np.errstate(all="ignore"):
             pairs = np.nan_to_num(iou_rows(np.repeat(boxes, n, axis=0), np.tile(boxes, (n, 1))).reshape(n, n))
