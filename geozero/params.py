@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from geozero.errors import InputError
@@ -15,6 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=0)]
 Scenes = dict[Literal["aid", "rsvqa_lr", "rsicd", "dior_rsvg"], Count]  # of each set that is rendered
 
 
@@ -59,6 +60,15 @@ class Model(Section):
     boxes: Literal["norm1000", "pixels", "resized28", "norm100"] = "norm1000"  # what its coordinates mean
 
 
+class Lora(Section):
+    """The adapter that a stage with `tuner: lora` trains [ours]; it is merged into the base at the end."""
+
+    rank: Count = 16
+    alpha: Positive = 32
+    dropout: Share = 0.05  # SFT alone; A²GRPO's ratio needs one policy, not two
+    targets: list[str] = ["all-linear"]  # module names; `all-linear` leaves out what is frozen
+
+
 class Optimise(Section):
     """What SFT-like stages share."""
 
@@ -68,6 +78,7 @@ class Optimise(Section):
     learning_rate: Positive
     warmup_ratio: Share = 0.05
     tuner: Literal["full", "lora"] = "full"
+    lora: Lora = Lora()
     freeze_vit: bool = False
     extra: dict[str, Any] = {}  # further ms-swift arguments, passed as they are
 
@@ -120,6 +131,25 @@ class A2grpo(Section):
     freeze_vit: bool = True
     temperature: Positive = 1.0
     max_completion_tokens: Count = 512
+class Bound(Section):
+    """What a watched metric may not cross on average over `guards.window` steps; no limit: it is not watched."""
+
+    limit: NotNegative | None = None
+    action: Literal["warn", "stop"] = "warn"  # say so once, or end the training with its checkpoints kept
+
+
+class Guards(Section):
+    """Signs that A²GRPO collapses, all bounds [ours]; docs/training.md says where they come from."""
+
+    window: Count = 8  # steps averaged; nothing is judged before there are so many
+    thought_words: Bound = Bound(limit=2)  # below: the thoughts die out
+    distinct: Bound = Bound(limit=0.1)  # below: share of distinct word trigrams in a step's thoughts
+    well_formed: Bound = Bound(limit=0.5, action="stop")  # below: the answer format is lost
+    truncated: Bound = Bound(limit=0.5)  # above: share of completions cut off at max_completion_tokens
+    answer_kl: Bound = Bound(limit=1.0)  # above: nats an answer token away from the reference
+    entropy: Bound = Bound()  # below: nats a token; a limit makes the trainer compute it, at some cost a step
+
+
     beta: NotNegative = 0.04  # [ours] weight of the answer-anchored KL
     thinking_weight: NotNegative = 0.5  # [ours] λ
     gate_k: Positive = 10.0  # [ours]
@@ -127,9 +157,18 @@ class A2grpo(Section):
     thought_words: Count = 40  # [ours] L0
     thought_words_max: Count = 200  # [ours] L_max
     uniform_groups: Literal["skip", "keep"] = "skip"  # [ours]
-    use_vllm: bool = False
+    resample: Number = 0  # [ours] times a step may draw more prompts in place of groups without an answer signal
+    order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"  # [ours] by the filtering model's pass rate
+    keep: Literal["last", "best"] = "last"  # [ours] which checkpoint becomes the model; best: by answer reward on val
+    val_prompts: Count = 256  # validation questions at each checkpoint, one answer each (`keep: best` alone)
+    guards: Guards = Guards()
+    vllm: Annotated[Literal["off", "colocate", "server"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
+    vllm_memory: Share = 0.5  # colocate: share of a GPU's memory while it samples
+    vllm_tensor_parallel: Count = 1  # colocate: GPUs that one vLLM engine is spread over
+    vllm_server: str = "127.0.0.1:8000"  # server: where `--dry-run`'s second command listens
     extra: dict[str, Any] = {}
     min_well_formed: Share = 0.8  # the gate before RL starts, measured on val
+    lora: Lora = Lora()
     min_mixed_groups: Share = 0.3
 
 
@@ -146,6 +185,23 @@ class Tracking(Section):
 
 
 class Params(Section):
+class Hardware(Section):
+    """What trains. Nothing here changes what is learned, but for rounding, so no fingerprint covers it."""
+
+    gpus: Count | None = None  # of one node; None: NPROC_PER_NODE, else all that are visible, else the CPU
+    nodes: Count = 1  # each starts the same command with NODE_RANK, MASTER_ADDR and, if need be, MASTER_PORT set
+    deepspeed: str | None = None  # zero0, zero1, zero2, zero3, zero2_offload, zero3_offload, or a JSON file
+    gradient_checkpointing: bool | None = None  # None: on GPUs; trades time for memory
+    attention: Literal["sdpa", "eager", "flash_attn"] = "sdpa"
+    loader_workers: Number | None = None  # None: 4 on GPUs, 0 on the CPU
+    stall_minutes: Positive = 60  # without a step, after which a training is taken for hung, dumped and started again
+    restarts: Number = 2  # times in a row that a hung training is started again without getting any further
+    leave_seconds: Positive = 600  # what a training may take to write its checkpoint after SIGTERM
+    gpu_memory: Positive = 80  # GB of one GPU (10⁹ bytes); this and the next two for --dry-run's estimate alone
+    train_tflops: Positive = 200  # assumed: bf16 TFLOP/s that one GPU reaches in forward and backward passes
+    sample_tokens: Positive = 1500  # assumed: tokens/s that one GPU samples
+
+
     """One profile, whole."""
 
     profile: str
@@ -163,6 +219,7 @@ class Params(Section):
 
 
 def load(path: Path | str) -> Params:
+    smoke: bool = False  # train on 50 samples for a few steps, all else alike: does the path work on this machine?
     """Read and validate a params.yaml.
 
     Raises:
@@ -171,6 +228,7 @@ def load(path: Path | str) -> Params:
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text())
+    hardware: Hardware = Hardware()
     except OSError:
         raise InputError("no such parameter file", str(path), "give --params, or run in a checkout") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -81,6 +81,7 @@ def run(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
     timeout: float | None = None,
+    on_start: Callable[[int], None] | None = None,
 ) -> None:
     """Run a command in its own process group, its output line by line to `log` and `on_line`.
 
@@ -89,6 +90,7 @@ def run(
     Args:
         on_line: called in a thread of its own; if it raises, the command is ended.
         timeout: seconds; None waits for ever.
+        on_start: takes the child's process id, which is its group's too.
 
     Raises:
         ChildFailed: another exit code than 0.
@@ -135,6 +137,8 @@ def run(
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
+        if on_start is not None:
+            on_start(child.pid)
         code = child.wait(timeout)
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"{' '.join(command[:4])} … ran longer than {timeout} s") from None

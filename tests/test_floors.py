@@ -27,6 +27,7 @@ MAY_LOAD = {
     "engines/vllm_sampler.py": {"torch", "vllm"},
     "training/rewards.py": HEAVY,
     "training/a2grpo.py": HEAVY,
+    "training/callbacks.py": {"torch", "transformers"},
     "training/groups.py": {"torch", "swift"},  # part of a2grpo
     "training/launch.py": HEAVY,
     "training/objective.py": {"torch"},

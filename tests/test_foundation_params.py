@@ -29,7 +29,7 @@ def with_key(key: str, value: Any) -> dict[str, Any]:
     *sections, name = key.split(".")
     place = values
     for section in sections:
-        place = place[section]
+        place = place.setdefault(section, {})
     if value is ...:
         del place[name]
     else:

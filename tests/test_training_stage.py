@@ -16,7 +16,7 @@ from test_training_data import build_corpus
 from geozero.errors import InputError
 from geozero.params import Params, load
 from geozero.process import ChildFailed
-from geozero.training import arguments, checkpoints, stage
+from geozero.training import arguments, attempts, checkpoints, stage
 from geozero.training.metrics import Curve, parse, read
 
 PROFILE = Path(__file__).parents[1] / "params.yaml"
@@ -89,15 +89,76 @@ def test_arguments_of_sft_say_batches_types_and_extra_last(tmp_path: Path, monke
 def test_arguments_of_grpo_carry_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPROC_PER_NODE", "1")
     params = make_params(a2grpo={"beta": 0.1, "gate_k": 3.0, "thought_words": 7, "uniform_groups": "keep"})
-    made = arguments.grpo(params, tmp_path / "rows", tmp_path / "base", tmp_path)
+    made = arguments.grpo(params, params.a2grpo, tmp_path / "rows", tmp_path / "base", tmp_path)
     expected = {"num_generations": 4, "beta": 0.1, "gate_k": 3.0, "thought_words": 7, "uniform_groups": "keep"}
     assert made.items() >= (expected | {"boxes": "norm1000"}).items()
     assert made["use_vllm"] is False
-    fast = arguments.grpo(make_params(a2grpo={"use_vllm": True}), tmp_path, tmp_path, tmp_path)
-    words = arguments.flatten(fast)
-    assert json.loads(words[words.index("--vllm_engine_kwargs") + 1]) == {"logits_processors": [arguments.SUPPRESS]}
-    adapter = arguments.grpo(make_params(a2grpo={"tuner": "lora"}), tmp_path, tmp_path, tmp_path)
-    assert adapter["lora_dropout"] == 0.0
+
+
+def grpo_arguments(tmp_path: Path, **sections: dict) -> dict:
+    params = make_params(**sections)
+    return arguments.grpo(params, params.a2grpo, tmp_path / "rows", tmp_path, tmp_path)
+
+
+def test_where_completions_are_sampled(tmp_path: Path) -> None:
+    colocated = grpo_arguments(tmp_path, a2grpo={"vllm": "colocate", "vllm_memory": 0.4, "vllm_tensor_parallel": 2})
+    words = arguments.flatten(colocated)
+    assert json.loads(words[words.index("--vllm_engine_kwargs") + 1]) == {"logits_processors": [arguments.SAMPLER]}
+    assert (colocated["vllm_gpu_memory_utilization"], colocated["vllm_tensor_parallel_size"]) == (0.4, 2)
+    server = grpo_arguments(tmp_path, a2grpo={"vllm": "server", "vllm_server": "node7:8123"})
+    assert (server["vllm_server_host"], server["vllm_server_port"], server["vllm_mode"]) == ("node7", 8123, "server")
+    params = make_params(a2grpo={"vllm": "server", "vllm_server": "node7:8123", "tuner": "lora", "lora": {"rank": 4}})
+    asked = arguments.rollout_server(params, tmp_path)
+    assert (asked["port"], asked["vllm_max_lora_rank"]) == (8123, 4)
+    with pytest.raises(InputError, match="host:port"):
+        grpo_arguments(tmp_path, a2grpo={"vllm": "server", "vllm_server": "node7"})
+    assert make_params(a2grpo={"vllm": False}).a2grpo.vllm == "off"  # what YAML makes of a bare `off`
+
+
+def test_the_sampler_that_vllm_loads_by_name_is_there() -> None:
+    module, _, name = arguments.SAMPLER.partition(":")
+    path = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+    assert f"class {name}(" in path.read_text()
+
+
+def test_adapters_have_their_rank_and_rl_no_dropout(tmp_path: Path) -> None:
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj"]}
+    made = grpo_arguments(tmp_path, a2grpo={"tuner": "lora", "lora": lora})
+    assert (made["lora_rank"], made["lora_alpha"], made["target_modules"], made["lora_dropout"]) == (
+        4,
+        8,
+        ["q_proj"],
+        0,
+    )
+    params = make_params(sft={"tuner": "lora", "lora": lora})
+    assert arguments.sft(params, params.sft, tmp_path, tmp_path, tmp_path)["lora_dropout"] == 0.1
+    assert "lora_rank" not in grpo_arguments(tmp_path)
+
+
+def test_a_profile_for_gpus_is_planned_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NPROC_PER_NODE", raising=False)
+    params = make_params(
+        hardware={"gpus": 2, "nodes": 2, "deepspeed": "zero3", "attention": "flash_attn"},
+        sft={"batch_size": 16, "micro_batch_size": 2},
+    )
+    made = arguments.sft(params, params.sft, tmp_path, tmp_path, tmp_path)
+    assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (2, 2)
+    assert (made["deepspeed"], made["attn_impl"], made["gradient_checkpointing"]) == ("zero3", "flash_attn", True)
+    assert "use_cpu" not in made
+    monkeypatch.setattr(arguments, "visible_gpus", lambda: 1)
+    with pytest.raises(InputError, match="wants 2 GPUs a node and 1 are visible"):
+        arguments.check_hardware(params.hardware)
+    with pytest.raises(InputError, match="no DeepSpeed configuration"):
+        broken = make_params(hardware={"deepspeed": "zero9"})
+        arguments.sft(broken, broken.sft, tmp_path, tmp_path, tmp_path)
+    (tmp_path / "own.json").write_text("{}")
+    own = make_params(hardware={"deepspeed": str(tmp_path / "own.json")})
+    assert arguments.sft(own, own.sft, tmp_path, tmp_path, tmp_path)["deepspeed"] == str(tmp_path / "own.json")
+
+
+def test_further_callbacks_stand_beside_ours(tmp_path: Path) -> None:
+    made = grpo_arguments(tmp_path, a2grpo={"extra": {"callbacks": ["perf_log"], "beta": 0.5}})
+    assert (made["callbacks"], made["beta"]) == ([arguments.CALLBACK, "perf_log"], 0.5)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +182,15 @@ def test_groups_must_not_be_split_over_devices(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("NPROC_PER_NODE", "4")
     params = make_params(a2grpo={"prompts_per_step": 2, "group_size": 4, "micro_batch_size": 2})
     with pytest.raises(InputError, match="prompts_per_step"):
-        arguments.grpo(params, tmp_path, tmp_path, tmp_path)
+        arguments.grpo(params, params.a2grpo, tmp_path, tmp_path, tmp_path)
 
 
 def test_several_processes_start_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPROC_PER_NODE", "2")
-    assert "torch.distributed.run" in stage.launch_command("sft", {"a": 1})
-    assert "torch.distributed.run" not in stage.launch_command("export", {"a": 1})
+    alone = make_params().hardware
+    assert "torch.distributed.run" in attempts.launch_command("sft", {"a": 1}, alone)
     monkeypatch.setenv("NPROC_PER_NODE", "1")
-    command = stage.launch_command("sft", {"a": True, "b": [1, 2], "c": None})
+    command = attempts.launch_command("sft", {"a": True, "b": [1, 2], "c": None}, alone)
     assert command[1:] == ["-m", "geozero.training.launch", "sft", "--a", "true", "--b", "1", "2"]
 
 
@@ -269,7 +330,9 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER.format(tests=str(Path(__file__).parent)))
     monkeypatch.setattr(
-        stage, "launch_command", lambda kind, planned: [sys.executable, str(script), kind, *arguments.flatten(planned)]
+        attempts,
+        "launch_command",
+        lambda kind, planned, *_: [sys.executable, str(script), kind, *arguments.flatten(planned)],
     )
 
 

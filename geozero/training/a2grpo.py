@@ -55,6 +55,16 @@ REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("multi_turn_scheduler", (None,), "a completion is one turn"),
     ("use_gym_env", (False, None), "the rewards are the tasks'"),
     ("reward_model", (None,), "the rewards are the tasks'"),
+    ("advantage_reweight", (None,), "the advantages are A²GRPO's"),
+    ("sdar_loss_coef", (0.0, None), "a teacher's term is no part of the objective"),
+    ("chord_sft_dataset", ([], None), "a supervised term is no part of the objective"),
+    ("sync_ref_model", (False, None), "the reference stays as it is"),
+    ("async_generate", (False, None), "completions have to come from the policy that learns from them"),
+    (
+        "dynamic_sample",
+        (False, None),
+        "it resamples by the spread of the whole reward, thoughts included; --resample goes by R_a",
+    ),
     ("teacher_model", (None,), "a teacher changes the advantages"),
     ("teacher_model_server", (None,), "a teacher changes the advantages"),
     ("reward_funcs", ([], None, REWARD_FUNCS), "the rewards are the tasks'"),
@@ -72,6 +82,7 @@ class MethodArguments:
     thought_words: int = THOUGHT_WORDS  # L0
     thought_words_max: int = THOUGHT_WORDS_MAX  # L_max
     uniform_groups: str = "skip"  # skip | keep
+    resample: int = 0  # times a step may draw more prompts in place of groups without an answer signal
     boxes: str = "norm1000"  # the coordinate convention of the model's answers
 
 
@@ -133,12 +144,17 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     """GRPO over R = R_a + λ·R_t, groups without an answer signal dropped, KL on answer tokens only."""
 
     args: A2GRPOConfig
+    _rewards_per_func: torch.Tensor  # of all processes' completions, shape (completions, 2)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for model in (self.model, self.ref_model):
             if model is not None:
                 groups.share_pictures(model)
+        if self.args.resample:
+            self.args.dynamic_sample = True  # ms-swift then makes the loader of further prompts
+            self._prepare_resample_data_iterator()
+            self.args.dynamic_sample = False
 
     def prepare_rollout(self) -> None:
         super().prepare_rollout()
@@ -162,7 +178,31 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         self._log("thinking_reward", values[:, 1].mean())
         self._log("thought_words", sum(s.thought_words for s in shapes) / len(shapes))
         self._log("well_formed", sum(s.well_formed for s in shapes) / len(shapes))
+        distinct = gather_object([rewards.distinct([sample.messages[-1]["content"] for sample in samples])])
+        self._log("distinct", sum(distinct) / len(distinct))
         return values
+
+    def _score_completions(self, samples: list[Any]) -> list[Any]:
+        """Rewards, and other prompts in place of groups without an answer signal, up to `resample` times.
+
+        ms-swift's own resampling looks at the spread of the whole reward, to which thoughts add even where all
+        answers are alike, and takes either a batch of new groups only or none.
+        """
+        samples = list(super()._score_completions(samples))
+        if not self.model.training or not self.args.resample:
+            return samples
+        size, kept = int(self.num_generations), list(gather_object(samples))
+        values: torch.Tensor = self._rewards_per_func
+        rounds = 0
+        while rounds < self.args.resample and is_uniform(values[:, 0], size).any():
+            rounds += 1
+            more = self._rollout_samples(next(self.dynamic_resample_iterator))
+            new_values = self._compute_rewards_per_func(more)
+            kept, values = groups.exchange(kept, values, gather_object(more), new_values, size)
+        self._log("resampled", rounds)
+        self._rewards_per_func = values
+        n, index = len(samples), int(self.accelerator.process_index)
+        return kept[index * n : (index + 1) * n]
 
     def _compute_advantages(
         self, samples: list[Any], rewards_per_func: torch.Tensor, batch_encoded_inputs: list[dict[str, Any]]
@@ -272,6 +312,9 @@ def check_swift() -> None:
         "_get_per_token_logps_and_entropies": ["model", "model_inputs", "grpo_batch", "compute_entropy", "origin_data"],
         "_compute_advantages": ["samples", "rewards_per_func", "batch_encoded_inputs"],
         "_compute_rewards_per_func": ["samples"],
+        "_score_completions": ["samples"],
+        "_rollout_samples": ["inputs"],
+        "_prepare_resample_data_iterator": [],
         "_prepare_batch_inputs": ["samples"],
         "_colocate_rollout": ["samples", "request_config"],
         "_compute_loss_and_metrics": ["model", "model_inputs", "grpo_batch"],

@@ -10,54 +10,93 @@ from typing import Any
 
 from geozero import process
 from geozero.errors import InputError
-from geozero.params import A2grpo, Model, Optimise, Params
+from geozero.params import A2grpo, Hardware, Model, Optimise, Params
 
 SAVES = 5  # checkpoints a run: what a kill costs is a fifth of it at most
 KEPT = 2
+CALLBACK = "geozero"  # `callbacks.Leave`, registered by the launcher
 MIXED = {"float32": {}, "bfloat16": {"bf16": True}, "float16": {"fp16": True}}
-VLLM_SHARE = 0.5  # of GPU memory while it samples; the trainer's states go to the host meanwhile
-SUPPRESS = "geozero.engines.vllm_suppress:SuppressTokens"
+SAMPLER = "geozero.engines.vllm_sampler:SeededRows"  # keeps tokens out of reach that could not be read back
+BEST = "answer_reward"  # what the best checkpoint is chosen by, as the trainer logs it for `val`
+DEEPSPEED = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")  # ms-swift's own files
+LOADER_WORKERS = 4
 
 
-def devices() -> int:
-    """How many processes train: `NPROC_PER_NODE` if set, else one a visible GPU, else 1."""
+def devices(hardware: Hardware) -> int:
+    """Processes that train on a node: `NPROC_PER_NODE` if set, else `hardware.gpus`, else one a visible GPU, else 1.
+
+    Raises:
+        InputError: the variable is no number.
+    """
     wanted = os.environ.get("NPROC_PER_NODE")
     if wanted is not None:
         if not wanted.isdecimal() or int(wanted) < 1:
             raise InputError(f"NPROC_PER_NODE={wanted} is not a number of processes", mend="set 1 or more")
         return int(wanted)
+    return hardware.gpus or max(1, visible_gpus())
+
+
+def visible_gpus() -> int:
+    """GPUs that this process may use."""
     if not process.has_gpu():
-        return 1
+        return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return max(1, len([name for name in visible.split(",") if name.strip()]))
-    return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+        return len([name for name in visible.split(",") if name.strip()])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def on_gpus(hardware: Hardware) -> bool:
+    """Whether the arguments are for GPUs: this machine has one, or the profile says how many it wants."""
+    return hardware.gpus is not None or process.has_gpu()
+
+
+def check_hardware(hardware: Hardware) -> None:
+    """Refuse to start where the profile's GPUs are not.
+
+    Raises:
+        InputError: fewer GPUs are visible than processes are to train on them.
+    """
+    if hardware.gpus is not None and visible_gpus() < devices(hardware):
+        raise InputError(
+            f"the profile wants {devices(hardware)} GPUs a node and {visible_gpus()} are visible",
+            "hardware.gpus",
+            "choose a profile for this machine, or set hardware.gpus",
+        )
 
 
 def sft(params: Params, settings: Optimise, rows: Path, base: Path, out: Path) -> dict[str, Any]:
     """ms-swift's arguments of an SFT stage (the filtering model's too); `settings.extra` has the last word."""
-    micro, accumulation = _batches("batch_size", settings.batch_size, settings.micro_batch_size)
+    micro, accumulation = _batches("batch_size", settings.batch_size, settings.micro_batch_size, params.hardware)
     return {
-        **_common(params.model, settings, rows, base, out, params.seed),
+        **_common(params, settings, rows, base, out),
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": accumulation,
-        **settings.extra,
+        **({"lora_dropout": settings.lora.dropout} if settings.tuner == "lora" else {}),
+        **{name: value for name, value in settings.extra.items() if name != "callbacks"},
     }
 
 
-def grpo(params: Params, rows: Path, base: Path, out: Path) -> dict[str, Any]:
-    """ms-swift's arguments of A²GRPO and the method's own (`a2grpo.MethodArguments`)."""
-    settings = params.a2grpo
+def grpo(
+    params: Params, settings: A2grpo, rows: Path, base: Path, out: Path, val_rows: Path | None = None
+) -> dict[str, Any]:
+    """ms-swift's arguments of A²GRPO and the method's own (`a2grpo.MethodArguments`).
+
+    Args:
+        val_rows: validation prompts, answered once each at every checkpoint.
+    """
     completions = settings.prompts_per_step * settings.group_size
-    micro, accumulation = _batches("prompts_per_step × group_size", completions, settings.micro_batch_size)
+    micro, accumulation = _batches(
+        "prompts_per_step × group_size", completions, settings.micro_batch_size, params.hardware
+    )
     if micro * accumulation % settings.group_size:
         raise InputError(
-            f"{settings.prompts_per_step} prompts a step do not divide among {devices()} devices",
+            f"{settings.prompts_per_step} prompts a step do not divide among {world(params.hardware)} devices",
             "a2grpo.prompts_per_step",
             "make it a multiple of the number of devices",
         )
     return {
-        **_common(params.model, settings, rows, base, out, params.seed),
+        **_common(params, settings, rows, base, out),
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": accumulation,
         "num_generations": settings.group_size,
@@ -70,11 +109,34 @@ def grpo(params: Params, rows: Path, base: Path, out: Path) -> dict[str, Any]:
         "thought_words": settings.thought_words,
         "thought_words_max": settings.thought_words_max,
         "uniform_groups": settings.uniform_groups,
+        "resample": settings.resample,
         "boxes": params.model.boxes,
         "log_completions": True,
-        **(_vllm(params.model) if settings.use_vllm else {"use_vllm": False}),
+        "log_entropy": settings.guards.entropy.limit is not None,
+        **({} if settings.order == "shuffled" else {"dataset_shuffle": False}),
+        **({} if val_rows is None else _validation(val_rows, micro)),
+        **_vllm(params, settings),
         **({"lora_dropout": 0.0} if settings.tuner == "lora" else {}),  # the ratio needs one policy, not two
-        **settings.extra,
+        **{name: value for name, value in settings.extra.items() if name != "callbacks"},
+    }
+
+
+def rollout_server(params: Params, base: Path) -> dict[str, Any]:
+    """Arguments of the vLLM server that `a2grpo.vllm: server` asks; it starts before the training does."""
+    return {
+        "model": base,
+        "model_type": params.model.model_type,
+        "template": params.model.template,
+        "torch_dtype": params.model.dtype,
+        "max_pixels": params.model.max_pixels,
+        "vllm_max_model_len": params.model.max_length,
+        "vllm_tensor_parallel_size": params.a2grpo.vllm_tensor_parallel,
+        "vllm_engine_kwargs": {"logits_processors": [SAMPLER]},
+        "vllm_enable_lora": params.a2grpo.tuner == "lora",
+        **({"vllm_max_lora_rank": params.a2grpo.lora.rank} if params.a2grpo.tuner == "lora" else {}),
+        "host": "0.0.0.0",
+        "port": _address(params.a2grpo.vllm_server)[1],
+        "check_model": False,
     }
 
 
@@ -112,9 +174,14 @@ def _word(value: Any) -> str:
     return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
-def _batches(name: str, total: int, micro: int) -> tuple[int, int]:
+def world(hardware: Hardware) -> int:
+    """Processes that train, over all nodes."""
+    return devices(hardware) * hardware.nodes
+
+
+def _batches(name: str, total: int, micro: int, hardware: Hardware) -> tuple[int, int]:
     """Per-device batch and accumulation whose product over all devices is exactly `total`."""
-    n = devices()
+    n = world(hardware)
     if total % n:
         raise InputError(f"{total} a step do not divide among {n} devices", name, "make it a multiple of that")
     micro = min(micro, total // n)
@@ -127,8 +194,11 @@ def _batches(name: str, total: int, micro: int) -> tuple[int, int]:
     return micro, total // n // micro
 
 
-def _common(model: Model, settings: Optimise | A2grpo, rows: Path, base: Path, out: Path, seed: int) -> dict[str, Any]:
-    gpu = process.has_gpu()
+def _common(params: Params, settings: Optimise | A2grpo, rows: Path, base: Path, out: Path) -> dict[str, Any]:
+    model, hardware = params.model, params.hardware
+    gpu = on_gpus(hardware)
+    checkpointing = hardware.gradient_checkpointing
+    workers = hardware.loader_workers
     return {
         "model": base,
         "model_type": model.model_type,
@@ -143,37 +213,88 @@ def _common(model: Model, settings: Optimise | A2grpo, rows: Path, base: Path, o
         "bf16": False,
         "fp16": False,
         **MIXED[model.dtype],
-        "attn_impl": "sdpa",
+        "attn_impl": hardware.attention,
         "max_pixels": model.max_pixels,
         "max_length": model.max_length,
         "tuner_type": settings.tuner,
+        **(_lora(settings) if settings.tuner == "lora" else {}),
         "freeze_vit": settings.freeze_vit,
         "freeze_aligner": settings.freeze_vit,
-        "gradient_checkpointing": gpu,  # trades time for memory that only a large model lacks
+        "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
         "max_steps": settings.steps,
         "learning_rate": settings.learning_rate,
         "warmup_ratio": settings.warmup_ratio,
-        "seed": seed,
-        "data_seed": seed,
+        "seed": params.seed,
+        "data_seed": params.seed,
         "save_strategy": "steps",
         "save_steps": max(1, settings.steps // SAVES),
         "save_total_limit": KEPT,
         "logging_steps": 1,
         "disable_tqdm": True,
+        "callbacks": [CALLBACK, *settings.extra.get("callbacks", [])],
         "dataset_num_proc": 1,
-        "dataloader_num_workers": 4 if gpu else 0,
-        **({} if gpu else {"use_cpu": True, "ddp_backend": "gloo" if devices() > 1 else None}),
+        "dataloader_num_workers": (LOADER_WORKERS if gpu else 0) if workers is None else workers,
+        "deepspeed": None if hardware.deepspeed is None else _deepspeed(hardware.deepspeed),
+        **({} if gpu else {"use_cpu": True, "ddp_backend": "gloo" if world(hardware) > 1 else None}),
     }
 
 
-def _vllm(model: Model) -> dict[str, Any]:
+def _lora(settings: Optimise | A2grpo) -> dict[str, Any]:
+    lora = settings.lora
+    return {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "target_modules": lora.targets}
+
+
+def _deepspeed(name: str) -> str:
+    """ms-swift's own name, or the absolute path of a configuration."""
+    if name in DEEPSPEED:
+        return name
+    path = Path(name)
+    try:
+        known = isinstance(json.loads(path.read_text()), dict)
+    except (OSError, ValueError):
+        known = False
+    if not known:
+        raise InputError(
+            f"'{name}' is no DeepSpeed configuration", "hardware.deepspeed", f"{', '.join(DEEPSPEED)}, or a JSON file"
+        )
+    return str(path.resolve())
+
+
+def _validation(rows: Path, micro: int) -> dict[str, Any]:
+    """One answer to every validation prompt at each checkpoint; the best one is never cleared away."""
     return {
-        "use_vllm": True,
-        "vllm_mode": "colocate",
-        "vllm_max_model_len": model.max_length,
-        "vllm_gpu_memory_utilization": VLLM_SHARE,
-        "sleep_level": 1,
+        "val_dataset": rows,
+        "eval_strategy": "steps",
+        "num_generations_eval": 1,
+        "per_device_eval_batch_size": micro,
+        "metric_for_best_model": BEST,
+        "greater_is_better": True,
+        "eval_on_start": False,
+    }
+
+
+def _vllm(params: Params, settings: A2grpo) -> dict[str, Any]:
+    if settings.vllm == "off":
+        return {"use_vllm": False}
+    common = {"use_vllm": True, "vllm_mode": settings.vllm}
+    if settings.vllm == "server":
+        host, port = _address(settings.vllm_server)
+        return {**common, "vllm_server_host": host, "vllm_server_port": port}
+    return {
+        **common,
+        "vllm_max_model_len": params.model.max_length,
+        "vllm_gpu_memory_utilization": settings.vllm_memory,
+        "vllm_tensor_parallel_size": settings.vllm_tensor_parallel,
+        "vllm_engine_kwargs": {"logits_processors": [SAMPLER]},
+        "sleep_level": 1,  # it gives its memory back while the trainer works, and the other way round
         "offload_model": True,
         "offload_optimizer": True,
-        "vllm_engine_kwargs": {"logits_processors": [SUPPRESS]},
     }
+
+
+def _address(server: str) -> tuple[str, int]:
+    """Host and port of `a2grpo.vllm_server`."""
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"'{server}' is not host:port", "a2grpo.vllm_server", "such as 127.0.0.1:8000")
+    return host, int(port)

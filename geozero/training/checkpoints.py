@@ -102,6 +102,23 @@ def newest(run: Path, tell: Callable[[str], None] | None = None) -> Checkpoint |
     return whole
 
 
+def best(run: Path, metric: str) -> Checkpoint | None:
+    """The whole checkpoint with the highest validation `metric`, the later one of two alike; None without any.
+
+    The trainer keeps every validation's result in the state of each later checkpoint.
+    """
+    last = newest(run)
+    if last is None:
+        return None
+    history = json.loads((last.path / STATE).read_text()).get("log_history", [])
+    scores = {row["step"]: row[f"eval_{metric}"] for row in history if f"eval_{metric}" in row}
+    kept = [(score, step) for step, score in scores.items() if (run / f"{PREFIX}{step}").is_dir()]
+    if not kept:
+        return None
+    _, step = max(kept)
+    return Checkpoint(step, run / f"{PREFIX}{step}")
+
+
 def assemble(weights: Path, base: Path, out: Path) -> None:
     """Write the plain model: the trained weights, and everything else as the base has it.
 

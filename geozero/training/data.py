@@ -10,12 +10,12 @@ import functools
 import inspect
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geozero.atomic import replacing
+from geozero.atomic import replacing, write_text
 from geozero.corpus import Corpus
 from geozero.errors import BadRecord, InputError
 from geozero.images import decode
@@ -84,6 +84,7 @@ def swift_rows(
     *,
     split: Split | None = "train",
     keep: Callable[[Sample], bool] | None = None,
+    choose: Callable[[Iterable[Sample]], Iterable[Sample]] | None = None,
     replay: Sequence[Replay] = (),
     replay_share: float = 0.0,
 ) -> Rows:
@@ -94,6 +95,7 @@ def swift_rows(
 
     Args:
         keep: which samples; None: all of the split.
+        choose: takes those and gives the ones to write, in their order.
         replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
 
     Raises:
@@ -104,10 +106,9 @@ def swift_rows(
     if replay_share and not replay:
         raise InputError("replay_share is set, and there is nothing to replay", mend="set sft.replay_share to 0")
     rows = Rows()
+    samples = (s for s in corpus.samples(split=split) if keep is None or keep(s))
     with replacing(out) as temporary, temporary.open("w") as file:
-        for sample in corpus.samples(split=split):
-            if keep is not None and not keep(sample):
-                continue
+        for sample in samples if choose is None else choose(samples):
             try:
                 row = _row(corpus.path, sample, mode, boxes)
             except BadRecord as bad:
@@ -123,8 +124,29 @@ def swift_rows(
     return rows
 
 
+def prompt_rows(corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int) -> int:
+    """Write `n` validation questions of several corpora as rows in tagged mode and return how many there are.
+
+    Chosen by the stable hash of their ids, so that every run is judged by the same ones.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [(s.id, corpus, s) for corpus in corpora for s in corpus.samples(split="val") if not _has_media_tag(s)]
+    if not found:
+        raise InputError("no validation sample", ", ".join(str(c.path) for c in corpora), "or set a2grpo.keep to last")
+    chosen = sorted(found, key=lambda entry: stable_unit(entry[0], salt="val"))[:n]
+    rows = [json.dumps(_row(corpus.path, s, "tagged", boxes), ensure_ascii=False) + "\n" for _, corpus, s in chosen]
+    write_text(out, "".join(rows))
+    return len(rows)
+
+
+def _has_media_tag(sample: Sample) -> bool:
+    return any(tag in sample.question for tag in MEDIA_TAGS)
+
+
 def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention) -> dict[str, Any]:
-    if any(tag in sample.question for tag in MEDIA_TAGS):
+    if _has_media_tag(sample):
         raise BadRecord("media_tag_in_question", sample.id)
     turns = messages(sample, mode)
     row: dict[str, Any] = {"messages": turns, "images": [image_uri(corpus, sample.image_id)]}

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from swift.infer_engine.protocol import RolloutOutput
 
+from geozero.training.objective import is_uniform
+
 IGNORED = -100  # label of a token that is not learned
 
 
@@ -20,6 +22,28 @@ def share_a_prompt(samples: Sequence[Any], size: int) -> bool:
     return len(samples) % size == 0 and all(
         _prompt(sample) == _prompt(samples[i - i % size]) for i, sample in enumerate(samples)
     )
+
+
+def exchange(
+    samples: Sequence[Any], values: torch.Tensor, more: Sequence[Any], new_values: torch.Tensor, size: int
+) -> tuple[list[Any], torch.Tensor]:
+    """Put groups with an answer signal in the place of groups without, first come, as many as there are.
+
+    Args:
+        samples: whole groups of `size`, side by side.
+        values: their rewards, shape (len(samples), functions), R_a in column 0.
+        more: further groups, any number; `new_values` are their rewards.
+
+    Returns:
+        As many samples and rewards as were given, in their places.
+    """
+    silent = is_uniform(values[:, 0], size).nonzero().flatten().tolist()
+    useful = (~is_uniform(new_values[:, 0], size)).nonzero().flatten().tolist()
+    kept, result = list(samples), values.clone()
+    for old, new in zip(silent, useful, strict=False):
+        kept[old * size : (old + 1) * size] = more[new * size : (new + 1) * size]
+        result[old * size : (old + 1) * size] = new_values[new * size : (new + 1) * size]
+    return kept, result
 
 
 def split_choices(outputs: Sequence[RolloutOutput]) -> list[RolloutOutput]:

@@ -1,4 +1,4 @@
-"""The process that trains: `python -m geozero.training.launch sft|grpo|export ARGS…`, ms-swift's own arguments.
+"""The process that trains: `python -m geozero.training.launch sft|grpo|export|rollout ARGS…`, ms-swift's own arguments.
 
 It prepares the process before anything imports transformers, registers what is ours (template, lazy images, rewards,
 trainer) and hands over to ms-swift. `stage.py` starts it, under torchrun where there are several devices.
@@ -6,6 +6,7 @@ trainer) and hands over to ms-swift. `stage.py` starts it, under torchrun where 
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 from geozero import process
 from geozero.errors import InputError
 
-KINDS = ("sft", "grpo", "export")
+KINDS = ("sft", "grpo", "export", "rollout")
 PARENT = "GEOZERO_STAGE_PROCESS"  # id of the process that watches this one; it ends when that one is gone
 WATCH_SECONDS = 2.0
 REFUSAL = "refused: "  # how the line begins that says why this launcher would not train
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> int:
         return 2
     kind, arguments = argv[0], argv[1:]
     process.prepare()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a stage asks a hung training with
     _end_with_parent()
     _hide_unused(arguments)
     try:
@@ -65,7 +67,7 @@ def _hide_unused(arguments: list[str]) -> None:
     """Keep out what ms-swift imports without use: vLLM and MLflow are a third of the start-up on a CPU."""
     words = dict(itertools.pairwise(arguments))
     for name, used in (
-        ("vllm", words.get("--use_vllm") == "true"),
+        ("vllm", words.get("--use_vllm") == "true" or "--vllm_max_model_len" in words),
         ("mlflow", "mlflow" in arguments),
     ):
         if not used and name not in sys.modules:
@@ -74,18 +76,27 @@ def _hide_unused(arguments: list[str]) -> None:
 
 def _run(kind: str, arguments: list[str]) -> None:
     from geozero.engines import template
-    from geozero.training import data
+    from geozero.training import check, data
 
     template.register()
     data.install()
+    check.require(kind, arguments)
     if kind == "grpo":
-        from geozero.training import a2grpo
+        from geozero.training import a2grpo, callbacks
 
+        callbacks.register()
         a2grpo.main(arguments)
     elif kind == "sft":
         from swift.pipelines import sft_main
 
+        from geozero.training import callbacks
+
+        callbacks.register()
         sft_main(arguments)
+    elif kind == "rollout":
+        from swift.pipelines import rollout_main
+
+        rollout_main(arguments)
     else:
         from swift.pipelines import export_main
 

@@ -94,14 +94,15 @@ def thinking_score(
     adequacy = min(1.0, len(tokens) / l0)
     if len(tokens) > l_max:
         adequacy *= math.exp((l_max - len(tokens)) / (decay or l_max / 2))
-    grams = _grams(tokens)
+    grams = ngrams(tokens)
     distinct = set(grams)
-    similarities = [_jaccard(distinct, set(_grams(words(other)))) for other in others]
+    similarities = [_jaccard(distinct, set(ngrams(words(other)))) for other in others]
     diversity = 1 - sum(similarities) / len(similarities) if similarities else 1.0
     return adequacy * len(distinct) / len(grams) * diversity
 
 
-def _grams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
+def ngrams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
+    """Word trigrams in order; a text of one or two words is one gram, an empty one has none."""
     n = min(NGRAM, len(tokens))
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)] if n else []
 

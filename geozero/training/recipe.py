@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from geozero.corpus import Corpus
+from geozero.corpus import Corpus, file_hash
 from geozero.engines import checkpoint as models
 from geozero.params import Params
 from geozero.sample import Sample, fold_of
-from geozero.training import arguments
-from geozero.training.data import Replay, Rows, swift_rows
+from geozero.training import arguments, curriculum
+from geozero.training.data import Replay, Rows, prompt_rows, swift_rows
 
 METHOD_VERSION = 1  # raise it when the same parameters and data would now train another model
-ROWS = "rows.jsonl"
-NOT_TRAINING = {"a2grpo": {"min_well_formed", "min_mixed_groups"}}  # bounds of the gate, not of the training
+ROWS, VAL_ROWS = "rows.jsonl", "val-rows.jsonl"
+# Bounds of the gate and of the guards, and where vLLM runs: the training is the same with others.
+NOT_TRAINING = {
+    "a2grpo": {"min_well_formed", "min_mixed_groups", "guards", "vllm_memory", "vllm_tensor_parallel", "vllm_server"}
+}
+SMOKE_SAMPLES, SMOKE_STEPS = 50, 4
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,36 @@ class Recipe:
     out_root: Path
     fold: int | None = None
     replay: tuple[Replay, ...] = ()
+    val: tuple[Path, ...] = ()  # corpora whose val split chooses the checkpoint
+
+    @cached_property
+    def settings(self) -> Any:
+        """The section's parameters; a smoke run does a few steps of them."""
+        settings = getattr(self.params, self.section)
+        if not self.params.smoke:
+            return settings
+        return settings.model_copy(update={"steps": min(settings.steps, SMOKE_STEPS)})
 
     @property
-    def settings(self) -> Any:
-        return getattr(self.params, self.section)
+    def validates(self) -> bool:
+        """Whether checkpoints are judged on val."""
+        return self.kind == "grpo" and self.settings.keep == "best"
+
+    @property
+    def batch_size(self) -> int:
+        """Samples (prompts) a step over all devices."""
+        return int(self.settings.prompts_per_step if self.kind == "grpo" else self.settings.batch_size)
+
+    @property
+    def limit(self) -> int | None:
+        """Most samples that are trained on; None: all."""
+        return max(SMOKE_SAMPLES, self.batch_size) if self.params.smoke else None
 
     def identity(self) -> dict[str, Any]:
         """What the fingerprint covers: everything that can change the model, and no path."""
         settings = self.settings.model_dump(exclude=NOT_TRAINING.get(self.section, set()))
+        order = getattr(self.settings, "order", "shuffled")
+        rates = curriculum.rates_file(self.corpus) if order != "shuffled" else None
         return {
             "method_version": METHOD_VERSION,
             "kind": self.kind,
@@ -48,17 +76,41 @@ class Recipe:
             "model": self.params.model.model_dump(exclude={"path"}),
             "seed": self.params.seed,
             "corpus": Corpus(self.corpus).digest,
+            "limit": self.limit,
+            "val": [Corpus(path).digest for path in self.val] if self.validates else None,
+            "pass_rates": None if rates is None else file_hash(rates),
             "base": models.content_hash(self.base),
             "fold": self.fold,
             "replay": digest([asdict(r) | {"image": r.image.rpartition("#")[2]} for r in self.replay]),
         }
 
     def write_rows(self, out: Path) -> Rows:
+        """Write what ms-swift reads: `out`, and beside it the validation prompts where they are wanted."""
         corpus, boxes = Corpus(self.corpus), self.params.model.boxes
         if self.kind == "grpo":
-            return swift_rows(corpus, "tagged", boxes, out)
+            if self.validates:
+                prompt_rows([Corpus(p) for p in self.val], boxes, out.with_name(VAL_ROWS), self.settings.val_prompts)
+            return swift_rows(corpus, "tagged", boxes, out, choose=self._choose)
         share = self.settings.replay_share if self.section == "sft" else 0.0
-        return swift_rows(corpus, "direct", boxes, out, keep=self._keep, replay=self.replay, replay_share=share)
+        return swift_rows(
+            corpus,
+            "direct",
+            boxes,
+            out,
+            keep=self._keep,
+            choose=self._choose,
+            replay=self.replay,
+            replay_share=share,
+        )
+
+    def _choose(self, samples: Iterable[Sample]) -> Iterable[Sample]:
+        if self.limit is not None:
+            samples = curriculum.some(samples, self.limit)
+        order: Literal["shuffled", "easy_first", "hard_first"] = getattr(self.settings, "order", "shuffled")
+        if order == "shuffled":
+            return samples
+        rates = curriculum.read_rates(curriculum.rates_file(self.corpus))
+        return curriculum.ordered(samples, rates, order, self.settings.steps * self.batch_size)
 
     def _keep(self, sample: Sample) -> bool:
         folds = self.params.filter.folds
@@ -67,7 +119,8 @@ class Recipe:
     def arguments(self, directory: Path) -> dict[str, Any]:
         rows = directory / ROWS
         if self.kind == "grpo":
-            return arguments.grpo(self.params, rows, self.base, directory)
+            val = directory / VAL_ROWS if self.validates else None
+            return arguments.grpo(self.params, self.settings, rows, self.base, directory, val)
         return arguments.sft(self.params, self.settings, rows, self.base, directory)
 
 

@@ -15,7 +15,7 @@ from geozero.sample import Sample
 from geozero.tasks import get
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import is_well_formed, thought, words
-from geozero.training.objective import gate, thinking_score
+from geozero.training.objective import gate, ngrams, thinking_score
 
 ANSWER_REWARD = "geozero_answer"
 THINKING_REWARD = "geozero_thinking"
@@ -74,6 +74,15 @@ def thinking_rewards(completions: Sequence[str], samples: Sequence[str], setting
 def shape(completion: str) -> Shape:
     """Measure a completion for the log."""
     return Shape(len(words(thought(completion))), is_well_formed(completion))
+
+
+def distinct(completions: Sequence[str]) -> float:
+    """Share of distinct word trigrams among all trigrams of the completions' thoughts (distinct-3); 0 without any.
+
+    It falls with the number of thoughts: compare steps of one run, not runs of other batch sizes.
+    """
+    grams = [gram for completion in completions for gram in ngrams(words(thought(completion)))]
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 class AnswerReward:

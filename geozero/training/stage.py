@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from geozero import process
 from geozero.atomic import replacing
@@ -24,13 +22,15 @@ from geozero.corpus import write_json
 from geozero.engines import checkpoint as models
 from geozero.errors import InputError
 from geozero.params import Params
-from geozero.training import arguments, checkpoints
+from geozero.training import arguments, attempts, checkpoints, nodes, supervise
+from geozero.training.attempts import CACHE, LAUNCHER, LOG
 from geozero.training.data import Replay
-from geozero.training.launch import PARENT, REFUSAL
-from geozero.training.metrics import Curve
-from geozero.training.recipe import ROWS, Recipe, digest
+from geozero.training.guards import CROSSED, Crossing, Watch
+from geozero.training.metrics import TARGET, Curve, read
+from geozero.training.nodes import Node
+from geozero.training.recipe import ROWS, VAL_ROWS, Recipe, digest
 
-MODEL, DONE, STAGE, CACHE, LOG = "model", "DONE", "stage.json", "cache", "train.log"
+MODEL, DONE, STAGE = "model", "DONE", "stage.json"
 
 Tell = Callable[[str], None]
 OnMetrics = Callable[[int, Mapping[str, float]], None]
@@ -144,6 +144,7 @@ def run_a2grpo(
     out_root: Path,
     name: str = "a2grpo",
     *,
+    val: Sequence[Path] = (),
     dry_run: bool = False,
     force: bool = False,
     on_line: Tell | None = None,
@@ -152,41 +153,66 @@ def run_a2grpo(
     """A²GRPO on GeoZero-Hard in tagged mode, from `base` (the SFT model), which is also the frozen reference.
 
     Arguments and errors as `run_sft`; `params.a2grpo` says how.
+
+    Args:
+        val: corpora whose val split chooses the checkpoint, where `params.a2grpo.keep` is `best`.
+
+    Raises:
+        guards.Stopped: a collapse guard ended the training, now or when it ran before.
     """
-    recipe = Recipe(name, "grpo", "a2grpo", params, corpus, models.resolve(base), out_root)
+    recipe = Recipe(name, "grpo", "a2grpo", params, corpus, models.resolve(base), out_root, val=tuple(val))
     return _run(recipe, dry_run, force, on_line, on_metrics)
 
 
-def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_metrics: OnMetrics | None) -> StageResult:
-    identity = recipe.identity()
-    fingerprint = digest(identity)
+def plan(recipe: Recipe, force: bool = False) -> StageResult:
+    """What a stage would be: its directory, its command, whether it is finished; starts nothing, writes nothing."""
+    fingerprint = digest(recipe.identity())
     # Absolute: neither the child nor a resumed run depends on the directory it is started from.
     directory = _directory((recipe.out_root / f"{recipe.name}-{fingerprint}").resolve(), force)
-    planned = recipe.arguments(directory)
-    command = launch_command(recipe.kind, planned)
-    result = StageResult(directory, directory / MODEL, fingerprint, (directory / DONE).is_file(), tuple(command))
+    command = attempts.launch_command(recipe.kind, recipe.arguments(directory), recipe.params.hardware)
+    return StageResult(directory, directory / MODEL, fingerprint, (directory / DONE).is_file(), tuple(command))
+
+
+def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_metrics: OnMetrics | None) -> StageResult:
+    result = plan(recipe, force)
     if dry_run or result.reused:
         return result
+    hardware = recipe.params.hardware
+    arguments.check_hardware(hardware)
+    node, directory = nodes.this_node(hardware), result.directory
     directory.mkdir(parents=True, exist_ok=True)
     tell = on_line or (lambda line: None)
+    if not node.leads:
+        _follow(recipe, directory, node, tell)
+        return result
     with _only_one(directory, tell):
         if (directory / DONE).is_file():  # whoever held the lock has finished it
             return replace(result, reused=True)
-        _train(recipe, directory, identity, planned, tell, on_metrics)
-        write_json(directory / DONE, {"fingerprint": fingerprint, "steps": planned["max_steps"]})
+        _train(recipe, directory, node, tell, on_metrics)
+        write_json(directory / DONE, {"fingerprint": result.fingerprint, "steps": recipe.settings.steps})
     return result
 
 
-def _train(
-    recipe: Recipe,
-    directory: Path,
-    identity: Mapping[str, Any],
-    planned: dict[str, Any],
-    tell: Tell,
-    on_metrics: OnMetrics | None,
-) -> None:
-    steps = planned["max_steps"]
-    last = checkpoints.newest(directory, tell)
+def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
+    """Train along on a node that is not the first: start what that one starts until it has finished."""
+    watch = attempts.supervisor(recipe.params.hardware, directory / f"train-{node.rank}.log", tell)
+    command = [sys.executable, *nodes.torchrun(node, arguments.devices(recipe.params.hardware)), "-m", LAUNCHER]
+
+    def start(words: list[str]) -> None:
+        watch.run([*command, *words], attempts.environment(directory), tell)
+        if watch.left:
+            raise supervise.Left("left; node 0 writes the checkpoint")
+
+    def attempt(words: list[str]) -> None:
+        try:
+            start(words)
+        except (process.ChildFailed, supervise.Stalled, supervise.OutOfMemory) as error:
+            tell(f"node {node.rank}: {error}; node 0 decides what follows")
+
+    nodes.follow(directory, directory / DONE, attempt, 60 * recipe.params.hardware.stall_minutes)
+
+
+def _train(recipe: Recipe, directory: Path, node: Node, tell: Tell, on_metrics: OnMetrics | None) -> None:
     rows = recipe.write_rows(directory / ROWS)
     if recipe.kind == "grpo" and rows.n < recipe.settings.prompts_per_step:
         raise InputError(
@@ -194,64 +220,77 @@ def _train(
             str(recipe.corpus),
             "select more, or lower a2grpo.prompts_per_step",
         )
-    command = launch_command(recipe.kind, planned)
-    curve = Curve(directory)
+    planned = recipe.arguments(directory)
+    identity = recipe.identity()
+    record = {
+        **identity,
+        "corpus": str(recipe.corpus),
+        "base": str(recipe.base),
+        "corpus_digest": identity["corpus"],
+        "base_hash": identity["base"],
+        "rows": asdict(rows),
+        "hardware": recipe.params.hardware.model_dump(),
+        "command": attempts.launch_command(recipe.kind, planned, recipe.params.hardware, node),
+        "retries": [],
+    }
+    write_json(directory / STAGE, record)
+    watch = Watch(recipe.settings.guards, directory, read(directory / TARGET)) if recipe.kind == "grpo" else None
+    fresh: list[Crossing] = []
 
-    def pass_on() -> None:
+    def annotate(step: int, values: Mapping[str, float]) -> Mapping[str, float]:
+        if watch is None:
+            return {}
+        n, crossings = watch.see(step, values)
+        fresh.extend(crossings)
+        return {CROSSED: n} if n else {}
+
+    curve = Curve(directory, annotate)
+
+    def pass_on() -> bool:
+        """Hand on what was logged since; whether there was anything."""
+        came = False
         for step, values in curve.fresh():
+            came = True
             if on_metrics is not None:
                 on_metrics(step, values)
+        for crossing in fresh:
+            tell(f"guard: {crossing.reason}")
+        if watch is not None:
+            watch.refuse(fresh)
+        fresh.clear()
+        return came
 
-    def on_line(line: str) -> None:
-        tell(line)
-        pass_on()
+    def retry(reason: str) -> None:
+        record["retries"].append(reason)
+        write_json(directory / STAGE, record)
 
-    inputs = {"corpus": str(recipe.corpus), "base": str(recipe.base)}
-    write_json(directory / STAGE, {**identity, **inputs, "rows": asdict(rows), "command": command})
-    if last is None or last.step < steps:
-        if last is not None:
-            tell(f"resumed from {last.path.name} of {steps} steps")
-            command = launch_command(recipe.kind, planned | {"resume_from_checkpoint": last.path})
-        tell(f"$ {shlex.join(command)}")
-        _start(command, directory, on_line)
-        last = checkpoints.newest(directory, tell)
+    last = attempts.to_the_end(recipe, directory, node, planned, retry, tell, pass_on)
     pass_on()  # what came after the last line, or what a kill kept from being passed on
-    if last is None or last.step < steps:
-        raise RuntimeError(f"the training ended without its last checkpoint, {steps}; see {directory / LOG}")
-    _finish(recipe, directory, last.path, tell)
+    chosen = checkpoints.best(directory, arguments.BEST) if recipe.validates else None
+    if chosen is not None:
+        tell(f"{chosen.path.name} answers val best and becomes the model")
+    write_json(directory / STAGE, {**record, "model_step": (chosen or last).step})
+    _finish(recipe, directory, (chosen or last).path, tell)
 
 
 def _finish(recipe: Recipe, directory: Path, weights: Path, tell: Tell) -> None:
-    """Make the plain model of the last checkpoint and clear away what only the training needed."""
+    """Make the plain model of a checkpoint and clear away what only the training needed."""
     if recipe.settings.tuner == "lora":
         adapter = weights
         weights = directory / "merged"
         shutil.rmtree(weights, ignore_errors=True)
-        merge = launch_command("export", arguments.export(recipe.base, adapter, recipe.params.model, weights))
-        _start(merge, directory, tell)
+        words = arguments.flatten(arguments.export(recipe.base, adapter, recipe.params.model, weights))
+        process.run(
+            [sys.executable, "-m", LAUNCHER, "export", *words],
+            log=directory / LOG,
+            env=attempts.environment(directory),
+            on_line=tell,
+        )
     checkpoints.assemble(weights, recipe.base, directory / MODEL)
     for name in (CACHE, "merged"):
         shutil.rmtree(directory / name, ignore_errors=True)
-    (directory / ROWS).unlink()
-
-
-def _start(command: Sequence[str], directory: Path, on_line: Tell) -> None:
-    """Run the child; what its launcher refused becomes the InputError that it was."""
-    environment = {"MODELSCOPE_CACHE": str(directory / CACHE), PARENT: str(os.getpid())}
-    try:
-        process.run(command, log=directory / LOG, env=environment, on_line=on_line)
-    except process.ChildFailed as failed:
-        refusals = [line.removeprefix(REFUSAL) for line in failed.tail if line.startswith(REFUSAL)]
-        if refusals:
-            raise InputError(refusals[-1]) from None
-        raise
-
-
-def launch_command(kind: str, planned: Mapping[str, Any]) -> list[str]:
-    """The child's command line: our launcher, under torchrun where several processes train."""
-    n = arguments.devices() if kind != "export" else 1
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n)] if n > 1 else []
-    return [sys.executable, *torchrun, "-m", "geozero.training.launch", kind, *arguments.flatten(planned)]
+    for name in (ROWS, VAL_ROWS):
+        (directory / name).unlink(missing_ok=True)
 
 
 def _directory(wanted: Path, force: bool) -> Path:

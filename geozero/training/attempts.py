@@ -1,0 +1,129 @@
+"""From a stage's arguments to its last checkpoint: as many starts of the trainer as that takes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geozero import process
+from geozero.errors import InputError
+from geozero.params import Hardware
+from geozero.training import arguments, checkpoints, nodes, supervise
+from geozero.training.checkpoints import Checkpoint
+from geozero.training.launch import PARENT, REFUSAL
+from geozero.training.nodes import Node
+from geozero.training.recipe import Recipe
+from geozero.training.supervise import Supervisor
+
+LAUNCHER = "geozero.training.launch"
+CACHE, LOG = "cache", "train.log"
+
+Tell = Callable[[str], None]
+
+
+def to_the_end(
+    recipe: Recipe,
+    directory: Path,
+    node: Node,
+    planned: dict[str, Any],
+    retry: Callable[[str], None],
+    tell: Tell,
+    pass_on: Callable[[], bool],
+) -> Checkpoint:
+    """Start the training as often as it takes: again where it hung, once with half the micro-batch out of memory.
+
+    Args:
+        planned: ms-swift's arguments.
+        retry: takes a line about why it is started again, for the stage's record.
+        pass_on: hands on what was logged since the last call and says whether there was anything.
+
+    Raises:
+        InputError: what the launcher refused; a GPU too small; a guard's stop.
+        supervise.Left: SIGTERM came.
+        supervise.Stalled: it hung more often than `hardware.restarts` allows without a new checkpoint in between.
+    """
+    hardware, steps = recipe.params.hardware, planned["max_steps"]
+    hung, attempt, shrunk = 0, 0, False
+    while True:
+        last = checkpoints.newest(directory, tell)
+        if last is not None and last.step >= steps:
+            return last
+        arguments_now = planned if last is None else planned | {"resume_from_checkpoint": last.path}
+        if last is not None:
+            tell(f"resumed from {last.path.name} of {steps} steps")
+        command = launch_command(recipe.kind, arguments_now, hardware, node)
+        tell(f"$ {shlex.join(command)}")
+        watch, attempt = supervisor(hardware, directory / LOG, tell), attempt + 1
+        try:
+            with nodes.announced(directory, node, attempt, [recipe.kind, *arguments.flatten(arguments_now)]):
+                _start(command, directory, tell, watch, pass_on)
+        except supervise.Stalled as stalled:
+            before, after = last, checkpoints.newest(directory, tell)
+            hung = hung + 1 if after == before else 1
+            retry(str(stalled))
+            if hung > hardware.restarts:
+                raise
+        except supervise.OutOfMemory:
+            smaller = None if shrunk else supervise.halved(planned)
+            if smaller is None:
+                raise InputError(
+                    f"out of GPU memory with {planned['per_device_train_batch_size']} a forward pass and device",
+                    str(directory),
+                    f"lower {recipe.section}.micro_batch_size or model.max_length; no checkpoint is lost",
+                ) from None
+            planned, shrunk = smaller, True
+            line = (
+                f"out of memory: half the micro-batch, {planned['per_device_train_batch_size']}, twice the accumulation"
+            )
+            retry(line)
+            tell(line)
+        else:
+            last = checkpoints.newest(directory, tell)
+            if watch.left:
+                at = "before its first checkpoint" if last is None else f"at step {last.step} of {steps}"
+                raise supervise.Left(f"left {at}; the same command goes on from there")
+            if last is None or last.step < steps:
+                raise RuntimeError(f"the training ended without its last checkpoint, {steps}; see {directory / LOG}")
+            return last
+
+
+def supervisor(hardware: Hardware, log: Path, tell: Tell) -> Supervisor:
+    """A supervisor by the profile's bounds."""
+    return Supervisor(log, 60 * hardware.stall_minutes, hardware.leave_seconds, tell)
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """What the launcher finds in its environment."""
+    return {"MODELSCOPE_CACHE": str(directory / CACHE), PARENT: str(os.getpid())}
+
+
+def _start(command: Sequence[str], directory: Path, tell: Tell, watch: Supervisor, pass_on: Callable[[], bool]) -> None:
+    """Run the child once; what its launcher refused becomes the InputError that it was."""
+
+    def on_line(line: str) -> None:
+        tell(line)
+        if pass_on():
+            watch.alive()
+
+    try:
+        watch.run(command, environment(directory), on_line)
+    except process.ChildFailed as failed:
+        refusals = [line.removeprefix(REFUSAL) for line in failed.tail if line.startswith(REFUSAL)]
+        if refusals:
+            raise InputError(refusals[-1]) from None
+        raise
+
+
+def launch_command(kind: str, planned: Mapping[str, Any], hardware: Hardware, node: Node | None = None) -> list[str]:
+    """The child's command line: our launcher, under torchrun where several processes train.
+
+    Args:
+        node: this one; None stands for the first.
+    """
+    node = node or Node(0, hardware.nodes, "$MASTER_ADDR" if hardware.nodes > 1 else "", nodes.PORT)
+    torchrun = nodes.torchrun(node, arguments.devices(hardware))
+    return [sys.executable, *torchrun, "-m", LAUNCHER, kind, *arguments.flatten(planned)]

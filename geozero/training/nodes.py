@@ -1,0 +1,123 @@
+"""Training over several nodes: each starts the same command; node 0 decides, the others join in.
+
+They share the directory of the stage (a file system that all nodes see). Node 0 writes what is started to
+`launch.json` and keeps touching it; another node starts the same arguments once it has seen that file change, so that
+what an earlier run left there starts nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from geozero.corpus import write_json
+from geozero.errors import InputError
+from geozero.params import Hardware
+
+LAUNCH = "launch.json"
+TOUCH_SECONDS = 2.0
+PORT = 29500  # torch's own default
+
+
+@dataclass(frozen=True)
+class Node:
+    """This machine among those that train: number (from 0) of how many, and where node 0 listens."""
+
+    rank: int
+    n: int
+    address: str
+    port: int
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+
+def this_node(hardware: Hardware) -> Node:
+    """This node, by `NODE_RANK`, `MASTER_ADDR` and `MASTER_PORT` where there are several.
+
+    Raises:
+        InputError: a variable is missing or wrong.
+    """
+    if hardware.nodes == 1:
+        return Node(0, 1, "127.0.0.1", PORT)
+    rank, address = os.environ.get("NODE_RANK"), os.environ.get("MASTER_ADDR")
+    port = os.environ.get("MASTER_PORT", str(PORT))
+    if rank is None or address is None:
+        raise InputError(
+            f"{hardware.nodes} nodes train, and this one does not know which it is",
+            "NODE_RANK, MASTER_ADDR",
+            "set NODE_RANK to 0, 1, … and MASTER_ADDR to node 0 on every node, then start the same command on each",
+        )
+    if not rank.isdecimal() or int(rank) >= hardware.nodes or not port.isdecimal():
+        raise InputError(f"NODE_RANK={rank}, MASTER_PORT={port} of {hardware.nodes} nodes", mend="ranks count from 0")
+    return Node(int(rank), hardware.nodes, address, int(port))
+
+
+def torchrun(node: Node, processes: int) -> list[str]:
+    """The words that start `processes` processes on this node; none where one process trains alone."""
+    if node.n == 1:
+        return (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+        )
+    return [
+        *("-m", "torch.distributed.run", "--nnodes", str(node.n), "--node_rank", str(node.rank)),
+        *("--master_addr", node.address, "--master_port", str(node.port), "--nproc_per_node", str(processes)),
+    ]
+
+
+@contextmanager
+def announced(directory: Path, node: Node, attempt: int, words: Sequence[str]) -> Iterator[None]:
+    """Node 0: let the other nodes start the launcher with `words` while the block runs."""
+    if node.n == 1:
+        yield
+        return
+    path, over = directory / LAUNCH, threading.Event()
+
+    def touch() -> None:
+        while not over.wait(TOUCH_SECONDS):
+            with suppress(FileNotFoundError):
+                path.touch()
+
+    write_json(path, {"attempt": attempt, "words": list(words)})
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def follow(directory: Path, done: Path, start: Callable[[list[str]], None], patience: float) -> None:
+    """Another node: start what node 0 starts, as often as it does, until `done` is there.
+
+    Args:
+        start: takes the launcher's words and returns when the processes of this node have ended, however they did.
+        patience: seconds without a sign of life from node 0, after which this node gives up.
+
+    Raises:
+        InputError: node 0 has ended, or never came.
+    """
+    path, seen, started, since = directory / LAUNCH, 0.0, -1, time.monotonic()
+    while not done.is_file():
+        with suppress(OSError, ValueError, KeyError):
+            changed = path.stat().st_mtime
+            if seen and changed != seen:
+                since = time.monotonic()
+                found = json.loads(path.read_text())
+                if found["attempt"] != started:
+                    started = found["attempt"]
+                    start([str(word) for word in found["words"]])
+                    since = time.monotonic()
+            seen = changed
+        if time.monotonic() - since > patience:
+            raise InputError("no sign of node 0", str(directory), "start the same command there with NODE_RANK=0")
+        time.sleep(TOUCH_SECONDS / 2)

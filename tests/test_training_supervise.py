@@ -1,0 +1,259 @@
+"""Hung, out of memory, asked to leave, on several nodes: small scripts stand in for the trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_training_data import build_corpus
+from test_training_stage import base as base  # a fixture
+from test_training_stage import make_params
+
+from geozero.errors import InputError
+from geozero.params import Hardware
+from geozero.training import attempts, nodes, stage, supervise
+from geozero.training.metrics import read
+
+# What the launcher would do, step by step; `behaviour.json` in the stage's directory says how it goes wrong.
+TRAINER = """
+import faulthandler, json, os, signal, sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_training_stage import log_line, write_checkpoint
+faulthandler.register(signal.SIGUSR1, all_threads=True)
+words = sys.argv[1:]
+value = lambda name: words[words.index(name) + 1]
+out, steps = Path(value("--output_dir")), int(value("--max_steps"))
+first = int(value("--resume_from_checkpoint").rpartition("-")[2]) if "--resume_from_checkpoint" in words else 0
+how = json.loads(Path({behaviour!r}).read_text())
+micro = int(value("--per_device_train_batch_size"))
+with (out / "calls").open("a") as file:
+    file.write(f"{{first}} {{micro}} {{value('--gradient_accumulation_steps')}}\\n")
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+def hang_here():
+    time.sleep(600)
+for step in range(first + 1, steps + 1):
+    if step == how.get("hang_at") and not (how.get("once") and first):
+        hang_here()
+    if micro > how.get("most", 10**9):
+        print("Traceback (most recent call last):")
+        print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+        print("\\n" * 60, flush=True)
+        sys.exit(1)
+    with (out / "logging.jsonl").open("a") as file:
+        file.write(log_line(step, well_formed=how.get("well_formed", 1.0)) + "\\n")
+    print("step", step, flush=True)
+    write_checkpoint(out, step)
+    time.sleep(how.get("pause", 0))
+    if asked:
+        sys.exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_corpus(tmp_path_factory.mktemp("data") / "corpus")
+
+
+@pytest.fixture
+def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Put the script in the launcher's place; the returned function says how it behaves from now on."""
+    script, behaviour = tmp_path / "geozero_trainer.py", tmp_path / "behaviour.json"
+    behaviour.write_text("{}")
+    script.write_text(TRAINER.format(tests=str(Path(__file__).parent), behaviour=str(behaviour)))
+    command = [sys.executable, str(script)]
+    monkeypatch.setattr(supervise, "TRAINER", str(script))
+    monkeypatch.setattr(supervise, "FLUSH_SECONDS", 0.3)
+    monkeypatch.setattr(
+        attempts,
+        "launch_command",
+        lambda kind, planned, *_: [*command, kind, *attempts.arguments.flatten(planned)],
+    )
+    return lambda **how: behaviour.write_text(json.dumps(how))
+
+
+def calls(result: stage.StageResult) -> list[str]:
+    return (result.directory / "calls").read_text().splitlines()
+
+
+def record(directory: Path) -> dict:
+    return json.loads((directory / "stage.json").read_text())
+
+
+# -- hung --------------------------------------------------------------------------------------------------------
+
+
+def test_a_hung_training_is_dumped_killed_and_goes_on(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
+    behave(hang_at=3, once=True)
+    told: list[str] = []
+    params = make_params(hardware={"stall_minutes": 0.1})
+    result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
+    assert calls(result) == ["0 8 1", "2 8 1"]
+    assert "hang_here" in (result.directory / "train.log").read_text()  # where it hung
+    assert sum("no step for 0.1 minutes" in line for line in told) == 1
+    assert any(line == "resumed from checkpoint-2 of 4 steps" for line in told)
+    assert len(record(result.directory)["retries"]) == 1
+    assert [row["step"] for row in read(result.directory / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_one_that_hangs_at_the_same_place_is_given_up(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
+    behave(hang_at=3)
+    params = make_params(hardware={"stall_minutes": 0.1, "restarts": 1})
+    with pytest.raises(supervise.Stalled, match=r"no step for 0.1 minutes"):
+        stage.run_sft(params, corpus, base, tmp_path / "runs")
+    (directory,) = (tmp_path / "runs").iterdir()
+    # the first start made two checkpoints; the second and the third none
+    assert (directory / "calls").read_text().splitlines() == ["0 8 1", "2 8 1"]
+    assert checkpoint_names(directory) == ["checkpoint-1", "checkpoint-2"]
+
+
+def checkpoint_names(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.glob("checkpoint-*"))
+
+
+# -- out of memory -----------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_is_retried_once_with_half_the_micro_batch(
+    behave, corpus: Path, base: Path, tmp_path: Path
+) -> None:
+    behave(most=4)
+    told: list[str] = []
+    result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_line=told.append)
+    assert calls(result) == ["0 8 1", "0 4 2"]
+    assert any("half the micro-batch, 4" in line for line in told)
+    assert "half the micro-batch" in record(result.directory)["retries"][0]
+
+
+def test_out_of_memory_twice_is_one_line(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
+    behave(most=2)
+    with pytest.raises(InputError, match=r"out of GPU memory with 4 a forward pass .*sft.micro_batch_size"):
+        stage.run_sft(make_params(), corpus, base, tmp_path / "runs")
+
+
+def test_half_a_batch_keeps_the_groups_whole() -> None:
+    planned = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3, "per_device_eval_batch_size": 8}
+    half = supervise.halved(planned)
+    assert half == {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 6,
+        "per_device_eval_batch_size": 4,
+    }
+    assert supervise.halved(planned | {"per_device_train_batch_size": 1}) is None
+
+
+# -- SIGTERM -----------------------------------------------------------------------------------------------------
+
+STAGE = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_training_stage import make_params
+from geozero.training import arguments, attempts, stage, supervise
+supervise.TRAINER = {script!r}
+attempts.launch_command = lambda kind, planned, *_: [sys.executable, {script!r}, kind, *arguments.flatten(planned)]
+corpus, base, runs = (Path(word) for word in sys.argv[1:])
+stage.run_sft(make_params(), corpus, base, runs, on_line=lambda line: print(line, flush=True))
+"""
+
+
+def test_sigterm_is_a_checkpoint_and_an_exit(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
+    behave(pause=0.5)
+    code = STAGE.format(tests=str(Path(__file__).parent), script=str(tmp_path / "geozero_trainer.py"))
+    words = [sys.executable, "-c", code, str(corpus), str(base), str(tmp_path / "runs")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("step 2"):
+                running.send_signal(signal.SIGTERM)
+    assert running.returncode == 128 + signal.SIGTERM
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert not (directory / "DONE").exists()
+    names = checkpoint_names(directory)
+    assert "checkpoint-2" in names and "checkpoint-4" not in names
+    behave()
+    result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs")
+    assert calls(result)[1].split()[0] == names[-1].removeprefix("checkpoint-")
+    assert [row["step"] for row in read(result.directory / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+# -- guards in a stage -------------------------------------------------------------------------------------------
+
+
+def test_a_guard_stops_the_stage_and_keeps_its_checkpoints(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
+    behave(well_formed=0.1, pause=0.2)
+    bounds = {"window": 2, "well_formed": {"limit": 0.5, "action": "stop"}}
+    params = make_params(a2grpo={"steps": 20, "guards": bounds})
+    told: list[str] = []
+    with pytest.raises(InputError, match="a collapse guard stopped the training at step 2"):
+        stage.run_a2grpo(params, corpus, base, tmp_path / "runs", on_line=told.append)
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert "checkpoint-2" in checkpoint_names(directory)
+    assert not (directory / "DONE").exists()
+    assert any(line.startswith("guard: step 2: 0.1 well-formed") for line in told)
+    assert read(directory / "metrics.jsonl")[1]["guards_crossed"] == 1
+    n_calls = len((directory / "calls").read_text().splitlines())
+    with pytest.raises(InputError, match="at step 2"):  # at once, without another start
+        stage.run_a2grpo(params, corpus, base, tmp_path / "runs")
+    assert len((directory / "calls").read_text().splitlines()) == n_calls
+    behave(well_formed=0.1)
+    warned = make_params(a2grpo={"steps": 20, "guards": bounds | {"well_formed": {"limit": 0.5, "action": "warn"}}})
+    result = stage.run_a2grpo(warned, corpus, base, tmp_path / "runs")
+    assert result.directory == directory  # the bounds are no part of the fingerprint
+
+
+# -- nodes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_knows_itself_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert nodes.this_node(Hardware()).leads
+    with pytest.raises(InputError, match="does not know which it is"):
+        nodes.this_node(Hardware(nodes=2))
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "first")
+    node = nodes.this_node(Hardware(nodes=2))
+    assert (node.rank, node.n, node.address, node.port, node.leads) == (1, 2, "first", 29500, False)
+    words = nodes.torchrun(node, 8)
+    for name, value in (("--nnodes", "2"), ("--node_rank", "1"), ("--nproc_per_node", "8"), ("--master_addr", "first")):
+        assert words[words.index(name) + 1] == value
+    monkeypatch.setenv("NODE_RANK", "2")
+    with pytest.raises(InputError, match="ranks count from 0"):
+        nodes.this_node(Hardware(nodes=2))
+
+
+def test_another_node_starts_what_the_first_one_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "TOUCH_SECONDS", 0.05)
+    done, started = tmp_path / "DONE", []
+    stale = {"attempt": 9, "words": ["sft", "--stale"]}
+    (tmp_path / nodes.LAUNCH).write_text(json.dumps(stale))  # what a killed run left
+    os.utime(tmp_path / nodes.LAUNCH, (1, 1))
+    follower = threading.Thread(
+        target=nodes.follow, args=(tmp_path, done, lambda words: started.append(words), 10.0), daemon=True
+    )
+    follower.start()
+    time.sleep(0.3)
+    assert started == []
+    node = nodes.Node(0, 2, "here", 1)
+    for attempt in (1, 2):
+        with nodes.announced(tmp_path, node, attempt, ["sft", f"--attempt={attempt}"]):
+            time.sleep(0.4)
+    done.touch()
+    follower.join(5)
+    assert started == [["sft", "--attempt=1"], ["sft", "--attempt=2"]]
+    assert not (tmp_path / nodes.LAUNCH).exists()
+
+
+def test_a_node_whose_first_one_never_comes_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "TOUCH_SECONDS", 0.05)
+    with pytest.raises(InputError, match="no sign of node 0"):
+        nodes.follow(tmp_path, tmp_path / "DONE", lambda words: None, 0.2)
