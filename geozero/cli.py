@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from geozero import __version__
 from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import Ambiguous, InputError, refusal
+from geozero.stack.commands import app as stack
 from geozero.workspace import Workspace
 
 EXIT_BAD_INPUT = 2
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 toy = typer.Typer(help="The rendered world and the tiny Qwen3-VL of the demo.", no_args_is_help=True)
 app.add_typer(toy, name="toy")
+app.add_typer(stack, name="stack")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file; profiles/ holds examples.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the whole plan and stop.")]

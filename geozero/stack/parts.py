@@ -1,0 +1,101 @@
+"""What the local stack is made of: four processes, how each is started, and what each needs around it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from geozero.process import quiet_environment
+
+SERVER, MLFLOW = "prefect", "mlflow"
+POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each takes at a time
+MARK = "GEOZERO_STACK"  # environment variable that every process of a stack carries, its directory as the value
+HEARTBEAT_SECONDS = 30  # the shortest that Prefect takes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a stack lies and listens.
+
+    Attributes:
+        root: the checkout; flows run in it, `mlflow.db` and `mlartifacts/` lie in it.
+        host: the address both servers listen on.
+        port: of the Prefect server.
+        mlflow_port: of the MLflow server.
+    """
+
+    root: Path
+    host: str = "127.0.0.1"
+    port: int = 4200
+    mlflow_port: int = 5000
+
+    @property
+    def directory(self) -> Path:
+        return self.root / ".geozero" / "stack"
+
+    @property
+    def home(self) -> Path:
+        """Prefect's home: its settings and its database, so that runs are still known after `down` and `up`."""
+        return self.root / ".geozero" / "prefect"
+
+    @property
+    def prefect_address(self) -> str:
+        return f"http://{self._reached}:{self.port}"
+
+    @property
+    def mlflow_address(self) -> str:
+        return f"http://{self._reached}:{self.mlflow_port}"
+
+    @property
+    def _reached(self) -> str:
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
+
+    def address(self, part: str) -> str:
+        """Where to look at a part: a worker's page in Prefect."""
+        if part == MLFLOW:
+            return self.mlflow_address
+        pool = part.removeprefix("worker-")
+        return self.prefect_address + (f"/work-pools/work-pool/{pool}" if pool != part else "")
+
+    def log(self, part: str) -> Path:
+        return self.directory / f"{part}.log"
+
+    def environment(self) -> dict[str, str]:
+        """Of every part: this Prefect and no other, all telemetry off, this environment's commands found first."""
+        search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        return quiet_environment(
+            {
+                MARK: str(self.directory),
+                "PATH": search,
+                "PREFECT_HOME": str(self.home),
+                "PREFECT_API_URL": f"{self.prefect_address}/api",
+                "PREFECT_SERVER_UI_API_URL": "/api",  # else its pages call port 4200 whatever the port is
+                "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+                "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an unreachable server is an error, not another server
+                "GEOZERO_PREFECT_UI": self.prefect_address,
+                "GEOZERO_MLFLOW_UI": self.mlflow_address,
+            }
+        )
+
+    def command(self, part: str) -> list[str]:
+        """The command line of a part."""
+        python = [sys.executable, "-m"]
+        if part == SERVER:
+            return [*python, "prefect", "server", "start", "--host", self.host, "--port", str(self.port)]
+        if part == MLFLOW:
+            return [
+                *(*python, "mlflow", "server", "--host", self.host, "--port", str(self.mlflow_port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{self.root / 'mlflow.db'}"),
+                *("--artifacts-destination", (self.root / "mlartifacts").as_uri()),
+                *("--uvicorn-opts", "--log-level warning"),
+            ]
+        pool = part.removeprefix("worker-")
+        return [*python, "prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", self.worker(pool)]
+
+    def worker(self, pool: str) -> str:
+        return f"geozero-{pool}"
+
+
+PARTS = (SERVER, MLFLOW, *(f"worker-{pool}" for pool in POOLS))

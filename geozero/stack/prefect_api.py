@@ -1,0 +1,105 @@
+"""What a Prefect server must hold before runs start: work pools, limits, and the watch for runs that died in silence.
+
+Plain HTTP: the `prefect` command takes five seconds a call to import itself, and `geozero` does not import Prefect.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from datetime import datetime
+from typing import Any
+
+from geozero.stack.parts import HEARTBEAT_SECONDS, POOLS
+
+TIMEOUT = 10.0
+ZOMBIES = "Crash zombie flows"
+MISSED_HEARTBEATS = 4  # after so many a run counts as dead: two minutes
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+
+
+def call(address: str, path: str, body: Any = None, method: str | None = None) -> Any:
+    """One request to `ADDRESS/api/PATH`, JSON both ways; None for an empty answer.
+
+    Raises:
+        urllib.error.HTTPError: the server refused it.
+        OSError: nobody answers.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/api/{path}", data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def healthy(address: str) -> bool:
+    """Whether the server answers."""
+    try:
+        return call(address, "health") is True
+    except (OSError, ValueError):
+        return False
+
+
+def online(address: str, pool: str, worker: str, since: float) -> bool:
+    """Whether a worker of this name has reported to the pool since a time (seconds since 1970).
+
+    The server calls a worker online for a while after it was killed; its namesake's report counts, not its own.
+    """
+    try:
+        found = call(address, f"work_pools/{pool}/workers/filter", {})
+    except (OSError, ValueError):
+        return False
+    return any(
+        one["name"] == worker
+        and one["status"] == "ONLINE"
+        and datetime.fromisoformat(one["last_heartbeat_time"]).timestamp() >= since
+        for one in found
+    )
+
+
+def furnish(address: str) -> None:
+    """Create what is not there yet; what is there keeps the values that somebody may have given it."""
+    for pool, limit in POOLS.items():
+        _create(address, "work_pools/", {"name": pool, "type": "process", "concurrency_limit": limit})
+    _create(address, "v2/concurrency_limits/", {"name": "gpu", "limit": POOLS["gpu"], "active": True})
+    if not call(address, "automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):
+        call(address, "automations/", zombies())
+
+
+def zombies() -> dict[str, Any]:
+    """The automation that marks a run as crashed when its heartbeats stop without an end.
+
+    A flow that is killed with -9 together with its worker reports nothing; without this it says Running for ever and
+    holds its pool's slot (Prefect's documentation, "Detect zombie flows").
+    """
+    return {
+        "name": ZOMBIES,
+        "description": "A run whose heartbeats stopped without an end is marked as crashed, which frees its slot.",
+        "enabled": True,
+        "trigger": {
+            "type": "event",
+            "posture": "Proactive",
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "for_each": ["prefect.resource.id"],
+            "after": ["prefect.flow-run.heartbeat"],
+            "expect": ["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ENDS)],
+            "threshold": 1,
+            "within": MISSED_HEARTBEATS * HEARTBEAT_SECONDS,
+        },
+        "actions": [
+            {
+                "type": "change-flow-run-state",
+                "state": "CRASHED",
+                "message": "no heartbeat: the flow's process is gone",
+            }
+        ],
+    }
+
+
+def _create(address: str, path: str, body: Any) -> None:
+    try:
+        call(address, path, body)
+    except urllib.error.HTTPError as refused:
+        if refused.code != 409:  # it exists
+            raise

@@ -1,0 +1,178 @@
+"""The local stack: started, looked at and ended without leftovers, here with stand-ins; at the end the real one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flows_checkout import ROOT
+
+from geozero import sweep
+from geozero.errors import InputError
+from geozero.stack import control, prefect_api
+from geozero.stack.parts import MARK, MLFLOW, PARTS, SERVER, Plan
+
+SLEEPER = "import subprocess, sys, time; {0}; time.sleep(600)"
+ORPHAN = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class FakePlan(Plan):
+    """The servers are `fake_stack.py`; a worker sleeps, beside a child that has left its group."""
+
+    def command(self, part: str) -> list[str]:
+        if part in (SERVER, MLFLOW):
+            port = self.port if part == SERVER else self.mlflow_port
+            return [sys.executable, str(Path(__file__).with_name("fake_stack.py")), str(port)]
+        return [sys.executable, "-c", SLEEPER.format(ORPHAN)]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Iterator[Plan]:
+    made = FakePlan(tmp_path, port=free_port(), mlflow_port=free_port())
+    yield made
+    control.down(tmp_path, tell=quiet)
+    assert sweep.marked(MARK, str(made.directory)) == []
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def states(parts: list[control.Part]) -> dict[str, str]:
+    return {part.name: part.state for part in parts}
+
+
+def pids(root: Path) -> dict[str, int | None]:
+    return {part.name: part.pid for part in control.status(root)}
+
+
+def wait_until_orphans(plan: Plan, n: int) -> None:
+    end = time.monotonic() + 20
+    while len(sweep.marked(MARK, str(plan.directory))) < n and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def test_up_twice_starts_everything_once(plan: Plan) -> None:
+    assert states(control.up(plan, tell=quiet)) == dict.fromkeys(PARTS, "up")
+    first = pids(plan.root)
+    said: list[str] = []
+    control.up(plan, tell=said.append)
+    assert (pids(plan.root), said) == (first, [])
+
+
+def test_after_a_kill_status_says_so_up_mends_it_and_down_leaves_nothing(plan: Plan) -> None:
+    control.up(plan, tell=quiet)
+    wait_until_orphans(plan, len(PARTS) + 2)
+    before = pids(plan.root)
+    killed = before["worker-cpu"]
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    assert states(control.status(plan.root)) == {**dict.fromkeys(PARTS, "up"), "worker-cpu": "dead"}
+    control.up(plan, tell=quiet)
+    after = pids(plan.root)
+    assert {name for name in PARTS if before[name] != after[name]} == {"worker-cpu"}
+    assert control.down(plan.root, tell=quiet)
+    assert sweep.marked(MARK, str(plan.directory)) == []  # not even the killed worker's child in a session of its own
+    assert states(control.status(plan.root)) == dict.fromkeys(PARTS, "down")
+    assert not (plan.directory / control.STATE).exists()
+    assert not control.down(plan.root, tell=quiet)
+
+
+def test_a_port_in_use_is_one_clear_line_and_starts_nothing(plan: Plan) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", plan.mlflow_port))
+        other.listen()
+        with pytest.raises(InputError, match=rf"port {plan.mlflow_port} is in use.*--mlflow-port"):
+            control.up(plan, tell=quiet)
+    assert states(control.status(plan.root)) == dict.fromkeys(PARTS, "down")
+
+
+def test_other_ports_than_those_it_runs_on_are_refused(plan: Plan) -> None:
+    control.up(plan, tell=quiet)
+    with pytest.raises(InputError, match="runs already"):
+        control.up(FakePlan(plan.root, port=free_port(), mlflow_port=plan.mlflow_port), tell=quiet)
+
+
+def test_a_part_that_ends_at_once_ends_the_others_too(plan: Plan) -> None:
+    class Broken(FakePlan):
+        def command(self, part: str) -> list[str]:
+            failing = ["/bin/sh", "-c", "echo no such pool; exit 1"]
+            return failing if part == "worker-gpu" else super().command(part)
+
+    with pytest.raises(InputError, match=r"worker-gpu.*no such pool"):
+        broken = Broken(plan.root, port=plan.port, mlflow_port=plan.mlflow_port)
+        control.up(broken, tell=quiet)
+    assert states(control.status(plan.root)) == dict.fromkeys(PARTS, "down")
+
+
+def test_a_second_command_does_not_get_in_between(plan: Plan) -> None:
+    plan.directory.mkdir(parents=True)
+    with (plan.directory / control.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another"):
+            control.up(plan, tell=quiet)
+
+
+def test_a_process_id_that_another_process_has_by_now_is_not_taken_for_ours(plan: Plan) -> None:
+    plan.directory.mkdir(parents=True)
+    stale = {name: {"pid": os.getpid(), "started": sweep.started(os.getpid()) - 1000.0} for name in PARTS}
+    control._write(plan, stale)
+    assert states(control.status(plan.root)) == dict.fromkeys(PARTS, "dead")
+    assert control.down(plan.root, tell=quiet)  # and this test goes on living
+
+
+def test_the_zombie_watch_waits_longer_than_a_heartbeat() -> None:
+    trigger = prefect_api.zombies()["trigger"]
+    assert int(Plan(ROOT).environment()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) * 3 < trigger["within"] < 360
+
+
+def test_the_commands_end_with_their_codes(tmp_path: Path) -> None:
+    def geozero(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "geozero.cli", "stack", *words, "--root", str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    asked = geozero("status")
+    assert asked.returncode == 1
+    assert [line.split("\t")[:2] for line in asked.stdout.splitlines()] == [[name, "down"] for name in PARTS]
+    assert geozero("down").returncode == 0
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        refused = geozero("up", "--port", str(other.getsockname()[1]))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_real_stack_comes_up_holds_what_runs_need_and_goes(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, port=free_port(), mlflow_port=free_port())
+    try:
+        assert states(control.up(plan, timeout=400, tell=quiet)) == dict.fromkeys(PARTS, "up")
+        pools = prefect_api.call(plan.prefect_address, "work_pools/filter", {})
+        assert {pool["name"]: pool["concurrency_limit"] for pool in pools} == {"cpu": 2, "gpu": 1}
+        prefect_api.furnish(plan.prefect_address)  # a second time: nothing doubles
+        (watch,) = prefect_api.call(plan.prefect_address, "automations/filter", {})
+        assert watch["enabled"]
+        limits = prefect_api.call(plan.prefect_address, "v2/concurrency_limits/filter", {})
+        assert [(limit["name"], limit["limit"]) for limit in limits] == [("gpu", 1)]
+    finally:
+        control.down(tmp_path, tell=quiet)
+    assert sweep.marked(MARK, str(plan.directory)) == []
+    assert json.dumps(states(control.status(tmp_path))).count("down") == len(PARTS)
