@@ -118,19 +118,6 @@ class Sft(Optimise):
     replay_share: Share = 0.0  # [ours] share of the base model's own descriptions, to keep the format
 
 
-class A2grpo(Section):
-    """A²GRPO on GeoZero-Hard; docs/method.md gives each symbol."""
-
-    steps: Count
-    group_size: Annotated[int, Field(ge=2)] = 8  # G
-    prompts_per_step: Count = 8  # completions a step = this × group_size
-    micro_batch_size: Count = 8  # completions a forward pass and device
-    learning_rate: Positive = 1e-6
-    warmup_ratio: Share = 0.05
-    tuner: Literal["full", "lora"] = "full"
-    freeze_vit: bool = True
-    temperature: Positive = 1.0
-    max_completion_tokens: Count = 512
 class Bound(Section):
     """What a watched metric may not cross on average over `guards.window` steps; no limit: it is not watched."""
 
@@ -150,6 +137,20 @@ class Guards(Section):
     entropy: Bound = Bound()  # below: nats a token; a limit makes the trainer compute it, at some cost a step
 
 
+class A2grpo(Section):
+    """A²GRPO on GeoZero-Hard; docs/method.md gives each symbol."""
+
+    steps: Count
+    group_size: Annotated[int, Field(ge=2)] = 8  # G
+    prompts_per_step: Count = 8  # completions a step = this × group_size
+    micro_batch_size: Count = 8  # completions a forward pass and device
+    learning_rate: Positive = 1e-6
+    warmup_ratio: Share = 0.05
+    tuner: Literal["full", "lora"] = "full"
+    lora: Lora = Lora()
+    freeze_vit: bool = True
+    temperature: Positive = 1.0
+    max_completion_tokens: Count = 512
     beta: NotNegative = 0.04  # [ours] weight of the answer-anchored KL
     thinking_weight: NotNegative = 0.5  # [ours] λ
     gate_k: Positive = 10.0  # [ours]
@@ -168,23 +169,9 @@ class Guards(Section):
     vllm_server: str = "127.0.0.1:8000"  # server: where `--dry-run`'s second command listens
     extra: dict[str, Any] = {}
     min_well_formed: Share = 0.8  # the gate before RL starts, measured on val
-    lora: Lora = Lora()
     min_mixed_groups: Share = 0.3
 
 
-class Evaluation(Section):
-    max_tokens: Count = 512
-    limit: Count | None = None  # samples a benchmark; None: all
-    gallery: Count = 48  # held-out samples shown on the page
-    forced: Count | None = None  # samples a benchmark that must also be answered without a thought; None: none
-
-
-class Tracking(Section):
-    uri: str = "sqlite:///mlflow.db"  # relative to the directory of params.yaml
-    experiment: str = "geozero"
-
-
-class Params(Section):
 class Hardware(Section):
     """What trains. Nothing here changes what is learned, but for rounding, so no fingerprint covers it."""
 
@@ -202,10 +189,24 @@ class Hardware(Section):
     sample_tokens: Positive = 1500  # assumed: tokens/s that one GPU samples
 
 
+class Evaluation(Section):
+    max_tokens: Count = 512
+    limit: Count | None = None  # samples a benchmark; None: all
+    gallery: Count = 48  # held-out samples shown on the page
+    forced: Count | None = None  # samples a benchmark that must also be answered without a thought; None: none
+
+
+class Tracking(Section):
+    uri: str = "sqlite:///mlflow.db"  # relative to the directory of params.yaml
+    experiment: str = "geozero"
+
+
+class Params(Section):
     """One profile, whole."""
 
     profile: str
     seed: int = 7
+    smoke: bool = False  # train on 50 samples for a few steps, all else alike: does the path work on this machine?
     toy: Toy | None = None
     data: Data
     model: Model
@@ -214,12 +215,12 @@ class Hardware(Section):
     select: Select
     sft: Sft
     a2grpo: A2grpo
+    hardware: Hardware = Hardware()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
 
 
 def load(path: Path | str) -> Params:
-    smoke: bool = False  # train on 50 samples for a few steps, all else alike: does the path work on this machine?
     """Read and validate a params.yaml.
 
     Raises:
@@ -228,7 +229,6 @@ def load(path: Path | str) -> Params:
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text())
-    hardware: Hardware = Hardware()
     except OSError:
         raise InputError("no such parameter file", str(path), "give --params, or run in a checkout") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
