@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +275,22 @@ def test_options_fill_the_fields_of_a_source() -> None:
 def test_a_wrong_option_is_one_line(name: str, option: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         with_options(get(name), [option])
+
+
+DOCS = (Path(__file__).parents[1] / "docs" / "sources.md").read_text()
+
+
+def test_the_commands_of_the_docs_are_right() -> None:
+    lines = [shlex.split(line) for line in DOCS.splitlines() if line.startswith("geozero ingest ")]
+    for _, _, name, *words in lines:
+        options = [after for word, after in pairwise(words) if word == "--set"]
+        assert with_options(get(name), options) != get(name) or not options
+    assert {words[2] for words in lines} > set(SETS)
+
+
+def test_the_docs_list_every_source() -> None:
+    told = {name for name in SOURCES if f"`{name}`" in DOCS}
+    assert told == {name for name in SOURCES if name != "neon" and not name.startswith("toy_")}
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=list(SOURCES))

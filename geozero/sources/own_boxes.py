@@ -11,8 +11,9 @@ Splits: the word train, val (valid, validation) or test in the file's name or di
 `valid/_annotations.coco.json`); else a stable hash of the picture's key, train 0.8, val 0.1, test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
 Traps: boxes are x, y, width, height in pixels; a category with a crowd (or a broken box) in a picture is neither
-located nor counted there; a box listed twice is one. Questions take the annotations for complete: do not ask for them where they are not.
-Where other JSON files lie there as well, choose (option `file`); give it a name of its own (option `name`).
+located nor counted there; a box listed twice is one. Questions take the annotations for complete: do not ask for them
+where they are not. Where other JSON files lie there as well, choose (option `file`); give it a name of its own (option
+`name`).
 """
 
 from __future__ import annotations

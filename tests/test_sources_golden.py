@@ -1,0 +1,66 @@
+"""Every source's fixture becomes exactly the samples and rejects of fixtures/all_sources_golden.json, by `ingest`.
+
+The fixtures are made anew at each run. `cd tests && python test_sources_golden.py` writes the golden file; read the
+difference before committing it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures import make_caption_sets, make_own_data, make_question_sets, make_scene_sets
+
+from geozero.build.ingest import ingest
+from geozero.corpus import Corpus
+from geozero.sources import SOURCES, Source, get, with_options
+
+GOLDEN = Path(__file__).parent / "fixtures" / "all_sources_golden.json"
+MAKERS: dict[str, Callable[[Path], None]] = {
+    **make_scene_sets.SETS,
+    **make_caption_sets.SETS,
+    **make_question_sets.SETS,
+    **make_own_data.SETS,
+}
+OPTIONS = {"fmow": ["grounding=yes"], "coco": ["questions=presence,count"], "rsvqa_hr": ["answers=binned"]}
+
+
+def rows(name: str, place: Path) -> dict[str, list[Any]]:
+    """Samples (id, task, split, key of the picture, question, answer, …) and rejects (key, reason, detail)."""
+    source: Source = with_options(get(name), OPTIONS.get(name, []))
+    MAKERS[name](place / "root")
+    ingest(source, place / "root", place / "corpus")
+    corpus = Corpus(place / "corpus")
+    samples = []
+    for s in corpus.samples():
+        asked = (s.id, s.task, s.split, s.image_key, s.question, s.answer, list(s.references))
+        samples.append([*asked, list(s.box or ()), f"{s.width}x{s.height}", s.question_type, len(s.classes)])
+    return {"samples": samples, "rejects": [[r["key"], r["reason"], r["detail"]] for r in corpus.rejects()]}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_fixture_in_exact_samples_out(name: str, tmp_path: Path) -> None:
+    assert rows(name, tmp_path) == json.loads(GOLDEN.read_text())[name]
+
+
+def test_every_source_has_a_fixture() -> None:
+    elsewhere = {"aid", "rsvqa_lr", "rsicd", "dior_rsvg", "neon"}  # test_build_ingest.py, test_sources_neon.py
+    assert MAKERS.keys() | elsewhere == {name for name in SOURCES if not name.startswith("toy_")}
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    lines = []
+    for name in MAKERS:
+        with tempfile.TemporaryDirectory() as place:
+            found = rows(name, Path(place))
+        parts = [
+            f'"{kind}": [' + ",".join(f"\n  {json.dumps(row, ensure_ascii=False)}" for row in found[kind]) + "]"
+            for kind in ("samples", "rejects")
+        ]
+        lines.append(f'"{name}": {{' + ", ".join(parts) + "}")
+    GOLDEN.write_text("{" + ",\n".join(lines) + "}\n")
