@@ -7,6 +7,7 @@ difference before committing it.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from fixtures import make_caption_sets, make_own_data, make_question_sets, make_
 
 from geozero.build.ingest import ingest
 from geozero.corpus import Corpus
-from geozero.sources import SOURCES, Source, get, with_options
+from geozero.errors import InputError
+from geozero.sources import SOURCES, Source, get, open_tree, with_options
 
 GOLDEN = Path(__file__).parent / "fixtures" / "all_sources_golden.json"
 MAKERS: dict[str, Callable[[Path], None]] = {
@@ -44,6 +46,24 @@ def rows(name: str, place: Path) -> dict[str, list[Any]]:
 @pytest.mark.parametrize("name", MAKERS)
 def test_fixture_in_exact_samples_out(name: str, tmp_path: Path) -> None:
     assert rows(name, tmp_path) == json.loads(GOLDEN.read_text())[name]
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"rsvg"}))  # its lists are no text: test_sources_questions.py
+@pytest.mark.parametrize("seed", range(5))
+def test_random_damage_gives_records_rejects_or_one_line(name: str, seed: int, tmp_path: Path) -> None:
+    rng = random.Random(f"{name} {seed}")
+    MAKERS[name](tmp_path)
+    for path in sorted(p for p in tmp_path.rglob("*") if p.suffix in (".json", ".txt", ".csv", ".tar", ".png")):
+        data = bytearray(path.read_bytes())
+        for _ in range(rng.randint(0, 2)):
+            data[rng.randrange(len(data))] = rng.choice(b'0"{}[]<>&,x\x00\xff')
+        path.write_bytes(bytes(data))
+    source = with_options(get(name), OPTIONS.get(name, []))
+    try:
+        with open_tree(tmp_path) as tree:
+            list(source.records(source.find(tree)))
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 def test_every_source_has_a_fixture() -> None:

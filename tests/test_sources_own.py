@@ -277,6 +277,21 @@ def test_a_wrong_option_is_one_line(name: str, option: str, message: str) -> Non
         with_options(get(name), [option])
 
 
+def test_the_command_line_sets_options(alone: Callable[[str], Path], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from geozero.cli import app
+    from geozero.corpus import Corpus
+
+    command = ["ingest", "coco", "--root", str(alone("coco")), "--out", str(tmp_path / "c")]
+    result = CliRunner().invoke(app, [*command, "--set", "name=tanks", "--set", "questions=count"])
+    assert result.exit_code == 0, result.output
+    samples = list(Corpus(tmp_path / "c").samples())
+    assert {s.source for s in samples} == {"tanks"} and {s.question_type for s in samples} == {None, "count"}
+    result = CliRunner().invoke(app, [*command, "--set", "colour=red"])
+    assert isinstance(result.exception, InputError) and "unknown option 'colour=red'" in str(result.exception)
+
+
 DOCS = (Path(__file__).parents[1] / "docs" / "sources.md").read_text()
 
 
