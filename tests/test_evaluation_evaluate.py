@@ -133,3 +133,31 @@ def test_compare_refuses_lists_of_other_questions() -> None:
         compare("vqa", "strict", questions(), [*questions()[1:], questions()[0] | {"id": "new"}])
     with pytest.raises(InputError):
         compare("vqa", "strict", questions(), [*questions(), questions()[0]])
+
+
+def test_a_score_that_cannot_be_put_in_place_leaves_nothing_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "score.json").write_text("the old one")
+
+    def refuse(*given: Any) -> None:
+        raise PermissionError(13, "not allowed")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(PermissionError):
+        evaluate("vqa", "strict", questions(4), tmp_path / "score.json")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("score.json", "the old one")]
+
+
+def test_a_directory_is_never_taken_for_the_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="a directory stands where a file is expected"):
+        evaluate("vqa", "strict", questions(4), tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_record_of_another_task_is_listed() -> None:
+    rows = [row | {"task": task} for row, task in zip(questions(3), ("vqa", "grounding", 7), strict=True)]
+    result = evaluate("vqa", "strict", rows)
+    assert result["n"] == 3 and result["problems"]["reasons"] == {"other_task": 1}
+    assert result["problems"]["first"][0]["id"] == "q1"

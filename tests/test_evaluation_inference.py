@@ -338,3 +338,35 @@ def test_records_of_a_job_file_stand_where_records_path_says(job: Job, monkeypat
     write_json(given, job)
     inference.main([str(given)])
     assert len(read(records_path(job.out, "tagged", "toy_rsvqa_lr"))) == 6
+
+
+def test_forced_answers_leave_no_room_for_a_thought(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in(monkeypatch, lambda request, i: "forest</answer>" if request.prefix else right(request, i))
+    paths = run(replace(job, modes=("tagged",), forced=4), lambda line: None)
+    assert [p.relative_to(job.out).as_posix() for p in paths][:2] == ["tagged/toy_aid.json", "forced/toy_aid.json"]
+    tagged, forced = read(paths[0]), read(paths[1])
+    assert len(forced) == 4 and {r["id"] for r in forced} < {r["id"] for r in tagged}
+    assert {r["raw_output"] for r in forced} == {"<answer>forest</answer>"} and {r["pred"] for r in forced} == {
+        "forest"
+    }
+    by_id = {r["id"]: r["reward"] for r in tagged}
+    assert [r["reward"] for r in forced] == [by_id[r["id"]] for r in forced]
+    requests = [request for request, _ in engine.asked if request.prefix]
+    assert {(r.prefix, r.messages[0]["content"]) for r in requests} == {("<answer>", SYSTEM_PROMPT)}
+    before = len(engine.asked)
+    run(replace(job, modes=("tagged",), forced=4), lambda line: None)
+    assert len(engine.asked) == before  # nothing is asked again
+    run(replace(job, modes=("tagged",), forced=None), lambda line: None)
+    assert len(engine.asked) == before  # the other answers do not depend on it
+
+
+def test_nothing_is_forced_without_tagged_mode(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in(monkeypatch, right)
+    run(replace(job, modes=("direct",), forced=4), lambda line: None)
+    assert not [request for request, _ in engine.asked if request.prefix]
+
+
+def test_a_forced_answer_that_could_not_be_asked_is_empty(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, lambda request, i: "!")
+    paths = run(replace(job, modes=("tagged",), forced=2), lambda line: None)
+    assert {r["raw_output"] for r in read(paths[1])} == {""}

@@ -13,7 +13,7 @@ from typing import Any
 
 import fake_report
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geozero.errors import InputError
@@ -186,6 +186,30 @@ def test_html_in_any_text_is_inert(data: Path, tmp_path: Path) -> None:
     assert json.loads(outline.texts["script"][0])[0]["after"]["answer"].startswith(HOSTILE)
     markdown = (report(tmp_path / "data", tmp_path / "x" / "index.html")[1]).read_text()
     assert "<script" not in markdown and "<img" not in markdown
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(part=st.sampled_from([p for p in FILES if p not in ("curves", "difficulty", "lineage")]), data_=st.data())
+def test_any_change_to_a_record_costs_at_most_that_record(
+    part: str, data_: st.DataObject, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """One field of one record of the inputs becomes anything at all: there is a page, and nothing else is lost."""
+    rows = json.loads((data / FILES[part]).read_text())
+    row = rows[data_.draw(st.integers(0, len(rows) - 1))]
+    row[data_.draw(st.sampled_from(sorted(row)))] = data_.draw(JSON)
+    inputs = read_inputs(edited(data, tmp_path_factory.mktemp("fuzz") / "data", **{part: rows}))
+    assert len(getattr(inputs, part)) >= len(rows) - 1
+    if len(getattr(inputs, part)) < len(rows):
+        assert f"1 of {len(rows)} records in {FILES[part]} were left out" in inputs.faults[part][0]
+    inputs.gallery = inputs.gallery[:2]
+    assert "<h2>Scores</h2>" in build_report(inputs, tmp_path_factory.mktemp("fuzz") / "page.html").read_text()
 
 
 @given(
