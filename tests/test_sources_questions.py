@@ -22,6 +22,7 @@ from geozero.sources.fmow import Fmow, the_object
 from geozero.sources.pictures import Pictures
 from geozero.sources.rsvqa import area_bin
 from geozero.sources.rsvqa_hr import RsvqaHr
+from geozero.sources.vhm import Vhm
 from geozero.sources.vrsbench import VrsBench
 
 SETS = tuple(make_question_sets.SETS)
@@ -384,6 +385,14 @@ def test_vhm_takes_classes_questions_and_boxes_from_tars(alone: Callable[[str], 
     ]
 
 
+def test_vhm_boxes_may_mean_pixels(alone: Callable[[str], Path]) -> None:
+    root = alone("vhm")
+    path = root / "VHM-Instruct" / "list_sft.json"
+    path.write_text(path.read_text().replace("[250, 500, 750, 1000]", "[[1, 2, 30, 31]]"))
+    records, _ = read(Vhm(boxes="pixels"), root)
+    assert [r.box for r in records if r.text == "the dam"] == [(1, 2, 30, 31)]
+
+
 # --- dialogues --------------------------------------------------------------------------------------------
 
 
@@ -488,14 +497,15 @@ def test_pictures_are_found_by_path_then_by_name(tmp_path: Path) -> None:
         assert len(pictures) == 5 and pictures.size("a/x/1.jpg") == (12, 7)
         assert pictures.find("a/x/1.jpg") == "a/x/1.jpg" and pictures.find("root/b/x/1.jpg") == "b/x/1.jpg"
         assert (
-            pictures.find("2.jpg") == "b/2.tif" and pictures.find("3", near="UCM-Captions") == "ucm captions/imgs/3.jpg"
+            pictures.find("2.jpg") == "b/2.tif"
+            and pictures.find("3", near=("UCM-Captions",)) == "ucm captions/imgs/3.jpg"
         )
         for name, near, reason in (
-            ("x/1.jpg", "", "image_ambiguous"),
-            ("4.jpg", "", "image_missing"),
-            ("", "", "image_missing"),
-            ("../../etc/passwd", "", "image_missing"),
-            ("3.jpg", "sydney", "image_missing"),
+            ("x/1.jpg", (), "image_ambiguous"),
+            ("4.jpg", (), "image_missing"),
+            ("", (), "image_missing"),
+            ("../../etc/passwd", (), "image_missing"),
+            ("3.jpg", ("sydney", "era"), "image_missing"),
         ):
             with pytest.raises(BadRecord, match=reason):
                 pictures.find(name, near)

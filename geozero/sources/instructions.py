@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from geozero.errors import BadRecord
 from geozero.sample import Split, TaskName
@@ -27,7 +27,7 @@ class Turn:
     image_key: str
     asked: str
     answered: str
-    near: str = ""  # where the picture is to be looked for
+    near: tuple[str, ...] = ()  # where the picture is to be looked for
     question_type: str | None = None
 
 
@@ -36,11 +36,11 @@ class Instructions(Source):
     """Args:
     outside: what becomes of a box that reaches outside its picture: `clamp` moves it inside and counts it,
         `refuse` leaves it to be rejected.
+    boxes: what the coordinates of written boxes mean.
     """
 
-    convention: ClassVar[Convention] = "norm100"  # of the boxes written in answers
-
     outside: Literal["clamp", "refuse"] = "clamp"
+    boxes: Convention = "norm100"
 
     def ask(
         self, turns: Iterable[Turn | Rejected], pictures: Pictures, clamped: Counter[Split]
@@ -67,7 +67,7 @@ class Instructions(Source):
         classes: tuple[str, ...] = ()
         if turn.task == "grounding":
             text = bare_expression(turn.asked)
-            box, moved = box_in(turn.answered, pictures.size(image), self.convention, self.outside == "clamp")
+            box, moved = box_in(turn.answered, pictures.size(image), self.boxes, self.outside == "clamp")
             clamped[turn.split] += moved
         elif turn.task == "caption":
             if not turn.answered:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 
 from PIL import Image, UnidentifiedImageError
 
@@ -29,12 +30,12 @@ class Pictures:
     def __len__(self) -> int:
         return sum(map(len, self._by_name.values()))
 
-    def find(self, name: str, near: str = "") -> str:
+    def find(self, name: str, near: Sequence[str] = ()) -> str:
         """The member that an annotation means by `name`, which may have directories in front, or another suffix.
 
         Of several with that file name the one is meant whose directories agree with `name`, or in whose directory the
-        others' directories lie. With `near`, only pictures below a directory whose name begins so are looked at, by
-        letters and digits alone.
+        others' directories lie. With `near`, only pictures below a directory whose name begins with one of these are
+        looked at, by letters and digits alone.
 
         Raises:
             BadRecord: `image_missing`, or `image_ambiguous`.
@@ -46,7 +47,8 @@ class Pictures:
             raise BadRecord("image_missing", name[:80])
         found = self._by_name.get(wanted[-1]) or self._by_stem.get(stem(wanted[-1])) or []
         if near:
-            found = [member for member in found if _lies_near(member, _letters(near))]
+            beginnings = tuple(map(_letters, near))
+            found = [member for member in found if _lies_near(member, beginnings)]
         if len(found) > 1:
             agreeing = [_agreement(member, wanted) for member in found]
             found = [member for member, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
@@ -91,8 +93,8 @@ def _letters(text: str) -> str:
     return "".join(c for c in text.lower() if c.isalnum())
 
 
-def _lies_near(member: str, near: str) -> bool:
-    return any(_letters(part).startswith(near) for part in member.split("/")[:-1])
+def _lies_near(member: str, beginnings: tuple[str, ...]) -> bool:
+    return any(_letters(part).startswith(beginnings) for part in member.split("/")[:-1])
 
 
 def _above_all(found: list[str]) -> list[str]:

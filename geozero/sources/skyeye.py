@@ -39,12 +39,13 @@ FILES: dict[str, tuple[TaskName | None, str]] = {  # → task (None: by the tag 
     "rsvg.json": ("grounding", "RSVG"),
     "DIORvg_train.json": ("grounding", "DIOR"),
     "DOTAvqa_train.json": ("vqa", "DOTA"),
-    "EARVqa.json": ("vqa", "ERA"),  # assumed: the name is misspelt
+    "EARVqa.json": ("vqa", "ERA"),
     "RSVQAHR_train.json": ("vqa", "RSVQA-HR"),
     "RSVQALR_train.json": ("vqa", "RSVQA-LR"),
     "SydneyVqa.json": ("vqa", "Sydney"),
     "UCMvqa.json": ("vqa", "UCM"),
 }
+NEAR = {"ERA": ("ERA", "EAR")}  # its files and directories are found under both names
 TAGS: dict[str, TaskName] = {"vqa": "vqa", "refer": "grounding", "caption": "caption", "vg": "grounding"}
 _PICTURE = ("image", "image_id", "img", "filename")  # assumed, the first that is there
 _ASKED, _ANSWERED = ("question", "text", "expression"), ("answer", "ground_truth", "caption")
@@ -104,7 +105,18 @@ class SkyEye(Instructions):
             if named is None:
                 found.append(Rejected(f"{key}#{number}", "dialogue_not_a_task", "no tag", "train"))
                 continue
-            found.append(Turn(named, "train", f"{key}#{number}", picture, image_key, asked, answered, near=origin))
+            found.append(
+                Turn(
+                    named,
+                    "train",
+                    f"{key}#{number}",
+                    picture,
+                    image_key,
+                    asked,
+                    answered,
+                    near=NEAR.get(origin, (origin,)),
+                )
+            )
         return found
 
 

@@ -10,8 +10,8 @@ Image Analysis", AAAI 2025, arXiv 2403.20213.
 Traps: the first words of a question name the task, `{CLS} {VQA} {VG} {IT} {IDK}`; {IT} (some are outlines of
 buildings, thousands of characters long), {IDK} and untagged dialogues are none of our tasks and are refused. Names of
 directories keep their typos (`DOIR-RSVG`, `corwdAI`). Boxes are read as 0-1000 of the sides (inferred from how the
-model is evaluated, unverified), those with decimals at most 1 as fractions. It holds RESISC45, AID, UCM, RSVQA-LR and
-more: leaks by name are looked for with `source_dataset` in the picture's key.
+model is evaluated, unverified), those with decimals at most 1 as fractions (option `boxes`). It holds RESISC45, AID,
+UCM, RSVQA-LR and more: leaks by name are looked for with `source_dataset` in the picture's key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from geozero.sources.conversations import tagged, turns
 from geozero.sources.instructions import Instructions, Turn
 from geozero.sources.pictures import Pictures
 from geozero.sources.tree import Tree
-from geozero.tasks.boxes import parse_box
+from geozero.tasks.boxes import Convention, parse_box
 
 LIST = "list_sft.json"
 TASKS: dict[str, TaskName] = {"cls": "scene_cls", "vqa": "vqa", "vg": "grounding"}
@@ -42,13 +42,13 @@ class Vhm(Instructions):
     layout = "list_sft.json, <source>/<source>-<nnnnnn>.tar"
     required = (LIST,)
     folders = ("VHM-Instruct", "VHM_dataset_sft")
-    convention = "norm1000"
 
     name: str = "vhm"
     title: str = "VHM-Instruct"
     size: str = "list_sft.json of 1.5 GB"
     licence: str = "academic use only"
     citation: str = "Pang et al., AAAI 2025, arXiv 2403.20213"
+    boxes: Convention = "norm1000"
 
     def find(self, tree: Tree) -> Tree:
         home = super().find(tree)
@@ -82,8 +82,8 @@ class Vhm(Instructions):
                     f"{origin}/{picture}",
                     f"{self.name}/{origin}/{stem(picture)}",
                     question,
-                    _thousandths(answered) if tag == "vg" else answered,
-                    near=origin,
+                    _thousandths(answered) if tag == "vg" and self.boxes == "norm1000" else answered,
+                    near=(origin,),
                 )
             )
         return found
