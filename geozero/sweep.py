@@ -55,7 +55,7 @@ def alive(pid: int, started: float) -> bool:
     """Whether the process with this id that began at this time (seconds since 1970) still runs."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - started) < 2.0 and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

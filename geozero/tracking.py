@@ -34,6 +34,7 @@ PARENT_TAG = "mlflow.parentRunId"
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
 LOCAL_UI = "http://127.0.0.1:5000"
 RETRIES = "2"  # with MLflow's default of 7 an unreachable server costs four minutes before the first message
+TIMEOUT = "30"  # seconds for one request; MLflow waits 120
 
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
 
@@ -62,6 +63,14 @@ class Tracker:
     def client(self) -> MlflowClient:
         """MLflow's own client of this store: what has no method here (reading and searching runs) is done with it."""
         return _client(self.store)
+
+    def answers(self) -> bool:
+        """Whether the store can be read now."""
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:  # whatever it is, it does not answer
+            return False
+        return True
 
     def open_pipeline(
         self, name: str, params: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
@@ -128,7 +137,20 @@ class Tracker:
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log finite numbers at one step; `acc@0.5` becomes `acc_at_0.5` (MLflow's names know no @)."""
-        self._log(run_id, [(key, step, value) for key, value in metrics.items()])
+        now = _now()
+        self.log_points(run_id, [(key, step, value, now) for key, value in metrics.items()])
+
+    def log_points(self, run_id: str, points: Sequence[tuple[str, int, Any, int]]) -> int:
+        """Log `(name, step, value, milliseconds since 1970)`; values that are no finite numbers are passed over.
+
+        MLflow keeps one of two equal points, so a second sending doubles nothing. Returns how many went.
+        """
+        from mlflow.entities import Metric
+
+        metrics = [Metric(_name(key), float(v), at, step) for key, step, v, at in points if _is_number(v)]
+        for start in range(0, len(metrics), METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+        return len(metrics)
 
     def log_curve(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Log rows `{step, loss, …}`; steps the run already has are left out, so a replay doubles nothing.
@@ -137,7 +159,8 @@ class Tracker:
         Returns how many points are new.
         """
         logged: dict[str, set[int]] = {}
-        fresh: list[tuple[str, int, float]] = []
+        fresh: list[tuple[str, int, float, int]] = []
+        now = _now()
         for row in rows:
             step = row.get("step")
             if not isinstance(step, int):
@@ -150,8 +173,8 @@ class Tracker:
                     logged[name] = {m.step for m in self.client.get_metric_history(run_id, name)}
                 if step not in logged[name]:
                     logged[name].add(step)
-                    fresh.append((name, step, value))
-        return self._log(run_id, fresh)
+                    fresh.append((name, step, value, now))
+        return self.log_points(run_id, fresh)
 
     def log_dataset(self, run_id: str, path: Path, digest: str, context: str = "training") -> None:
         """Record which bytes a run read: a directory or file and its hash (DVC's md5 or a manifest's fingerprint)."""
@@ -216,8 +239,20 @@ class Tracker:
         """Log the scores that stand for the whole pipeline run on its parent, where the runs table shows them."""
         self.log_metrics(parent, scores)
 
-    def finish(self, run_id: str, status: Status = "FINISHED") -> None:
-        self.client.set_terminated(run_id, status)
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self.client.set_tag(run_id, _name(key), value)
+
+    def finish(self, run_id: str, status: Status = "FINISHED", at: int | None = None) -> None:
+        """End a run; `at` in milliseconds since 1970, now if left out."""
+        self.client.set_terminated(run_id, status, at)
+
+    def kill(self, parent: str, at: int | None = None) -> None:
+        """Mark a pipeline run as killed, with those of its stages that still count as running."""
+        experiment = self.client.get_run(parent).info.experiment_id
+        running = f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'"
+        for run in [*self.client.search_runs([experiment], running), self.client.get_run(parent)]:
+            if run.info.status == "RUNNING":
+                self.finish(run.info.run_id, "KILLED", at)
 
     def _find(self, run_id: str) -> Run | None:
         from mlflow.exceptions import MlflowException
@@ -238,15 +273,6 @@ class Tracker:
         named = {_name(key): value for key, value in tags.items()}
         return str(self.client.create_run(experiment, tags=named, run_name=name).info.run_id)
 
-    def _log(self, run_id: str, points: Sequence[tuple[str, int, Any]]) -> int:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(_name(key), float(v), now, step) for key, step, v in points if _is_number(v)]
-        for start in range(0, len(metrics), METRICS_PER_BATCH):
-            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
-        return len(metrics)
-
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings to one level, keys joined with dots; an empty mapping stays as `{}`."""
@@ -264,6 +290,7 @@ def _client(store: str) -> MlflowClient:
     for key in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
         os.environ.setdefault(key, QUIET_AND_OFFLINE[key])
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT)
     for name in ("alembic", "mlflow.store.db.utils"):  # a new SQLite store would report each of its migrations
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -298,6 +325,10 @@ def _experiment_id(store: str, name: str, artifacts: str) -> str:
 def _unreachable(store: str, error: Exception) -> InputError:
     mend = "start it with `geozero stack up`, or set tracking.uri" if store.startswith("http") else "set tracking.uri"
     return InputError(f"the tracking store can't be opened: {str(error).splitlines()[0][:200]}", store, mend)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _name(key: str) -> str:

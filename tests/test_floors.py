@@ -14,7 +14,20 @@ ROOT = Path(__file__).resolve().parents[1]
 GROUND, SECOND, THIRD, TOP = 0, 1, 2, 3
 FLOORS = {
     **dict.fromkeys(
-        ("errors", "atomic", "sample", "images", "params", "process", "lineage", "tracking", "doctor", "sweep"), GROUND
+        (
+            "errors",
+            "atomic",
+            "sample",
+            "images",
+            "params",
+            "process",
+            "lineage",
+            "tracking",
+            "doctor",
+            "sweep",
+            "outbox",
+        ),
+        GROUND,
     ),
     **dict.fromkeys(("sources", "engines", "tasks", "corpus", "workspace", "stack"), SECOND),
     **dict.fromkeys(("build", "difficulty", "training", "evaluation", "toy"), THIRD),

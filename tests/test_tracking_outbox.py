@@ -1,0 +1,277 @@
+"""The queue before MLflow: nothing lost and nobody waiting while the server is down, slow, or wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flows_checkout import ROOT
+from test_flows_stack import free_port
+
+from geozero import outbox
+from geozero.outbox import REFUSED, Outbox
+from geozero.tracking import RUN_ID_FILE, Tracker
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from test_tracking_outbox import Unreachable
+from geozero.outbox import Outbox
+box = Outbox(Unreachable(), Path(sys.argv[1]))
+run = box.child("parent", "sft", Path(sys.argv[2]))
+for step in range(50):
+    box.log_metrics(run, {"loss": 1.0}, step)
+os.kill(os.getpid(), 9)
+"""
+
+
+class Refusal(Exception):
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class FakeTracker:
+    """Keeps what it is sent, like MLflow equal points once; `state` is what the server does now."""
+
+    def __init__(self) -> None:
+        self.state = "up"
+        self.points: dict[tuple[str, str, int, int], float] = {}
+        self.calls: list[tuple[str, str]] = []
+
+    def _arrive(self) -> None:
+        if self.state == "down":
+            raise ConnectionError("nobody there")
+        if self.state == "slow":
+            time.sleep(0.3)
+
+    def answers(self) -> bool:
+        return self.state != "down"
+
+    def child(self, parent: str, stage: str, run_dir: Path, tags: dict[str, str]) -> str:
+        self._arrive()
+        (run_dir / RUN_ID_FILE).write_text(f"id-{run_dir.name}")
+        self.calls.append(("child", stage))
+        return f"id-{run_dir.name}"
+
+    def log_points(self, run: str, points: list[tuple[str, int, float, int]]) -> None:
+        self._arrive()
+        for name, step, value, at in points:
+            self.points[run, name, step, at] = value
+
+    def set_tag(self, run: str, key: str, value: str) -> None:
+        self._arrive()
+        if key == "bad":
+            raise Refusal("no such tag\nmore")
+        if key == "broken":
+            raise RuntimeError("500")
+        self.calls.append(("set_tag", f"{run}/{key}"))
+
+    def finish(self, run: str, status: str, at: int) -> None:
+        self._arrive()
+        self.calls.append(("finish", f"{run}/{status}"))
+
+
+class Unreachable(FakeTracker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = "down"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "PAUSES", (0.02,))
+
+
+@pytest.fixture
+def tracker() -> FakeTracker:
+    return FakeTracker()
+
+
+@pytest.fixture
+def box(tracker: FakeTracker, tmp_path: Path) -> Iterator[Outbox]:
+    made = Outbox(tracker, tmp_path / "tracking")  # type: ignore[arg-type]
+    yield made
+    tracker.state = "up"
+    made.close(1.0)
+
+
+def steps(tracker: FakeTracker, run: str, name: str = "loss") -> list[int]:
+    return sorted(step for of, key, step, _ in tracker.points if (of, key) == (run, name))
+
+
+def test_everything_arrives_in_order_under_the_run_of_its_stage(
+    box: Outbox, tracker: FakeTracker, tmp_path: Path
+) -> None:
+    with box.stage("parent", "sft", tmp_path / "sft-1a") as run:
+        for step in range(200):
+            box.log_metrics(run, {"loss": 1.0 / (step + 1)}, step)
+        box.set_tag(run, "note", "x")
+    assert box.close(10.0) == 0
+    assert steps(tracker, "id-sft-1a") == list(range(200))
+    assert tracker.calls == [("child", "sft"), ("set_tag", "id-sft-1a/note"), ("finish", "id-sft-1a/FINISHED")]
+    assert not list((tmp_path / "tracking").iterdir())
+
+
+def test_nothing_is_lost_when_the_server_is_down_for_the_middle_third(box: Outbox, tracker: FakeTracker) -> None:
+    for step in range(300):
+        tracker.state = "down" if 100 <= step < 200 else "up"
+        box.log_metrics("run", {"loss": 1.0, "reward": 0.5}, step)
+        time.sleep(0.001)
+    assert box.flush(10.0) == 0
+    for name in ("loss", "reward"):
+        assert steps(tracker, "run", name) == list(range(300))
+
+
+@pytest.mark.parametrize("state", ["down", "slow"])
+def test_whoever_logs_does_not_wait(box: Outbox, tracker: FakeTracker, state: str) -> None:
+    tracker.state = state
+    start = time.monotonic()
+    for step in range(500):
+        box.log_metrics("run", {f"m{i}": 0.0 for i in range(20)}, step)
+    assert (time.monotonic() - start) / 500 < 0.005
+    assert box.waiting() >= (500 if state == "down" else 1)
+    assert box.flush(0.1 if state == "down" else 20.0) == (500 if state == "down" else 0)
+
+
+def test_what_a_killed_process_left_the_next_one_sends(tmp_path: Path, tracker: FakeTracker) -> None:
+    folder, stage = tmp_path / "tracking", tmp_path / "sft-9"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", WRITER, str(folder), str(stage)], env=environment, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert not (stage / RUN_ID_FILE).exists()
+    box = Outbox(tracker, folder)  # type: ignore[arg-type]
+    assert box.waiting() == 51
+    box.log_metrics("other", {"loss": 0.0}, 1)
+    assert box.close(10.0) == 0
+    assert steps(tracker, "id-sft-9") == list(range(50))
+    assert steps(tracker, "other") == [1]
+    assert not list(folder.iterdir())
+
+
+def test_a_line_that_a_kill_cut_off_costs_only_itself(tmp_path: Path, tracker: FakeTracker) -> None:
+    folder = tmp_path / "tracking"
+    folder.mkdir()
+    whole = '{"do": "log_metrics", "run": "r", "time": 5, "with": {"metrics": {"loss": 1.0}, "step": 1}}\n'
+    (folder / "1-2-3.jsonl").write_text(whole + "not json\n" + whole.replace('"step": 1', '"step": 2')[:40])
+    assert Outbox(tracker, folder).close(10.0) == 0  # type: ignore[arg-type]
+    assert steps(tracker, "r") == [1]
+
+
+def test_two_processes_at_once_send_each_its_own(tmp_path: Path) -> None:
+    first, second = Unreachable(), FakeTracker()
+    one, two = (Outbox(t, tmp_path) for t in (first, second))  # type: ignore[arg-type]
+    one.log_metrics("a", {"loss": 1.0}, 1)
+    two.log_metrics("b", {"loss": 1.0}, 1)
+    end = time.monotonic() + 10
+    while not steps(second, "b") and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (steps(second, "b"), steps(second, "a")) == ([1], [])
+    first.state = "up"
+    assert one.close(10.0) == two.close(10.0) == 0
+    assert steps(first, "a") == [1]
+
+
+@pytest.mark.parametrize("key", ["bad", "broken"])
+def test_what_the_server_never_takes_is_set_aside_with_its_reason(box: Outbox, tracker: FakeTracker, key: str) -> None:
+    box.set_tag("run", key, "x")
+    box.log_metrics("run", {"loss": 1.0}, 7)
+    assert box.flush(10.0) == 0
+    assert steps(tracker, "run") == [7]
+    (line,) = (box.folder / REFUSED).read_text().splitlines()
+    assert line.startswith(("no such tag more\t", "500\t"))
+
+
+def test_the_state_of_the_server_is_told_once(tmp_path: Path, tracker: FakeTracker) -> None:
+    said: list[str] = []
+    box = Outbox(tracker, tmp_path, said.append)  # type: ignore[arg-type]
+    tracker.state = "down"
+    for step in range(20):
+        box.log_metrics("run", {"loss": 1.0}, step)
+        time.sleep(0.02)
+    tracker.state = "up"
+    assert box.close(10.0) == 0
+    assert len(said) == 2 and "does not answer" in said[0] and "nothing was lost" in said[1]
+
+
+def test_many_threads_write_whole_lines(box: Outbox, tracker: FakeTracker) -> None:
+    def write(run: str) -> None:
+        for step in range(100):
+            box.log_metrics(run, {"loss": 0.0}, step)
+
+    threads = [threading.Thread(target=write, args=(f"run-{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert box.flush(10.0) == 0
+    assert all(steps(tracker, f"run-{i}") == list(range(100)) for i in range(4))
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start the MLflow server of one store and port; what still runs at the end is ended."""
+    port, started = free_port(), []
+
+    def start() -> subprocess.Popen[bytes]:
+        words = ["mlflow", "server", "--workers", "1", "--port", str(port), "--backend-store-uri"]
+        command = [sys.executable, "-m", *words, f"sqlite:///{tmp_path}/m.db"]
+        with (tmp_path / "server.log").open("ab") as log:
+            child = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+        started.append(child)
+        child.port = port  # type: ignore[attr-defined]
+        return child
+
+    yield start
+    for child in started:
+        stop(child)
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_real_server_stopped_for_the_middle_third_gets_every_point(
+    serve: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    server = serve()
+    tracker = Tracker(f"http://127.0.0.1:{server.port}", "queue", tmp_path)
+    end = time.monotonic() + 180
+    while not tracker.answers() and time.monotonic() < end:
+        time.sleep(0.5)
+    parent = tracker.open_pipeline("queue")
+    box = Outbox(tracker, tmp_path / "runs/tracking")
+    run = box.child(parent, "sft", tmp_path / "runs/sft-1")
+    n = 300
+    for step in range(n):
+        if step == n // 3:
+            stop(server)
+        if step == 2 * n // 3:
+            server = serve()
+        box.log_metrics(run, {"loss": 1.0 / (step + 1)}, step)
+        time.sleep(0.01)
+    again = box.child(parent, "a2grpo", tmp_path / "runs/a2grpo-1")  # asked for while the server is still coming up
+    box.log_metrics(again, {"reward": 1.0}, 1)
+    box.finish(run)
+    assert box.flush(120.0) == 0
+    run_id = (tmp_path / "runs/sft-1" / RUN_ID_FILE).read_text()
+    history = tracker.client.get_metric_history(run_id, "loss")
+    assert sorted(point.step for point in history) == list(range(n))
+    assert tracker.client.get_run(run_id).info.status == "FINISHED"
+    box.kill(parent)
+    assert box.close(60.0) == 0
+    other = (tmp_path / "runs/a2grpo-1" / RUN_ID_FILE).read_text()
+    assert [tracker.client.get_run(one).info.status for one in (parent, other)] == ["KILLED", "KILLED"]
