@@ -16,6 +16,8 @@ from geozero.stack.commands import app as stack
 from geozero.workspace import Workspace
 
 EXIT_BAD_INPUT = 2
+# How lines of a training begin that somebody at a terminal wants to see, beside its losses.
+TOLD = ("resumed", "another process", "guard:", "no step", "out of memory", "node ", "checkpoint-")
 
 app = typer.Typer(
     name="geozero",
@@ -147,7 +149,9 @@ def sample(
     corpus: Annotated[Path, typer.Option(help="The corpus to ask about.")],
     model: Annotated[list[str], typer.Option(help="A checkpoint, or a directory of fold-*; repeat it, one a fold.")],
     out: Annotated[Path, typer.Option(help="The answer store; what it holds already is not asked again.")],
-    engine: Annotated[Literal["auto", "vllm", "transformers"] | None, typer.Option(help="What answers.")] = None,
+    engine: Annotated[
+        Literal["auto", "vllm", "transformers", "server"] | None, typer.Option(help="What answers.")
+    ] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Answers a sample; a store can grow to more.")] = None,
     shard: Annotated[str, typer.Option(help="i/n: this is worker i (from 0) of n that fill one store.")] = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, chosen by stable hash.")] = None,
@@ -171,12 +175,19 @@ def sample(
     options: dict[str, Any] = {}
     if params is not None:
         settings = load(params)
-        options = settings.sampling.model_dump(exclude={"workers"}) | {"seed": settings.seed}
+        options = {name: value for name, value in settings.sampling if name != "workers"}
+        options |= {"seed": settings.seed, "thresholds": settings.select}
         for key in ("dtype", "template", "model_type", "max_pixels", "max_length", "boxes"):
             options[key] = getattr(settings.model, key)
     options |= {name: value for name, value in (("engine", engine), ("k", k)) if value is not None}
     done = ask(corpus, _models(model), out, shard=shard, limit=limit, **options)
     typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
+    if done.adaptive is not None:
+        found = done.adaptive
+        typer.echo(
+            f"adaptive\t{found['saved_share']:.1%} of the answers saved\tbound {found['error_bound']:.1%}\t"
+            f"{found['pilot_changed_share']:.1%} of the decisions changed on {found['pilot']} fully sampled samples"
+        )
 
 
 @app.command()
@@ -231,14 +242,9 @@ def sft(params: ParamsFile = Path("params.yaml"), dry_run: DryRun = False) -> No
     replay: list[Any] = []
     if space.settings.sft.replay_share and not dry_run:
         replay = collect(space.settings, space.base, space.instruct, space.runs, typer.echo)
+    tell = typer.echo if dry_run else _training_line
     result = run_sft(
-        space.settings,
-        space.instruct,
-        space.base,
-        space.runs,
-        replay=replay,
-        dry_run=dry_run,
-        on_line=_training_line,
+        space.settings, space.instruct, space.base, space.runs, replay=replay, dry_run=dry_run, on_line=tell
     )
     _trained(result, dry_run)
     if space.settings.sft.replay_share and dry_run:
@@ -258,10 +264,12 @@ def a2grpo(
     from geozero.training.stage import run_a2grpo
 
     space = Workspace.open(params)
-    start = model or space.newest("sft")
-    _trained(
-        run_a2grpo(space.settings, space.hard, start, space.runs, dry_run=dry_run, on_line=_training_line), dry_run
-    )
+    val = [path for path in space.corpora_with("val") if path.name in space.trained_sources]
+    start, tell = model, typer.echo if dry_run else _training_line
+    if start is None:
+        unplanned = dry_run and not any(space.runs.glob("sft-*/DONE"))
+        start = space.base if unplanned else space.newest("sft")  # a plan may come before SFT
+    _trained(run_a2grpo(space.settings, space.hard, start, space.runs, val=val, dry_run=dry_run, on_line=tell), dry_run)
 
 
 @app.command()
@@ -416,15 +424,13 @@ def _corpora(paths: list[Path]) -> list[Path]:
 
 
 def _training_line(line: str) -> None:
-    if "{'loss'" in line or line.startswith(("resumed", "another process")):
+    if "{'loss'" in line or line.startswith(TOLD):
         typer.echo(line)
 
 
 def _trained(result: Any, dry_run: bool) -> None:
     state = "would train" if dry_run else "reused" if result.reused else "trained"
     typer.echo(f"{result.directory}\t{state}")
-    if dry_run:
-        typer.echo(" ".join(result.command))
 
 
 def _models(names: list[str]) -> list[str]:

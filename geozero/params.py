@@ -89,10 +89,19 @@ class Filter(Optimise):
     folds: Annotated[int, Field(ge=1, le=10)] = 2  # [ours] 1 is the paper's simple form
 
 
+class Adaptive(Section):
+    """Samples that are already decided get no further answers [ours]; geozero/difficulty/adaptive.py has the rule."""
+
+    error: Annotated[float, Field(gt=0, lt=1)] = 0.02  # bound on the expected share of changed decisions
+    first: Count = 1  # least answers a sample
+    pilot: Annotated[float, Field(gt=0, le=1)] = 0.04  # share that gets all K: the rule is learned and checked on it
+
+
 class Sampling(Section):
     """Difficulty: K answers a sample in direct mode [ours]."""
 
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    engine: Literal["auto", "vllm", "transformers", "server"] = "auto"
+    urls: list[str] = []  # OpenAI-compatible servers (engine: server); none: a vLLM server is started and ended
     k: Annotated[int, Field(ge=1, le=1024)] = 8
     temperature: Annotated[float, Field(ge=0, le=10)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -100,6 +109,10 @@ class Sampling(Section):
     chunk: Count = 256  # answers written at a time; what a kill can cost
     memory: Share = 0.9  # share of GPU memory that vLLM may take
     workers: Count = 1  # processes of this machine that share the work; more than one only helps on CPUs
+    adaptive: Adaptive | None = None  # {}: its defaults
+    timeout: Positive = 1800.0  # seconds after which an engine that owes a chunk is taken for dead and started again
+    restarts: Annotated[int, Field(ge=0, le=100)] = 3  # in a row, without an answer in between
+    recycle: Count | None = None  # requests after which the engine is started anew, against growing memory
 
 
 class Select(Section):

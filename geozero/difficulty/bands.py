@@ -1,6 +1,7 @@
 """Bands of difficulty and who is chosen: pure functions over arrays, no files.
 
-METHOD, Data; every threshold is our choice. Bands by the pass rate p over a sample's K answers:
+METHOD, Data; every threshold is our choice. Bands by the pass rate p over a sample's answers (K, or fewer where they
+were decided earlier, see `adaptive`):
 easy (p ≥ easy), hard_learnable (0 < p ≤ hard), hard_unsolved (p = 0), suspect (p = 0 on a closed question while
 all K answers agree with each other: the label may be wrong), unused (in between), unreadable (a request failed).
 """
@@ -32,6 +33,12 @@ class Candidates:
     sources: npt.NDArray[np.str_]
     folds: npt.NDArray[np.int64]
     order: npt.NDArray[np.float64]  # stable hash: who comes first where not all are wanted
+    kinds: npt.NDArray[np.str_]  # see `adaptive.kind_of`
+
+    @property
+    def closed(self) -> Bools:
+        """Questions with a right answer to be matched word for word."""
+        return np.isin(self.tasks, CLOSED_TASKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +74,7 @@ def measure(answers: Answers, candidates: Candidates, settings: params.Select) -
         rate = right / n
         mean_reward = np.where(asked, answers.reward, 0).sum(axis=1, dtype=np.float64) / n
     distinct = answers.distinct()
-    closed = np.isin(candidates.tasks, CLOSED_TASKS)
-    agreed = closed & (n > 1) & (distinct == 1) & (answers.meaning != 0).all(axis=1)
+    agreed = candidates.closed & (n > 1) & (distinct == 1) & ((answers.meaning != 0) | ~asked).all(axis=1)
     band = np.select(
         [errors > 0, rate >= settings.easy, (rate > 0) & (rate <= settings.hard), (rate == 0) & agreed, rate == 0],
         ["unreadable", "easy", "hard_learnable", "suspect", "hard_unsolved"],

@@ -1,7 +1,8 @@
 """Sample K answers to every sample of a corpus in direct mode and keep them in the answer store.
 
 With several models (cross-fitting, our choice) model f answers only about pictures of fold f, which it was not
-trained on. What is already stored is not asked again; where nothing is missing no model is loaded.
+trained on. What is already stored is not asked again; where nothing is missing no model is loaded. Adaptive sampling
+(our choice, `adaptive`) leaves out answers that no decision needs.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import heapq
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +20,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from geozero import engines, tasks
+from geozero import engines
 from geozero.corpus import Corpus
+from geozero.difficulty import adaptive as stopping
 from geozero.difficulty import store as answer_store
-from geozero.difficulty.store import AnswerWriter, Fingerprint
+from geozero.difficulty.adaptive import Rule, in_pilot, kind_of
+from geozero.difficulty.asking import Job, ask_all, ask_until_decided
+from geozero.difficulty.bands import CLOSED_TASKS
+from geozero.difficulty.progress import Progress, log_line
+from geozero.difficulty.store import Answers, AnswerWriter, Fingerprint
 from geozero.engines import checkpoint
-from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed
+from geozero.engines.base import Engine, SamplingParams
 from geozero.engines.template import TEMPLATE
 from geozero.errors import InputError
+from geozero.params import Adaptive, Select
 from geozero.sample import Sample, fold_of, stable_unit
 from geozero.tasks.boxes import Convention
-from geozero.tasks.text import read_answer
 
 TRUNCATED_WARNING = 0.05  # share of cut-off answers from which on max_tokens looks too small
-SECONDS_BETWEEN_LINES = 15.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a sampling stands; numbers of answers of this call."""
-
-    total: int
-    done: int = 0
-    truncated: int = 0
-    errors: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def rate(self) -> float:
-        """Answers a second, loading of models included."""
-        return self.done / max(1e-9, time.monotonic() - self.started)
-
-    @property
-    def seconds_left(self) -> float:
-        return (self.total - self.done) / self.rate if self.done else float("inf")
-
-    def line(self) -> str:
-        """One plain line."""
-        left = f"{self.seconds_left:.0f} s left" if self.done else "loading the model"
-        return f"sampled {self.done:,} of {self.total:,} answers, {self.rate:.1f} a second, {left}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +52,48 @@ class Summary:
     n_new: int
     truncated: int  # among the new
     errors: int  # among the new: requests that could not be asked
+    empty: int  # among the new: the model ended at once
+    tokens: int  # among the new
     seconds: float
+    rate: float  # new answers a second, loading of models left out
     directories: tuple[str, ...]  # one a fold
     engines: tuple[dict[str, Any], ...]  # what answered; empty where nothing was missing
+    adaptive: dict[str, float] | None = None  # what it saved and what that costs, see `adaptive.account`
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The samples of one call [N]: ids, today's prompt hashes, folds."""
+    """The samples of one call [N] and, for adaptive sampling, the whole corpus's pilot."""
 
     ids: pa.Array
-    prompts: pa.Array
+    prompts: pa.Array  # today's prompt hashes
     folds: npt.NDArray[np.int64]
+    tasks: npt.NDArray[np.str_]
+    kinds: npt.NDArray[np.str_]
+    mine: npt.NDArray[np.bool_]  # of this worker's shard; only pilot samples of others are listed beside them
+
+    @property
+    def closed(self) -> npt.NDArray[np.bool_]:
+        return np.isin(self.tasks, CLOSED_TASKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The arguments of `sample` that every fold needs."""
+
+    corpus: Corpus
+    wanted: Wanted
+    out: Path
+    k: int
+    chunk: int
+    shard: str
+    boxes: Convention
+    params: SamplingParams
+    adaptive: Adaptive | None
+    thresholds: Select
+    everyone: Counter[tuple[int, str]]  # (fold, kind) → samples in the whole corpus
+    state: Progress
+    tell: Callable[[Progress], None]
 
 
 def sample(
@@ -104,12 +115,18 @@ def sample(
     model_type: str = "qwen3_vl",
     boxes: Convention = "norm1000",
     memory: float = 0.9,
+    urls: Sequence[str] = (),
+    adaptive: Adaptive | None = None,
+    thresholds: Select | None = None,
+    timeout: float = 1800.0,
+    restarts: int = 3,
+    recycle: int | None = None,
     shard: str = "0/1",
     limit: int | None = None,
     progress: Callable[[Progress], None] | None = None,
-    open_engine: Callable[..., Engine] = engines.open_engine,
+    open_engine: Callable[..., Engine] = engines.open_supervised,
 ) -> Summary:
-    """Fill the store at `out` until every sample of the corpus has `k` answers.
+    """Fill the store at `out` until every sample of the corpus has `k` answers, or is decided.
 
     Args:
         corpus: directory of the corpus; all its samples are asked about.
@@ -118,75 +135,124 @@ def sample(
         k: answers a sample; a store can grow to more, never shrink.
         seed: base seed; each answer's own is a stable hash of it, the sample and the rollout.
         chunk: answers written at a time, at least one sample's: what a kill can cost.
+        urls: servers, for the engine `server`.
+        adaptive: ask no further about samples that are decided under `thresholds`.
+        thresholds: those of the selection to come; default `Select()`.
+        timeout: seconds after which an engine that owes a chunk is ended and started again.
+        restarts: how often in a row.
+        recycle: requests after which the engine is started anew.
         shard: `i/n`, the i-th (from 0) of n workers that fill one store.
         limit: only so many samples, those of the lowest stable hash.
         progress: called after each chunk; None logs a line now and then.
-        open_engine: how an engine is opened; `geozero.engines.open_engine`.
+        open_engine: how an engine is opened; `geozero.engines.open_supervised`.
 
     Raises:
-        InputError: no such corpus or model, a wrong shard, or a store that already holds more answers a sample.
+        InputError: no such corpus or model, a wrong shard, a store that already holds more answers a sample, or an
+            engine that cannot be kept running.
     """
-    source, number, of = Corpus(corpus), *parse_shard(shard)
+    source, (number, of) = Corpus(corpus), parse_shard(shard)
+    paths, fingerprints = prepare(
+        models,
+        k=k,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        seed=seed,
+        max_pixels=max_pixels,
+        max_length=max_length,
+        boxes=boxes,
+    )
+    wanted, everyone = _wanted(source, len(models), number, of, limit, adaptive)
+    if not wanted.mine.any():
+        raise InputError("no samples to ask about", str(corpus), "choose another corpus, or fewer --shard workers")
+    thresholds = thresholds or Select()
+    key = None if adaptive is None else stopping.rule_key(k, thresholds.easy, thresholds.hard, adaptive)
+    stored = [_stored(out, fingerprints[fold], wanted, fold, k, adaptive is None) for fold in range(len(models))]
+    missing = [wanted.mine & (wanted.folds == fold) for fold in range(len(models))]
+    state = Progress(sum(int((m[:, None] & ~s.present).sum()) for m, s in zip(missing, stored, strict=True)))
+    answer_store.set_current(out, fingerprints, k, key)
+    call = Call(
+        source,
+        wanted,
+        out,
+        k,
+        chunk,
+        f"{number}of{of}",
+        boxes,
+        SamplingParams(k, float(temperature), float(top_p), max_tokens, seed),
+        adaptive,
+        thresholds,
+        everyone,
+        state,
+        progress or log_line(),
+    )
+    answered_by: list[dict[str, Any]] = []
+    rules: list[Rule] = []
+    for fold, path in enumerate(paths):
+        with _Lazy(call, answered_by) as lazy:
+            lazy.open = lambda path=path: open_engine(
+                engine,
+                path,
+                dtype=dtype,
+                max_pixels=max_pixels,
+                max_length=max_length,
+                template=template,
+                model_type=model_type,
+                memory=memory,
+                urls=tuple(urls),
+                timeout=timeout,
+                restarts=restarts,
+                recycle=recycle,
+            )
+            rule = _fold(call, fold, fingerprints[fold], stored[fold], lazy)
+            rules += [rule] if rule is not None else []
+    _warn(state, max_tokens)
+    n_samples = int(wanted.mine.sum())
+    return Summary(
+        n_samples=n_samples,
+        k=k,
+        n_answers=n_samples * k - state.spared,
+        n_new=state.done,
+        truncated=state.truncated,
+        errors=state.errors,
+        empty=state.empty,
+        tokens=state.tokens,
+        seconds=time.monotonic() - state.started,
+        rate=state.rate,
+        directories=tuple(str(out / f.key) for f in fingerprints),
+        engines=tuple(answered_by),
+        adaptive=stopping.account(rules, n_samples * k - state.spared, n_samples * k) if rules else None,
+    )
+
+
+def prepare(
+    models: Sequence[Path | str],
+    *,
+    k: int,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    seed: int,
+    max_pixels: int,
+    max_length: int,
+    boxes: Convention,
+) -> tuple[list[Path], list[Fingerprint]]:
+    """Directory and fingerprint of each fold's model.
+
+    Raises:
+        InputError: no model, or none that is whole; k below 1.
+    """
     if k < 1 or not models:
         raise InputError("nothing to sample: it takes at least one model and one answer", "--k", "give --k 1 or more")
     paths = [checkpoint.resolve(model) for model in models]
     hashes = {path: checkpoint.content_hash(path) for path in set(paths)}
     prompt = answer_store.prompt_form()
-    fingerprints = [
+    return paths, [
         Fingerprint(
             hashes[path], prompt, float(temperature), float(top_p), max_tokens, seed, max_pixels, max_length, boxes
         )
         for path in paths
     ]
-    wanted = _wanted(source, len(models), number, of, limit)
-    if not len(wanted.ids):
-        raise InputError("no samples to ask about", str(corpus), "choose another corpus, or fewer --shard workers")
-    missing = [_missing(out, fingerprints[fold], wanted, fold, k) for fold in range(len(models))]
-    answer_store.set_current(out, fingerprints, k)
-    state = Progress(sum(int(m.sum()) for m in missing))
-    tell = progress or _log_line()
-    answered_by = []
-    for fold, path in enumerate(paths):
-        if not missing[fold].any():
-            continue
-        tell(state)
-        opened = open_engine(
-            engine,
-            path,
-            dtype=dtype,
-            max_pixels=max_pixels,
-            max_length=max_length,
-            template=template,
-            model_type=model_type,
-            memory=memory,
-        )
-        try:
-            answered_by.append(opened.describe())
-            params = SamplingParams(k, float(temperature), float(top_p), max_tokens, seed)
-            writer = AnswerWriter(out, fingerprints[fold], f"{number}of{of}")
-            _fill(source, wanted, missing[fold], opened, params, writer, boxes, chunk, state, tell)
-        finally:
-            opened.close()
-    if state.done and state.truncated / state.done > TRUNCATED_WARNING:
-        log.warning(
-            "%d of %d answers were cut off at %d tokens: a larger max_tokens may be due",
-            state.truncated,
-            state.done,
-            max_tokens,
-        )
-    if state.errors:
-        log.warning("%d of %d answers failed: picture or prompt out of bounds", state.errors, state.done)
-    return Summary(
-        n_samples=len(wanted.ids),
-        k=k,
-        n_answers=len(wanted.ids) * k,
-        n_new=state.done,
-        truncated=state.truncated,
-        errors=state.errors,
-        seconds=time.monotonic() - state.started,
-        directories=tuple(str(out / f.key) for f in fingerprints),
-        engines=tuple(answered_by),
-    )
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -201,21 +267,126 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise InputError(f"no such shard '{text}'", "--shard", "write i/n with i from 0 to n - 1, such as 0/4")
 
 
-def _wanted(corpus: Corpus, folds: int, number: int, of: int, limit: int | None) -> Wanted:
+class _Lazy:
+    """A fold's engine, opened when it is first needed and closed at the end of the block."""
+
+    def __init__(self, call: Call, answered_by: list[dict[str, Any]]) -> None:
+        self.call, self.answered_by = call, answered_by
+        self.open: Callable[[], Engine] | None = None
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> _Lazy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    def engine(self) -> Engine:
+        if self._engine is None:
+            assert self.open is not None
+            self.call.tell(self.call.state)
+            self._engine = self.open()
+            self.answered_by.append(self._engine.describe())
+            self.call.state.generating = self.call.state.generating or time.monotonic()
+        return self._engine
+
+
+def _fold(call: Call, fold: int, fingerprint: Fingerprint, stored: Answers, lazy: _Lazy) -> Rule | None:
+    """Ask for all that one fold's store lacks. Returns the stopping rule, if there is one."""
+    wanted = call.wanted
+    members = wanted.folds == fold
+    mine = members & wanted.mine
+    ids = wanted.ids.to_pylist()
+    writer = AnswerWriter(call.out, fingerprint, call.shard)
+
+    def job() -> Job:
+        engine = lazy.engine()
+        return Job(call.corpus, engine, call.params, writer, call.boxes, call.chunk, call.state, call.tell)
+
+    full, pilot = mine, np.zeros(len(ids), bool)
+    if call.adaptive is not None:
+        pilot = members & np.array([in_pilot(i, call.adaptive.pilot) for i in ids]) & (wanted.tasks != "caption")
+        gaps = stored.present[:, 1:] & ~stored.present[:, :-1]
+        full = mine & (pilot | (wanted.tasks == "caption") | gaps.any(axis=1))
+    missing = full[:, None] & ~stored.present
+    if missing.any():
+        ask_all(job(), {ids[row]: row for row in np.flatnonzero(missing.any(axis=1))}, missing)
+    if call.adaptive is None or not members.any():
+        return None
+    rule = _rule(call, fold, writer.path, pilot)
+    rest = mine & ~full
+    undecided = rest & ~stopping.decided([rule] * (fold + 1), wanted.folds, wanted.kinds, stored, wanted.closed)
+    call.state.spare(int((rest & ~undecided).sum()) * call.k - int(stored.present[rest & ~undecided].sum()))
+    if undecided.any():
+        ask_until_decided(job(), {ids[row]: row for row in np.flatnonzero(undecided)}, stored, rule)
+    return rule
+
+
+def _rule(call: Call, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) -> Rule:
+    """The frozen rule of a fold; where there is none yet it is learned from all pilot answers that are stored."""
+    assert call.adaptive is not None
+    key = stopping.rule_key(call.k, call.thresholds.easy, call.thresholds.hard, call.adaptive)
+    found = stopping.load(directory, key)
+    if found is not None:
+        return found
+    wanted = call.wanted
+    answers = answer_store.load(directory, wanted.ids, wanted.prompts, call.k, pilot)
+    rows = np.flatnonzero(pilot & answers.asked.all(axis=1))
+    everyone = {kind: n for (of, kind), n in call.everyone.items() if of == fold}
+    rule = stopping.fit(
+        wanted.kinds[rows].tolist(),
+        answers.success[rows] == 1,
+        answers.alike(wanted.closed)[rows],
+        everyone,
+        call.k,
+        call.thresholds,
+        call.adaptive,
+    )
+    log.info("adaptive sampling: rule learned on %d pilot samples", len(rows))
+    return stopping.save(directory, rule)
+
+
+def _warn(state: Progress, max_tokens: int) -> None:
+    if state.done and state.truncated / state.done > TRUNCATED_WARNING:
+        log.warning(
+            "%d of %d answers were cut off at %d tokens: a larger max_tokens may be due",
+            state.truncated,
+            state.done,
+            max_tokens,
+        )
+    if state.errors:
+        log.warning("%d of %d answers failed: picture or prompt out of bounds", state.errors, state.done)
+    if state.empty:
+        log.warning("%d of %d answers are empty: the model ended at once", state.empty, state.done)
+
+
+def _wanted(
+    corpus: Corpus, folds: int, number: int, of: int, limit: int | None, adaptive: Adaptive | None
+) -> tuple[Wanted, Counter[tuple[int, str]]]:
     chosen: Iterator[Sample] | list[Sample] = corpus.samples()
     if limit is not None:
         chosen = heapq.nsmallest(limit, corpus.samples(), key=lambda s: (stable_unit(s.id, "limit"), s.id))
-    rows = [
-        (s.id, answer_store.prompt_hash(s), fold_of(s.image_key, folds))
-        for s in chosen
-        if int(stable_unit(s.id, "shard") * of) == number
-    ]
-    ids, prompts, fold = zip(*rows, strict=True) if rows else ((), (), ())
-    return Wanted(pa.array(ids, pa.string()), pa.array(prompts, pa.string()), np.array(fold, np.int64))
+    rows, everyone = [], Counter[tuple[int, str]]()
+    for s in chosen:
+        mine, fold, kind = int(stable_unit(s.id, "shard") * of) == number, fold_of(s.image_key, folds), kind_of(s)
+        everyone[(fold, kind)] += 1
+        if mine or (adaptive is not None and in_pilot(s.id, adaptive.pilot)):
+            rows.append((s.id, answer_store.prompt_hash(s), fold, s.task, kind, mine))
+    ids, prompts, fold_column, tasks, kinds, own = zip(*rows, strict=True) if rows else ((),) * 6
+    wanted = Wanted(
+        pa.array(ids, pa.string()),
+        pa.array(prompts, pa.string()),
+        np.array(fold_column, np.int64),
+        np.array(tasks, str),
+        np.array(kinds, str),
+        np.array(own, bool),
+    )
+    return wanted, everyone
 
 
-def _missing(out: Path, fingerprint: Fingerprint, wanted: Wanted, fold: int, k: int) -> npt.NDArray[np.bool_]:
-    """Which answers of one fold's samples are still to be asked for [N, k]."""
+def _stored(out: Path, fingerprint: Fingerprint, wanted: Wanted, fold: int, k: int, only_present: bool) -> Answers:
+    """What the store holds of one fold's samples [N, k]; of answers that are only counted nothing else is read."""
     directory = out / fingerprint.key
     stored = answer_store.rollouts_stored(directory)
     if stored > k:
@@ -225,104 +396,8 @@ def _missing(out: Path, fingerprint: Fingerprint, wanted: Wanted, fold: int, k: 
             f"use --k {stored} or another --out",
         )
     members = wanted.folds == fold
-    there = answer_store.answered(directory, wanted.ids, wanted.prompts, k, members)
-    missing: npt.NDArray[np.bool_] = members[:, None] & ~there
-    return missing
-
-
-def _fill(
-    corpus: Corpus,
-    wanted: Wanted,
-    missing: npt.NDArray[np.bool_],
-    engine: Engine,
-    params: SamplingParams,
-    writer: AnswerWriter,
-    boxes: Convention,
-    chunk: int,
-    state: Progress,
-    tell: Callable[[Progress], None],
-) -> None:
-    """Ask for the missing answers, chunk by chunk, in the corpus's order."""
-    model = writer.fingerprint.model
-    rows_of = {str(i): row for row, i in enumerate(wanted.ids.to_pylist()) if missing[row].any()}
-    for batch in _batches(corpus, rows_of, missing, chunk):
-        rows: list[dict[str, Any]] = []
-        # a store that grows misses a tail of rollouts; ask together what misses the same one
-        for first in sorted({first for _, first in batch}):
-            group = [s for s, f in batch if f == first]
-            requests = [
-                Request(
-                    s.id,
-                    tasks.messages(s, "direct"),
-                    corpus.image_bytes(s.image_id),
-                    request_seed(params.seed, s.id) + first,
-                )
-                for s in group
-            ]
-            asked = SamplingParams(params.n - first, params.temperature, params.top_p, params.max_tokens, params.seed)
-            for s, completions in zip(group, engine.generate(requests, asked), strict=True):
-                prompt = answer_store.prompt_hash(s)
-                rows.extend(
-                    answer_row(s, rollout, completion, boxes, model, prompt)
-                    for rollout, completion in enumerate(completions, start=first)
-                    if missing[rows_of[s.id], rollout]
-                )
-        writer.write(rows)
-        state.done += len(rows)
-        state.truncated += sum(row["finish_reason"] == "length" for row in rows)
-        state.errors += sum(row["finish_reason"] == "error" for row in rows)
-        tell(state)
-
-
-def _batches(
-    corpus: Corpus, rows_of: dict[str, int], missing: npt.NDArray[np.bool_], chunk: int
-) -> Iterator[list[tuple[Sample, int]]]:
-    """Samples with their first missing rollout, together about `chunk` missing answers."""
-    batch: list[tuple[Sample, int]] = []
-    answers = 0
-    for s in corpus.samples():
-        row = rows_of.get(s.id)
-        if row is None:
-            continue
-        n = int(missing[row].sum())
-        if batch and answers + n > chunk:
-            yield batch
-            batch, answers = [], 0
-        batch.append((s, int(missing[row].argmax())))
-        answers += n
-    if batch:
-        yield batch
-
-
-def answer_row(
-    s: Sample, rollout: int, completion: Completion, boxes: Convention, model: str, prompt: str
-) -> dict[str, Any]:
-    """One row of the store: the completion, its reward in direct mode, and whether it is a success."""
-    task = tasks.get(s.task)
-    failed = completion.finish_reason == "error"
-    reward = 0.0 if failed else task.reward(completion.text, s, "direct", boxes)
-    return {
-        "id": s.id,
-        "rollout": rollout,
-        "text": completion.text,
-        "answer": read_answer(completion.text, "direct"),
-        "success": None if failed else task.succeeds(reward),
-        "reward": reward,
-        "finish_reason": completion.finish_reason,
-        "n_tokens": completion.n_tokens,
-        "seed": completion.seed,
-        "model": model,
-        "prompt_hash": prompt,
-    }
-
-
-def _log_line() -> Callable[[Progress], None]:
-    last = [0.0]
-
-    def tell(state: Progress) -> None:
-        now = time.monotonic()
-        if now - last[0] >= SECONDS_BETWEEN_LINES or state.done == state.total:
-            last[0] = now
-            log.info(state.line())
-
-    return tell
+    if not only_present:
+        return answer_store.load(directory, wanted.ids, wanted.prompts, k, members)
+    answers = Answers.empty(len(wanted.ids), k)
+    answers.present[:] = answer_store.answered(directory, wanted.ids, wanted.prompts, k, members)
+    return answers

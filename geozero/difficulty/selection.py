@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from geozero import params
 from geozero.atomic import replacing
 from geozero.corpus import MANIFEST, Corpus, CorpusWriter, copy_image, write_json
-from geozero.difficulty import histogram
+from geozero.difficulty import adaptive, histogram
 from geozero.difficulty import store as answer_store
+from geozero.difficulty.adaptive import Rule
 from geozero.difficulty.bands import BANDS, Bools, Candidates, Difficulty, choose, measure
 from geozero.difficulty.store import Answers
 from geozero.errors import InputError
@@ -63,8 +64,8 @@ def select(
     source = Corpus(corpus)
     state = answer_store.current(store)
     k, fingerprints = int(state["k"]), [str(key) for key in state["fingerprints"]]
-    candidates = _candidates(source, len(fingerprints))
-    answers = _answers(store, corpus, candidates, fingerprints, k)
+    candidates = load_candidates(source, len(fingerprints))
+    answers, rules = load_answers(store, corpus, candidates, state, settings)
     found = measure(answers, candidates, settings)
     instruct, hard = choose(found.band, candidates, settings)
     # what people look at first: it explains a selection that fails, too
@@ -72,6 +73,8 @@ def select(
     table = _table(candidates, found, instruct, hard)
     _write_table(table, pass_rates or out_hard.with_name("pass_rates.parquet"))
     numbers = _numbers(candidates, found, instruct, hard, k)
+    if rules:
+        numbers["adaptive"] = adaptive.account(rules, int(found.n.sum()), len(found.n) * k)
     if metrics is not None:
         metrics.parent.mkdir(parents=True, exist_ok=True)
         write_json(metrics, numbers)
@@ -89,14 +92,27 @@ def select(
     return numbers
 
 
-def _candidates(corpus: Corpus, folds: int) -> Candidates:
+def load_candidates(corpus: Corpus, folds: int) -> Candidates:
+    """The training samples of a corpus.
+
+    Raises:
+        InputError: it has none.
+    """
     rows = [
-        (s.id, answer_store.prompt_hash(s), s.task, s.source, fold_of(s.image_key, folds), stable_unit(s.id, "select"))
+        (
+            s.id,
+            answer_store.prompt_hash(s),
+            s.task,
+            s.source,
+            fold_of(s.image_key, folds),
+            stable_unit(s.id, "select"),
+            adaptive.kind_of(s),
+        )
         for s in corpus.samples(split=SPLIT)
     ]
     if not rows:
         raise InputError("the corpus has no training samples", str(corpus.path), "select from GeoZero-Raw")
-    ids, prompts, tasks, sources, fold, order = zip(*rows, strict=True)
+    ids, prompts, tasks, sources, fold, order, kinds = zip(*rows, strict=True)
     return Candidates(
         pa.array(ids, pa.string()),
         pa.array(prompts, pa.string()),
@@ -104,29 +120,62 @@ def _candidates(corpus: Corpus, folds: int) -> Candidates:
         np.array(sources),
         np.array(fold, np.int64),
         np.array(order),
+        np.array(kinds),
     )
 
 
-def _answers(store: Path, corpus: Path, candidates: Candidates, fingerprints: list[str], k: int) -> Answers:
-    """All answers to the candidates, each fold's from its own model's directory."""
+def load_answers(
+    store: Path, corpus: Path, candidates: Candidates, state: Mapping[str, Any], settings: params.Select
+) -> tuple[Answers, list[Rule]]:
+    """All answers to the candidates, each fold's from its own model's directory, and the rule of each fold by which
+    a sample may have fewer than K of them (none: all have K).
+
+    Args:
+        state: what `store.current` gives.
+        settings: the thresholds of this selection; a rule foresees the decisions of certain ones alone.
+
+    Raises:
+        InputError: answers are missing, or the rule was made for other thresholds.
+    """
+    k, fingerprints = int(state["k"]), [str(key) for key in state["fingerprints"]]
     answers = Answers.empty(len(candidates.ids), k)
     for fold, key in enumerate(fingerprints):
         members = candidates.folds == fold
         answer_store.load(store / key, candidates.ids, candidates.prompts, k, members, answers)
-    complete = int(answers.present.all(axis=1).sum())
     if not answers.present.any():
         raise InputError(
             "the store holds no answer to a sample of this corpus",
             f"{store} and {corpus}",
             "give the pair that belongs, or run `geozero sample` first",
         )
-    if complete < len(candidates.ids):
+    rules = _rules(store, fingerprints, state.get("adaptive"), settings)
+    complete = answers.present.all(axis=1)
+    if rules:
+        complete |= adaptive.decided(rules, candidates.folds, candidates.kinds, answers, candidates.closed)
+    if not complete.all():
         raise InputError(
-            f"only {complete} of {len(candidates.ids)} samples have all {k} answers",
+            f"only {int(complete.sum())} of {len(candidates.ids)} samples have all {k} answers"
+            + (" or are decided" if rules else ""),
             str(store),
             "run `geozero sample` to its end first",
         )
-    return answers
+    return answers, rules
+
+
+def _rules(store: Path, fingerprints: list[str], key: str | None, settings: params.Select) -> list[Rule]:
+    if key is None:
+        return []
+    found = [adaptive.load(store / name, key) for name in fingerprints]
+    for rule in found:
+        if rule is not None and (rule.easy, rule.hard) != (settings.easy, settings.hard):
+            raise InputError(
+                f"the store was sampled adaptively for easy {rule.easy} and hard {rule.hard}, "
+                f"not {settings.easy} and {settings.hard}",
+                str(store),
+                "run `geozero sample` with these thresholds: it asks only what they leave open",
+            )
+    # a fold without a sample of its own never learned a rule
+    return [rule or adaptive.never(settings) for rule in found]
 
 
 def _write_corpus(corpus: Corpus, ids: pa.Array, out: Path, origin: Mapping[str, Any]) -> None:

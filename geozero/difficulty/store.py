@@ -139,6 +139,12 @@ class Answers:
         given: npt.NDArray[np.bool_] = self.present & (self.finish != FINISH.index("error"))
         return given
 
+    def alike(self, closed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Whether the first 1 … K answers of a closed question all agree [N, K]; False for other questions [N]."""
+        same = (self.meaning == self.meaning[:, :1]) & (self.meaning != 0) & self.asked
+        found: npt.NDArray[np.bool_] = np.logical_and.accumulate(same, axis=1) & closed[:, None]
+        return found
+
     def distinct(self) -> npt.NDArray[np.int64]:
         """How many different answers each sample has [N]; no answer counts as one of its own kind."""
         found = np.sort(np.where(self.asked, self.meaning, np.int64(np.iinfo(np.int64).min)), axis=1)
@@ -244,9 +250,15 @@ def first_answers(directory: Path, ids: pa.Array) -> dict[str, str]:
     return found
 
 
-def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int) -> None:
-    """Say which directories hold the answers of the last sampling, one a fold, and how many a sample has."""
-    value = {"fingerprints": [f.key for f in fingerprints], "k": k}
+def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adaptive: str | None = None) -> None:
+    """Say which directories hold the answers of the last sampling, one a fold, and how many a sample has.
+
+    Args:
+        adaptive: key of the stopping rule by which a sample may have fewer than `k`; None: all have them.
+    """
+    value: dict[str, Any] = {"fingerprints": [f.key for f in fingerprints], "k": k}
+    if adaptive is not None:
+        value["adaptive"] = adaptive
     if not (store / CURRENT).is_file() or current(store) != value:
         store.mkdir(parents=True, exist_ok=True)
         write_json(store / CURRENT, value)
@@ -324,7 +336,12 @@ def _matched(
 def _meanings(answers: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """A number for each answer, equal for answers that compare equal in `tasks.text`; 0 for none."""
     encoded = answers.combine_chunks().dictionary_encode()
-    normalised = [normalise(text).strip() for text in encoded.dictionary.to_pylist()]
-    numbers = np.array([hash(text) if text else 0 for text in normalised] + [0], np.int64)
-    found: npt.NDArray[np.int64] = numbers[np.asarray(pc.fill_null(encoded.indices, len(normalised)))]
+    numbers = np.array([*map(meaning, encoded.dictionary.to_pylist()), 0], np.int64)
+    found: npt.NDArray[np.int64] = numbers[np.asarray(pc.fill_null(encoded.indices, len(numbers) - 1))]
     return found
+
+
+def meaning(answer: str | None) -> int:
+    """A number for an answer, the same in this process for all that compare equal in `tasks.text`; 0 for none."""
+    text = normalise(answer or "").strip()
+    return hash(text) if text else 0

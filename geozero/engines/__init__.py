@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from geozero import process
-from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed, rollout_seed
+from geozero.engines.base import (
+    Completion,
+    Engine,
+    EngineDied,
+    Request,
+    SamplingParams,
+    request_seed,
+    rollout_seed,
+)
 from geozero.engines.template import TEMPLATE
 from geozero.errors import InputError
 
-EngineName = Literal["auto", "vllm", "transformers"]
+EngineName = Literal["auto", "vllm", "transformers", "server"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 log = logging.getLogger(__name__)
@@ -28,11 +37,12 @@ def open_engine(
     model_type: str = "qwen3_vl",
     memory: float = 0.9,
     devices: int = 1,
+    urls: Sequence[str] = (),
 ) -> Engine:
     """Load a model and return the engine that answers with it; `engine.reason` says why it was chosen.
 
     Args:
-        name: `auto` (vLLM where it really starts, else transformers), `vllm` or `transformers`.
+        name: `auto` (vLLM where it really starts, else transformers), `vllm`, `transformers` or `server`.
         model: a checkpoint's directory, or a hub name whose files are in the local cache.
         dtype: number type of the weights; `auto` is bfloat16 on a GPU and float32 without one.
         max_pixels: most pixels of a picture, within the checkpoint's own limit; larger ones are scaled down.
@@ -41,10 +51,11 @@ def open_engine(
         model_type: ms-swift's model type (transformers engine only).
         memory: share of a GPU's memory that vLLM may take.
         devices: GPUs that vLLM spreads the model over.
+        urls: OpenAI-compatible servers that hold this model (engine `server`); none: a vLLM server is started here.
 
     Raises:
-        InputError: an unknown name or number type, no such model, a model without weights, or vLLM was asked for
-            and cannot start here.
+        InputError: an unknown name or number type, no such model, a model without weights, vLLM was asked for and
+            cannot start here, or a server that does not answer as it should.
     """
     from geozero.engines import checkpoint
 
@@ -54,6 +65,19 @@ def open_engine(
     if dtype == "auto":
         dtype = "bfloat16" if process.has_gpu() else "float32"
     path = checkpoint.resolve(model)
+    if chosen == "server":
+        from geozero.engines.server import open_server
+
+        return open_server(
+            path,
+            urls,
+            dtype=dtype,
+            max_pixels=max_pixels,
+            max_length=max_length,
+            memory=memory,
+            devices=devices,
+            reason=reason,
+        )
     if chosen == "vllm":
         from geozero.engines.vllm_inprocess import VllmEngine
 
@@ -86,16 +110,42 @@ def open_engine(
     )
 
 
+def open_supervised(
+    name: str,
+    model: Path | str,
+    *,
+    timeout: float = 1800.0,
+    restarts: int = 3,
+    recycle: int | None = None,
+    **options: Any,
+) -> Engine:
+    """As `open_engine`, but in a process of its own that is started again when it dies, hangs or has grown old.
+
+    Args:
+        timeout: seconds for one call of `generate`, and for starting.
+        restarts: how often in a row without an answer in between.
+        recycle: requests after which the engine is started anew; None: never.
+
+    Raises:
+        InputError: as `open_engine`; or the engine dies again and again, whatever it is asked.
+    """
+    from geozero.engines.isolated import IsolatedEngine
+    from geozero.engines.supervised import SupervisedEngine
+
+    arguments = {"name": name, "model": str(model), **options}
+    return SupervisedEngine(lambda: IsolatedEngine(arguments, timeout), restarts=restarts, recycle=recycle)
+
+
 def choose_engine(name: str) -> tuple[str, str]:
     """The engine to try first and the reason, without importing it.
 
     Raises:
         InputError: no such engine, or vLLM is asked for and cannot run on this machine.
     """
-    if name == "transformers":
+    if name in ("transformers", "server"):
         return name, "asked for"
     if name not in ("auto", "vllm"):
-        raise InputError(f"unknown engine '{name}'", "--engine", "one of auto, vllm, transformers")
+        raise InputError(f"unknown engine '{name}'", "--engine", "one of auto, vllm, transformers, server")
     from geozero.engines.vllm_inprocess import built_for_cpu, distribution
 
     if distribution() is None:
@@ -120,11 +170,13 @@ def _first_line(error: BaseException) -> str:
 __all__ = [
     "Completion",
     "Engine",
+    "EngineDied",
     "EngineName",
     "Request",
     "SamplingParams",
     "choose_engine",
     "open_engine",
+    "open_supervised",
     "request_seed",
     "rollout_seed",
 ]

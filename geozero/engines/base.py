@@ -89,6 +89,10 @@ class Engine(Protocol):
         ...
 
 
+class EngineDied(RuntimeError):
+    """The engine is gone or does not answer; what it was asked may be asked again of another one."""
+
+
 def request_seed(base: int, request_id: str) -> int:
     """Seed of a request's first completion; a stable hash, so neither order nor batching changes an answer."""
     raw = hashlib.blake2b(f"{base}\x1f{request_id}".encode(), digest_size=8).digest()

@@ -59,7 +59,7 @@ class VllmEngine:
         import vllm
 
         if on_cpu:
-            _inspect_here(path)
+            inspect_here(path)
         hardware: dict[str, Any] = (
             {"enforce_eager": True, "distributed_executor_backend": "uni"}
             if on_cpu
@@ -178,7 +178,7 @@ class VllmEngine:
         cleanup_dist_env_and_memory()
 
 
-def _inspect_here(path: Path) -> None:
+def inspect_here(path: Path) -> None:
     """Load the model's class in this process, so that vLLM starts no process of its own to look at it.
 
     That process would import torchvision without what `process.prepare` does, and fail on a CPU build of torch.

@@ -1,0 +1,74 @@
+"""Where a sampling stands: answers, tokens, rate, time left; one plain line now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SECONDS_BETWEEN_LINES = 15.0
+
+log = logging.getLogger("geozero.difficulty.sampling")
+
+
+@dataclass(slots=True)
+class Progress:
+    """Numbers of answers of this call."""
+
+    total: int  # shrinks where adaptive sampling finds answers that nobody needs
+    done: int = 0
+    truncated: int = 0
+    errors: int = 0
+    empty: int = 0
+    spared: int = 0  # by adaptive sampling
+    tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+    generating: float | None = None  # when the first engine was ready
+
+    @property
+    def rate(self) -> float:
+        """Answers a second, loading of models left out."""
+        return self.done / self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Since the first engine was ready (or since the start)."""
+        return max(1e-9, time.monotonic() - (self.generating or self.started))
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.total - self.done) / self.rate if self.done else float("inf")
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Count rows of the store that were just written."""
+        self.done += len(rows)
+        self.tokens += sum(row["n_tokens"] for row in rows)
+        self.truncated += sum(row["finish_reason"] == "length" for row in rows)
+        self.errors += sum(row["finish_reason"] == "error" for row in rows)
+        self.empty += sum(row["finish_reason"] != "error" and not row["text"].strip() for row in rows)
+
+    def spare(self, answers: int) -> None:
+        """These answers are not needed."""
+        self.spared += answers
+        self.total -= answers
+
+    def line(self) -> str:
+        """One plain line."""
+        left = f"{self.seconds_left:.0f} s left" if self.done else "loading the model"
+        line = f"sampled {self.done:,} of {self.total:,} answers, {self.rate:.1f} a second, {left}"
+        return line + (f", {self.spared:,} spared" if self.spared else "")
+
+
+def log_line() -> Callable[[Progress], None]:
+    """A listener that logs a line now and then."""
+    last = [0.0]
+
+    def tell(state: Progress) -> None:
+        now = time.monotonic()
+        if now - last[0] >= SECONDS_BETWEEN_LINES or state.done == state.total:
+            last[0] = now
+            log.info(state.line())
+
+    return tell

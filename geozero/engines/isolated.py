@@ -1,0 +1,165 @@
+"""An engine in a process of its own: it may die or hang without taking the caller along, and leaves no memory behind.
+
+Run as a module this is that process; the two speak over a socket that nothing else writes to.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from geozero import process
+from geozero.engines.base import Completion, EngineDied, Request, SamplingParams
+from geozero.errors import InputError
+
+OPENER = "geozero.engines:open_engine"
+PARENT_SECONDS = 1.0  # between two looks whether the caller is still there
+CLOSE_SECONDS = 10.0
+TAIL_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class IsolatedEngine:
+    """Opens an engine in a child process and passes every call on.
+
+    Args:
+        arguments: keyword arguments of the opener.
+        timeout: seconds for opening and for each call of `generate`.
+        opener: `module:function` that opens an engine in the child.
+
+    Raises:
+        InputError: what `open_engine` raises.
+        EngineDied: the child ended or did not answer in time, now or in a later call; it is gone then.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any], timeout: float, opener: str = OPENER) -> None:
+        self.timeout, self._tail = timeout, deque[str](maxlen=process.LAST_LINES)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno()), opener],
+                env=process.quiet_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+            )
+        self._line = Connection(ours.detach())
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.name, self.reason, self._about = self._call("open", dict(arguments))
+        except BaseException:
+            self._end()
+            raise
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """See `Engine.generate`.
+
+        Raises:
+            EngineDied: see the class.
+        """
+        answers: list[list[Completion]] = self._call("generate", list(requests), params)
+        return answers
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine.describe`."""
+        return dict(self._about)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        try:
+            self._line.send(("close",))
+            self._child.wait(CLOSE_SECONDS)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            pass
+        self._end()
+
+    def _call(self, *words: Any) -> Any:
+        try:
+            self._line.send(words)
+            if not self._line.poll(self.timeout):
+                self._end()
+                raise EngineDied(f"no answer within {self.timeout:g} s")
+            kind, value = self._line.recv()
+        except (OSError, EOFError, ValueError):  # the line is cut
+            self._end()
+            raise EngineDied(f"its process ended with code {self._child.returncode}{self._last_words()}") from None
+        if kind == "answer":
+            return value
+        self._end()
+        raise InputError(*value) if kind == "refused" else EngineDied(value)
+
+    def _end(self) -> None:
+        process.kill_group(self._child)
+        self._reader.join(TAIL_SECONDS)
+        self._line.close()
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        with self._child.stdout as lines:
+            for line in lines:
+                self._tail.append(line.rstrip())
+                log.debug("%s", line.rstrip())
+
+    def _last_words(self) -> str:
+        said = [line for line in self._tail if line.strip()]
+        return f": {said[-1][:300]}" if said else ""
+
+
+def serve(line: Connection, opener: str) -> None:
+    """Open the engine and answer until the caller says `close` or is gone."""
+    module, _, function = opener.partition(":")
+    engine = None
+    while True:
+        try:
+            word, *values = line.recv()
+        except EOFError:
+            return
+        try:
+            if word == "open":
+                engine = getattr(importlib.import_module(module), function)(**values[0])
+                line.send(("answer", (engine.name, engine.reason, engine.describe())))
+            elif word == "generate" and engine is not None:
+                line.send(("answer", engine.generate(*values)))
+            else:
+                if engine is not None:
+                    engine.close()
+                return
+        except InputError as error:
+            line.send(("refused", (error.what, error.where, error.mend)))
+            return
+        except Exception as error:  # whatever a library fails with: the caller decides whether to start another one
+            line.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+            raise
+
+
+def die_with(parent: int) -> None:
+    """End this process and all of its group when its parent is gone, even by `kill -9`."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    die_with(os.getppid())
+    serve(Connection(int(sys.argv[1])), sys.argv[2])

@@ -1,0 +1,355 @@
+"""The server engine: one or many OpenAI-compatible servers, with the prompts, pixels and seeds of the other engines.
+
+The checkpoint's own files make prompt and picture here; the server gets the turns with the fitted picture (PNG), and
+has to count exactly the tokens that we count, else it reads something else and is refused. Where a server runs vLLM
+with our sampler (ours does; others with `--logits-processors geozero.engines.vllm_sampler:SeededRows`) answers are
+those of the other engines; elsewhere they are drawn by the server's own random numbers, from the same distribution.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from PIL import Image
+
+from geozero.engines.base import Completion, EngineDied, Request, SamplingParams, failed, first_seed
+from geozero.engines.prompts import IMAGE_MARK, Prompt, Prompter
+from geozero.engines.vllm_server import VllmServer
+from geozero.errors import BadRecord, InputError
+
+AT_ONCE = 64  # completions under way a server; it batches them itself
+ATTEMPTS = 4  # a completion, on one server after the other
+BACKOFF_SECONDS = 0.5  # doubled with each attempt
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 900.0
+SHOWN = 200  # characters of what a server said
+ARGUMENT = "geozero_draw"  # geozero.engines.vllm_sampler.ARGUMENT, without importing vLLM
+PROBE = 1 << 6  # side of the picture that is asked about at the start
+PROBE_SEEDS = 6
+FLAT = 20.0  # temperature of the probe: with our sampler, seeds then give different answers
+NO_SUCH = (401, 403, 404, 405)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server that has shown what it is."""
+
+    url: str  # ends in /v1
+    model: str  # what it calls its model
+    vllm: bool
+    max_length: int | None
+
+
+class Refused(Exception):
+    """A server said no to one request, for good (400 and the like)."""
+
+
+class Unfit(Exception):
+    """A server did not answer, or answered with a fault of its own or with rubbish; another try may help."""
+
+
+class ServerEngine:
+    """Answers through servers; a request goes to the next server in turn, and on to another one where that fails.
+
+    Args:
+        path: the checkpoint's directory: the same one that the servers hold.
+        urls: addresses, with or without `/v1`.
+        max_pixels: most pixels of a picture.
+        max_length: most tokens of prompt and completion.
+        own: the server that was started for this engine and ends with it.
+        reason: why this engine was chosen.
+
+    Raises:
+        InputError: a server that is not there, refuses, answers rubbish or holds another model.
+        EngineDied: in `generate`, no server answers any more.
+    """
+
+    name = "server"
+
+    def __init__(
+        self,
+        path: Path,
+        urls: Sequence[str],
+        *,
+        max_pixels: int,
+        max_length: int,
+        own: VllmServer | None = None,
+        reason: str = "asked for",
+    ) -> None:
+        self.path, self.reason, self._own = path, reason, own
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE * len(urls)),
+            trust_env=own is None,  # a proxy has no business between us and our own child
+        )
+        self._servers = [self._look(address(url), path) for url in urls]
+        shortest = min((s.max_length for s in self._servers if s.max_length), default=max_length)
+        self.prompter = Prompter(path, max_pixels, min(max_length, shortest))
+        self._turn: Iterator[int] = itertools.count()
+        self._pool = ThreadPoolExecutor(AT_ONCE * len(self._servers))
+        self.seeded = all(server.vllm for server in self._servers) and self._draws_as_we_do()
+        if not self.seeded:
+            log.warning(
+                "the server draws by its own random numbers: answers are as likely, but not the same as another "
+                "engine's"
+            )
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """See `Engine.generate`."""
+        answers: list[list[Completion]] = [[] for _ in requests]
+        waiting = []
+        n = 1 if params.temperature == 0 else params.n
+        for number, request in enumerate(requests):
+            try:
+                prompt = self.prompter.prepare(request)
+            except BadRecord as bad:
+                answers[number] = failed(str(bad), params.n)
+                continue
+            picture = _data_url(prompt.image)
+            for rollout in range(n):
+                seed = None if params.temperature == 0 else first_seed(request, params) + rollout
+                body = self._body(request, prompt, picture, seed, params)
+                waiting.append((number, seed, prompt, self._pool.submit(self._complete, body, prompt)))
+        unfit: list[tuple[int, Unfit]] = []
+        for number, seed, prompt, coming in waiting:
+            try:
+                answers[number].append(self._completion(coming.result(), prompt, seed, params))
+            except Refused as refused:
+                answers[number] += failed(str(refused), 1)
+            except Unfit as unwell:
+                unfit.append((number, unwell))
+        lost = any(isinstance(fault.__cause__, httpx.TransportError) for _, fault in unfit)
+        if unfit and (lost or len(unfit) == len(waiting)):
+            raise EngineDied(str(unfit[-1][1]))  # not one request's fault
+        for number, fault in unfit:
+            answers[number] += failed(str(fault), 1)
+        return [row * params.n if len(row) == 1 < params.n else row for row in answers]
+
+    def _completion(
+        self, found: dict[str, Any], prompt: Prompt, seed: int | None, params: SamplingParams
+    ) -> Completion:
+        choice = found["choices"][0]
+        budget = self.prompter.budget(prompt, params.max_tokens)
+        tokens = choice.get("token_ids")
+        if tokens is not None:
+            end = set(self.prompter.vocabulary.end)
+            length = next((i for i, token in enumerate(tokens) if token in end), len(tokens))
+            text = self.prompter.decode(tokens[:length])
+        else:
+            text = choice["message"]["content"] or ""
+            length = int(found["usage"]["completion_tokens"]) - (choice["finish_reason"] == "stop")
+        return Completion(text, "length" if length >= budget else "stop", max(0, length), seed)
+
+    def _body(
+        self, request: Request, prompt: Prompt, picture: str, seed: int | None, params: SamplingParams
+    ) -> dict[str, Any]:
+        """A chat completion's request, the model's name left out."""
+        turns: list[dict[str, Any]] = [
+            {"role": turn["role"], "content": _parts(turn["content"], picture)} for turn in request.messages
+        ]
+        body: dict[str, Any] = {"messages": turns, "max_tokens": self.prompter.budget(prompt, params.max_tokens)}
+        if request.prefix:
+            turns.append({"role": "assistant", "content": request.prefix})
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        body |= {"temperature": params.temperature, "top_p": params.top_p}
+        return body if seed is None else body | {"seed": seed}
+
+    def _for(self, server: Server, body: dict[str, Any]) -> dict[str, Any]:
+        """The request in this server's own words."""
+        body = {"model": server.model, **body}
+        if not server.vllm:
+            return body
+        vocabulary = self.prompter.vocabulary
+        body |= {"return_token_ids": True, "stop_token_ids": list(vocabulary.end)}
+        if getattr(self, "seeded", True):
+            seed = body.pop("seed", None)
+            if seed is not None:  # vLLM takes the best of what our sampler leaves over
+                draw = [seed, body["temperature"], body["top_p"]]
+                body |= {"temperature": 0.0, "top_p": 1.0, "vllm_xargs": {ARGUMENT: draw}}
+            return body
+        # nothing but temperature and top_p may shape the distribution, whatever the server's defaults
+        bias = {str(token): -100 for token in vocabulary.suppressed}
+        return body | {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logit_bias": bias}
+
+    def _complete(self, body: dict[str, Any], prompt: Prompt) -> dict[str, Any]:
+        """One completion, as the server sent it; from another server, or later, where the first one fails."""
+        first, fault = next(self._turn), Unfit("no server")
+        for attempt in range(ATTEMPTS):
+            server = self._servers[(first + attempt) % len(self._servers)]
+            try:
+                found = self._post(server, self._for(server, body))
+                break
+            except Unfit as unfit:
+                fault = unfit
+                if attempt + 1 < ATTEMPTS:
+                    time.sleep(BACKOFF_SECONDS * 2**attempt)
+        else:
+            raise fault
+        counted = found["usage"]["prompt_tokens"]
+        if counted != prompt.n_tokens:
+            raise InputError(
+                f"the server reads {counted} tokens where the checkpoint's own files make {prompt.n_tokens}",
+                server.url,
+                f"it must hold {self.path}, with this chat template and pixel limits; `--engine server` without "
+                "addresses starts such a one",
+            )
+        return found
+
+    def _post(self, server: Server, body: dict[str, Any]) -> dict[str, Any]:
+        """Raises Refused, Unfit or InputError."""
+        try:
+            reply = self._client.post(f"{server.url}/chat/completions", json=body)
+        except httpx.TransportError as error:
+            raise Unfit(f"{server.url} does not answer: {type(error).__name__} {error}") from error
+        if reply.status_code in NO_SUCH:
+            raise InputError(f"the server answers {reply.status_code}: {_said(reply)}", server.url, "check the address")
+        if 400 <= reply.status_code < 500 and reply.status_code not in (408, 429):
+            raise Refused(f"refused: {_said(reply)}")
+        if reply.status_code != 200:
+            raise Unfit(f"{server.url} answers {reply.status_code}: {_said(reply)}")
+        try:
+            found: dict[str, Any] = reply.json()
+            _ = found["choices"][0]["message"]["content"], int(found["usage"]["completion_tokens"])
+            _ = found["choices"][0]["finish_reason"], int(found["usage"]["prompt_tokens"])
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise Unfit(f"{server.url} answers rubbish: {_said(reply)}") from None
+        return found
+
+    def _look(self, url: str, path: Path) -> Server:
+        """Which model a server holds.
+
+        Raises:
+            InputError: it is not there, is no such server, or holds several models.
+        """
+        try:
+            reply = self._client.get(f"{url}/models")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise InputError(
+                f"no server answers: {type(error).__name__} {error}", url, "start it, or leave the address out"
+            ) from None
+        try:
+            models = {str(row["id"]): row for row in reply.json()["data"]}
+        except (ValueError, KeyError, TypeError):
+            said = f"status {reply.status_code}: {_said(reply)}"
+            raise InputError(f"no OpenAI-compatible server: {said}", url, "check the address") from None
+        named = [name for name in models if name in (str(path), path.name)]
+        (name, *others) = named or list(models) or [""]
+        if others or not name:
+            raise InputError(
+                f"the server holds {', '.join(models) or 'no model'}", url, f"start it with {path.name} alone"
+            )
+        row = models[name]
+        length = row.get("max_model_len")
+        return Server(url, name, row.get("owned_by") == "vllm", int(length) if length else None)
+
+    def _draws_as_we_do(self) -> bool:
+        """Whether every server runs our sampler: then a hot draw depends on its seed, else it is greedy."""
+        picture = io.BytesIO()
+        Image.radial_gradient("L").resize((PROBE, PROBE)).convert("RGB").save(picture, "PNG")
+        request = Request("probe", [{"role": "user", "content": f"{IMAGE_MARK}What is this?"}], picture.getvalue())
+        prompt = self.prompter.prepare(request)
+        hot = SamplingParams(temperature=FLAT, max_tokens=4)
+        for server in self._servers:
+            texts = set()
+            for seed in range(PROBE_SEEDS):
+                body = self._body(request, prompt, _data_url(prompt.image), seed, hot)
+                try:
+                    found = self._post(server, self._for(server, body))
+                except (Refused, Unfit) as fault:
+                    raise InputError(str(fault), server.url, "see the server's own log") from None
+                texts.add(str(found["choices"][0].get("token_ids")))
+            if len(texts) == 1:
+                return False
+        return True
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine.describe`."""
+        return {
+            "engine": self.name,
+            "reason": self.reason,
+            "model": str(self.path),
+            "servers": [server.url for server in self._servers],
+            "own": self._own is not None,
+            "seeded": self.seeded,
+            "max_pixels": self.prompter.max_pixels,
+            "max_length": self.prompter.max_length,
+        }
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+        if self._own is not None:
+            self._own.close()
+
+
+def open_server(
+    path: Path,
+    urls: Sequence[str],
+    *,
+    dtype: str,
+    max_pixels: int,
+    max_length: int,
+    memory: float,
+    devices: int,
+    reason: str,
+) -> ServerEngine:
+    """An engine over these servers; without addresses over a vLLM server that is started here and ends with it."""
+    if urls:
+        return ServerEngine(path, urls, max_pixels=max_pixels, max_length=max_length, reason=reason)
+    own = VllmServer(path, dtype=dtype, max_pixels=max_pixels, max_length=max_length, memory=memory, devices=devices)
+    try:
+        return ServerEngine(path, [own.url], max_pixels=max_pixels, max_length=max_length, own=own, reason=reason)
+    except BaseException:
+        own.close()
+        raise
+
+
+def address(url: str) -> str:
+    """A server's address, ending in `/v1`.
+
+    Raises:
+        InputError: no http address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InputError(f"no server's address: '{url}'", "--url", "write http://HOST:PORT")
+    bare = url.rstrip("/")
+    return bare if bare.endswith("/v1") else f"{bare}/v1"
+
+
+def _data_url(image: Image.Image) -> str:
+    """The fitted picture, without loss."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _parts(content: str, picture: str) -> str | list[dict[str, Any]]:
+    """A turn's text in OpenAI's form."""
+    if IMAGE_MARK not in content:
+        return content
+    parts: list[dict[str, Any]] = []
+    for number, text in enumerate(content.split(IMAGE_MARK)):
+        if number:
+            parts.append({"type": "image_url", "image_url": {"url": picture}})
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts
+
+
+def _said(reply: httpx.Response) -> str:
+    return " ".join(reply.text.split())[:SHOWN] or "nothing"

@@ -1,0 +1,207 @@
+"""Engines that die, hang or grow: isolated in a process, started again, the deadly request alone given up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from geozero.engines.base import Completion, EngineDied, Request, SamplingParams
+from geozero.engines.isolated import IsolatedEngine
+from geozero.engines.supervised import SupervisedEngine
+from geozero.errors import InputError
+
+TWO = SamplingParams(n=2)
+
+
+def ask(*names: str) -> list[Request]:
+    return [Request(name, [], b"") for name in names]
+
+
+# --- the policy, with engines that only pretend ---
+
+
+class Mortal:
+    """Answers until it is asked what kills it; `wear` calls kill it, too."""
+
+    name, reason = "mortal", "a test"
+
+    def __init__(self, deadly: set[str], wear: int = 10**9) -> None:
+        self.deadly, self.wear, self.calls, self.closed = deadly, wear, 0, False
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        assert not self.closed
+        self.calls += 1
+        if self.calls > self.wear or self.deadly & {r.id for r in requests}:
+            raise EngineDied("it is gone")
+        return [[Completion(r.id, "stop", 1)] * params.n for r in requests]
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": "mortal"}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Nursery:
+    """Opens mortals and writes down what was waited."""
+
+    def __init__(self, make: Callable[[int], Mortal]) -> None:
+        self.make, self.opened, self.waited = make, [], []  # type: ignore[var-annotated]
+
+    def __call__(self) -> Mortal:
+        made = self.make(len(self.opened))
+        self.opened.append(made)
+        return made
+
+    def supervised(self, **options: Any) -> SupervisedEngine:
+        return SupervisedEngine(self, wait=self.waited.append, **options)
+
+
+def test_a_dead_engine_is_replaced_and_its_chunk_done_again() -> None:
+    nursery = Nursery(lambda number: Mortal({"b"} if number == 0 else set()))
+    engine = nursery.supervised()
+    found = engine.generate(ask("a", "b", "c"), TWO)
+    assert [[c.text for c in row] for row in found] == [["a", "a"], ["b", "b"], ["c", "c"]]
+    assert len(nursery.opened) == 2 and nursery.opened[0].closed and nursery.waited == [1.0]
+
+
+@pytest.mark.parametrize("place", [0, 5, 15])
+def test_the_one_request_that_kills_is_given_up_alone(place: int) -> None:
+    nursery = Nursery(lambda _: Mortal({"r5" if place == 5 else f"r{place}"}))
+    engine = nursery.supervised()
+    found = engine.generate(ask(*(f"r{i}" for i in range(16))), TWO)
+    for number, row in enumerate(found):
+        assert [c.finish_reason for c in row] == (["error"] * 2 if number == place else ["stop"] * 2)
+    assert found[place][0].error == "engine_died: it is gone"
+    assert len(nursery.opened) <= 9
+    nursery.make = lambda _: Mortal(set())
+    assert engine.generate(ask("x"), TWO)[0][0].text == "x"
+
+
+def test_an_engine_that_dies_of_everything_is_given_up_in_one_line() -> None:
+    nursery = Nursery(lambda _: Mortal(set(), wear=0))
+    engine = nursery.supervised(restarts=2)
+    with pytest.raises(InputError, match="died 4 times in a row: it is gone") as caught:
+        engine.generate(ask("a", "b"), TWO)
+    assert "\n" not in str(caught.value) and "what is stored stays" in str(caught.value)
+    assert nursery.waited == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_single_request_is_not_blamed_by_an_engine_that_never_answered() -> None:
+    with pytest.raises(InputError, match="times in a row"):
+        Nursery(lambda _: Mortal({"a"})).supervised().generate(ask("a"), TWO)
+
+
+def test_an_engine_that_does_not_start_is_tried_a_few_times() -> None:
+    tries: list[int] = []
+
+    def start() -> Mortal:
+        tries.append(1)
+        raise EngineDied("port in use")
+
+    with pytest.raises(InputError, match="port in use"):
+        SupervisedEngine(start, restarts=2, wait=lambda _: None)
+    assert len(tries) == 3
+
+
+def test_an_old_engine_is_renewed() -> None:
+    nursery = Nursery(lambda _: Mortal(set()))
+    engine = nursery.supervised(recycle=4)
+    for _ in range(5):
+        engine.generate(ask("a", "b"), TWO)
+    assert [e.calls for e in nursery.opened] == [2, 2, 1] and [e.closed for e in nursery.opened] == [True, True, False]
+    engine.close()
+    assert nursery.opened[-1].closed and not nursery.waited
+
+
+# --- a real process ---
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    made: list[IsolatedEngine] = []
+
+    def start(timeout: float = 60.0, **arguments: Any) -> IsolatedEngine:
+        made.append(IsolatedEngine(arguments, timeout, "fake_engine:open_fake"))
+        return made[-1]
+
+    yield start
+    for engine in made:
+        engine.close()
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_an_isolated_engine_answers_in_another_process_and_leaves_none(opened: Any) -> None:
+    engine = opened()
+    (row,) = engine.generate(ask("talk"), TWO)
+    pid = engine.describe()["pid"]
+    assert (engine.name, engine.reason) == ("obedient", "a test")
+    assert [c.text for c in row] == [f"talk {pid}"] * 2 and pid != os.getpid()
+    engine.close()
+    assert gone(pid)
+
+
+def test_death_hanging_and_failing_are_told_apart(opened: Any) -> None:
+    with pytest.raises(EngineDied, match="ended with code -9: out of memory, sorry"):
+        opened().generate(ask("die"), TWO)
+    with pytest.raises(EngineDied, match="RuntimeError: no kernel for this"):
+        opened().generate(ask("fail"), TWO)
+    engine = opened()
+    engine.timeout, pid = 0.5, engine.describe()["pid"]
+    with pytest.raises(EngineDied, match=r"no answer within 0\.5 s"):
+        engine.generate(ask("hang"), TWO)
+    assert gone(pid)
+    with pytest.raises(EngineDied):
+        engine.generate(ask("a"), TWO)
+
+
+def test_what_the_engine_refuses_at_its_start_is_bad_input(opened: Any) -> None:
+    with pytest.raises(InputError, match=r"^no such model in here \(make it\)$"):
+        opened(start="refuse")
+    with pytest.raises(EngineDied, match="code -9"):
+        opened(start="die")
+
+
+def test_a_real_process_that_dies_once_costs_one_restart(opened: Any, tmp_path: Path) -> None:
+    once = str(tmp_path / "once")
+    engine = SupervisedEngine(lambda: opened(once=once), wait=lambda _: None)
+    first = engine.describe()["pid"]
+    found = engine.generate(ask("a", "die", "b"), TWO)
+    pids = {row[0].text.split()[1] for row in found}
+    assert [row[0].text.split()[0] for row in found] == ["a", "die", "b"]
+    assert len(pids) == 1 and str(first) not in pids
+    engine.close()
+
+
+def test_killing_the_caller_ends_its_engine(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from geozero.engines.isolated import IsolatedEngine\n"
+        "print(IsolatedEngine({}, 60, 'fake_engine:open_fake').describe()['pid'], flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+    assert child.stdout is not None
+    pid = int(child.stdout.readline())
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert gone(pid)
