@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import fake_report
 import pytest
+from PIL import Image
 from test_report_page import hostile_inputs
 
 from geozero.evaluation import gallery, report
+from geozero.evaluation.evaluate import evaluate
 from geozero.evaluation.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -74,3 +78,61 @@ def test_pictures_that_stand_behind_the_script_are_shown_too(tmp_path: Path, mon
     page = build_report(fake_report.write(tmp_path / "data", items=25), tmp_path / "index.html")
     assert page.read_text().count('type="application/json"') == 1 + 3
     assert dom_of(page, tmp_path).count('href="data:image/jpeg;base64,/9j/') == 24
+
+
+def test_the_gallery_filters_by_task_source_and_outcome(tmp_path: Path) -> None:
+    """A script of the test sets each filter and writes down what is shown; the page's policy is widened for it."""
+    data = fake_report.write(tmp_path / "data", items=40)
+    items = json.loads((data / "gallery.json").read_text())
+    page = build_report(data, tmp_path / "index.html")
+    chosen = [
+        ("task", "vqa"),
+        ("source", "toy_aid"),
+        ("outcome", "right"),
+        ("outcome", "was-wrong"),
+        ("outcome", "fixed"),
+    ]
+    script = f"""<script>addEventListener("load", async () => {{
+      const form = document.querySelector(".filters"), said = [];
+      for (const [name, value] of {json.dumps(chosen)}) {{
+        form.reset(); form.elements[name].value = value;
+        form.dispatchEvent(new Event("input")); await new Promise((done) => setTimeout(done, 50));
+        said.push(document.querySelector(".count").textContent);
+      }}
+      document.title = said.join("; ");
+    }});</script></body>"""
+    text = page.read_text()
+    widened = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", text, count=1)
+    page.write_text(widened.replace("</body>", script, 1))
+    title = dom_of(page, tmp_path).split("<title>")[1].split("</title>")[0]
+
+    def right(item: dict[str, Any], side: str) -> bool | None:
+        reward = item[side]["reward"]
+        return None if item["task"] == "caption" else reward >= (0.5 if item["task"] == "grounding" else 1.0)
+
+    counts = [
+        sum(i["task"] == "vqa" for i in items),
+        sum(i["source"] == "toy_aid" for i in items),
+        sum(right(i, "after") is True for i in items),
+        sum(right(i, "before") is False for i in items),
+        sum(right(i, "before") is False and right(i, "after") is True for i in items),
+    ]
+    assert title == "; ".join(f"Showing {min(n, 24)} of {n} (of 40)" for n in counts)
+
+
+def test_what_evaluate_wrote_opens_with_its_gallery(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), (20, 120, 60)).save(tmp_path / "a.png")
+    for model, answer in (
+        ("base", "<img src=x onerror=alert(1)>"),
+        ("tuned", "I see <b>trees</b>. <answer>forest</answer>"),
+    ):
+        rows = [
+            {"id": f"s{i}", "raw_output": answer, "label": "forest", "image_path": str(tmp_path / "a.png")}
+            for i in range(3)
+        ]
+        (tmp_path / f"{model}.json").write_text(json.dumps(rows))
+        evaluate("scene_cls", "strict", tmp_path / f"{model}.json", tmp_path / "scores" / model / "aid.json")
+    dom = dom_of(report.report(tmp_path / "scores", tmp_path / "index.html")[0], tmp_path)
+    assert dom.count('<article class="item">') == 3 and "<b>Base</b>" in dom and "<b>tuned</b>" in dom
+    assert "&lt;img src=x onerror=alert(1)&gt;" in dom and "<img" not in dom
+    assert dom.count('href="data:image/jpeg;base64,/9j/') == 3

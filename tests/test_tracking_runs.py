@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -130,3 +132,16 @@ def test_a_store_that_cannot_be_opened_is_a_readable_error(tmp_path: Path, monke
         Tracker("http://127.0.0.1:9", project=tmp_path).open_pipeline("x")
     with pytest.raises(InputError, match="tracking store"):
         Tracker("nonsense://x", project=tmp_path).open_pipeline("x")
+
+
+def test_runs_are_compared_under_one_address_and_tables_are_shown(tracker: Tracker) -> None:
+    runs = [tracker.open_pipeline(name, {"model": name}) for name in ("base", "sft")]
+    address = tracker.compare_address(runs)
+    (experiment,) = {run_of(tracker, run).info.experiment_id for run in runs}
+    page, _, query = address.partition("?")
+    assert page == "http://127.0.0.1:5000/#/compare-runs"
+    assert {k: json.loads(v) for k, (v,) in parse_qs(query).items()} == {"runs": runs, "experiments": [experiment]}
+    tracker.log_table(runs[0], "scores", [{"n": 3, "first": {"mode": "tagged"}}, {"n": 4, "value": 0.5}])
+    tracker.log_table(runs[0], "empty", [])
+    shown = json.loads(tracker.client.get_run(runs[0]).data.tags["mlflow.loggedArtifacts"])
+    assert [table["path"] for table in shown] == ["tables/scores.json"]
