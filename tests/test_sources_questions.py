@@ -403,6 +403,13 @@ def test_vhm_boxes_may_mean_pixels(alone: Callable[[str], Path]) -> None:
         ("[vqa] Is it? A short answer to the question is", "Is it?"),
         ("[vqa] Question: Is it? Short answer:", "Is it?"),
         ("Based on the image, respond to this question with a short answer: Is it?", "Is it?"),
+        ("Based on the image, respond to this question with a short answer: Is it?. Answer:", "Is it?"),
+        ("Use the provided image to answer the question: Is it? Provide your answer as short as possible.", "Is it?"),
+        ("Given the image, answer the following question with no more than three words. Is it?", "Is it?"),
+        ('What is the answer to the following question? "Is it?"', "Is it?"),
+        ('The question "Is it?" can be answered using the image. A short answer is', "Is it?"),
+        ("Question: Is it?", "Is it?"),
+        ("Q: Is it? A:", "Is it?"),
         ("Is it?\nAnswer the question using a single word or phrase.", "Is it?"),
         ("{VQA} Is it? Answer with one word or short phrase.", "Is it?"),
         ("Is it?\nAnswer in one word or a short phrase.", "Is it?"),
@@ -419,6 +426,7 @@ def test_questions_are_unwrapped(text: str, expected: str) -> None:
     [
         ("[refer] Give me the location of <p> the red ship </p>", "the red ship"),
         ("[refer] give me the location of the red ship", "the red ship"),
+        ("[refer] locate <p></p>", ""),  # refused at ingest
         ("[refer] where is the red ship ?", "the red ship"),
         ("from this image, tell me the location of the red ship", "the red ship"),
         ("[refer] the location of the red ship is", "the red ship"),

@@ -18,19 +18,25 @@ HUMAN, MODEL = ("human", "user"), ("gpt", "assistant")
 _TAG = re.compile(r"^[\[{](\w+)[\]}]\s*")
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _BRACED = re.compile(r"\{" + rf"<{_NUMBER}>" * 4 + r"\}")
-_MARKED = re.compile(r"<p>(.+?)</p>", re.DOTALL)
-# what VRSBench, GeoChat, VHM and MiniGPT-v2 put around a question …
+# what InstructBLIP (whose templates VRSBench uses), GeoChat and VHM put around a question …
 _AROUND = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
-        r"(?:based on the image, )?respond to this question with a short answer: *(?P<text>.+)",
-        r"question: *(?P<text>.+?) *short answer:?",
-        r"(?P<text>.+?) *a short answer to the question is:?",
+        r"based on the image,? respond to this question with a short answer: *(?P<text>.+?)(?: *answer:)?",
+        r"use the provided image to answer the question: *(?P<text>.+?)"
+        r"(?: *provide your answer as short as possible[.:]?)?",
+        r"given the image,? answer the following question(?: with no more than [\w-]+ words)?\. *(?P<text>.+)",
+        r"what is the answer to the following question\? *(?P<text>.+)",
+        r"the question (?P<text>.+?) can be answered using the image\. *a short answer is[.:]?",
+        r"question: *(?P<text>.+?)(?: *(?:short )?answer:)?",
+        r"q: *(?P<text>.+?)(?: *a:)?",
+        r"(?P<text>.+?) *a short answer to the question is[.:]?",
         r"(?P<text>.+?) *(?:please )?answer the question using a single word or phrase\.?",
         r"(?P<text>.+?) *(?:please )?answer with (?:one|a single) word or (?:a )?(?:short )?phrase\.?",
         r"(?P<text>.+?) *(?:please )?answer in one word or a short phrase\.?",
     )
 )
+_STRANDED = re.compile(r"(?<=[?!])[ .]+$")  # the full stop of a template behind the question's own mark
 # … and around an expression
 _ASKED = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
@@ -71,14 +77,18 @@ def tagged(text: str) -> tuple[str, str]:
 
 def bare_question(text: str) -> str:
     """A question without the image mark, the task's tag, and what other projects wrap around it."""
-    return _unwrapped(" ".join(tagged(text)[1].split()), _AROUND)
+    bare = _unwrapped(" ".join(tagged(text)[1].split()), _AROUND)
+    if len(bare) > 1 and bare[0] == bare[-1] == '"':
+        bare = bare[1:-1].strip()
+    return _STRANDED.sub("", bare)
 
 
 def bare_expression(text: str) -> str:
     """What is to be located, without the image mark, the tag, `<p>…</p>`, and what asks for it."""
     text = " ".join(tagged(text)[1].split())
-    marked = _MARKED.search(text)
-    return marked[1].strip() if marked else _unwrapped(text, _ASKED)
+    _, opened, rest = text.partition("<p>")
+    marked, closed, _ = rest.partition("</p>")
+    return marked.strip() if opened and closed else _unwrapped(text, _ASKED)
 
 
 def offered_classes(text: str) -> tuple[str, ...]:

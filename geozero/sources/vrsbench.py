@@ -13,9 +13,10 @@ Splits, official: train 85,813 questions, 36,313 expressions, 20,264 captions; t
 Licence: texts CC-BY-4.0; pictures as DOTA's and DIOR's (academic use; recalled, unverified).
 Citation: Li et al., "VRSBench: A Versatile Vision-Language Benchmark Dataset for Remote Sensing Image Understanding",
 NeurIPS 2024, arXiv 2406.12384.
-Traps: `id` is the same for all; boxes are 0-100 of the sides, 8.8 % of the coordinates lie outside and some boxes are
-inverted (clamped and counted, or refused; inverted ones always refused); questions are wrapped in templates ("[vqa] …
-A short answer to the question is"), which go. A name's numeric prefix is a picture of DIOR, and so of DIOR-RSVG.
+Traps: `id` is the same for all; boxes are 0-100 of the sides, 8.8 % of the coordinates lie outside (from -73 to 196)
+and some boxes are inverted (clamped and counted, or refused; inverted ones always refused); questions are wrapped in
+templates ("[vqa] … A short answer to the question is"), which go. A name's numeric prefix is a picture of DIOR, and so
+of DIOR-RSVG.
 """
 
 from __future__ import annotations
