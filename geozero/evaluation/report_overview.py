@@ -20,6 +20,7 @@ from geozero.evaluation.report_scores import (
     who,
 )
 
+CHOOSING = "val"  # the split that chooses; a score on it is no result
 Column = tuple[str, str, str]  # split, source, task
 
 
@@ -64,6 +65,7 @@ def overviews(
     pairs = Pairs(comparisons)
     found = []
     kept = [s for s in scores if s.source and s.question_type is None and s.value is not None and is_headline(s)]
+    kept = [s for s in kept if s.split != CHOOSING]
     for protocol in sorted({s.protocol for s in kept}, reverse=True):  # strict, then official
         of_protocol = [s for s in kept if s.protocol == protocol]
         splits = [*(s for s in SPLITS if s), *sorted({s.split for s in of_protocol} - set(SPLITS)), ""]
@@ -124,7 +126,10 @@ def _benchmark(column: Column, scores: Sequence[Score]) -> Benchmark:
     own = [s for s in scores if _column(s) == column]
     sizes = sorted({s.n for s in own})
     n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"
-    return Benchmark(column[1], TASK_TITLES.get(column[2], column[2]), METRICS.get(own[0].metric, own[0].metric), n)
+    splits = {s.split for s in scores if s.source == column[1]}
+    where = f", {SPLITS.get(column[0], column[0]).lower()}" if len(splits) > 1 else ""
+    task = TASK_TITLES.get(column[2], column[2]) + where
+    return Benchmark(column[1], task, METRICS.get(own[0].metric, own[0].metric), n)
 
 
 def _column(score: Score) -> Column:
