@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from geozero import __version__
 from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import Ambiguous, InputError, refusal
+from geozero.runs.commands import app as runs
 from geozero.stack.commands import app as stack
 from geozero.workspace import Workspace
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 toy = typer.Typer(help="The rendered world and the tiny Qwen3-VL of the demo.", no_args_is_help=True)
 app.add_typer(toy, name="toy")
 app.add_typer(stack, name="stack")
+app.add_typer(runs, name="runs")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file; profiles/ holds examples.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the whole plan and stop.")]
@@ -199,6 +201,7 @@ def select(
     params: Annotated[Path | None, typer.Option(help="Take the thresholds from this file.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw the pass rates (PNG, SVG or PDF).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with histograms and examples.")] = None,
 ) -> None:
     """Split a sampled corpus by difficulty: what the filtering model can do, and what it cannot.
 
@@ -207,7 +210,8 @@ def select(
     from geozero.difficulty.selection import select as split
     from geozero.params import load
 
-    split(corpus, store, out_instruct, out_hard, load(params).select if params else None, metrics=metrics, plot=plot)
+    thresholds = load(params).select if params else None
+    split(corpus, store, out_instruct, out_hard, thresholds, metrics=metrics, plot=plot, html=html)
     for out in (out_instruct, out_hard):
         _summary(Corpus(out).manifest, out)
 

@@ -20,6 +20,7 @@ from geozero.difficulty import adaptive, histogram
 from geozero.difficulty import store as answer_store
 from geozero.difficulty.adaptive import Rule
 from geozero.difficulty.bands import BANDS, Bools, Candidates, Difficulty, choose, measure
+from geozero.difficulty.page import Selection, write_page
 from geozero.difficulty.store import Answers
 from geozero.errors import InputError
 from geozero.sample import Split, digest, fold_of, stable_unit
@@ -38,6 +39,7 @@ def select(
     metrics: Path | None = None,
     plot: Path | None = None,
     pass_rates: Path | None = None,
+    html: Path | None = None,
 ) -> dict[str, Any]:
     """Write GeoZero-Instruct and GeoZero-Hard, and return the numbers that `metrics` gets.
 
@@ -54,6 +56,7 @@ def select(
         plot: picture of the pass rates (PNG, SVG or PDF).
         pass_rates: Parquet file of every candidate's pass rate and band; default `pass_rates.parquet` beside
             `out_hard`.
+        html: a page to look at: histograms, examples of each band, what a moved threshold changes.
 
     Raises:
         InputError: store and corpus do not belong together, answers are missing, or nothing is selected.
@@ -80,6 +83,9 @@ def select(
         write_json(metrics, numbers)
     if plot is not None:
         histogram.draw(numbers["histogram"], plot, settings.easy, settings.hard)
+    if html is not None:
+        parts = (source, store, fingerprints, k, settings, candidates, answers, found, instruct, hard, numbers)
+        write_page(Selection(*parts), html)
     for name, chosen in (("easy", instruct), ("hard", hard)):
         if not chosen.any():
             raise InputError(

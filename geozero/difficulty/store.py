@@ -250,6 +250,17 @@ def first_answers(directory: Path, ids: pa.Array) -> dict[str, str]:
     return found
 
 
+def answers_to(directory: Path, ids: pa.Array, k: int) -> dict[str, list[dict[str, Any]]]:
+    """Text, success, reward and finish reason of every answer of these few samples, in the order of the rollouts."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    columns = ["id", "rollout", "text", "success", "reward", "finish_reason"]
+    for table in _chunks(directory, columns):
+        kept = table.filter(pc.and_(pc.is_in(table["id"], ids), pc.less(table["rollout"], k)))
+        for row in kept.to_pylist():
+            found.setdefault(row["id"], {})[row["rollout"]] = row
+    return {i: [rows[rollout] for rollout in sorted(rows)] for i, rows in found.items()}
+
+
 def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adaptive: str | None = None) -> None:
     """Say which directories hold the answers of the last sampling, one a fold, and how many a sample has.
 
