@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
-from flows.tracked import log_training, pipeline_run
+from flows.forms import GroupSize, Hours, LearningRate, Seed, Steps, Weight, opened, seconds
+from flows.survive import RETRIES, gpu, hurried
+from flows.tracked import pipeline_run, trained
 from flows.watching import TRAINING, bounded
 from geozero.corpus import write_json
 from geozero.evaluation.inference import Job, records_path, run_in_child
@@ -21,7 +24,7 @@ from geozero.workspace import Workspace
 GATE_LIMIT = 40  # validation questions a source: with 8 rollouts each, shares are known to a few points
 
 
-@task(name="gate", cache_policy=NO_CACHE)
+@task(name="gate", cache_policy=NO_CACHE, **RETRIES)
 def check_gate(space: Workspace, model: Path) -> gate.GateResult:
     """Measure on `val` whether RL can start from this model; stop the line where it cannot."""
     settings = space.settings.a2grpo
@@ -41,7 +44,8 @@ def check_gate(space: Workspace, model: Path) -> gate.GateResult:
         boxes=space.settings.model.boxes,
         engine=space.engine,
     )
-    run_in_child(job, space.log("gate"), bounded(get_run_logger().info))
+    with gpu():
+        run_in_child(job, space.log("gate"), bounded(get_run_logger().info))
     records = [
         record
         for corpus in corpora
@@ -53,23 +57,43 @@ def check_gate(space: Workspace, model: Path) -> gate.GateResult:
     return result
 
 
-@task(name="a2grpo", cache_policy=NO_CACHE)
-def train_a2grpo(space: Workspace, model: Path, parent: str | None) -> StageResult:
+@task(name="a2grpo", cache_policy=NO_CACHE, **RETRIES)
+def train_a2grpo(space: Workspace, model: Path, parent: str) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
     corpus, tell = space.hard, bounded(get_run_logger().info, TRAINING)
-    result = run_a2grpo(space.settings, corpus, model, space.runs, on_line=tell)
-    if parent is not None:
-        log_training(space, parent, "a2grpo", result, corpus)
-    return result
+    val = [p for p in space.corpora_with("val") if p.name in space.trained_sources]
+    run = partial(run_a2grpo, hurried(space).settings, corpus, model, space.runs, val=val)
+    return trained(space, parent, "a2grpo", corpus, tell, run)
 
 
 @flow(name="geozero-a2grpo")
-def a2grpo(model: Path, params: Path = Path("params.yaml")) -> Path:
-    """A²GRPO alone, from a checkpoint of SFT."""
-    space = Workspace.open(params)
+def a2grpo(
+    model: Path | None = None,
+    params: Path = Path("params.yaml"),
+    steps: Steps | None = None,
+    learning_rate: LearningRate | None = None,
+    group_size: GroupSize | None = None,
+    beta: Weight | None = None,
+    seed: Seed | None = None,
+    hours: Hours | None = None,
+) -> Path:
+    """A²GRPO alone, from a checkpoint of SFT. Returns the model's directory.
+
+    Args:
+        model: Directory of the SFT checkpoint; if empty, the one that was finished last in runs/.
+        params: The parameter file, seen from the checkout; profiles/ holds more. Empty fields below keep its values.
+        steps: Optimizer steps.
+        learning_rate: Highest learning rate of the schedule.
+        group_size: Completions of one question, G.
+        beta: Weight of the answer-anchored KL.
+        seed: Of the order of questions, and of all else that is drawn.
+        hours: Time limit. The run fails when it is over; its checkpoint stays, and the next run goes on from it.
+    """
+    space = opened(params, "a2grpo", seed, steps=steps, learning_rate=learning_rate, group_size=group_size, beta=beta)
     with pipeline_run(space, "a2grpo") as parent:
-        check_gate(space, model)
-        return train_a2grpo(space, model, parent).model
+        taught = model or space.newest("sft")
+        check_gate(space, taught)
+        return train_a2grpo.with_options(timeout_seconds=seconds(hours))(space, taught, parent).model
 
 
 if __name__ == "__main__":

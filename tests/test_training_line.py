@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_training_data import build_corpus
 from test_training_stage import make_params
@@ -116,6 +119,33 @@ def test_sft_then_a2grpo(taught: stage.StageResult, tiny_random: Path, corpus: P
 
     AutoProcessor.from_pretrained(result.model)
     Qwen3VLForConditionalGeneration.from_pretrained(result.model)
+
+
+def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus: Path, tmp_path: Path) -> None:
+    """Groups without an answer signal are replaced, val chooses the checkpoint, easy samples come first."""
+    whole = Corpus(corpus)
+    data = tmp_path / "data"
+    subset(whole, list(whole.samples()), data / "hard", {"made_by": "test"})
+    rates = {s.id: i / 100 for i, s in enumerate(whole.samples())}
+    pq.write_table(pa.table({"id": list(rates), "p": list(rates.values())}), data / "pass_rates.parquet")
+    val = [replace(s, split="val") for s in whole.samples()]
+    subset(whole, val, data / "val", {"made_by": "test"})
+    more = {"resample": 2, "keep": "best", "val_prompts": 8, "order": "easy_first"}
+    params = make_params(a2grpo=RL | more | {"guards": {"entropy": {"limit": 0.01}, "window": 2}})
+    told: list[str] = []
+    runs = tmp_path / "runs"
+    result = stage.run_a2grpo(params, data / "hard", taught.model, runs, val=[data / "val"], on_line=told.append)
+    rows = read(result.directory / "metrics.jsonl")
+    steps = [row for row in rows if "loss" in row and "eval_loss" not in row]
+    judged = {row["step"]: row["eval_answer_reward"] for row in rows if "eval_answer_reward" in row}
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert list(judged) == [1, 2, 3, 4]  # a fifth of four steps is one
+    assert all(row["resampled"] in (0, 1, 2) for row in steps)
+    assert all({"distinct", "entropy/mean", "completions/clipped_ratio"} <= set(row) for row in steps)
+    chosen = json.loads((result.directory / "stage.json").read_text())["model_step"]
+    assert judged[chosen] == max(judged.values())
+    assert any(line.startswith(f"checkpoint-{chosen} answers val best") for line in told)
+    weights(result.model)
 
 
 @pytest.mark.parametrize("kind", ["sft", "a2grpo"])

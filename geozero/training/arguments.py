@@ -136,7 +136,6 @@ def rollout_server(params: Params, base: Path) -> dict[str, Any]:
         **({"vllm_max_lora_rank": params.a2grpo.lora.rank} if params.a2grpo.tuner == "lora" else {}),
         "host": "0.0.0.0",
         "port": _address(params.a2grpo.vllm_server)[1],
-        "check_model": False,
     }
 
 

@@ -18,11 +18,10 @@ from pathlib import Path
 
 from geozero import process
 from geozero.atomic import replacing
-from geozero.corpus import write_json
-from geozero.engines import checkpoint as models
+from geozero.corpus import MANIFEST, write_json
 from geozero.errors import InputError
 from geozero.params import Params
-from geozero.training import arguments, attempts, checkpoints, nodes, supervise
+from geozero.training import arguments, attempts, checkpoints, nodes, plan, supervise
 from geozero.training.attempts import CACHE, LAUNCHER, LOG
 from geozero.training.data import Replay
 from geozero.training.guards import CROSSED, Crossing, Watch
@@ -75,7 +74,7 @@ def run_sft(
         base: directory of the base model.
         out_root: where stages live, `runs/`.
         replay: the base model's own completions, mixed in by `params.sft.replay_share`.
-        dry_run: start nothing, write nothing; the result says what would run.
+        dry_run: start nothing, write nothing; `on_line` takes the plan, the result says what would run.
         force: train anew in a directory of its own, even if there is a finished one.
         on_line: takes each line of the child's output, the command first.
         on_metrics: takes each logged step once, in order.
@@ -84,7 +83,7 @@ def run_sft(
         InputError: parameters, corpus or base model do not fit.
         ChildFailed: the training ended with an error.
     """
-    recipe = Recipe(name, "sft", "sft", params, corpus, models.resolve(base), out_root, replay=tuple(replay))
+    recipe = Recipe(name, "sft", "sft", params, corpus, plan.base_of(base, dry_run), out_root, replay=tuple(replay))
     return _run(recipe, dry_run, force, on_line, on_metrics)
 
 
@@ -106,7 +105,7 @@ def run_filter(
     """
     if not 0 <= fold < params.filter.folds:
         raise InputError(f"no fold {fold} of {params.filter.folds}", "filter.folds", "folds count from 0")
-    recipe = Recipe(f"filter-{fold}", "sft", "filter", params, corpus, models.resolve(base), out_root, fold=fold)
+    recipe = Recipe(f"filter-{fold}", "sft", "filter", params, corpus, plan.base_of(base, dry_run), out_root, fold=fold)
     return _run(recipe, dry_run, force, on_line, on_metrics)
 
 
@@ -160,12 +159,12 @@ def run_a2grpo(
     Raises:
         guards.Stopped: a collapse guard ended the training, now or when it ran before.
     """
-    recipe = Recipe(name, "grpo", "a2grpo", params, corpus, models.resolve(base), out_root, val=tuple(val))
+    recipe = Recipe(name, "grpo", "a2grpo", params, corpus, plan.base_of(base, dry_run), out_root, val=tuple(val))
     return _run(recipe, dry_run, force, on_line, on_metrics)
 
 
-def plan(recipe: Recipe, force: bool = False) -> StageResult:
-    """What a stage would be: its directory, its command, whether it is finished; starts nothing, writes nothing."""
+def look_up(recipe: Recipe, force: bool = False) -> StageResult:
+    """A stage's directory and command, and whether it is finished; starts nothing, writes nothing."""
     fingerprint = digest(recipe.identity())
     # Absolute: neither the child nor a resumed run depends on the directory it is started from.
     directory = _directory((recipe.out_root / f"{recipe.name}-{fingerprint}").resolve(), force)
@@ -174,14 +173,16 @@ def plan(recipe: Recipe, force: bool = False) -> StageResult:
 
 
 def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_metrics: OnMetrics | None) -> StageResult:
-    result = plan(recipe, force)
-    if dry_run or result.reused:
+    tell = on_line or (lambda line: None)
+    if dry_run:
+        return _dry(recipe, force, tell)
+    result = look_up(recipe, force)
+    if result.reused:
         return result
     hardware = recipe.params.hardware
     arguments.check_hardware(hardware)
     node, directory = nodes.this_node(hardware), result.directory
     directory.mkdir(parents=True, exist_ok=True)
-    tell = on_line or (lambda line: None)
     if not node.leads:
         _follow(recipe, directory, node, tell)
         return result
@@ -190,6 +191,16 @@ def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_me
             return replace(result, reused=True)
         _train(recipe, directory, node, tell, on_metrics)
         write_json(directory / DONE, {"fingerprint": result.fingerprint, "steps": recipe.settings.steps})
+    return result
+
+
+def _dry(recipe: Recipe, force: bool, tell: Tell) -> StageResult:
+    """Tell the plan; where model or data are not there yet, the stage has no fingerprint."""
+    there = recipe.base.is_dir() and (recipe.corpus / MANIFEST).is_file()
+    nowhere = recipe.out_root / f"{recipe.name}-unknown"
+    result = look_up(recipe, force) if there else StageResult(nowhere, nowhere / MODEL, "", False, ())
+    for line in plan.lines(recipe, result.directory):
+        tell(line)
     return result
 
 
