@@ -107,6 +107,14 @@ def test_the_gallery_shows_the_first_and_the_last_model_with_pictures(tmp_path: 
     assert "right, A²GRPO" in page.text and "wrong, Base" in page.text
 
 
+def test_one_model_alone_has_no_other_beside_it(tmp_path: Path) -> None:
+    scored(tmp_path, "mine/aid", "scene_cls", [{"raw_output": "a", "label": "a"}, {"raw_output": "b", "label": "a"}])
+    (first, second) = collect(tmp_path / "scores", 10).gallery
+    assert first.before is None and second.before is None and first.after is not None
+    text = page_of(tmp_path).text
+    assert "right, mine" in text and "wrong → right" not in text and "before RL" not in text
+
+
 def test_names_come_from_the_place_of_the_file(tmp_path: Path) -> None:
     places = ("alone", "m/aid", "m/aid_official", "m/tagged/aid", "m/forced/aid.strict", "runs/x/aid", "tagged/aid")
     for place in places:

@@ -203,7 +203,7 @@ def _one_each(parts: Sequence[Part]) -> Iterator[Part]:
 
 def _gallery(parts: Sequence[Part], n: int) -> Iterator[dict[str, Any]]:
     """`n` questions with their pictures, evenly over the benchmarks by stable hash of their ids: what the first and
-    the last model answered."""
+    the last model answered, or the only one."""
     places: dict[tuple[str, str | None], list[Part]] = defaultdict(list)
     for part in parts:
         key = (part.task, part.source)
@@ -217,7 +217,7 @@ def _gallery(parts: Sequence[Part], n: int) -> Iterator[dict[str, Any]]:
         rows = {name: i for i, name in enumerate(last.listed.ids)}
         for i in order[: min(share, left)]:
             left -= 1
-            other = rows.get(first.listed.ids[i]) if last is not first else None
+            other = rows.get(first.listed.ids[i])
             yield {
                 "id": first.listed.ids[i],
                 "task": task,
@@ -229,7 +229,7 @@ def _gallery(parts: Sequence[Part], n: int) -> Iterator[dict[str, Any]]:
                 "width": int(first.listed.widths[i]),
                 "height": int(first.listed.heights[i]),
                 "box": _box(first, "true_box", i),
-                "before": _output(first, i),
+                "before": None if last is first else _output(first, i),
                 "after": None if other is None else _output(last, other),
             }
 

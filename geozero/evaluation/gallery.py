@@ -82,10 +82,12 @@ def gather(items: Sequence[GalleryItem], folder: Path, budget: int = BUDGET_BYTE
 
 
 def _names(items: Sequence[GalleryItem]) -> tuple[str, str]:
-    """Whose answers stand on the left and on the right, where all items say the same."""
-    found = [{o.who for i in items if (o := getattr(i, side)) is not None} for side in ("before", "after")]
-    first, second = (next(iter(names)) if len(names) == 1 else "" for names in found)
-    return first or BEFORE_AFTER[0], second or BEFORE_AFTER[1]
+    """Whose answers stand on the left and on the right, where all items say the same; none where nobody's do."""
+    found = []
+    for side, usual in zip(("before", "after"), BEFORE_AFTER, strict=True):
+        names = {output.who for item in items if (output := getattr(item, side)) is not None}
+        found.append((next(iter(names)) if len(names) == 1 else "") or (usual if names else ""))
+    return found[0], found[1]
 
 
 def right(task: str, output: Output | None) -> bool | None:

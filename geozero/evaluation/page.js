@@ -130,7 +130,7 @@
       make("p", { class: "truth-line" }, make("span", {}, item.box ? "Truth, in pixels" : "Truth"), make("b", {}, item.answer)));
   };
   const drawPair = (item, whole) => make("div", { class: "pair" },
-    drawAnswer(item.before?.who || form.dataset.before, "before", item.before, whole),
+    form.dataset.before ? drawAnswer(item.before?.who || form.dataset.before, "before", item.before, whole) : "",
     drawAnswer(item.after?.who || form.dataset.after, "after", item.after, whole));
 
   const form = document.querySelector(".filters");
