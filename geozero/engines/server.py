@@ -123,19 +123,18 @@ class ServerEngine:
                 seed = None if params.temperature == 0 else first_seed(request, params) + rollout
                 body = self._body(request, prompt, picture, seed, params)
                 waiting.append((number, seed, prompt, self._pool.submit(self._complete, body, prompt)))
-        unfit: list[tuple[int, Unfit]] = []
+        unfit: list[Unfit] = []
         for number, seed, prompt, coming in waiting:
             try:
                 answers[number].append(self._completion(coming.result(), prompt, seed, params))
             except Refused as refused:
                 answers[number] += failed(str(refused), 1)
             except Unfit as unwell:
-                unfit.append((number, unwell))
-        lost = any(isinstance(fault.__cause__, httpx.TransportError) for _, fault in unfit)
+                answers[number] += failed(str(unwell), 1)
+                unfit.append(unwell)
+        lost = any(isinstance(fault.__cause__, httpx.TransportError) for fault in unfit)
         if unfit and (lost or len(unfit) == len(waiting)):
-            raise EngineDied(str(unfit[-1][1]))  # not one request's fault
-        for number, fault in unfit:
-            answers[number] += failed(str(fault), 1)
+            raise EngineDied(str(unfit[-1]))  # not one request's fault
         return [row * params.n if len(row) == 1 < params.n else row for row in answers]
 
     def _completion(
