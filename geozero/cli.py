@@ -159,6 +159,8 @@ def sample(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, chosen by stable hash.")] = None,
     params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine that share the work.")] = 1,
+    url: Annotated[list[str] | None, typer.Option(help="A server's address (--engine server); repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a little, print the plan and stop.")] = False,
 ) -> None:
     """Difficulty: sample K answers to every sample in direct mode and keep each one.
 
@@ -167,12 +169,13 @@ def sample(
     from geozero.difficulty.sampling import sample as ask
     from geozero.params import load
 
-    if workers > 1:
+    if workers > 1 and not dry_run:
         from geozero.difficulty.workers import run_workers
 
         given = {"corpus": corpus, "out": out, "engine": engine, "k": k, "limit": limit, "params": params}
         words = [f"--{name}={value}" for name, value in given.items() if value is not None]
-        run_workers([*words, *(f"--model={name}" for name in model)], workers, typer.echo)
+        words += [f"--model={name}" for name in model] + [f"--url={address}" for address in url or ()]
+        run_workers(words, workers, typer.echo)
         return
     options: dict[str, Any] = {}
     if params is not None:
@@ -181,7 +184,14 @@ def sample(
         options |= {"seed": settings.seed, "thresholds": settings.select}
         for key in ("dtype", "template", "model_type", "max_pixels", "max_length", "boxes"):
             options[key] = getattr(settings.model, key)
-    options |= {name: value for name, value in (("engine", engine), ("k", k)) if value is not None}
+    options |= {name: value for name, value in (("engine", engine), ("k", k), ("urls", url)) if value}
+    if dry_run:
+        from geozero.difficulty.planning import plan
+
+        shard = f"0/{workers}" if workers > 1 else shard
+        for line in plan(corpus, _models(model), out, shard=shard, limit=limit, **options).lines():
+            typer.echo(line)
+        return
     done = ask(corpus, _models(model), out, shard=shard, limit=limit, **options)
     typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
     if done.adaptive is not None:
@@ -379,6 +389,64 @@ def report(
 
     for path in build(data, out, gallery):
         typer.echo(str(path))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="runs/STAGE-…, a checkpoint in it, or a model's directory.")],
+    out: Annotated[Path, typer.Option(help="Directory of the plain checkpoint to write.")],
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="What `evaluate` wrote, for the card: a file or directory; repeatable.")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Load it in transformers and vLLM and compare their answers.")] = True,
+) -> None:
+    """Hand a model on: LoRA merged, a plain Hugging Face checkpoint with its card, checked in both engines.
+
+    Example: geozero export runs/a2grpo-0123456789ab --out models/mine --scores scores
+    """
+    from geozero.training.export import export as write
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    typer.echo(f"{write(model, out, scores=scores or [], checked=check, tell=tell)}\texported")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures; GeoTIFF too (`pip install 'geozero[geo]'`).")],
+    model: Annotated[str, typer.Option(help="A checkpoint, or a hub name in the local cache.")],
+    question: Annotated[str, typer.Option(help="What is asked about each picture.")] = "Describe this image.",
+    engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",
+    mode: Annotated[
+        Literal["tagged", "direct"], typer.Option(help="tagged: think first; direct: answer alone.")
+    ] = "tagged",
+    boxes: Annotated[
+        Literal["norm1000", "pixels", "resized28", "norm100"], typer.Option(help="What the model's coordinates mean.")
+    ] = "norm1000",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens an answer.")] = 1024,
+) -> None:
+    """Ask a model about one's own pictures.
+
+    Example: geozero predict --model models/mine harbour.tif --question "Where is the largest ship?"
+    """
+    from geozero import predict as ask
+    from geozero.engines import open_engine
+
+    missing = [path for path in images if not path.is_file()]
+    if missing:
+        raise InputError("no such picture", str(missing[0]), "give files, not directories")
+    show = ask.block if sys.stdout.isatty() else ask.line
+    answering = open_engine(engine, model)
+    found = []
+    try:
+        for one in ask.predict(answering, images, question, mode, boxes, max_tokens):
+            found.append(one)
+            if one.error is None or len(images) > 1:
+                typer.echo(show(one))
+    finally:
+        answering.close()
+    ask.require_any(found)
 
 
 @toy.command("world")

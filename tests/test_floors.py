@@ -26,10 +26,11 @@ FLOORS = {
             "doctor",
             "sweep",
             "outbox",
+            "best",
         ),
         GROUND,
     ),
-    **dict.fromkeys(("sources", "engines", "tasks", "corpus", "workspace", "stack"), SECOND),
+    **dict.fromkeys(("sources", "engines", "tasks", "corpus", "workspace", "stack", "predict"), SECOND),
     **dict.fromkeys(("build", "difficulty", "training", "evaluation", "toy"), THIRD),
     "cli": TOP,
 }
