@@ -24,13 +24,11 @@ def start(flow: Any, model: bool = False, check: Callable[[Workspace], object] |
         model: the flow's first argument is a checkpoint, given before the options.
         check: raises InputError where the flow cannot run in this checkout.
     """
-    parser = argparse.ArgumentParser(description=flow.description)
+    parser = argparse.ArgumentParser(description=flow.description.partition("\n")[0])
     if model:
         parser.add_argument("model", type=Path, help="directory of a checkpoint")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file")
     given = parser.parse_args()
-    for name in PREFECT_LOGGERS:
-        logging.getLogger(name).addFilter(without_traceback)
     try:
         space = Workspace.open(given.params)
         if check is not None:
@@ -48,3 +46,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], InputError):
         record.exc_info = None
     return True
+
+
+for _name in PREFECT_LOGGERS:  # wherever a flow runs: a worker's log is read by people, too
+    logging.getLogger(_name).addFilter(without_traceback)

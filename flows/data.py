@@ -1,4 +1,4 @@
-"""The data stages as one task: DVC decides what has to run, Prefect only watches."""
+"""The data stages: DVC decides what has to run, Prefect only watches: `python -m flows.data`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import os
 import sys
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.command import start
+from flows.forms import Stage
+from flows.survive import RETRIES
+from flows.tracked import log_data, pipeline_run
 from flows.watching import bounded
 from geozero import process
 from geozero.errors import InputError
 from geozero.workspace import Workspace
 
 PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
-LAST = "select"  # and all that it needs: a profile without a toy world must not render one
+LAST: Stage = "select"  # and all that it needs: a profile without a toy world must not render one
 
 
 def check_stages(space: Workspace) -> None:
@@ -25,9 +29,9 @@ def check_stages(space: Workspace) -> None:
         raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(space.file), mend)
 
 
-@task(name="data", cache_policy=NO_CACHE)
-def build_data(space: Workspace) -> bool:
-    """`dvc repro select`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard.
+@task(name="data", cache_policy=NO_CACHE, **RETRIES)
+def build_data(space: Workspace, last: Stage = LAST) -> bool:
+    """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard.
 
     Returns:
         Whether anything had to run.
@@ -40,10 +44,31 @@ def build_data(space: Workspace) -> bool:
         tell(line)
 
     process.run(
-        [sys.executable, "-m", "dvc", "repro", LAST],
+        [sys.executable, "-m", "dvc", "repro", last],
         log=space.log("dvc"),
         cwd=space.root,
         env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`
         on_line=on_line,
     )
     return ran
+
+
+@flow(name="geozero-data")
+def data(params: Path = Path("params.yaml"), last: Stage = LAST) -> bool:
+    """The data stages alone: from the sources to GeoZero-Instruct and GeoZero-Hard. Returns whether anything ran.
+
+    Args:
+        params: The params.yaml of the checkout, beside dvc.yaml.
+        last: The stage to reach; those it needs come first, and what is up to date is left as it is.
+    """
+    space = Workspace.open(params)
+    check_stages(space)
+    with pipeline_run(space, "data") as parent:
+        ran = build_data(space, last)
+        if last == LAST:
+            log_data(space, parent)
+    return ran
+
+
+if __name__ == "__main__":
+    start(data, check=check_stages)

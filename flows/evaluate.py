@@ -8,6 +8,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
+from flows.forms import Limit, Modes, Name, Seed, opened
+from flows.survive import RETRIES, gpu
+from flows.tracked import guarded
 from flows.watching import bounded
 from geozero.evaluation.inference import Job, run_in_child
 from geozero.evaluation.parts import Answered
@@ -15,7 +18,7 @@ from geozero.tasks.text import Mode
 from geozero.workspace import Workspace
 
 
-@task(name="answer", task_run_name="answer-{name}", cache_policy=NO_CACHE)
+@task(name="answer", task_run_name="answer-{name}", cache_policy=NO_CACHE, **RETRIES)
 def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> Answered:
     """Greedy answers of one model to every test sample; what is there already is not asked again."""
     settings = space.settings
@@ -31,15 +34,34 @@ def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], ou
         engine=space.engine,
         forced=settings.evaluation.forced,
     )
-    run_in_child(job, space.log(f"answer-{name}"), bounded(get_run_logger().info))
+    with gpu():
+        run_in_child(job, space.log(f"answer-{name}"), bounded(get_run_logger().info))
     return Answered(name, out, job.ways)
 
 
 @flow(name="geozero-evaluate")
-def evaluate(model: Path, name: str = "model", params: Path = Path("params.yaml")) -> Path:
-    """The answers of one checkpoint in both modes; `geozero evaluate` scores them."""
-    space = Workspace.open(params)
-    return answer(space, name, model, ("direct", "tagged"), space.runs / f"answers-{name}").out
+def evaluate(
+    model: Path,
+    name: Name = "model",
+    modes: Modes = "both",
+    limit: Limit | None = None,
+    seed: Seed | None = None,
+    params: Path = Path("params.yaml"),
+) -> Path:
+    """The answers of one checkpoint to every test question; `geozero evaluate` scores them. Returns their directory.
+
+    Args:
+        model: Directory of the checkpoint.
+        name: Under which the answers are kept, runs/answers-NAME.
+        modes: Answer directly, with a thought before the answer, or both.
+        limit: Questions a benchmark, chosen by stable hash; if empty, as many as the parameter file says.
+        seed: Of the engine.
+        params: The parameter file, seen from the checkout; profiles/ holds more.
+    """
+    space = opened(params, "evaluation", seed, limit=limit)
+    asked: tuple[Mode, ...] = ("direct", "tagged") if modes == "both" else (modes,)
+    with guarded(space):
+        return answer(space, name, model, asked, space.runs / f"answers-{name}").out
 
 
 if __name__ == "__main__":

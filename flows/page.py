@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from flows.tracked import curve
+from flows.tracked import curve, leave_links, outbox
 from flows.watching import Times
 from geozero import lineage
+from geozero.best import TEST_DATA
 from geozero.corpus import Corpus, write_json
 from geozero.evaluation.differences import comparison_rows, detail_rows, reasoning_rows, whole
 from geozero.evaluation.goals import Goal, method_goals, resource_goals
@@ -23,11 +26,13 @@ from geozero.evaluation.guessing import guesses as guesses_of
 from geozero.evaluation.parts import Answered, parts
 from geozero.evaluation.report import report
 from geozero.evaluation.summary import by_source, gallery, headline_mean, rows_of
+from geozero.outbox import FOLDER
 from geozero.training.gate import GateResult
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
 
 TABLES = ("scores", "comparisons", "reasoning")
+PICTURE_BYTES = 300_000
 PACKAGES = ("torch", "transformers", "ms-swift", "trl", "prefect", "dvc", "mlflow", "pyarrow")
 
 
@@ -69,11 +74,19 @@ def publish(
     for name, value in written.items():
         write_json(data / f"{name}.json", value)
     files = report(data, space.reports / "index.html")
-    address = _log(space, parent, rows, goals, [*files, *(data / f"{name}.json" for name in ("scores", "details"))])
-    print(f"compare the models in MLflow: {address}")
+    _log(space, parent, rows, goals, [*files, *(data / f"{name}.json" for name in ("scores", "details"))])
+    leave_links(space, parent)
     create_table_artifact(table=_table(rows), key="scores", description="Strict scores, headline metric of each task")
     create_markdown_artifact(markdown=_goals_markdown(goals), key="goals", description="Goals, wanted and reached")
+    _show_picture(space.reports / "difficulty.png")
     return goals
+
+
+def _show_picture(path: Path) -> None:
+    """A small picture as an artifact, its bytes inside: the pages of Prefect reach no file of this machine."""
+    if path.is_file() and path.stat().st_size < PICTURE_BYTES:
+        address = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        create_image_artifact(image_url=address, key="difficulty", description="Pass rates of the filtering models")
 
 
 def print_goals(goals: Iterable[Goal], times: Times) -> None:
@@ -106,31 +119,38 @@ def _lineage(space: Workspace, parent: str, gate: GateResult, sft: StageResult, 
 
 def _log(
     space: Workspace, parent: str, rows: Sequence[dict[str, Any]], goals: Sequence[Goal], files: Sequence[Path]
-) -> str:
+) -> None:
     """Scores, tables, plots and page to MLflow; a run for each model and way of asking, all with the same names of
-    metrics and parameters, so that they can be compared. Returns the address of the page that does."""
-    tracker = space.tracker
-    tracker.headline(parent, headline_scores(rows))
+    metrics and parameters, so that they can be compared."""
+    box = outbox(space)
+    box.log_metrics(parent, headline_scores(rows))
     asked = list(dict.fromkeys((row["model"], row["mode"]) for row in rows))
     runs = []
     for model, mode in asked:
         own = [row for row in rows if (row["model"], row["mode"]) == (model, mode)]
         name = f"scores-{model}-{mode}"
-        with tracker.stage(parent, name, space.runs / "evaluation" / name) as run:
-            tracker.log_params(run, {"model": model, "mode": mode})
-            tracker.log_metrics(run, {_metric(r): r["value"] for r in by_source(own) if r["question_type"] is None})
+        # a directory for each pipeline run: the scores of an earlier one stay with it
+        with box.stage(parent, name, space.runs / FOLDER / parent / name) as run:
+            box.log_params(run, {"model": model, "mode": mode})
+            box.log_metrics(run, {_metric(r): r["value"] for r in by_source(own) if r["question_type"] is None})
             means = headline_scores(own)
-            tracker.log_metrics(run, {f"mean/{key.split('/', 2)[2]}": value for key, value in means.items()})
+            box.log_metrics(run, {f"mean/{key.split('/', 2)[2]}": value for key, value in means.items()})
             runs.append(run)
     for path in files:
-        tracker.log_artifact(parent, path, "plots" if path.suffix == ".svg" else None)
+        box.log_artifact(parent, path, "plots" if path.suffix == ".svg" else None)
     for name in TABLES:
-        tracker.log_table(parent, name, json.loads((space.reports / "data" / f"{name}.json").read_text()))
-    address = tracker.compare_address(runs)
-    tracker.client.set_tag(parent, "compare", address)
+        box.log_table(parent, name, json.loads((space.reports / "data" / f"{name}.json").read_text()))
+    box.compare(parent, runs)
+    box.set_tag(parent, TEST_DATA, _test_digest(space))
+    box.put("promote", parent)
     for goal in goals:
-        tracker.client.set_tag(parent, f"goal.{goal.key}", f"{goal.ok}: {goal.reached}")
-    return address
+        box.set_tag(parent, f"goal.{goal.key}", f"{goal.ok}: {goal.reached}")
+
+
+def _test_digest(space: Workspace) -> str:
+    """Hash of everything that was asked: scores of two runs can be compared where it is the same."""
+    asked = [f"{path.name} {Corpus(path).digest}" for path in space.corpora_with("test")]
+    return hashlib.sha256("\n".join([*asked, str(space.settings.evaluation.limit)]).encode()).hexdigest()[:16]
 
 
 def headline_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

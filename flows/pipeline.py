@@ -12,6 +12,7 @@ from flows.a2grpo import check_gate, train_a2grpo
 from flows.command import start
 from flows.data import build_data, check_stages
 from flows.evaluate import answer
+from flows.forms import Hours, seconds
 from flows.sft import train_sft
 from flows.tracked import log_data, pipeline_run
 from flows.watching import Times
@@ -19,9 +20,15 @@ from geozero.workspace import Workspace
 
 
 @flow(name="geozero-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=2))
-def pipeline(params: Path = Path("params.yaml")) -> Path:
-    """Returns the page. What is finished with the same parameters, data and code is reused."""
-    space = Workspace.open(params)
+def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> Path:
+    """The whole of GeoZero: what is finished with the same parameters, data and code is reused. Returns the page.
+
+    Args:
+        params: The params.yaml of the checkout, beside dvc.yaml; profiles/ holds more to copy over it.
+        hours: Time limit of each training. The run fails when it is over; the next one goes on from its checkpoint.
+    """
+    space, limit = Workspace.open(params), seconds(hours)
+    check_stages(space)
     times, both = Times(space.runs / "times.json"), ("direct", "tagged")
     with pipeline_run(space, space.settings.profile) as parent:
         with times.measure("data") as spent:
@@ -30,14 +37,14 @@ def pipeline(params: Path = Path("params.yaml")) -> Path:
         # the base model needs no training: it answers while SFT runs on the other core
         base = answer.submit(space, "base", space.base, both, space.runs / "answers-base")
         with times.measure("sft") as spent:
-            sft = train_sft(space, parent)
+            sft = train_sft.with_options(timeout_seconds=limit)(space, parent)
             spent.reused = sft.reused
         with times.measure("gate") as spent:
             gate = check_gate(space, sft.model)
             spent.reused = sft.reused
         taught = answer.submit(space, "sft", sft.model, both, sft.directory / "answers")
         with times.measure("a2grpo") as spent:
-            rl = train_a2grpo(space, sft.model, parent)
+            rl = train_a2grpo.with_options(timeout_seconds=limit)(space, sft.model, parent)
             spent.reused = rl.reused
         with times.measure("evaluation") as spent:
             reasoned = answer.submit(space, "a2grpo", rl.model, ("tagged", "direct"), rl.directory / "answers")

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
-from flows.tracked import log_training, pipeline_run
+from flows.forms import Hours, LearningRate, Seed, Steps, opened, seconds
+from flows.survive import RETRIES, hurried
+from flows.tracked import pipeline_run, trained
 from flows.watching import TRAINING, bounded
 from geozero.training.replay import collect
 from geozero.training.stage import StageResult, run_sft
 from geozero.workspace import Workspace
 
 
-@task(name="sft", cache_policy=NO_CACHE)
-def train_sft(space: Workspace, parent: str | None) -> StageResult:
+@task(name="sft", cache_policy=NO_CACHE, **RETRIES)
+def train_sft(space: Workspace, parent: str) -> StageResult:
     """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
     corpus, tell = space.instruct, bounded(get_run_logger().info, TRAINING)
     replay = collect(space.settings, space.base, corpus, space.runs, tell) if space.settings.sft.replay_share else []
-    result = run_sft(space.settings, corpus, space.base, space.runs, replay=replay, on_line=tell)
-    if parent is not None:
-        log_training(space, parent, "sft", result, corpus)
-    return result
+    run = partial(run_sft, hurried(space).settings, corpus, space.base, space.runs, replay=replay)
+    return trained(space, parent, "sft", corpus, tell, run)
 
 
 @flow(name="geozero-sft")
-def sft(params: Path = Path("params.yaml")) -> Path:
-    """SFT alone, on the GeoZero-Instruct that `dvc repro` has made."""
-    space = Workspace.open(params)
+def sft(
+    params: Path = Path("params.yaml"),
+    steps: Steps | None = None,
+    learning_rate: LearningRate | None = None,
+    seed: Seed | None = None,
+    hours: Hours | None = None,
+) -> Path:
+    """SFT alone, on the GeoZero-Instruct that `dvc repro` has made. Returns the model's directory.
+
+    Args:
+        params: The parameter file, seen from the checkout; profiles/ holds more. Empty fields below keep its values.
+        steps: Optimizer steps.
+        learning_rate: Highest learning rate of the schedule.
+        seed: Of the order of samples, and of all else that is drawn.
+        hours: Time limit. The run fails when it is over; its checkpoint stays, and the next run goes on from it.
+    """
+    space = opened(params, "sft", seed, steps=steps, learning_rate=learning_rate)
     with pipeline_run(space, "sft") as parent:
-        return train_sft(space, parent).model
+        return train_sft.with_options(timeout_seconds=seconds(hours))(space, parent).model
 
 
 if __name__ == "__main__":

@@ -1,58 +1,204 @@
-"""What a flow leaves in MLflow: its parent run; a stage's parameters, curves, the bytes it read, its checkpoint."""
+"""What a flow leaves in MLflow: its parent run; a stage's parameters, curves, the bytes it read, its checkpoint.
+
+All of it goes through the outbox but the opening of the parent run: a server that is not there as a flow starts is an
+error to be read at once; one that goes away later is waited for, and no work waits with it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import MissingContextError, TerminationSignal
+from prefect.runtime import flow_run
+
+from flows import survive
+from flows.guard import STARTED_BY_WORKER, Guard
+from flows.progress import Progress
+from flows.watching import Resources
 from geozero import lineage
 from geozero.corpus import Corpus
+from geozero.errors import InputError
+from geozero.outbox import FOLDER, Outbox
+from geozero.tracking import RUN_ID_FILE, Tracker
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
+
+FLOW_RUN_TAG, FLOW_PAGE_TAG = "prefect.flow_run", "prefect.page"
+LEAVE_SECONDS = 5.0  # for the last entries of a flow that is being ended
+
+
+class Run(Protocol):
+    """One of the stage functions, with everything given but these."""
+
+    def __call__(self, **options: Any) -> StageResult: ...
+
+
+@lru_cache(maxsize=8)
+def _outbox(tracker: Tracker, folder: Path) -> Outbox:
+    return Outbox(tracker, folder, _teller())
+
+
+def outbox(space: Workspace) -> Outbox:
+    """This process's queue for the workspace's tracking store."""
+    return _outbox(space.tracker, space.runs / FOLDER)
 
 
 @contextmanager
 def pipeline_run(space: Workspace, name: str) -> Iterator[str]:
-    """The id of a new parent run, which ends as the block ends: FAILED after an error, KILLED after an interrupt."""
-    tracker = space.tracker
-    parent = tracker.open_pipeline(name, space.settings.model_dump())
+    """The id of a new parent run, which ends as the block ends: FAILED after an error, KILLED after an interrupt.
+
+    The checkout is held as long; whatever the block started is ended with it, however it ends. A retry of the same
+    Prefect run goes on in the same MLflow run.
+
+    Raises:
+        InputError: another flow runs in this checkout, or the tracking store cannot be reached.
+    """
+    guard = Guard(space.tracker, space.runs / FOLDER)
     try:
-        yield parent
-    except BaseException as error:
-        tracker.finish(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+        with survive.only_one(space, name):
+            parent = _open(space, name)
+            guard.watch_run(parent)
+            box = outbox(space)
+            leave_links(space, parent)
+            with Resources(lambda values, step: box.log_metrics(parent, values, step)):
+                try:
+                    yield parent
+                except BaseException as error:
+                    guard.end_children()  # tasks in other threads wait for theirs
+                    if isinstance(error, Exception):
+                        box.finish(parent, "FAILED")
+                    else:
+                        box.kill(parent)
+                    box.flush(LEAVE_SECONDS)
+                    if isinstance(error, SystemExit) and STARTED_BY_WORKER in os.environ:
+                        raise TerminationSignal(signal.SIGTERM) from error  # how Prefect knows a cancel
+                    raise
+            box.finish(parent)
+            left = box.flush()
+            if left:
+                print(
+                    f"{left} entries for MLflow wait in {box.folder}; the next run sends them, or `geozero runs send`"
+                )
+    finally:
+        guard.close()
+        if _outbox.cache_info().currsize:
+            outbox(space).close(0.1)
+            _outbox.cache_clear()
+
+
+@contextmanager
+def guarded(space: Workspace) -> Iterator[None]:
+    """For a flow that has no run in MLflow: whatever the block started is ended with it, however it ends."""
+    guard = Guard(space.tracker, space.runs / FOLDER)
+    try:
+        yield
+    except BaseException:
+        guard.end_children()
         raise
-    tracker.finish(parent)
+    finally:
+        guard.close()
+
+
+def _open(space: Workspace, name: str) -> str:
+    tracker, own = space.tracker, str(flow_run.id or "")
+    if own and (flow_run.run_count or 0) > 1:
+        known = tracker.find(FLOW_RUN_TAG, own)
+        if known is not None:
+            tracker.reopen(known)
+            return known
+    tags = {FLOW_RUN_TAG: own, FLOW_PAGE_TAG: flow_run.ui_url or ""} if own else {}
+    return tracker.open_pipeline(name, space.settings.model_dump(), tags)
+
+
+def leave_links(space: Workspace, parent: str) -> None:
+    """An artifact in Prefect that leads to the MLflow run, the page and the logs; called again it is a new version."""
+    box, lines = outbox(space), [f"- files of the runs: `{space.runs}`, logs: `{space.runs / 'logs'}`"]
+    try:
+        lines.insert(0, f"- [run in MLflow]({space.tracker.address(parent)})")
+        if box.flush(LEAVE_SECONDS) == 0:
+            compare = space.tracker.client.get_run(parent).data.tags.get("compare")
+            if compare:
+                lines.insert(1, f"- [its models side by side]({compare})")
+                print(f"compare the models in MLflow: {compare}")
+    except Exception as error:  # the server is down: the entries wait, the links are a convenience
+        lines.append(f"- MLflow does not answer: {str(error).splitlines()[0][:200]}")
+    page = space.reports / "index.html"
+    if page.is_file():
+        lines.append(f"- the page: `{page}`, and among the run's artifacts in MLflow")
+    create_markdown_artifact(markdown="\n".join(lines), key="links", description="Where everything of this run is")
 
 
 def log_data(space: Workspace, parent: str) -> None:
     """The git commit and DVC's hashes as tags, GeoZero-Raw, -Instruct and -Hard as data sets of the pipeline run."""
+    box = outbox(space)
     for key, value in lineage.tags(space.root).items():
-        space.tracker.client.set_tag(parent, key, value)
+        box.set_tag(parent, key, value)
     hashes = {path: md5 for outs in lineage.dvc_hashes(space.root).values() for path, md5 in outs.items()}
     for corpus in (space.raw, space.instruct, space.hard):
         digest = hashes.get(corpus.relative_to(space.root).as_posix()) or Corpus(corpus).digest
-        space.tracker.log_dataset(parent, corpus, digest, context="data")
+        box.log_dataset(parent, corpus, digest, context="data")
 
 
-def log_training(space: Workspace, parent: str, stage: str, result: StageResult, corpus: Path) -> None:
-    """Log a stage as a child of the pipeline run; a reused one is only noted, its run exists already."""
-    tracker = space.tracker
-    if result.reused and tracker.note_reused(parent, stage, result.directory) is not None:
-        return
-    with tracker.stage(parent, stage, result.directory) as run:
-        tracker.log_params(run, space.settings.model_dump()[stage] | {"fingerprint": result.fingerprint})
-        tracker.log_dataset(run, corpus, Corpus(corpus).digest)
-        tracker.log_curve(run, curve(result.directory))
-        tracker.register_checkpoint(
-            run, result.model, f"{stage}-{result.fingerprint}", space.settings.model_dump()[stage]["steps"]
-        )
-        tracker.log_artifact(run, result.directory / "args.json")
+def trained(
+    space: Workspace, parent: str, stage: str, corpus: Path, tell: Callable[[str], None], run: Run
+) -> StageResult:
+    """Train a stage as a child of the pipeline run, its curve in MLflow while it runs.
+
+    A stage that was interrupted goes on in the MLflow run that it began; a finished one is only noted.
+    """
+    planned, box = run(dry_run=True), outbox(space)
+    if planned.reused and _known(space, planned.directory):
+        box.put("note_reused", parent, stage=stage, path=str(planned.directory))
+        return planned
+    settings = space.settings.model_dump()[stage]
+    with box.stage(parent, stage, planned.directory) as child:
+        box.log_params(child, settings | {"fingerprint": planned.fingerprint})
+        box.log_dataset(child, corpus, Corpus(corpus).digest)
+        with Progress(stage, settings["steps"]) as progress:
+
+            def on_metrics(step: int, values: Any) -> None:
+                box.log_metrics(child, values, step)
+                progress.at(step)
+
+            with survive.gpu():
+                result = run(on_line=tell, on_metrics=on_metrics)
+        box.log_rows(child, result.directory / "metrics.jsonl")
+        box.register_checkpoint(child, result.model, f"{stage}-{result.fingerprint}", settings["steps"])
+        box.log_artifact(child, result.directory / "args.json")
+    return result
 
 
 def curve(directory: Path) -> list[dict[str, Any]]:
     """The metrics of a stage, one row a logged step."""
     path = directory / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _known(space: Workspace, directory: Path) -> bool:
+    """Whether the store has the run of a finished stage; one that does not answer is taken to have it."""
+    if not (directory / RUN_ID_FILE).is_file():
+        return False
+    try:
+        return space.tracker.remembered(directory) is not None
+    except InputError:
+        raise
+    except Exception:
+        return True
+
+
+def _teller() -> Callable[[str], None]:
+    """The flow's own log, for a thread that Prefect does not know."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:
+        return print
+    return lambda line: logger.warning(line)

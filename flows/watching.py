@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import psutil
 
+from geozero import process
 from geozero.corpus import write_json
 
+RESOURCE_SECONDS = 15.0  # between two points of the resource curves
 MEMORY_SECONDS = 1.0  # between two looks at the processes' memory
 LINES_A_MINUTE = 30  # of a child's output that reach the flow's log; all of it stands in the child's own log file
 # How lines begin that tell how a training goes; ms-swift writes hundreds of others.
@@ -86,3 +90,54 @@ class Times:
             self.peak_bytes = max(self.peak_bytes, self._before.get("peak_bytes", 0))
         known = {**self._before["seconds"], **self.seconds}
         write_json(self.path, {"seconds": known, "peak_bytes": self.peak_bytes})
+
+
+class Resources:
+    """Memory of the host, and use and memory of the GPUs, as metrics of a run while it lasts.
+
+    Args:
+        log: takes the numbers and the seconds since the start.
+    """
+
+    def __init__(self, log: Callable[[dict[str, float], int], None]) -> None:
+        self._log, self._ended = log, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Resources:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join(RESOURCE_SECONDS)
+
+    def _watch(self) -> None:
+        start = time.monotonic()
+        while True:
+            values = {"system/host_memory_gb": psutil.virtual_memory().used / 1e9, **gpu_figures()}
+            self._log(values, int(time.monotonic() - start))
+            if self._ended.wait(RESOURCE_SECONDS):
+                return
+
+
+def gpu_figures() -> dict[str, float]:
+    """Memory in use and utilisation of each GPU that nvidia-smi lists; empty where there is none."""
+    if not process.has_gpu():
+        return {}
+    query = ["nvidia-smi", "--query-gpu=index,memory.used,utilization.gpu", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=RESOURCE_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return read_gpu_figures(done.stdout)
+
+
+def read_gpu_figures(text: str) -> dict[str, float]:
+    """`index, MiB used, percent` a line; what a driver cannot tell (`[N/A]`) is left out."""
+    figures = {}
+    for line in text.splitlines():
+        index, *numbers = (part.strip() for part in line.split(","))
+        for name, factor, number in zip(("memory_gb", "utilization"), (2**20 / 1e9, 1.0), numbers, strict=False):
+            with suppress(ValueError):
+                figures[f"system/gpu_{index}_{name}"] = float(number) * factor
+    return figures

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from geozero.best import promote
 from geozero.tracking import RUN_ID_FILE, Status, Tracker
 
 FOLDER = "tracking"  # under runs/
@@ -51,8 +52,6 @@ class Outbox:
         self._file: IO[bytes] = self._path.open("ab")
         fcntl.flock(self._file, fcntl.LOCK_EX)  # as long as this process lives, nobody else sends its lines
         self._lock, self._work, self._idle = threading.Lock(), threading.Event(), threading.Event()
-        self._idle.set()
-        self._put = 0  # entries of this process
         self._stopping, self._failing = threading.Event(), False
         self._failed: tuple[Any, int] = (None, 0)  # what failed last, and how often in a row
         self._sender = threading.Thread(target=self._send_all, daemon=True, name="mlflow-outbox")
@@ -124,7 +123,6 @@ class Outbox:
         with self._lock:
             self._file.write(line)
             self._file.flush()
-            self._put += 1
             self._idle.clear()
         self._work.set()
 
@@ -229,6 +227,10 @@ class Outbox:
             tracker.kill(run, first["time"])
         elif what == "compare":
             tracker.set_tag(run, "compare", tracker.compare_address([_run_id(other) for other in given["others"]]))
+        elif what == "promote":
+            pipeline = tracker.run(run)
+            if pipeline is not None:
+                promote(tracker, pipeline)
         else:
             paths = {key: Path(value) for key, value in given.items() if key == "path"}
             getattr(tracker, what)(run, **{**given, **paths})

@@ -31,8 +31,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 RUN_ID_FILE = "mlflow_run_id"  # beside the checkpoints, so that a resumed stage reopens its run
 PARENT_TAG = "mlflow.parentRunId"
+REUSED_TAG = "reused."  # + a stage's name: the run that did its work
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
 LOCAL_UI = "http://127.0.0.1:5000"
+PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: where somebody serves the pages of a SQLite store
 RETRIES = "2"  # with MLflow's default of 7 an unreachable server costs four minutes before the first message
 TIMEOUT = "30"  # seconds for one request; MLflow waits 120
 
@@ -82,6 +84,41 @@ class Tracker:
         self.log_params(run_id, params or {})
         return run_id
 
+    def run(self, run_id: str) -> Run | None:
+        """A run as MLflow has it; None where it has none of this id."""
+        return self._find(run_id)
+
+    def search(self, page: str | None = None) -> Any:
+        """Runs of the experiment, the newest first: MLflow's paged list, `page` the token of the one before."""
+        newest = ["attributes.start_time DESC"]
+        return self.client.search_runs([self._experiment()], order_by=newest, page_token=page, max_results=1000)
+
+    def find(self, tag: str, value: str) -> str | None:
+        """The newest run of the experiment with this tag; None where there is none."""
+        experiment = self._experiment()
+        found = self.client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def reopen(self, run_id: str) -> None:
+        """Go on in a run that had ended."""
+        self.client.update_run(run_id, status="RUNNING")
+
+    def stages(self, parent: Run) -> list[Run]:
+        """The runs under a pipeline run, and those of the stages that it reused, by name."""
+        under = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'"
+        found = list(self.client.search_runs([parent.info.experiment_id], under, max_results=1000))
+        known = {one.info.run_id for one in found}
+        for tag, value in parent.data.tags.items():
+            if tag.startswith(REUSED_TAG) and value not in known:
+                reused = self.run(value)
+                found += [reused] if reused is not None else []
+        return sorted(found, key=lambda one: str(one.info.run_name))
+
+    def remembered(self, run_dir: Path) -> str | None:
+        """The id of the run that a stage's directory remembers, where the store has it."""
+        known = self._remembered(run_dir)
+        return str(known.info.run_id) if known else None
+
     def child(self, parent: str, stage: str, run_dir: Path, tags: Mapping[str, str] | None = None) -> str:
         """The run of a stage under `parent`: the one `run_dir` remembers, reopened, or else a new one.
 
@@ -98,7 +135,7 @@ class Tracker:
         former = self._find(known.data.tags.get(PARENT_TAG, parent))
         if former is not None and former.info.run_id != parent and former.info.status == "RUNNING":
             self.finish(former.info.run_id, "KILLED")
-        self.client.update_run(run_id, status="RUNNING")
+        self.reopen(run_id)
         for key, value in {PARENT_TAG: parent, **(tags or {})}.items():
             self.client.set_tag(run_id, _name(key), value)
         return run_id
@@ -114,11 +151,10 @@ class Tracker:
             raise
         self.finish(run_id)
 
-    def note_reused(self, parent: str, stage: str, run_dir: Path) -> str | None:
+    def note_reused(self, parent: str, stage: str, path: Path) -> str | None:
         """Tag the parent with the run of a stage that was found done and is reused; returns that run's id."""
-        known = self._remembered(run_dir)
-        run_id = str(known.info.run_id) if known else None
-        self.client.set_tag(parent, f"reused.{stage}", run_id or run_dir.name)
+        run_id = self.remembered(path)
+        self.client.set_tag(parent, REUSED_TAG + stage, run_id or path.name)
         return run_id
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -204,12 +240,15 @@ class Tracker:
     def compare_address(self, run_ids: Sequence[str]) -> str:
         """The address of MLflow's page that puts runs side by side: parameters, metrics, and plots of them.
 
-        For a SQLite store it is where `mlflow ui` serves it by default.
+        For a SQLite store it is where `geozero stack up` or `mlflow ui` serve it by default.
         """
-        base = self.store.rstrip("/") if self.store.startswith("http") else LOCAL_UI
         experiments = sorted({str(self.client.get_run(run).info.experiment_id) for run in run_ids})
         runs, within = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), experiments))
-        return f"{base}/#/compare-runs?runs={runs}&experiments={within}"
+        return f"{self._pages()}/#/compare-runs?runs={runs}&experiments={within}"
+
+    def address(self, run_id: str) -> str:
+        """The address of a run's page in MLflow."""
+        return f"{self._pages()}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def register_checkpoint(
         self, run_id: str, path: Path, name: str, step: int = 0, params: Mapping[str, Any] | None = None
@@ -254,6 +293,9 @@ class Tracker:
             if run.info.status == "RUNNING":
                 self.finish(run.info.run_id, "KILLED", at)
 
+    def _pages(self) -> str:
+        return self.store.rstrip("/") if self.store.startswith("http") else os.environ.get(PAGES, LOCAL_UI)
+
     def _find(self, run_id: str) -> Run | None:
         from mlflow.exceptions import MlflowException
 
@@ -268,8 +310,11 @@ class Tracker:
         path = run_dir / RUN_ID_FILE
         return self._find(path.read_text().strip()) if path.exists() else None
 
+    def _experiment(self) -> str:
+        return _experiment_id(self.store, self.experiment, str((self.project / "mlartifacts").resolve()))
+
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
-        experiment = _experiment_id(self.store, self.experiment, str((self.project / "mlartifacts").resolve()))
+        experiment = self._experiment()
         named = {_name(key): value for key, value in tags.items()}
         return str(self.client.create_run(experiment, tags=named, run_name=name).info.run_id)
 

@@ -30,7 +30,7 @@ FLOORS = {
         ),
         GROUND,
     ),
-    **dict.fromkeys(("sources", "engines", "tasks", "corpus", "workspace", "stack", "predict"), SECOND),
+    **dict.fromkeys(("sources", "engines", "tasks", "corpus", "workspace", "stack", "runs", "predict"), SECOND),
     **dict.fromkeys(("build", "difficulty", "training", "evaluation", "toy"), THIRD),
     "cli": TOP,
 }

@@ -1,0 +1,1 @@
+"""Runs looked at from outside: found by a name, compared, the best of them registered."""
