@@ -1,11 +1,13 @@
 """What a Prefect server must hold before runs start: work pools, limits, and the watch for runs that died in silence.
 
-Plain HTTP: the `prefect` command takes five seconds a call to import itself, and `geozero` does not import Prefect.
+`python -m geozero.stack.prefect_api http://HOST:4200` furnishes any server. Plain HTTP: the `prefect` command takes five
+seconds a call to import itself, and `geozero` does not import Prefect.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import urllib.error
 import urllib.request
 from datetime import datetime
@@ -103,3 +105,7 @@ def _create(address: str, path: str, body: Any) -> None:
     except urllib.error.HTTPError as refused:
         if refused.code != 409:  # it exists
             raise
+
+
+if __name__ == "__main__":
+    furnish(sys.argv[1].rstrip("/").removesuffix("/api"))

@@ -1,0 +1,17 @@
+# GeoZero on CPUs, and both servers of the stack: docker build -f deploy/docker/cpu.Dockerfile -t geozero:cpu .
+FROM python:3.11-slim-bookworm
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends git make \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /geozero
+COPY requirements requirements
+COPY pyproject.toml Makefile README.md LICENSE NOTICE ./
+COPY geozero geozero
+COPY flows flows
+# psycopg2: MLflow's way to PostgreSQL, which no other part needs
+RUN make env PYTHON=python3.11 GEOZERO_ENV=cpu && .venv/bin/pip install --no-cache-dir psycopg2-binary==2.9.13
+COPY . .
+ENV PATH=/geozero/.venv/bin:$PATH OMP_NUM_THREADS=1
+RUN useradd --create-home geozero && chown geozero /geozero
+USER geozero
+CMD ["geozero", "doctor"]
