@@ -87,7 +87,7 @@ class Workspace:
             "template": model.template,
             "model_type": model.model_type,
             "memory": self.settings.sampling.memory,
-        }
+        } | ({"urls": self.settings.sampling.urls} if self.settings.sampling.urls else {})
 
     def newest(self, stage: str) -> Path:
         """The model of the stage that was finished last.

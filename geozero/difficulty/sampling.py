@@ -162,12 +162,10 @@ def sample(
         max_length=max_length,
         boxes=boxes,
     )
-    wanted, everyone = _wanted(source, len(models), number, of, limit, adaptive)
-    if not wanted.mine.any():
-        raise InputError("no samples to ask about", str(corpus), "choose another corpus, or fewer --shard workers")
+    wanted, everyone = wanted_samples(source, len(models), number, of, limit, adaptive)
     thresholds = thresholds or Select()
     key = None if adaptive is None else stopping.rule_key(k, thresholds.easy, thresholds.hard, adaptive)
-    stored = [_stored(out, fingerprints[fold], wanted, fold, k, adaptive is None) for fold in range(len(models))]
+    stored = [stored_answers(out, fingerprints[fold], wanted, fold, k, adaptive is None) for fold in range(len(models))]
     missing = [wanted.mine & (wanted.folds == fold) for fold in range(len(models))]
     state = Progress(sum(int((m[:, None] & ~s.present).sum()) for m, s in zip(missing, stored, strict=True)))
     answer_store.set_current(out, fingerprints, k, key)
@@ -361,9 +359,14 @@ def _warn(state: Progress, max_tokens: int) -> None:
         log.warning("%d of %d answers are empty: the model ended at once", state.empty, state.done)
 
 
-def _wanted(
+def wanted_samples(
     corpus: Corpus, folds: int, number: int, of: int, limit: int | None, adaptive: Adaptive | None
 ) -> tuple[Wanted, Counter[tuple[int, str]]]:
+    """The samples of worker `number` of `of`, and how many there are in all by (fold, kind).
+
+    Raises:
+        InputError: this worker has none.
+    """
     chosen: Iterator[Sample] | list[Sample] = corpus.samples()
     if limit is not None:
         chosen = heapq.nsmallest(limit, corpus.samples(), key=lambda s: (stable_unit(s.id, "limit"), s.id))
@@ -373,7 +376,9 @@ def _wanted(
         everyone[(fold, kind)] += 1
         if mine or (adaptive is not None and in_pilot(s.id, adaptive.pilot)):
             rows.append((s.id, answer_store.prompt_hash(s), fold, s.task, kind, mine))
-    ids, prompts, fold_column, tasks, kinds, own = zip(*rows, strict=True) if rows else ((),) * 6
+    if not any(row[-1] for row in rows):
+        raise InputError("no samples to ask about", str(corpus.path), "choose another corpus, or fewer --shard workers")
+    ids, prompts, fold_column, tasks, kinds, own = zip(*rows, strict=True)
     wanted = Wanted(
         pa.array(ids, pa.string()),
         pa.array(prompts, pa.string()),
@@ -385,7 +390,9 @@ def _wanted(
     return wanted, everyone
 
 
-def _stored(out: Path, fingerprint: Fingerprint, wanted: Wanted, fold: int, k: int, only_present: bool) -> Answers:
+def stored_answers(
+    out: Path, fingerprint: Fingerprint, wanted: Wanted, fold: int, k: int, only_present: bool
+) -> Answers:
     """What the store holds of one fold's samples [N, k]; of answers that are only counted nothing else is read."""
     directory = out / fingerprint.key
     stored = answer_store.rollouts_stored(directory)

@@ -171,22 +171,22 @@ def _environment() -> dict[str, str]:
     quiet = {"VLLM_LOGGING_LEVEL": "WARNING"}
     if not built_for_cpu():
         return quiet
-    # the server's engine is a process of its own; forked, it inherits what `process.prepare` does
-    own = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_WORKER_MULTIPROCESSING_METHOD": "fork"}
-    return {**quiet, **CPU_ENVIRONMENT, **own}
+    return {**quiet, **CPU_ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}  # the server knows no other way
 
 
 def main(words: list[str]) -> None:
     """Run vLLM's server in this process."""
     die_with(os.getppid())
     process.prepare()
-    import runpy
+    from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     if built_for_cpu():
         inspect_here(Path(words[words.index("--model") + 1]))
-    sys.argv = ["api_server", *words]
-    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
+    sys.argv = ["vllm", *words]
+    serve()
 
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+elif __name__ == "__mp_main__":  # a process that vLLM's server spawns imports this first
+    process.prepare()

@@ -1,0 +1,160 @@
+"""What a sampling would take, from a short measured warm-up whose answers are thrown away; nothing is written."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geozero import engines
+from geozero.corpus import Corpus
+from geozero.difficulty import store as answer_store
+from geozero.difficulty.asking import Wish, answer_row
+from geozero.difficulty.sampling import parse_shard, prepare, stored_answers, wanted_samples
+from geozero.difficulty.store import ANSWER_SCHEMA
+from geozero.engines.base import Engine, SamplingParams
+from geozero.params import Adaptive
+from geozero.tasks.boxes import Convention
+
+WARM_UP_SAMPLES = 4  # asked first, not timed: libraries compile and allocate
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done, and what that takes on this machine."""
+
+    n_samples: int  # of this worker
+    n_stored: int  # answers that are there
+    n_missing: int  # answers to ask for; the most, where sampling is adaptive
+    adaptive: bool
+    measured: int = 0  # answers of the warm-up
+    tokens: int = 0  # estimated
+    seconds: float = 0.0  # estimated, starting the engine included
+    bytes: int = 0  # estimated growth of the store
+    free: int = 0  # bytes on its disk
+    engine: str = ""
+    reason: str = ""
+
+    def lines(self) -> list[str]:
+        """Plain lines, one an item."""
+        most = "at most " if self.adaptive else ""
+        found = [
+            f"samples\t{self.n_samples:,}",
+            f"answers\t{most}{self.n_missing:,} to ask for\t{self.n_stored:,} stored",
+        ]
+        if not self.n_missing:
+            return [*found, "nothing is missing"]
+        hours, minutes = divmod(round(self.seconds / 60), 60)
+        return [
+            *found,
+            f"engine\t{self.engine}\t{self.reason}",
+            f"tokens\t{most}about {self.tokens:,}",
+            f"time\t{most}about {hours} h {minutes:02d} min for this worker\tmeasured on {self.measured:,} answers",
+            f"disk\t{most}about {self.bytes / 1e6:,.1f} MB\t{self.free / 1e9:,.1f} GB free",
+        ]
+
+
+def plan(
+    corpus: Path,
+    models: Sequence[Path | str],
+    out: Path,
+    *,
+    engine: str = "auto",
+    k: int = 8,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_tokens: int = 256,
+    seed: int = 7,
+    chunk: int = 256,
+    max_pixels: int = 1024 * 1024,
+    max_length: int = 4096,
+    boxes: Convention = "norm1000",
+    adaptive: Adaptive | None = None,
+    shard: str = "0/1",
+    limit: int | None = None,
+    open_engine: Callable[..., Engine] = engines.open_supervised,
+    **options: Any,
+) -> Plan:
+    """Count what `sampling.sample` with these arguments would ask for, and time one chunk of it.
+
+    Args:
+        options: further arguments of `sampling.sample`; those of the engine reach it.
+
+    Raises:
+        InputError: as `sampling.sample`.
+    """
+    source, (number, of) = Corpus(corpus), parse_shard(shard)
+    paths, fingerprints = prepare(
+        models,
+        k=k,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        seed=seed,
+        max_pixels=max_pixels,
+        max_length=max_length,
+        boxes=boxes,
+    )
+    wanted, _ = wanted_samples(source, len(models), number, of, limit, adaptive)
+    missing = np.zeros((len(wanted.ids), k), bool)
+    for fold, fingerprint in enumerate(fingerprints):
+        there = stored_answers(out, fingerprint, wanted, fold, k, True).present
+        missing |= (wanted.mine & (wanted.folds == fold))[:, None] & ~there
+    n_missing = int(missing.sum())
+    n_samples = int(wanted.mine.sum())
+    counts = Plan(n_samples, n_samples * k - n_missing, n_missing, adaptive is not None)
+    if not n_missing:
+        return counts
+    fold = int(wanted.folds[missing.any(axis=1).argmax()])
+    rows = np.flatnonzero(missing.any(axis=1) & (wanted.folds == fold))
+    rows = rows[: WARM_UP_SAMPLES + max(1, chunk // k)]
+    ids = {str(wanted.ids[row].as_py()) for row in rows}
+    wishes = [Wish(s, source.image_bytes(s.image_id), 0, k) for s in source.samples() if s.id in ids]
+    start = time.monotonic()
+    engine_options = {name: value for name, value in options.items() if name != "thresholds" and name != "progress"}
+    opened = open_engine(engine, paths[fold], max_pixels=max_pixels, max_length=max_length, **engine_options)
+    try:
+        params = SamplingParams(k, float(temperature), float(top_p), max_tokens, seed)
+        requests = [wish.request(seed) for wish in wishes]
+        first, timed = requests[:WARM_UP_SAMPLES], requests[WARM_UP_SAMPLES:] or requests
+        opened.generate(first, params)
+        ready = time.monotonic()
+        answers = opened.generate(timed, params)
+        seconds = time.monotonic() - ready
+    finally:
+        opened.close()
+    asked = wishes[-len(timed) :]
+    table = [
+        answer_row(wish.sample, i, completion, boxes, fingerprints[fold].model, answer_store.prompt_hash(wish.sample))
+        for wish, row in zip(asked, answers, strict=True)
+        for i, completion in enumerate(row)
+    ]
+    share = n_missing / len(table)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(table, schema=ANSWER_SCHEMA), sink, compression="zstd")
+    return Plan(
+        n_samples,
+        counts.n_stored,
+        n_missing,
+        adaptive is not None,
+        measured=len(table),
+        tokens=round(share * sum(row["n_tokens"] for row in table)),
+        seconds=(ready - start) * len(paths) + share * seconds,
+        bytes=round(share * sink.getvalue().size),
+        free=shutil.disk_usage(_existing(out)).free,
+        engine=opened.name,
+        reason=opened.reason,
+    )
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that is there."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.exists())
