@@ -194,6 +194,9 @@ def sample(
         return
     done = ask(corpus, _models(model), out, shard=shard, limit=limit, **options)
     typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
+    if done.n_new:
+        speed = done.rate, done.rate * done.tokens / done.n_new
+        typer.echo(f"throughput\t{speed[0]:.2f} answers a second\t{speed[1]:.1f} tokens a second")
     if done.adaptive is not None:
         found = done.adaptive
         typer.echo(
