@@ -18,6 +18,7 @@ from geozero.training.objective import (
     gate,
     group_advantages,
     thinking_score,
+    thinking_scores,
 )
 
 UNIT = st.floats(0, 1)
@@ -227,3 +228,11 @@ def test_kl_is_exactly_zero_off_the_mask_whatever_stands_there() -> None:
     assert policy.grad.tolist()[:3] == [0.0] * 3
     assert kl[3].item() == pytest.approx(math.exp(-0.5) + 0.5 - 1)
     assert answer_anchored_kl([-1.0, -2.0], [-1.5, -2.0], [True, True])[1].item() == 0.0
+
+
+def test_scores_of_a_group_are_those_of_its_members() -> None:
+    thoughts = ["", "one two", "a b c d a b c", "a b c d e f", "e f g " * 30]
+    expected = [thinking_score(t, thoughts[:i] + thoughts[i + 1 :], 5, 20) for i, t in enumerate(thoughts)]
+    assert thinking_scores(thoughts, 5, 20) == expected
+    assert thinking_scores(["one two three"], 3) == [1.0]
+    assert thinking_scores([]) == []

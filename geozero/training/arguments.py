@@ -114,7 +114,7 @@ def grpo(
         "log_completions": True,
         "log_entropy": settings.guards.entropy.limit is not None,
         **({} if settings.order == "shuffled" else {"dataset_shuffle": False}),
-        **({} if val_rows is None else _validation(val_rows, micro)),
+        **({} if val_rows is None else _validation(val_rows, micro, settings.val_prompts, world(params.hardware))),
         **_vllm(params, settings),
         **({"lora_dropout": 0.0} if settings.tuner == "lora" else {}),  # the ratio needs one policy, not two
         **{name: value for name, value in settings.extra.items() if name != "callbacks"},
@@ -259,16 +259,25 @@ def _deepspeed(name: str) -> str:
     return str(path.resolve())
 
 
-def _validation(rows: Path, micro: int) -> dict[str, Any]:
-    """One answer to every validation prompt at each checkpoint; the best one is never cleared away."""
+def _validation(rows: Path, micro: int, wanted: int, n_devices: int) -> dict[str, Any]:
+    """One answer to every validation prompt at each checkpoint; the best one is never cleared away.
+
+    Args:
+        wanted: prompts, where they are not written yet.
+
+    Raises:
+        InputError: fewer prompts than devices, of which each has to answer one.
+    """
+    n = len(rows.read_text().splitlines()) if rows.is_file() else wanted
+    if n < n_devices:
+        raise InputError(f"{n} validation prompts for {n_devices} devices", "a2grpo.val_prompts", "or keep: last")
     return {
         "val_dataset": rows,
         "eval_strategy": "steps",
         "num_generations_eval": 1,
-        "per_device_eval_batch_size": micro,
+        "per_device_eval_batch_size": min(micro, n // n_devices),
         "metric_for_best_model": BEST,
         "greater_is_better": True,
-        "eval_on_start": False,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from geozero.tasks.text import OPEN_TAG, words
 
@@ -88,17 +88,43 @@ def thinking_score(
         others: the other thoughts of the group; none makes diversity 1.
         decay: words past `l_max` over which adequacy falls by e; None takes half of `l_max`.
     """
-    tokens = words(thought)
-    if not tokens:
+    return _thinking_score(_Read.of(thought), [_Read.of(other) for other in others], l0, l_max, decay)
+
+
+def thinking_scores(
+    thoughts: Sequence[str],
+    l0: int = THOUGHT_WORDS,
+    l_max: int = THOUGHT_WORDS_MAX,
+    decay: float | None = None,
+) -> list[float]:
+    """`thinking_score` of every thought of a group, the group's others beside it; each is read once."""
+    read = [_Read.of(thought) for thought in thoughts]
+    return [_thinking_score(one, read[:i] + read[i + 1 :], l0, l_max, decay) for i, one in enumerate(read)]
+
+
+class _Read(NamedTuple):
+    """A thought's words and trigrams, counted."""
+
+    n_words: int
+    n_grams: int
+    distinct: frozenset[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, thought: str) -> _Read:
+        tokens = words(thought)
+        grams = ngrams(tokens)
+        return cls(len(tokens), len(grams), frozenset(grams))
+
+
+def _thinking_score(one: _Read, others: Sequence[_Read], l0: int, l_max: int, decay: float | None) -> float:
+    if not one.n_words:
         return 0.0
-    adequacy = min(1.0, len(tokens) / l0)
-    if len(tokens) > l_max:
-        adequacy *= math.exp((l_max - len(tokens)) / (decay or l_max / 2))
-    grams = ngrams(tokens)
-    distinct = set(grams)
-    similarities = [_jaccard(distinct, set(ngrams(words(other)))) for other in others]
+    adequacy = min(1.0, one.n_words / l0)
+    if one.n_words > l_max:
+        adequacy *= math.exp((l_max - one.n_words) / (decay or l_max / 2))
+    similarities = [_jaccard(one.distinct, other.distinct) for other in others]
     diversity = 1 - sum(similarities) / len(similarities) if similarities else 1.0
-    return adequacy * len(distinct) / len(grams) * diversity
+    return adequacy * len(one.distinct) / one.n_grams * diversity
 
 
 def ngrams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
@@ -107,8 +133,9 @@ def ngrams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)] if n else []
 
 
-def _jaccard(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
-    return len(a & b) / len(a | b) if a or b else 1.0
+def _jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
+    common = len(a & b)
+    return common / (len(a) + len(b) - common) if a or b else 1.0
 
 
 @overload

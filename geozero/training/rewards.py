@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from geozero.sample import Sample
 from geozero.tasks import get
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import is_well_formed, thought, words
-from geozero.training.objective import gate, ngrams, thinking_score
+from geozero.training.objective import gate, ngrams, thinking_scores
 
 ANSWER_REWARD = "geozero_answer"
 THINKING_REWARD = "geozero_thinking"
@@ -45,11 +46,16 @@ def answer_rewards(completions: Sequence[str], samples: Sequence[str], boxes: Co
     Args:
         samples: each completion's `Sample` as JSON.
     """
+    return list(_answer_rewards(tuple(completions), tuple(samples), boxes))
+
+
+@lru_cache(maxsize=2)  # both rewards of a step ask about the same completions
+def _answer_rewards(completions: tuple[str, ...], samples: tuple[str, ...], boxes: Convention) -> tuple[float, ...]:
     parsed = {text: Sample.from_json(text) for text in set(samples)}
-    return [
+    return tuple(
         get(parsed[text].task).reward(completion, parsed[text], "tagged", boxes)
         for completion, text in zip(completions, samples, strict=True)
-    ]
+    )
 
 
 def thinking_rewards(completions: Sequence[str], samples: Sequence[str], settings: Settings) -> list[float]:
@@ -58,16 +64,15 @@ def thinking_rewards(completions: Sequence[str], samples: Sequence[str], setting
     groups: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
         groups.setdefault(sample, []).append(i)
-    thoughts = [thought(completion) for completion in completions]
-    values = []
-    for i, sample in enumerate(samples):
-        opening = gate(rewards[i], settings.gate_k, settings.gate_tau)
-        if opening == 0:
-            values.append(0.0)
+    values = [0.0] * len(completions)
+    for members in groups.values():
+        openings = [gate(rewards[i], settings.gate_k, settings.gate_tau) for i in members]
+        if not any(openings):
             continue
-        others = [thoughts[j] for j in groups[sample] if j != i]
-        score = thinking_score(thoughts[i], others, settings.thought_words, settings.thought_words_max)
-        values.append(opening * score)
+        thoughts = [thought(completions[i]) for i in members]
+        scores = thinking_scores(thoughts, settings.thought_words, settings.thought_words_max)
+        for i, opening, score in zip(members, openings, scores, strict=True):
+            values[i] = opening * score
     return values
 
 
