@@ -166,6 +166,7 @@ def sample(
 
     Example: geozero sample --corpus data/geozero-raw --model models/filter --engine auto --k 8 --out data/difficulty
     """
+    from geozero.difficulty import progress
     from geozero.difficulty.sampling import sample as ask
     from geozero.params import load
 
@@ -192,8 +193,11 @@ def sample(
         for line in plan(corpus, _models(model), out, shard=shard, limit=limit, **options).lines():
             typer.echo(line)
         return
-    done = ask(corpus, _models(model), out, shard=shard, limit=limit, **options)
+    listener = progress.bar() if sys.stdout.isatty() else progress.lines(typer.echo)
+    done = ask(corpus, _models(model), out, shard=shard, limit=limit, progress=listener, **options)
     typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
+    for found_engine in done.engines:
+        typer.echo(f"engine\t{found_engine.get('engine')}\t{found_engine.get('reason')}")
     if done.n_new:
         speed = done.rate, done.rate * done.tokens / done.n_new
         typer.echo(f"throughput\t{speed[0]:.2f} answers a second\t{speed[1]:.1f} tokens a second")

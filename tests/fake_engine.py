@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from geozero.errors import InputError
 
 
 class ObedientEngine:
-    """`die`, `hang`, `fail` and `talk` are ids that make it do so; `once` names a file that lets it do it only once."""
+    """`die`, `hang`, `fail`, `warn`, `talk` are ids that make it do so; `once`, a file, lets it do the first three once."""
 
     name, reason = "obedient", "a test"
 
@@ -37,6 +38,8 @@ class ObedientEngine:
             time.sleep(600)
         if word == "fail":
             raise RuntimeError("no kernel\nfor this")
+        if word == "warn":
+            logging.getLogger("geozero.engines").warning("answers may\ndiffer")
         if word == "talk":
             print("nonsense on the standard output", flush=True)
 

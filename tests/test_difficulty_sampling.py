@@ -209,6 +209,17 @@ def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> N
     assert "loading" in Progress(total=3).line()
 
 
+def test_listeners_write_lines_or_draw_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    from geozero.difficulty import progress
+
+    written: list[str] = []
+    for listener in (progress.lines(written.append), progress.bar()):
+        for done in (0, 1, 2, 100):
+            listener(Progress(total=100, done=done))
+    assert len(written) == 2 and "100 of 100 answers" in written[-1]
+    assert "100 of 100 answers" in capsys.readouterr().out
+
+
 def test_killed_in_the_middle_it_goes_on(corpus: Path, model: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     child = subprocess.Popen([sys.executable, __file__, str(corpus), str(model), str(store)])

@@ -245,12 +245,13 @@ def test_a_server_that_ends_at_its_start_tells_its_last_error(monkeypatch: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # two quiet cores take a twentieth of it
 @pytest.mark.skipif(distribution() is None, reason="vLLM is not installed")
 def test_a_real_server_gives_the_answers_of_the_engine_in_process(tiny_random: Path) -> None:
     found = {}
     for name in ("vllm", "server"):
         done = subprocess.run(
-            [sys.executable, __file__, name, str(tiny_random)], capture_output=True, text=True, timeout=840
+            [sys.executable, __file__, name, str(tiny_random)], capture_output=True, text=True, timeout=1500
         )
         assert done.returncode == 0, done.stderr[-3000:]
         found[name] = json.loads(done.stdout.splitlines()[-1])

@@ -173,6 +173,11 @@ def test_death_hanging_and_failing_are_told_apart(opened: Any) -> None:
         engine.generate(ask("a"), TWO)
 
 
+def test_warnings_of_the_engine_reach_the_caller(opened: Any, caplog: pytest.LogCaptureFixture) -> None:
+    (row,) = opened().generate(ask("warn"), TWO)
+    assert row[0].text.startswith("warn") and "answers may differ" in caplog.text
+
+
 def test_what_the_engine_refuses_at_its_start_is_bad_input(opened: Any) -> None:
     with pytest.raises(InputError, match=r"^no such model in here \(make it\)$"):
         opened(start="refuse")

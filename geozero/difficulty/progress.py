@@ -63,12 +63,35 @@ class Progress:
 
 def log_line() -> Callable[[Progress], None]:
     """A listener that logs a line now and then."""
+    return lines(log.info)
+
+
+def lines(write: Callable[[str], object]) -> Callable[[Progress], None]:
+    """A listener that writes a plain line at the start, now and then, and at the end."""
     last = [0.0]
 
     def tell(state: Progress) -> None:
         now = time.monotonic()
         if now - last[0] >= SECONDS_BETWEEN_LINES or state.done == state.total:
             last[0] = now
-            log.info(state.line())
+            write(state.line())
+
+    return tell
+
+
+def bar() -> Callable[[Progress], None]:
+    """A listener that draws a bar on the terminal."""
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    drawn = Bar(BarColumn(), TextColumn("{task.description}"))
+    task = drawn.add_task("", total=None)
+
+    def tell(state: Progress) -> None:
+        if state.done and not drawn.live.is_started:
+            drawn.start()
+        drawn.update(task, completed=state.done, total=state.total, description=state.line())
+        if state.done == state.total:
+            drawn.stop()
 
     return tell

@@ -91,12 +91,17 @@ class IsolatedEngine:
         self._end()
 
     def _call(self, *words: Any) -> Any:
+        deadline = time.monotonic() + self.timeout
         try:
             self._line.send(words)
-            if not self._line.poll(self.timeout):
-                self._end()
-                raise EngineDied(f"no answer within {self.timeout:g} s")
-            kind, value = self._line.recv()
+            kind, value = "note", ""
+            while kind == "note":
+                if not self._line.poll(max(0.0, deadline - time.monotonic())):
+                    self._end()
+                    raise EngineDied(f"no answer within {self.timeout:g} s")
+                kind, value = self._line.recv()
+                if kind == "note":
+                    log.warning("%s", value)
         except (OSError, EOFError, ValueError):  # the line is cut
             self._end()
             raise EngineDied(f"its process ended with code {self._child.returncode}{self._last_words()}") from None
@@ -122,9 +127,22 @@ class IsolatedEngine:
         return f": {said[-1][:300]}" if said else ""
 
 
+class Notes(logging.Handler):
+    """Sends our own warnings to the caller, ahead of the answer that they belong to."""
+
+    def __init__(self, line: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self._line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if threading.current_thread() is threading.main_thread():  # two at a time would mix on the line
+            self._line.send(("note", " ".join(record.getMessage().split())))
+
+
 def serve(line: Connection, opener: str) -> None:
     """Open the engine and answer until the caller says `close` or is gone."""
     module, _, function = opener.partition(":")
+    logging.getLogger("geozero").addHandler(Notes(line))
     engine = None
     while True:
         try:
