@@ -254,14 +254,14 @@ _EXTREMES = {"largest": "biggest", "smallest": "tiniest"}
 
 # Shares of the kinds of question; what a scene does not allow falls back on "count".
 _KIND_SHARES = {
-    "presence": 0.22,
-    "comparison": 0.16,
-    "count": 0.15,
-    "scene": 0.12,
-    "land": 0.08,
-    "colour": 0.03,
-    "where": 0.18,
-    "caption": 0.06,
+    "presence": 0.20,
+    "comparison": 0.20,
+    "count": 0.10,
+    "scene": 0.07,
+    "land": 0.05,
+    "colour": 0.05,
+    "where": 0.28,
+    "caption": 0.05,
 }
 QUESTION_KINDS: tuple[str, ...] = tuple(_KIND_SHARES)
 

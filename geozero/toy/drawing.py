@@ -23,6 +23,7 @@ COLOUR_RGB: dict[str, RGB] = {
     "yellow": (238, 204, 36),
     "black": (24, 24, 28),
 }
+WATER_CLASSES = ("River", "Port")
 WATER: RGB = (52, 92, 108)
 BANK: RGB = (168, 152, 118)
 GLASS = -1.0  # a part's shade that means window glass, not the object's own colour
@@ -147,7 +148,7 @@ class Ground:
 
     def depth(self, x: Points | Floats, y: Points | Floats) -> Floats:
         """Signed distance (px, roughly) into the water; negative on land. Same shape as `x`."""
-        if self.scene_class not in ("River", "Port"):
+        if self.scene_class not in WATER_CLASSES:
             return np.full(np.shape(x), -1e3, dtype=np.float32)
         along, across = self.frame(x, y)
         if self.scene_class == "Port":
@@ -229,6 +230,25 @@ def ground_texture(ground: Ground, rng: np.random.Generator) -> Floats:
         shore = np.array((190, 186, 176) if name == "Port" else BANK, dtype=np.float32)
         image = np.where((depth > 0)[..., None], wave, np.where((depth > -2.5 * scale)[..., None], shore, image))
     return np.asarray(image, dtype=np.float32)
+
+
+def ground_canvas(ground: Ground, rng: np.random.Generator) -> Image.Image:
+    """The ground with its marks on a canvas of OVERSAMPLE times the picture's size, before ponds and objects."""
+    wide = ground.size * OVERSAMPLE
+    texture = np.clip(ground_texture(ground, rng), 0, 255).astype(np.uint8)
+    canvas = Image.fromarray(texture).resize((wide, wide), Image.Resampling.BILINEAR)
+    paint_marks(ImageDraw.Draw(canvas), ground, rng)
+    return canvas
+
+
+def neighbour_mask(ground: Ground, share: float, rng: np.random.Generator) -> Image.Image:
+    """Where a neighbour's land lies: one ragged side of the canvas, `share` of the picture, never on water."""
+    size, heading = ground.size, float(rng.uniform(0, 2 * math.pi))
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) + np.float32(0.5)
+    side = x * math.cos(heading) + y * math.sin(heading) + fractal(rng, size, (3, 7)) * (size / 12)
+    inside = (side > np.quantile(side, 1 - share)) & (ground.depth(x, y) < -3 * size / REFERENCE)
+    wide = size * OVERSAMPLE
+    return Image.fromarray(inside).convert("L").resize((wide, wide), Image.Resampling.BILINEAR)
 
 
 def paint_marks(draw: ImageDraw.ImageDraw, ground: Ground, rng: np.random.Generator) -> None:

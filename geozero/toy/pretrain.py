@@ -1,7 +1,7 @@
 """Pre-training of the tiny base model, so that it plays the part of an instruct model: it can describe a picture
 and it can follow the answer format. It never sees a question of the evaluation, nor a thought about one.
 
-Three stages [ours]: `vision` teaches the picture encoder to see (which object, colour and box lies in each cell, which
+Stages [ours]: `vision` teaches the picture encoder to see (which object, colour and box lies in each cell, which
 scene it is, how many of each there are) with heads that are thrown away; `look-up` teaches the text model, without
 pictures, to find in a description what an everyday question asks for; `language` teaches it to describe what the
 encoder sees and to answer such questions as `description <answer>…</answer>`.
@@ -9,9 +9,14 @@ encoder sees and to answer such questions as `description <answer>…</answer>`.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +33,14 @@ from geozero.toy.world import SCENE_CLASSES, Scene, render, sample_scene
 
 FIRST_SEED = 5_000_000  # scenes of pre-training; the data sets' seeds lie elsewhere
 REPORT_EVERY = 100
-BLIND_WEIGHT = 0.1  # of the loss on a description that no picture stands behind
 BATCHES_SORTED = 16  # drawn together and sorted by length
+LOOKUP_KINDS = {
+    "comparison": 0.4,
+    "presence": 0.25,
+    "where": 0.15,
+    "count": 0.1,
+    "colour": 0.1,
+}  # what is to be looked up
 DESCRIBE_PROMPTS = (
     "Describe this picture.",
     "Tell me what you see.",
@@ -43,19 +54,19 @@ class Recipe:
     """How long each stage is; measured on one core, see docs/experiments.md."""
 
     seed: int = 7
-    scenes: int = 8_000  # half of them from the harder world
+    scenes: int = 16_000  # half of them from the harder world
     vision_steps: int = 2_000
     counting_steps: int = 1_000  # the vision stage's second phase
     vision_batch: int = 32
     vision_learning_rate: float = 3e-3
-    lookup_steps: int = 300  # text alone
+    lookup_steps: int = 900  # text alone
     lookup_batch: int = 64
-    language_cycles: tuple[int, ...] = (1_000,)  # steps of each; the learning rate rises and falls in each
+    language_cycles: tuple[int, ...] = (2_500,)  # steps of each; the learning rate rises and falls in each
     language_batch: int = 32
     language_learning_rate: float = 2e-3
-    tagged_share: float = 0.65  # of language examples: system prompt, thought and answer in the format
-    sentence_share: float = 0.2  # the same questions without the system prompt, answered by a sentence
-    answer_weight: float = 3.0  # of the loss on what stands between the tags, which are few tokens beside the thought
+    tagged_share: float = 0.55  # of language examples: system prompt, thought and answer in the format
+    sentence_share: float = 0.3  # the same questions without the system prompt, answered by a sentence
+    answer_weight: float = 10.0  # thought tokens that a whole answer counts as, however short it is
     relevant_share: float = 0.7  # of tagged examples whose thought holds the facts that the question asks about
     terse_share: float = 0.25  # of tagged examples whose thought is one short sentence
 
@@ -64,18 +75,23 @@ Progress = Callable[[str], None]
 
 
 def pretrain(out: Path, recipe: Recipe | None = None, progress: Progress = print) -> Path:
-    """Render the scenes, train both stages, write a Hugging Face checkpoint to `out`."""
+    """Render the scenes, train stage by stage, write a Hugging Face checkpoint to `out`.
+
+    Finished stages lie in `<out>.stages/` under a key of what made them: a call that was interrupted, or whose recipe
+    differs in later stages only, goes on from the last one that still holds.
+    """
     process.prepare()
     import torch
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
     from geozero.toy.vision import warm_up
 
     recipe = recipe or Recipe()
-    torch.manual_seed(recipe.seed)
     scenes, pixels = render_scenes(recipe.scenes, progress)
     processor = build_processor(vocabulary_texts(scenes[:3_000], recipe.seed))
     model = build_model(processor, recipe.seed)
-    for steps, whole in ((recipe.vision_steps, False), (recipe.counting_steps, True)):
+
+    def vision(steps: int, whole: bool) -> None:
         warm_up(
             model.model.visual,
             scenes,
@@ -87,11 +103,60 @@ def pretrain(out: Path, recipe: Recipe | None = None, progress: Progress = print
             whole=whole,
             progress=progress,
         )
-    teach_lookup(model, processor, scenes, recipe, progress)
-    for cycle, steps in enumerate(recipe.language_cycles):
-        teach_language(model, processor, scenes, pixels, recipe, steps, recipe.seed + 1 + cycle, progress)
-    save(model, processor, out)
+
+    def language(cycle: int) -> None:
+        steps, seed = recipe.language_cycles[cycle], recipe.seed + 1 + cycle
+        teach_language(model, processor, scenes, pixels, recipe, steps, seed, progress)
+
+    stages: list[tuple[str, Callable[[], None]]] = [
+        ("vision", lambda: vision(recipe.vision_steps, whole=False)),
+        ("counting", lambda: vision(recipe.counting_steps, whole=True)),
+        ("lookup", lambda: teach_lookup(model, processor, scenes, recipe, progress)),
+        *((f"language{i}", partial(language, i)) for i in range(len(recipe.language_cycles))),
+    ]
+    world = hashlib.sha256(pixels[:64].tobytes()).hexdigest()
+    kept = [_stage_directory(out, recipe, world, name) for name, _ in stages]
+    for i, (name, teach) in enumerate(stages):
+        if kept[i].is_dir():
+            continue
+        if i and kept[i - 1].is_dir():
+            model = Qwen3VLForConditionalGeneration.from_pretrained(kept[i - 1], dtype=torch.float32)
+            processor = AutoProcessor.from_pretrained(kept[i - 1])
+            progress(f"goes on from {kept[i - 1]}")
+        torch.manual_seed(recipe.seed + i)
+        teach()
+        _keep(model, processor, kept[i])
+        progress(f"stage {name} is kept in {kept[i]}")
+    shutil.copytree(kept[-1], out, dirs_exist_ok=True)
     return out
+
+
+# What of the recipe each stage depends on, beside what the stages before it do.
+_MATTERS = {
+    "vision": ("seed", "scenes", "vision_steps", "vision_batch", "vision_learning_rate"),
+    "counting": ("counting_steps",),
+    "lookup": ("lookup_steps", "lookup_batch", "language_learning_rate", "answer_weight"),
+    "language": ("language_batch", "tagged_share", "sentence_share", "relevant_share", "terse_share"),
+}
+
+
+def _stage_directory(out: Path, recipe: Recipe, world: str, stage: str) -> Path:
+    """Where a stage is kept: named by the world, the stage, and the recipe as far as it matters up to it."""
+    kind, cycle = stage.rstrip("0123456789"), stage.lstrip("abcdefghijklmnopqrstuvwxyz")
+    before = list(_MATTERS)[: list(_MATTERS).index(kind) + 1]
+    values: dict[str, Any] = {name: getattr(recipe, name) for part in before for name in _MATTERS[part]}
+    if cycle:
+        values["language_cycles"] = recipe.language_cycles[: int(cycle) + 1]
+    key = hashlib.sha256(json.dumps([world, stage, values]).encode()).hexdigest()[:12]
+    return out.with_name(out.name + ".stages") / f"{stage}-{key}"
+
+
+def _keep(model: Any, processor: Any, directory: Path) -> None:
+    """`save` under a temporary name first: what stands there is whole."""
+    part = directory.with_name(directory.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    save(model, processor, part)
+    os.replace(part, directory)
 
 
 def render_scenes(n: int, progress: Progress) -> tuple[list[Scene], npt.NDArray[np.uint8]]:
@@ -131,12 +196,17 @@ class Dialogue:
     assistant: str
 
 
-def dialogue(index: int, scene: Scene, recipe: Recipe, rng: random.Random) -> Dialogue:
-    """With the system prompt an everyday question answered in the format; without it a sentence or a description."""
+def dialogue(
+    index: int, scene: Scene, recipe: Recipe, rng: random.Random, kinds: Mapping[str, float] | None = None
+) -> Dialogue:
+    """With the system prompt an everyday question answered in the format; without it a sentence or a description.
+
+    `kinds`: shares of the kinds of question; None leaves them to `everyday_question`.
+    """
     draw = rng.random()
     if draw >= recipe.tagged_share + recipe.sentence_share:
         return Dialogue(index, "", rng.choice(DESCRIBE_PROMPTS), describe(scene, rng, rng.random()))
-    asked = everyday_question(scene, rng)
+    asked = everyday_question(scene, rng, rng.choices(list(kinds), list(kinds.values()))[0] if kinds else None)
     if draw >= recipe.tagged_share:
         return Dialogue(index, "", asked.question, sentence_answer(asked, rng))
     answer = f"{OPEN_TAG}{asked.answer}{CLOSE_TAG}"
@@ -157,22 +227,20 @@ def thought(scene: Scene, question: GenericQuestion, recipe: Recipe, rng: random
 
 
 def teach_lookup(model: Any, processor: Any, scenes: Sequence[Scene], recipe: Recipe, progress: Progress) -> None:
-    """Train the text model on dialogues without their pictures: only what stands between the tags counts in full,
-    for what a description says cannot be known from the question."""
+    """Train the text model on dialogues without their pictures: to write down the facts that a question asks for
+    (which number stands there cannot be known, which kind can) and to answer from them."""
     rng = random.Random(recipe.seed)
-    always = replace(recipe, tagged_share=1.0, relevant_share=1.0)
-    stream = batches(scenes, always, recipe.lookup_batch, rng)
+    facts_only = replace(recipe, tagged_share=1.0, relevant_share=1.0, terse_share=0.7)
+    stream = batches(scenes, facts_only, recipe.lookup_batch, rng, LOOKUP_KINDS)
 
     def forward(batch: list[Dialogue]) -> tuple[Any, Any, Any]:
         inputs = collate(batch, processor, 0, recipe.answer_weight)
         labels, weights = inputs.pop("labels"), inputs.pop("weights")
-        weights[weights == 1] = BLIND_WEIGHT
         return model(**inputs).logits, labels, weights
 
     weights = [p for name, p in model.named_parameters() if ".visual." not in name]
-    _train(
-        weights, stream, forward, recipe.lookup_steps, recipe, f"look-up step {{}} of {recipe.lookup_steps}", progress
-    )
+    title = f"look-up step {{}} of {recipe.lookup_steps}"
+    _train(weights, stream, forward, recipe.lookup_steps, recipe, title, progress)
 
 
 def teach_language(
@@ -220,7 +288,7 @@ def _train(
     title: str,
     progress: Progress,
 ) -> None:
-    """Weighted cross-entropy over the assistant's tokens; reports it for the thoughts and for the answers apart."""
+    """Weighted cross-entropy over the assistant's tokens; reports it for the thoughts and the short answers apart."""
     import torch
     import torch.nn.functional as F
 
@@ -238,17 +306,20 @@ def _train(
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-        answers = weight == recipe.answer_weight
+        answers = weight > 1
         losses.append((each[(weight > 0) & ~answers].mean().item(), each[answers].mean().item()))
         if (step + 1) % REPORT_EVERY == 0:
             thought_loss, answer_loss = np.nanmean(losses[-REPORT_EVERY:], axis=0)  # a batch may hold no answer
-            progress(f"{title.format(step + 1)}: loss {thought_loss:.3f}, of answers {answer_loss:.3f}")
+            progress(f"{title.format(step + 1)}: loss {thought_loss:.3f}, of short answers {answer_loss:.3f}")
 
 
-def batches(scenes: Sequence[Scene], recipe: Recipe, size: int, rng: random.Random) -> Iterator[list[Dialogue]]:
+def batches(
+    scenes: Sequence[Scene], recipe: Recipe, size: int, rng: random.Random, kinds: Mapping[str, float] | None = None
+) -> Iterator[list[Dialogue]]:
     """Endless batches of `size` dialogues of similar length, so that little of a batch is padding."""
     while True:
-        drawn = [dialogue(i, scenes[i], recipe, rng) for i in rng.choices(range(len(scenes)), k=size * BATCHES_SORTED)]
+        rows = rng.choices(range(len(scenes)), k=size * BATCHES_SORTED)
+        drawn = [dialogue(i, scenes[i], recipe, rng, kinds) for i in rows]
         drawn.sort(key=lambda d: len(d.system) + len(d.user) + len(d.assistant))
         parts = [drawn[start : start + size] for start in range(0, len(drawn), size)]
         rng.shuffle(parts)
@@ -276,8 +347,9 @@ def _encode(d: Dialogue, tokenizer: Any, image_tokens: int, answer_weight: float
     prompt = f"{system}<|im_start|>user\n{image}{d.user}<|im_end|>\n<|im_start|>assistant\n"
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     after = tokenizer(f"{d.assistant}<|im_end|>", add_special_tokens=False, return_offsets_mapping=True)
-    start, end = d.assistant.find(OPEN_TAG) + len(OPEN_TAG), d.assistant.find(CLOSE_TAG)
-    weights = [
-        answer_weight if OPEN_TAG in d.assistant and start <= a < end else 1.0 for a, _ in after["offset_mapping"]
-    ]
-    return before + after["input_ids"], [0.0] * len(before) + weights
+    start, end = 0, len(d.assistant)  # without tags all of it is the answer
+    if OPEN_TAG in d.assistant:
+        start, end = d.assistant.find(OPEN_TAG) + len(OPEN_TAG), d.assistant.find(CLOSE_TAG)
+    inside = [start <= offset < end for offset, _ in after["offset_mapping"]]
+    weight = max(1.0, answer_weight / max(1, sum(inside)))
+    return before + after["input_ids"], [0.0] * len(before) + [weight if i else 1.0 for i in inside]

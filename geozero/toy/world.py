@@ -59,6 +59,9 @@ _COUNT_WEIGHTS: dict[str, tuple[float, ...]] = {  # of 1, 2, … 5 objects, wher
     "ship": (0.38, 0.26, 0.17, 0.12, 0.07),
     "airplane": (0.38, 0.26, 0.17, 0.12, 0.07),
 }
+# How often another class's land reaches into the picture, and its share of the picture, easy and hard.
+NEIGHBOUR_CHANCE = (0.4, 0.8)
+NEIGHBOUR_SHARE = ((0.10, 0.38), (0.20, 0.46))
 _MOST_OBJECTS = (7, 9)  # easy, hard
 _GAP = 2.0  # px at 96 px between two boxes
 _TRIES = 30
@@ -208,11 +211,9 @@ def render(scene: Scene) -> npt.NDArray[np.uint8]:
     size, hard = scene.size, scene.hard
     ground = _ground(scene.seed, size, hard, scene.scene_class)
     rng = _stream(scene.seed, size, hard, 2)
-    texture = np.clip(drawing.ground_texture(ground, rng), 0, 255).astype(np.uint8)
-    wide = size * drawing.OVERSAMPLE
-    canvas = Image.fromarray(texture).resize((wide, wide), Image.Resampling.BILINEAR)
+    canvas = drawing.ground_canvas(ground, rng)
+    _paint_neighbour(canvas, scene, ground)
     draw = ImageDraw.Draw(canvas)
-    drawing.paint_marks(draw, ground, rng)
     _paint_ponds(draw, scene, ground)
     drawing.paint_clutter(draw, size, int(rng.integers(12, 28) if hard else rng.integers(2, 10)), rng)
 
@@ -229,6 +230,18 @@ def render(scene: Scene) -> npt.NDArray[np.uint8]:
         drawing.paint_object(draw, item.kind, (red, green, blue), item.centre, item.angle, item.length, item.width)
     picture = canvas.reduce(drawing.OVERSAMPLE)
     return drawing.sensor(picture, _stream(scene.seed, size, hard, 4), hard)
+
+
+def _paint_neighbour(canvas: Image.Image, scene: Scene, ground: drawing.Ground) -> None:
+    """Often another class's land reaches into the picture; the scene's own class keeps the larger part."""
+    rng = _stream(scene.seed, scene.size, scene.hard, 6)
+    if rng.random() >= NEIGHBOUR_CHANCE[scene.hard]:
+        return
+    share = float(rng.uniform(*NEIGHBOUR_SHARE[scene.hard]))
+    other = str(rng.choice([name for name in SCENE_CLASSES if name not in (scene.scene_class, *drawing.WATER_CLASSES)]))
+    neighbour = drawing.sample_ground(other, scene.size, rng)
+    mask = drawing.neighbour_mask(ground, share, rng)
+    canvas.paste(drawing.ground_canvas(neighbour, rng), (0, 0), mask)
 
 
 def _paint_ponds(draw: ImageDraw.ImageDraw, scene: Scene, ground: drawing.Ground) -> None:
