@@ -15,7 +15,7 @@ from typing import Any
 
 from geozero.stack.parts import HEARTBEAT_SECONDS, POOLS
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0  # a server on a busy machine takes its time
 ZOMBIES = "Crash zombie flows"
 MISSED_HEARTBEATS = 4  # after so many a run counts as dead: two minutes
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")

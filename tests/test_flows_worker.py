@@ -1,0 +1,140 @@
+"""Runs through a deployment and a worker, as a lab starts them: to the end, cancelled, and with everything killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+from flows_checkout import ROOT, checkout
+from test_flows_pipeline import mlflow_runs, smallest
+from test_flows_stack import free_port, quiet
+
+from flows import guard
+from geozero import sweep
+from geozero.stack import control
+from geozero.stack.parts import MARK, Plan
+from geozero.stack.prefect_api import call
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+CANCEL_SECONDS, CRASH_SECONDS = 30.0, 360.0  # the figures promised
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan]:
+    root = checkout(tmp_path_factory.mktemp("stack") / "checkout", smallest())
+    shutil.copy(ROOT / "prefect.yaml", root / "prefect.yaml")
+    made = Plan(root, port=free_port(), mlflow_port=free_port())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root))
+        patch.setenv("DVC_SITE_CACHE_DIR", str(root / ".dvc/site"))
+        try:
+            control.up(made, timeout=600, tell=quiet)
+            yield made
+        finally:
+            control.down(root, tell=quiet)
+
+
+def start(plan: Plan, flow: str, **parameters: Any) -> str:
+    deployment = call(plan.prefect_address, f"deployments/name/geozero-{flow}/{flow}")
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    run: dict[str, Any] = call(plan.prefect_address, f"deployments/{deployment['id']}/create_flow_run", body)
+    return str(run["id"])
+
+
+def state(plan: Plan, run: str) -> str:
+    return str(call(plan.prefect_address, f"flow_runs/{run}")["state"]["type"])
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.25)
+    return found
+
+
+def of_flows(plan: Plan) -> list[psutil.Process]:
+    """Everything that flows of this stack have started, and that lives."""
+    found = []
+    for process in sweep.marked(MARK, str(plan.directory)):
+        try:
+            if guard.MARK in process.environ():
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def until_it_works(plan: Plan, run: str) -> list[psutil.Process]:
+    """Wait until a run has children at work."""
+    assert wait_for(lambda: state(plan, run) == "RUNNING", 240)
+    found: list[psutil.Process] = wait_for(lambda: of_flows(plan), 240)
+    assert found, call(plan.prefect_address, f"flow_runs/{run}")["state"]
+    return found
+
+
+def test_a_run_through_a_deployment_finishes_and_is_in_mlflow(plan: Plan) -> None:
+    run = start(plan, "data", last="raw")
+    assert wait_for(lambda: state(plan, run) in FINAL, 900)
+    assert state(plan, run) == "COMPLETED"
+    assert (plan.root / "data/geozero-raw/manifest.json").is_file()
+    parent, _ = mlflow_runs(plan.root)[-1]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["prefect.flow_run"] == run
+    assert run in parent.data.tags["prefect.page"]
+    artifacts = call(plan.prefect_address, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    assert any(parent.info.run_id in str(one["data"]) for one in artifacts if one["key"] == "links")
+    assert wait_for(lambda: not of_flows(plan), 30)
+
+
+def test_a_cancelled_run_ends_with_all_its_processes(plan: Plan) -> None:
+    shutil.rmtree(plan.root / "data/geozero-raw", ignore_errors=True)
+    shutil.rmtree(plan.root / "data/toy", ignore_errors=True)
+    run = start(plan, "data", last="raw")
+    until_it_works(plan, run)
+    call(plan.prefect_address, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    began = time.monotonic()
+    assert wait_for(lambda: not of_flows(plan), 4 * CANCEL_SECONDS)
+    took = time.monotonic() - began
+    assert wait_for(lambda: state(plan, run) in FINAL, 60)
+    assert state(plan, run) == "CANCELLED"
+    assert wait_for(lambda: mlflow_runs(plan.root)[-1][0].info.status == "KILLED", 60)
+    assert took < CANCEL_SECONDS
+
+
+def test_a_killed_worker_leaves_no_process_and_no_run_that_runs_for_ever(plan: Plan) -> None:
+    run = start(plan, "data", last="raw")
+    until_it_works(plan, run)
+    (worker,) = [part.pid for part in control.status(plan.root) if part.name == "worker-cpu"]
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    began = time.monotonic()
+    assert wait_for(lambda: not of_flows(plan), CRASH_SECONDS)
+    assert wait_for(lambda: state(plan, run) == "CRASHED", CRASH_SECONDS - (time.monotonic() - began))
+    assert wait_for(lambda: mlflow_runs(plan.root)[-1][0].info.status in ("KILLED", "FAILED"), 120)
+    deployment = call(plan.prefect_address, "deployments/name/geozero-data/data")
+    assert deployment["global_concurrency_limit"]["active_slots"] == 0
+    control.up(plan, timeout=600, tell=quiet)  # only the worker is started again
+    run = start(plan, "data", last="raw")
+    assert wait_for(lambda: state(plan, run) in FINAL, 900)
+    assert state(plan, run) == "COMPLETED"
+
+
+def test_bad_input_of_a_form_ends_the_run_at_once(plan: Plan) -> None:
+    import urllib.error
+
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        start(plan, "sft", steps=0)
+    assert b"minimum" in refused.value.read()
+    run = start(plan, "evaluate", model="models/not-there")
+    assert wait_for(lambda: state(plan, run) in FINAL, 400)
+    found = call(plan.prefect_address, f"flow_runs/{run}")
+    assert found["state"]["type"] == "FAILED"
+    assert "no such model" in found["state"]["message"]
