@@ -1,7 +1,7 @@
 """What a Prefect server must hold before runs start: work pools, limits, and the watch for runs that died in silence.
 
-`python -m geozero.stack.prefect_api http://HOST:4200` furnishes any server. Plain HTTP: the `prefect` command takes five
-seconds a call to import itself, and `geozero` does not import Prefect.
+`python -m geozero.stack.prefect_api http://HOST:4200` furnishes any server. Plain HTTP: the `prefect` command takes
+five seconds a call to import itself, and `geozero` does not import Prefect.
 """
 
 from __future__ import annotations
