@@ -168,6 +168,8 @@ class A2grpo(Section):
     thinking_weight: NotNegative = 0.5  # [ours] λ
     gate_k: Positive = 10.0  # [ours]
     gate_tau: Share = 0.5  # [ours]
+    gate: Literal["curve", "sigmoid", "open"] = "curve"  # [ours] the other two are for ablations, see docs/training.md
+    kl_tokens: Literal["answer", "all"] = "answer"  # all: stock GRPO's constraint, for ablations
     thought_words: Count = 40  # [ours] L0
     thought_words_max: Count = 200  # [ours] L_max
     uniform_groups: Literal["skip", "keep"] = "skip"  # [ours]

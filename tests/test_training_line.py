@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ from test_training_stage import make_params
 from geozero.corpus import Corpus, subset
 from geozero.params import Params
 from geozero.tasks import messages
-from geozero.training import stage
+from geozero.training import checkpoints, stage
 from geozero.training.data import Replay, image_uri
 from geozero.training.metrics import read
 
@@ -61,7 +62,7 @@ from pathlib import Path
 from geozero.corpus import Corpus, subset
 from geozero.params import Params
 from geozero.tasks import messages
-from geozero.training import stage
+from geozero.training import checkpoints, stage
 from geozero.training.data import Replay, image_uri
 
 values, kind, corpus, base, out = sys.argv[1:]
@@ -162,6 +163,23 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
     assert [row["step"] for row in read(resumed.directory / "metrics.jsonl")] == [1, 2, 3, 4]
     assert apart(undisturbed.model, base) > 1e-5
     assert apart(resumed.model, undisturbed.model) < 1e-6
+
+
+def test_sigterm_reaches_the_trainer_which_leaves_with_a_checkpoint(
+    taught: stage.StageResult, corpus: Path, tmp_path: Path
+) -> None:
+    params = make_params(sft={"steps": 60, "batch_size": 16, "micro_batch_size": 16})
+    words = [sys.executable, "-c", SCRIPT, params.model_dump_json(), "sft", str(corpus), str(taught.model)]
+    with subprocess.Popen([*words, str(tmp_path)], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.split() == ["step", "2"]:
+                running.terminate()
+    assert running.returncode == 128 + signal.SIGTERM
+    (directory,) = tmp_path.iterdir()
+    last = checkpoints.newest(directory)
+    assert last is not None and 2 <= last.step < 12  # the first one by plan would be 12
+    assert not (directory / "DONE").exists()
 
 
 def test_a_lora_adapter_is_merged_into_a_plain_model(tiny_random: Path, corpus: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,9 @@ from geozero.tasks import get
 from geozero.training.objective import gate, thinking_score
 from geozero.training.rewards import AnswerReward, ThinkingReward, answer_rewards, shape, thinking_rewards
 
-SETTINGS = SimpleNamespace(boxes="norm1000", gate_k=10.0, gate_tau=0.5, thought_words=5, thought_words_max=50)
+SETTINGS = SimpleNamespace(
+    boxes="norm1000", gate="curve", gate_k=10.0, gate_tau=0.5, thought_words=5, thought_words_max=50
+)
 
 
 def make(task: str, identity: str = "a", **values: object) -> Sample:
@@ -78,3 +81,13 @@ def test_the_plug_ins_take_what_ms_swift_gives() -> None:
     columns = {"sample": [VQA], "prompt_id": ["p"], "trainer_state": None, "messages": [[]]}
     assert AnswerReward(args=SETTINGS)(["<answer>yes</answer>"], **columns) == [1.0]
     assert ThinkingReward(args=SETTINGS)(["a b c d e <answer>yes</answer>"], **columns) == [1.0]
+
+
+def test_what_an_ablation_puts_in_the_gate_s_place() -> None:
+    completions = ["one two three four five <answer>no</answer>", "six seven eight nine ten <answer>yes</answer>"]
+    opened = SimpleNamespace(**vars(SETTINGS) | {"gate": "open"})
+    assert thinking_rewards(completions, [VQA] * 2, opened) == [1.0, 1.0]
+    sigmoid = SimpleNamespace(**vars(SETTINGS) | {"gate": "sigmoid"})
+    wrong, right = thinking_rewards(completions, [VQA] * 2, sigmoid)
+    assert wrong == pytest.approx(1 / (1 + math.exp(5))) and right == pytest.approx(1 - wrong)
+    assert thinking_rewards(completions, [VQA] * 2, SETTINGS) == [0.0, 1.0]

@@ -72,6 +72,13 @@ REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 )
 
 
+CHOICES = {
+    "uniform_groups": ("skip", "keep"),
+    "gate": ("curve", "sigmoid", "open"),
+    "kl_tokens": ("answer", "all"),
+}
+
+
 @dataclass
 class MethodArguments:
     """What A²GRPO adds to ms-swift's arguments; docs/method.md gives each symbol, all are our choice."""
@@ -79,6 +86,8 @@ class MethodArguments:
     thinking_weight: float = THINKING_WEIGHT  # λ
     gate_k: float = GATE_K
     gate_tau: float = GATE_TAU
+    gate: str = "curve"  # curve | sigmoid | open
+    kl_tokens: str = "answer"  # answer | all
     thought_words: int = THOUGHT_WORDS  # L0
     thought_words_max: int = THOUGHT_WORDS_MAX  # L_max
     uniform_groups: str = "skip"  # skip | keep
@@ -123,8 +132,9 @@ def check_arguments(arguments: Any) -> None:
         value = getattr(arguments, name, None)
         if value not in allowed:
             raise InputError(f"{name}={value} cannot be combined with A²GRPO: {reason}", mend=f"leave --{name} out")
-    if arguments.uniform_groups not in ("skip", "keep"):
-        raise InputError(f"uniform_groups is 'skip' or 'keep', not '{arguments.uniform_groups}'")
+    for name, words in CHOICES.items():
+        if getattr(arguments, name) not in words:
+            raise InputError(f"{name} is '{getattr(arguments, name)}'", mend=f"one of {', '.join(words)}")
 
 
 @dataclass
@@ -274,7 +284,8 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     def _anchor(self, batch: AnchoredBatch, logps: torch.Tensor) -> None:
         assert batch.answer is not None and batch.reference is not None
         policy = logps.detach()
-        batch.ref_per_token_logps = torch.where(batch.answer, batch.reference, policy)
+        if self.args.kl_tokens == "answer":
+            batch.ref_per_token_logps = torch.where(batch.answer, batch.reference, policy)
         kl = answer_anchored_kl(policy, batch.reference, batch.answer).sum()
         total, tokens = gather(torch.stack([kl, batch.answer.sum().to(kl.dtype)]).unsqueeze(0)).sum(dim=0)
         self._log("answer_kl", total / tokens.clamp(min=1))

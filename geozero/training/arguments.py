@@ -106,6 +106,8 @@ def grpo(
         "thinking_weight": settings.thinking_weight,
         "gate_k": settings.gate_k,
         "gate_tau": settings.gate_tau,
+        "gate": settings.gate,
+        "kl_tokens": settings.kl_tokens,
         "thought_words": settings.thought_words,
         "thought_words_max": settings.thought_words_max,
         "uniform_groups": settings.uniform_groups,

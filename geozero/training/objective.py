@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UniformGroups = Literal["skip", "keep"]
+GateForm = Literal["curve", "sigmoid", "open"]
 
 GATE_K = 10.0
 GATE_TAU = 0.5
@@ -57,6 +58,13 @@ def gate(answer_reward: float | Tensor | Sequence[float], k: float = GATE_K, tau
     high = torch.sigmoid(k * (torch.ones_like(reward) - tau))
     value = ((torch.sigmoid(k * (reward - tau)) - low) / (high - low)).clamp(0, 1)
     return torch.where((reward == 0) | (reward == 1), reward, value)  # exact, whatever the rounding of σ
+
+
+def opening(answer_reward: float, form: GateForm = "curve", k: float = GATE_K, tau: float = GATE_TAU) -> float:
+    """The gate (`curve`), or what an ablation puts in its place: a plain sigmoid σ(k(r−τ)), or none, which is 1."""
+    if form == "open":
+        return 1.0
+    return _sigmoid(k * (answer_reward - tau)) if form == "sigmoid" else gate(float(answer_reward), k, tau)
 
 
 def _gate_of_float(reward: float, k: float, tau: float) -> float:

@@ -16,7 +16,7 @@ from geozero.sample import Sample
 from geozero.tasks import get
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import is_well_formed, thought, words
-from geozero.training.objective import gate, ngrams, thinking_scores
+from geozero.training.objective import GateForm, ngrams, opening, thinking_scores
 
 ANSWER_REWARD = "geozero_answer"
 THINKING_REWARD = "geozero_thinking"
@@ -26,6 +26,7 @@ class Settings(Protocol):
     """What the rewards read from the trainer's arguments; docs/method.md gives each symbol."""
 
     boxes: Convention
+    gate: GateForm
     gate_k: float
     gate_tau: float
     thought_words: int
@@ -66,13 +67,13 @@ def thinking_rewards(completions: Sequence[str], samples: Sequence[str], setting
         groups.setdefault(sample, []).append(i)
     values = [0.0] * len(completions)
     for members in groups.values():
-        openings = [gate(rewards[i], settings.gate_k, settings.gate_tau) for i in members]
+        openings = [opening(rewards[i], settings.gate, settings.gate_k, settings.gate_tau) for i in members]
         if not any(openings):
             continue
         thoughts = [thought(completions[i]) for i in members]
         scores = thinking_scores(thoughts, settings.thought_words, settings.thought_words_max)
-        for i, opening, score in zip(members, openings, scores, strict=True):
-            values[i] = opening * score
+        for i, factor, score in zip(members, openings, scores, strict=True):
+            values[i] = factor * score
     return values
 
 
