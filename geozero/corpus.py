@@ -26,10 +26,12 @@ from geozero.atomic import write_text
 from geozero.errors import BadRecord, InputError, refusal
 from geozero.images import StoredImage
 from geozero.sample import SCHEMA, SCHEMA_VERSION, Sample, Split, TaskName
+from geozero.seen import Seen
 
 MANIFEST = "manifest.json"
 REJECTS = "rejects.parquet"
 SAMPLES_PER_SHARD = 20_000
+REJECTS_PER_ROW_GROUP = 20_000
 IMAGE_BYTES_PER_SHARD = 256 << 20
 IMAGES_PER_ROW_GROUP = 16  # one look-up reads one row group: about 1 MB of 600 px JPEGs
 BYTES_PER_ROW_GROUP = 4 << 20  # … and no more of large pictures, because readers keep a few row groups
@@ -59,11 +61,15 @@ class CorpusWriter:
     """Writes a corpus into a temporary directory beside `out` and renames it when the block ends without error.
 
     Whatever ends the block, nothing half-written stays behind, and an older corpus at `out` stays whole; what a
-    killed writer left is removed by the next one on the same machine.
+    killed writer left is removed by the next one on the same machine. Of what is written only hashes stay in memory,
+    some 20 bytes a sample.
 
     Args:
         out: the directory of the corpus; an existing finished one is replaced at the end. A link is followed.
         made_by: what made it (command, parameters, inputs); stands in the manifest.
+
+    Attributes:
+        notes: what else its maker found out, as JSON; stands in the manifest. May be filled until the block ends.
 
     Raises:
         InputError: something else stands at `out`; the disk is full, read-only or not ours.
@@ -75,11 +81,14 @@ class CorpusWriter:
         self._samples: list[Sample] = []
         self._images: list[tuple[str, StoredImage]] = []
         self._image_bytes = 0
+        self.notes: dict[str, Any] = {}
         self._rejects: list[tuple[str, str, str, str]] = []
-        self._sample_ids: set[str] = set()
-        self._image_ids: set[str] = set()
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._sample_ids = Seen()
+        self._image_ids = Seen()
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._shards: dict[str, str] = {}
+        self._reject_writer: pq.ParquetWriter | None = None
         self._image_writer: pq.ParquetWriter | None = None
         self._image_shard_bytes = 0
 
@@ -110,16 +119,16 @@ class CorpusWriter:
                 elif isinstance(error, OSError):
                     raise error
         finally:
-            if self._image_writer is not None:
-                with suppress(OSError):  # it writes its footer; the disk may be full
-                    self._image_writer.close()
+            for unfinished in (self._image_writer, self._reject_writer):
+                if unfinished is not None:
+                    with suppress(OSError):  # it writes its footer; the disk may be full
+                        unfinished.close()
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def add_image(self, image: StoredImage, image_key: str) -> None:
         """Store an image once; the key of its first occurrence stays with it."""
-        if image.image_id in self._image_ids:
+        if not self._image_ids.add(image.image_id):
             return
-        self._image_ids.add(image.image_id)
         self._images.append((image_key, image))
         self._image_bytes += len(image.data)
         if len(self._images) == IMAGES_PER_ROW_GROUP or self._image_bytes >= BYTES_PER_ROW_GROUP:
@@ -150,6 +159,9 @@ class CorpusWriter:
     def reject(self, source: str, key: str, bad: BadRecord) -> None:
         """List a record that did not become a sample, with the reason."""
         self._rejects.append((source, key, bad.reason, bad.detail))
+        self._reasons[source, bad.reason] += 1
+        if len(self._rejects) == REJECTS_PER_ROW_GROUP:
+            self._flush_rejects()
 
     def has_image(self, image_id: str) -> bool:
         return image_id in self._image_ids
@@ -162,6 +174,13 @@ class CorpusWriter:
         pq.write_table(table, self._temporary / name, compression="zstd")
         self._shards[name] = file_hash(self._temporary / name)
         self._samples = []
+
+    def _flush_rejects(self) -> None:
+        if self._reject_writer is None:
+            self._reject_writer = pq.ParquetWriter(self._temporary / REJECTS, REJECT_SCHEMA)
+        columns = list(zip(*self._rejects, strict=True)) or [()] * len(REJECT_SCHEMA)
+        self._reject_writer.write_table(pa.table([pa.array(c, pa.string()) for c in columns], schema=REJECT_SCHEMA))
+        self._rejects = []
 
     def _flush_images(self) -> None:
         if not self._images:
@@ -189,21 +208,21 @@ class CorpusWriter:
         self._flush_samples()
         self._flush_images()
         self._close_image_shard()
-        columns = list(zip(*self._rejects, strict=True)) or [()] * len(REJECT_SCHEMA)
-        rejects = pa.table([pa.array(c, pa.string()) for c in columns], schema=REJECT_SCHEMA)
-        pq.write_table(rejects, self._temporary / REJECTS)
-        reasons = Counter((source, reason) for source, _, reason, _ in self._rejects)
+        self._flush_rejects()
+        if self._reject_writer is not None:
+            self._reject_writer.close()
+            self._reject_writer = None
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "n_samples": sum(self._counts.values()),
             "n_images": len(self._image_ids),
-            "n_rejects": len(self._rejects),
+            "n_rejects": self._reasons.total(),
             "counts": [{"source": s, "task": t, "split": p, "n": n} for (s, t, p), n in sorted(self._counts.items())],
-            "rejects": [{"source": s, "reason": r, "n": n} for (s, r), n in sorted(reasons.items())],
+            "rejects": [{"source": s, "reason": r, "n": n} for (s, r), n in sorted(self._reasons.items())],
             "shards": dict(sorted(self._shards.items())),
             "made_by": self.made_by,
         }
-        write_json(self._temporary / MANIFEST, manifest)
+        write_json(self._temporary / MANIFEST, manifest | ({"notes": self.notes} if self.notes else {}))
         retired = self.out.with_name(f".{self.out.name}.old-{self._beside}")
         if self.out.exists():
             os.replace(self.out, retired)

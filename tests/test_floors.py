@@ -27,6 +27,7 @@ FLOORS = {
             "sweep",
             "outbox",
             "best",
+            "seen",
         ),
         GROUND,
     ),

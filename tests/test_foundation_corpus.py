@@ -250,7 +250,11 @@ ENDINGS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         "write_table",
         only_when(lambda table, path: "samples-00001" in str(path), pq.write_table),
     ),
-    "the rejects": (pq, "write_table", only_when(lambda table, path: path.name == REJECTS, pq.write_table)),
+    "the rejects": (
+        pq.ParquetWriter,
+        "write_table",
+        only_when(lambda writer, table: "reason" in table.schema.names, pq.ParquetWriter.write_table),
+    ),
     "the hash of a shard": (module, "file_hash", fails),
     "the manifest": (module, "write_json", fails),
     "the rename": (os, "replace", only_when(lambda source, target: ".c.part" in Path(source).name, os.replace)),
