@@ -6,57 +6,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from build_world import corpus, drops, pair, sample, stored
 from fixtures import make_sources
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from geozero.build import decontaminate
-from geozero.build.decontaminate import Evaluated, picture_of
 from geozero.build.ingest import ingest
 from geozero.build.raw import raw
 from geozero.corpus import Corpus, CorpusWriter
 from geozero.errors import InputError
 from geozero.images import StoredImage, store
-from geozero.sample import Sample, Split, sample_id
-
-
-def stored(number: int, size: tuple[int, int] = (64, 64)) -> StoredImage:
-    return store(make_sources.encoded(make_sources.picture(number, size), "PNG"))
-
-
-def sample(image: StoredImage, key: str, split: Split = "train", n: int = 0, source: str = "s") -> Sample:
-    return Sample(
-        id=sample_id(source, key, split, str(n)),
-        task="vqa",
-        source=source,
-        split=split,
-        image_id=image.image_id,
-        image_key=key,
-        question=f"How many of number {n}?",
-        answer=str(n),
-        width=image.width,
-        height=image.height,
-    )
-
-
-def corpus(path: Path, *pairs: tuple[StoredImage, Sample]) -> Path:
-    with CorpusWriter(path, {"command": "test"}) as writer:
-        for image, one in pairs:
-            writer.add_image(image, one.image_key)
-            assert writer.add(one)
-    return path
-
-
-def pair(number: int, key: str, split: Split = "train", n: int = 0, source: str = "s") -> tuple[StoredImage, Sample]:
-    image = stored(number)
-    return image, sample(image, key, split, n, source)
-
-
-def drops(path: Path) -> list[tuple[str, str]]:
-    return [(r["reason"], r["detail"]) for r in Corpus(path).rejects()]
 
 
 def test_only_training_samples_are_taken_and_images_go_along_once(tmp_path: Path) -> None:
@@ -131,13 +91,6 @@ def test_the_same_question_about_the_same_picture_is_kept_once(tmp_path: Path) -
     assert [reason for reason, _ in drops(tmp_path / "raw")] == ["duplicate_sample"] * 3
 
 
-def test_name_maps() -> None:
-    assert picture_of("rsicd/bareland/bareland_7") == picture_of("aid/BareLand/bareland_7") == "aid/bareland_7"
-    assert picture_of("rsicd/00001") == "rsicd/00001"
-    assert picture_of("toy_rsicd/airport/airport_1") != picture_of("toy_aid/Airport/airport_1")
-    assert picture_of("dior_rsvg/JPEGImages/00001") == "dior_rsvg/JPEGImages/00001"
-
-
 def test_rsicd_does_not_teach_what_aid_tests(tmp_path: Path) -> None:
     make_sources.write_all(tmp_path / "root")
     ingest("rsicd", tmp_path / "root", tmp_path / "rsicd")
@@ -154,27 +107,6 @@ def test_rsicd_does_not_teach_what_aid_tests(tmp_path: Path) -> None:
             writer.add(replace(one, split="test"))
     with pytest.raises(InputError, match="'leak_key': 1"):
         raw([tmp_path / "rsicd"], [tmp_path / "all"], tmp_path / "raw2")
-
-
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8), st.data())
-def test_near_equals_counting_bits(evaluated: list[int], data: st.DataObject) -> None:
-    radius = data.draw(st.integers(0, 31))
-    flips = st.lists(st.integers(0, 63), max_size=40, unique=True)
-    trained = [
-        data.draw(st.sampled_from(evaluated)) ^ sum(1 << bit for bit in data.draw(flips))
-        for _ in range(data.draw(st.integers(0, 9)))
-    ]
-    pictures = Evaluated([], radius)
-    pictures._hashes = np.array(evaluated, np.uint64)
-    pictures._hash_keys = [f"e/{n}" for n in range(len(evaluated))]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decontaminate, "_PAIRS_AT_A_TIME", 16)
-        found = pictures.near((str(n), value) for n, value in enumerate(trained))
-    for n, value in enumerate(trained):
-        nearest = min((value ^ other).bit_count() for other in evaluated)
-        assert (str(n) in found) == (nearest <= radius)
-        if nearest <= radius:
-            assert f"({nearest} of 64 bits apart)" in found[str(n)].partner
 
 
 @pytest.mark.parametrize("side", [24, 40, 90, 128])

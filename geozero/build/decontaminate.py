@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from geozero.build.names import known_as
+from geozero.build.near import HASH_BITS, Hashes, NearIndex
 from geozero.corpus import Corpus
-from geozero.errors import InputError
 from geozero.sample import Sample
+from geozero.seen import Seen
 
 NEAR_RADIUS = 4  # bits of 64 [ours]; see `Evaluated`
-HASH_BITS = 64
-_PAIRS_AT_A_TIME = 4 << 20  # 32 MB of distances; 1e9 comparisons take seconds
-
-Hashes = npt.NDArray[np.uint64]
+_HASHES_AT_A_TIME = 1 << 18
+INFERRED = " (the map of these names is inferred)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +34,29 @@ class Evaluated:
     Near means: the 64-bit perceptual hashes differ in at most `radius` bits. The rule, the hash (pHash) and the radius
     are ours. Measured on rendered and on aerial pictures: a copy at another size (0.37 to 2 times) or JPEG quality (20)
     is at most 4 bits away, a brighter one mostly; of 3.8 million pairs of different pictures of the toy world, textures
-    of eight classes, none is nearer than 10 bits. A cropped, turned or mirrored copy is not found.
-    Every training hash is compared with every evaluation hash, some 2 s for a thousand million pairs; for sets where
-    that takes too long, `near` is the place for an index.
+    of eight classes, none is nearer than 10 bits. A cropped, turned or mirrored copy is not found; and pictures without
+    any structure (one colour all over) are alike to a hash, so that they count as near.
 
     Args:
         radius: 0 keeps only equal hashes, a negative one turns the comparison of looks off.
+
+    Raises:
+        InputError: the radius is half of the bits or more.
     """
 
     def __init__(self, corpora: Iterable[Corpus], radius: int = NEAR_RADIUS) -> None:
-        if radius >= HASH_BITS // 2:
-            raise InputError(f"near radius {radius}", mend=f"below {HASH_BITS // 2}: farther apart all pictures are")
-        self._radius = radius
         self._by_id: dict[str, str] = {}
-        self._by_key: dict[str, str] = {}
+        self._by_name: dict[str, str] = {}
         hashes: dict[str, int] = {}
         for corpus in corpora:
             ids = set()
-            for sample in corpus.samples():
-                if sample.split != "train":
-                    ids.add(sample.image_id)
-                    self._by_id.setdefault(sample.image_id, sample.image_key)
-                    self._by_key.setdefault(picture_of(sample.image_key), sample.image_key)
+            for image_id, image_key in pictures_asked(corpus, evaluated=True):
+                ids.add(image_id)
+                self._by_id.setdefault(image_id, image_key)
+                for name in known_as(image_key)[0]:
+                    self._by_name.setdefault(name, image_key)
             hashes.update((image_id, phash) for image_id, phash in image_hashes(corpus) if image_id in ids)
-        self._hashes: Hashes = np.fromiter(hashes.values(), np.uint64, len(hashes))
+        self._index = NearIndex(np.fromiter(hashes.values(), np.uint64, len(hashes)), radius)
         self._hash_keys = [self._by_id[image_id] for image_id in hashes]
 
     def __len__(self) -> int:
@@ -67,51 +65,56 @@ class Evaluated:
 
     def leak(self, sample: Sample) -> Leak | None:
         """Whether the sample's picture is evaluated on, by content or by name."""
-        if sample.image_id in self._by_id:
-            return Leak("leak_exact", self._by_id[sample.image_id])
-        partner = self._by_key.get(picture_of(sample.image_key))
-        return None if partner is None else Leak("leak_key", partner)
+        return self.leak_of(sample.image_id, sample.image_key)
+
+    def leak_of(self, image_id: str, image_key: str) -> Leak | None:
+        """As `leak`, of a picture by its content hash and its key."""
+        if image_id in self._by_id:
+            return Leak("leak_exact", self._by_id[image_id])
+        names, sure = known_as(image_key)
+        for name in names:
+            if name in self._by_name:
+                partner = self._by_name[name]
+                inferred = partner != image_key and not (sure and known_as(partner)[1])
+                return Leak("leak_key", partner + INFERRED * inferred)
+        return None
 
     def near(self, images: Iterable[tuple[str, int]]) -> dict[str, Leak]:
         """Which of the pictures, given as (image_id, perceptual hash), look like one that is evaluated on."""
         found: dict[str, Leak] = {}
-        if self._radius < 0 or not len(self._hashes):
-            return found
-        rows = max(1, _PAIRS_AT_A_TIME // len(self._hashes))
-        for ids, hashes in _chunks(images, rows):
-            apart = np.bitwise_count(hashes[:, None] ^ self._hashes[None, :])
-            nearest = apart.argmin(axis=1)
-            distances = apart[np.arange(len(ids)), nearest]
-            for row in np.flatnonzero(distances <= self._radius):
-                partner = self._hash_keys[nearest[row]]
-                found[ids[row]] = Leak("leak_near", f"{partner} ({distances[row]} of {HASH_BITS} bits apart)")
+        for ids, hashes in _chunks(images, _HASHES_AT_A_TIME):
+            rows, distances = self._index.nearest(hashes)
+            for at in np.flatnonzero(rows >= 0):
+                partner = self._hash_keys[rows[at]]
+                found[ids[at]] = Leak("leak_near", f"{partner} ({distances[at]} of {HASH_BITS} bits apart)")
         return found
 
 
-def picture_of(image_key: str) -> str:
-    """The name under which a picture is compared: one name for pictures that two data sets share by file name.
-
-    This is the place for the name maps between data sets. RSICD holds all of AID by file name.
-    """
-    data_set, _, rest = image_key.partition("/")
-    if data_set in ("aid", "rsicd") and rest.count("/") == 1:
-        return f"aid/{rest.rpartition('/')[2].lower()}"
-    return image_key
+def pictures_asked(corpus: Corpus, evaluated: bool) -> Iterator[tuple[str, str]]:
+    """(image_id, image_key) of the pictures that a corpus's val and test samples ask about, or its train samples;
+    each once."""
+    known = Seen()
+    for batch in columns(corpus, "samples", ["split", "image_id", "image_key"]):
+        for split, *pair in zip(*(batch.column(n).to_pylist() for n in range(3)), strict=True):
+            picture = (pair[0], pair[1])
+            if (split != "train") == evaluated and known.add("\n".join(picture)):
+                yield picture
 
 
 def image_hashes(corpus: Corpus) -> Iterator[tuple[str, int]]:
     """(image_id, perceptual hash) of all stored pictures, without reading their bytes."""
-    for row in image_columns(corpus, ["image_id", "phash"]):
-        yield row["image_id"], int(row["phash"], 16)
+    for batch in columns(corpus, "images", ["image_id", "phash"]):
+        for image_id, phash in zip(*(batch.column(n).to_pylist() for n in range(2)), strict=True):
+            yield image_id, int(phash, 16)
 
 
-def image_columns(corpus: Corpus, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Some columns of the stored pictures, streamed."""
-    for name in corpus.manifest["shards"]:
-        if name.startswith("images"):
-            with pq.ParquetFile(corpus.path / name) as file:
-                for batch in file.iter_batches(batch_size=4_096, columns=columns):
-                    yield from batch.to_pylist()
+def columns(corpus: Corpus, kind: str, names: list[str]) -> Iterator[Any]:
+    """Some columns of a corpus's `samples` or `images`, as Arrow record batches in the order of `names`."""
+    for shard in corpus.manifest["shards"]:
+        if shard.startswith(kind):
+            with pq.ParquetFile(corpus.path / shard) as file:
+                for batch in file.iter_batches(batch_size=4_096, columns=names):
+                    yield batch.select(names)
 
 
 def _chunks(images: Iterable[tuple[str, int]], size: int) -> Iterator[tuple[list[str], Hashes]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from geozero.atomic import write_text
+from geozero.build.card import facts, write_card
 from geozero.corpus import Corpus
 from geozero.errors import BadRecord, InputError
 from geozero.images import decode, thumbnail
@@ -19,21 +19,24 @@ from geozero.sample import Sample, stable_unit
 THUMBNAIL_SIDE = 256
 
 
-def inspect(corpus: Path, n: int = 8, html: Path | None = None) -> str:
+def inspect(corpus: Path, n: int = 8, html: Path | None = None, card: Path | None = None) -> str:
     """Plain lines about a corpus: counts by source, task and split, rejects by reason, and `n` samples.
 
     The samples are spread over sources and tasks and are the same on every call.
 
     Args:
-        html: also write a page that needs nothing else, with thumbnails and boxes.
+        html: also write a page that needs nothing else, with thumbnails and boxes, licences, rejects and leaks.
+        card: also write that page's content as `README.md` into this directory, the pictures beside it.
 
     Raises:
-        InputError: no finished corpus there; the page cannot be written.
+        InputError: no finished corpus there; page or card cannot be written.
     """
     opened = Corpus(corpus)
     chosen = spread(opened.samples(), n)
     if html is not None:
         _write(html, page(opened, chosen))
+    if card is not None:
+        write_card(opened, chosen, card)
     manifest = opened.manifest
     samples, images, rejects = manifest["n_samples"], manifest["n_images"], manifest["n_rejects"]
     lines = [f"{opened.path}: {samples} samples, {images} images, {rejects} rejects"]
@@ -72,11 +75,7 @@ def page(corpus: Corpus, samples: list[Sample]) -> str:
     for reject in corpus.rejects():
         examples.setdefault((reject["source"], reject["reason"]), f"{reject['key']}: {reject['detail']}")
     return environment.get_template("inspect.html.j2").render(
-        name=corpus.path.name,
-        manifest=corpus.manifest,
-        splits=_by_split(corpus.manifest),
-        examples=examples,
-        samples=[_shown(corpus, sample) for sample in samples],
+        **facts(corpus), examples=examples, samples=[_shown(corpus, sample) for sample in samples]
     )
 
 
@@ -96,17 +95,6 @@ def _shown(corpus: Corpus, sample: Sample) -> dict[str, Any]:
             "height": 100 * (y2 - y1) / sample.height,
         }
     return {"sample": sample, "picture": picture, "box": box}
-
-
-def _by_split(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a source and task, a column a split."""
-    table: dict[tuple[str, str], Counter[str]] = {}
-    for row in manifest["counts"]:
-        table.setdefault((row["source"], row["task"]), Counter())[row["split"]] += row["n"]
-    return [
-        {"source": source, "task": task, "train": n["train"], "val": n["val"], "test": n["test"]}
-        for (source, task), n in sorted(table.items())
-    ]
 
 
 def _one_line(text: str) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from geozero import __version__
-from geozero.build.decontaminate import NEAR_RADIUS, Evaluated, Leak, image_hashes
+from geozero.build.card import origins
+from geozero.build.decontaminate import NEAR_RADIUS, Evaluated, Leak, image_hashes, pictures_asked
+from geozero.build.inspect import inspect
+from geozero.build.names import KNOWN
+from geozero.build.shared import shared_pictures
 from geozero.build.stage import Progress, finished
 from geozero.corpus import Corpus, CorpusWriter, copy_image, write_json
 from geozero.errors import BadRecord, InputError
 from geozero.sample import Sample
+from geozero.seen import Seen
 
 
 def raw(
@@ -23,18 +27,22 @@ def raw(
     *,
     near_radius: int = NEAR_RADIUS,
     metrics: Path | None = None,
+    html: Path | None = None,
 ) -> dict[str, Any]:
     """Join the `train` samples of `inputs`; returns at once where `out` already holds exactly that.
 
     Left out, and listed in the rejects with the partner: samples whose picture is in the `val` or `test` split of any
     input or evaluation corpus (`leak_exact`: same bytes, `leak_key`: same name, `leak_near`: same looks), and samples
-    that repeat another's picture, question and answer (`duplicate_sample`).
+    that repeat another's picture, question and answer (`duplicate_sample`). The manifest's notes say where it all comes
+    from (`inputs`: licences, what ingest refused), count leaks by source and partner (`leaks`) and pictures that
+    sources share (`shared_pictures`), and name leaks that no name and no hash tells (`known_leaks`).
 
     Args:
         inputs: corpora to learn from.
         evals: corpora to be evaluated on, in addition to the inputs' own val and test splits.
         near_radius: bits of 64 by which two perceptual hashes may differ and still be one picture; negative: off.
         metrics: where to write the counts as JSON as well.
+        html: where to write a page with all this.
 
     Returns:
         The corpus's manifest.
@@ -66,6 +74,10 @@ def raw(
             joined = _Join(evaluated, writer, progress)
             for corpus in corpora:
                 joined.add(corpus)
+            shared = shared_pictures(list(each_once.values()), near_radius)
+            known = {name: KNOWN[name] for name in shared["sources"] if name in KNOWN}
+            writer.notes |= {"inputs": [row for c in corpora for row in origins(c)], "leaks": joined.leaks()}
+            writer.notes |= {"shared_pictures": shared, "known_leaks": known}
             if not joined.kept:
                 raise InputError(
                     f"no training sample is left of {joined.seen}" + (f": {dict(joined.dropped)}" * bool(joined.seen)),
@@ -76,6 +88,8 @@ def raw(
     if metrics is not None:
         metrics.parent.mkdir(parents=True, exist_ok=True)
         write_json(metrics, summary(manifest))
+    if html is not None:
+        inspect(out, html=html)
     return manifest
 
 
@@ -84,36 +98,43 @@ class _Join:
 
     def __init__(self, evaluated: Evaluated, writer: CorpusWriter, progress: Progress) -> None:
         self._evaluated, self._writer, self._progress = evaluated, writer, progress
-        self._contents: set[bytes] = set()
+        self._contents = Seen()
+        self._leaks: Counter[tuple[str, str, str]] = Counter()
         self.seen, self.kept, self.dropped = 0, 0, Counter[str]()
 
     def add(self, corpus: Corpus) -> None:
-        asked = {s.image_id for s in corpus.samples("train")}
+        asked = Seen()
+        for image_id, _ in pictures_asked(corpus, evaluated=False):
+            asked.add(image_id)
         near = self._evaluated.near((i, phash) for i, phash in image_hashes(corpus) if i in asked)
-        wanted = {s.image_id for s in corpus.samples("train") if self._leak(s, near) is None}
+        leaks: dict[tuple[str, str], Leak] = {}
+        wanted = Seen()
+        for image_id, image_key in pictures_asked(corpus, evaluated=False):
+            leak = self._evaluated.leak_of(image_id, image_key) or near.get(image_id)
+            if leak is None:
+                wanted.add(image_id)
+            else:
+                leaks[image_id, image_key] = leak
         for row in corpus.image_rows():
             if row["image_id"] in wanted:
                 copy_image(self._writer, row)
         for sample in corpus.samples("train"):
             self.seen += 1
-            self._take(sample, self._leak(sample, near))
+            self._take(sample, leaks.get((sample.image_id, sample.image_key)))
             self._progress.step(f"{self.kept} of {self.seen} training samples kept")
 
-    def _leak(self, sample: Sample, near: dict[str, Leak]) -> Leak | None:
-        return self._evaluated.leak(sample) or near.get(sample.image_id)
+    def leaks(self) -> list[dict[str, Any]]:
+        """How many samples of a source were left out, why, and the set of the evaluation picture that they meet."""
+        ordered = sorted(self._leaks.items())
+        return [{"source": s, "evaluated_in": e, "reason": reason, "n": n} for (s, e, reason), n in ordered]
 
     def _take(self, sample: Sample, leak: Leak | None) -> None:
         if leak is not None:
+            self._leaks[sample.source, leak.partner.partition("/")[0], leak.reason] += 1
             self._drop(sample, BadRecord(leak.reason, f"{sample.image_key} is {leak.partner}"))
-            return
-        content = hashlib.blake2b(
-            "\x1f".join((sample.image_id, sample.question, sample.answer)).encode(), digest_size=16
-        ).digest()
-        if content in self._contents:
+        elif not self._contents.add("\x1f".join((sample.image_id, sample.question, sample.answer))):
             self._drop(sample, BadRecord("duplicate_sample", sample.image_key))
-            return
-        self._contents.add(content)
-        if self._writer.add(sample):
+        elif self._writer.add(sample):
             self.kept += 1
         else:
             self.dropped["duplicate_id"] += 1

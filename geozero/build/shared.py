@@ -1,0 +1,83 @@
+"""Which sources share how many pictures: a matrix source × source, by bytes, by name, and by looks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from geozero.build.decontaminate import columns, image_hashes
+from geozero.build.names import names_of
+from geozero.build.near import Hashes, NearIndex
+from geozero.corpus import Corpus
+
+Flags = npt.NDArray[np.bool_]
+WAYS = ("bytes", "name", "looks")
+
+
+def shared_pictures(corpora: Iterable[Corpus], radius: int) -> dict[str, Any]:
+    """How many pictures each source has, and how many of them each other source has, too; all splits.
+
+    Returns:
+        `sources`, sorted; `pictures`, distinct ones of each; and for each of `bytes`, `name`, `looks` a matrix: row A,
+        column B counts the pictures of A that B holds in this way and in none of those before it. The diagonal is 0.
+    """
+    sources: list[str] = []
+    rows = np.concatenate([np.empty((0, 3), np.uint64), *(part for c in corpora for part in _rows(c, sources))])
+    phashes = dict[int, int]()
+    for corpus in corpora:
+        phashes.update((_hashed(image_id), value) for image_id, value in image_hashes(corpus))
+    pictures, at = np.unique(rows[:, :2], axis=0, return_inverse=True)  # source, picture
+    source = pictures[:, 0].astype(np.intp)
+    hashes: Hashes = np.fromiter((phashes[int(i)] for i in pictures[:, 1]), np.uint64, len(pictures))
+    bytes_ = _held(pictures[:, 1], source, len(sources))[1]
+    name_of_row, held = _held(rows[:, 2], rows[:, 0].astype(np.intp), len(sources), spread=False)
+    name = np.zeros_like(bytes_)
+    np.logical_or.at(name, at.reshape(-1), held[name_of_row])
+    looks = np.zeros_like(bytes_)
+    for one in range(len(sources)):
+        looks[:, one] = NearIndex(hashes[source == one], radius).nearest(hashes)[0] >= 0
+    ways = dict(zip(WAYS, (bytes_, name & ~bytes_, looks & ~name & ~bytes_), strict=True))
+    order = np.argsort(sources) if sources else np.empty(0, np.intp)
+    return {
+        "sources": sorted(sources),
+        "pictures": [int((source == one).sum()) for one in order],
+        **{way: _matrix(flags, source, order) for way, flags in ways.items()},
+    }
+
+
+def _rows(corpus: Corpus, sources: list[str]) -> Iterator[npt.NDArray[np.uint64]]:
+    """(source, picture, name) of a corpus's samples, each once a batch, as numbers; new sources are appended."""
+    for batch in columns(corpus, "samples", ["source", "image_id", "image_key"]):
+        distinct = pa.Table.from_batches([batch]).group_by(["source", "image_id", "image_key"]).aggregate([])
+        found = []
+        for source, image_id, image_key in zip(*(distinct.column(n).to_pylist() for n in range(3)), strict=True):
+            if source not in sources:
+                sources.append(source)
+            picture = _hashed(image_id)
+            found += [(sources.index(source), picture, _hashed(name)) for name in names_of(image_key)]
+        yield np.unique(np.array(found, np.uint64).reshape(-1, 3), axis=0)
+
+
+def _held(
+    values: npt.NDArray[np.uint64], source: npt.NDArray[np.intp], n: int, spread: bool = True
+) -> tuple[npt.NDArray[np.intp], Flags]:
+    """Place of each row's value among the distinct ones, and which sources hold it: a row a value, or (`spread`) a row
+    a row."""
+    distinct, at = np.unique(values, return_inverse=True)
+    held = np.zeros((len(distinct), n), bool)
+    held[at, source] = True
+    return at, held[at] if spread else held
+
+
+def _matrix(flags: Flags, source: npt.NDArray[np.intp], order: npt.NDArray[np.intp]) -> list[list[int]]:
+    """Rows and columns in `order`: pictures of the row's source that the column's source holds."""
+    return [[0 if a == b else int(flags[source == a, b].sum()) for b in order] for a in order]
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
