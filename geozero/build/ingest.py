@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geozero import __version__, tasks
+from geozero.build.checks import Checks, contradicts, storable
 from geozero.build.stage import Progress, finished
 from geozero.corpus import Corpus, CorpusWriter
 from geozero.errors import BadRecord, InputError
-from geozero.images import MAX_PIXELS, StoredImage, store
+from geozero.images import StoredImage, store
 from geozero.sample import Box, Sample, sample_id
 from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
 from geozero.tasks.boxes import format_box
 
 Choice = Literal["all", "train", "val", "test"]
-BOX_TOLERANCE = 1.0  # pixels that an annotation may lie outside its picture (rounding, inclusive edges) [ours]
-MAX_TEXT = 20_000  # characters of one text; the longest of the field, polygons, have about 8,000
+AHEAD = 16  # records whose pictures are read and decoded before it is their turn
+_THREADS = 2  # decoding leaves Python's lock; more threads than two only wait for it
 
 
 def ingest(
-    source: str | Source,
-    root: Path,
-    out: Path,
-    split: Choice = "all",
-    *,
-    box_tolerance: float = BOX_TOLERANCE,
-    max_pixels: int = MAX_PIXELS,
+    source: str | Source, root: Path, out: Path, split: Choice = "all", checks: Checks | None = None
 ) -> dict[str, Any]:
     """Read a data set and write it as a corpus; returns at once where `out` already holds exactly that.
 
@@ -36,11 +35,11 @@ def ingest(
         source: a name in `geozero.sources.SOURCES`, or a Source with options of its own.
         root: the directory that holds the distributed tree, the tree itself, or an archive of it.
         split: which split to keep.
-        box_tolerance: a box outside its picture by at most this many pixels is clamped, by more rejected.
-        max_pixels: a larger picture is rejected.
+        checks: what is asked of records and pictures.
 
     Returns:
-        The corpus's manifest.
+        The corpus's manifest. Its notes count what was mended or kept though odd (`mended`: box_clamped,
+        answer_contradicts) and the pictures (`pictures`: how many, width and height of the smallest and the largest).
 
     Raises:
         InputError: unknown source or split; missing, empty or unreadable data set; nothing accepted; full disk.
@@ -48,6 +47,7 @@ def ingest(
     if split not in get_args(Choice):
         raise InputError(f"unknown split '{split}'", mend=f"one of {', '.join(get_args(Choice))}")
     data_set = get(source) if isinstance(source, str) else source
+    checks = checks or Checks()
     out = Path(out)
     with open_tree(root) as tree:
         home = data_set.find(tree)
@@ -56,14 +56,14 @@ def ingest(
             "geozero": __version__,
             "source": data_set.name,
             "split": split,
-            "options": {**dataclasses.asdict(data_set), "box_tolerance": box_tolerance, "max_pixels": max_pixels},
+            "options": {**dataclasses.asdict(data_set), "checks": dataclasses.asdict(checks)},
             "tree": home.fingerprint(),
         }
         manifest = finished(out, made_by)
         if manifest is not None:
             return manifest
         with CorpusWriter(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
-            _Ingest(data_set, home, writer, box_tolerance, max_pixels).run(split, progress)
+            Ingest(data_set, home, writer, checks).run(split, progress)
     return Corpus(out).manifest
 
 
@@ -76,47 +76,104 @@ class Picture:
     height: int
 
 
-class _Ingest:
+class Ingest:
     """One run: reads pictures as records ask for them and remembers what it learned of each."""
 
-    def __init__(
-        self, data_set: Source, tree: Tree, writer: CorpusWriter, box_tolerance: float, max_pixels: int
-    ) -> None:
+    def __init__(self, data_set: Source, tree: Tree, writer: CorpusWriter, checks: Checks) -> None:
         self._data_set, self._tree, self._writer = data_set, tree, writer
-        self._box_tolerance, self._max_pixels = box_tolerance, max_pixels
-        self._pictures: dict[str, Picture | BadRecord] = {}
+        self.checks = checks
+        self._known: dict[str, Picture | BadRecord] = {}
+        self._coming: dict[str, Future[StoredImage]] = {}
         self._accepted = 0
         self._reasons: Counter[str] = Counter()
+        self._mended: Counter[str] = Counter()
+        self._pictures: Counter[str] = Counter()
+        self._sizes: list[tuple[int, int]] = []  # the smallest and the largest
 
     def run(self, split: Choice, progress: Progress) -> None:
+        """Write all records of a split.
+
+        Raises:
+            InputError: none could be accepted.
+        """
         for name, reason in self._tree.left_out():
             self._reject(name, BadRecord(f"member_{reason}", "left out of the data set's files"))
-        for item in self._data_set.records(self._tree):
-            if split not in ("all", item.split or split):
-                continue
-            if isinstance(item, Rejected):
-                self._reject(item.key, BadRecord(item.reason, item.detail))
-            else:
-                self._take(item)
-            progress.step(f"{self._accepted} samples, {self._reasons.total()} rejected")
+        wanted = (item for item in self._data_set.records(self._tree) if split == "all" or item.split in (split, None))
+        with warnings.catch_warnings():  # decoding silences warnings, in several threads at once
+            for item in self._ahead(wanted):
+                if isinstance(item, Rejected):
+                    self._reject(item.key, BadRecord(item.reason, item.detail))
+                else:
+                    self._take(item)
+                progress.step(f"{self._accepted} samples, {self._reasons.total()} rejected")
         if not self._accepted:
             raise InputError(
                 f"no sample of {self._data_set.title} could be made" + self._main_reason(),
                 self._tree.where(),
                 "check --root" if split == "all" else f"check --root, and that the set has a {split} split",
             )
+        self._writer.notes["pictures"] = dict(sorted(self._pictures.items())) | {
+            name: list(size) for name, size in zip(("smallest", "largest"), self._sizes, strict=True)
+        }
+        if self._mended:
+            self._writer.notes["mended"] = dict(sorted(self._mended.items()))
+
+    def sample(self, record: Record, picture: Picture) -> Sample:
+        """The sample of a record: id, question from the task's templates, box inside the picture."""
+        if record.box is not None:
+            record = dataclasses.replace(record, box=self.inside(record.box, record, picture))
+        return to_sample(self._data_set.name, record, picture)
+
+    def inside(self, box: Box, record: Record, picture: Picture) -> Box:
+        """The box moved inside its picture as the checks say; counted."""
+        moved = self.checks.clamped(box, picture.width, picture.height)
+        if moved != box:
+            self._mended["box_clamped"] += 1
+        return moved
+
+    def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
+        """The items in order, the pictures of the next ones being decoded meanwhile by other threads."""
+        waiting: deque[Record | Rejected] = deque()
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+            for item in items:
+                if isinstance(item, Record):
+                    item = self._begin(item, threads)
+                waiting.append(item)
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _begin(self, record: Record, threads: ThreadPoolExecutor) -> Record | Rejected:
+        """Check what can be checked without the picture, then read it and have it decoded."""
+        try:
+            self.checks.check_text(record)
+            if record.task == "vqa" and contradicts(record.text, record.answer):
+                if self.checks.contradictions == "refuse":
+                    raise BadRecord("answer_contradicts", f"{record.text[:80]}: {record.answer[:40]}")
+                self._mended["answer_contradicts"] += 1
+        except BadRecord as bad:
+            return Rejected(record.key, bad.reason, bad.detail)
+        name = record.image
+        if name not in self._known and name not in self._coming:
+            try:
+                if name not in self._tree:
+                    raise BadRecord("image_missing", name)
+                self._coming[name] = threads.submit(store, self._tree.read(name), self.checks.max_pixels)
+            except BadRecord as bad:
+                self._known[name] = BadRecord(bad.reason.replace("file_", "image_"), bad.detail)
+        return record
 
     def _take(self, record: Record) -> None:
         try:
-            check_text(record)
             picture, fresh = self._picture(record.image)
-            sample = to_sample(self._data_set.name, record, picture, self._box_tolerance).validate()
+            sample = self.sample(record, picture).validate()
         except BadRecord as bad:
             self._reject(record.key, bad)
             return
         if not self._writer.has_image(picture.image_id):
             # read again only where the picture's first record was refused
-            self._writer.add_image(fresh or store(self._tree.read(record.image), self._max_pixels), record.image_key)
+            image = fresh or store(self._tree.read(record.image), self.checks.max_pixels)
+            self._writer.add_image(image, record.image_key)
         if self._writer.add(sample):
             self._accepted += 1
         else:
@@ -128,26 +185,26 @@ class _Ingest:
         Raises:
             BadRecord: missing or not a sound picture; said again for each record that asks about it.
         """
-        known = self._pictures.get(name)
+        known = self._known.get(name)
         if isinstance(known, BadRecord):
             raise BadRecord(known.reason, known.detail)
         if known is not None:
             return known, None
         try:
-            if name not in self._tree:
-                raise BadRecord("image_missing", name)
-            fresh = store(self._tree.read(name), self._max_pixels)
+            fresh = self._coming.pop(name).result()
         except BadRecord as bad:
-            bad = BadRecord(bad.reason.replace("file_", "image_"), bad.detail)
-            self._pictures[name] = bad
-            raise bad from None
+            self._known[name] = bad
+            raise
         picture = Picture(fresh.image_id, fresh.width, fresh.height)
-        self._pictures[name] = picture
+        self._known[name] = picture
+        self._pictures["n"] += 1
+        size = (fresh.width, fresh.height)
+        self._sizes = [min([*self._sizes, size], key=_area), max([*self._sizes, size], key=_area)]
         return picture, fresh
 
     def _reject(self, key: str, bad: BadRecord) -> None:
         self._reasons[bad.reason] += 1
-        self._writer.reject(self._data_set.name, _storable(key), BadRecord(bad.reason, _storable(bad.detail)))
+        self._writer.reject(self._data_set.name, storable(key), BadRecord(bad.reason, storable(bad.detail)))
 
     def _main_reason(self) -> str:
         if not self._reasons:
@@ -156,16 +213,11 @@ class _Ingest:
         return f": {count} rejected as {reason}"
 
 
-def to_sample(source: str, record: Record, picture: Picture, box_tolerance: float = BOX_TOLERANCE) -> Sample:
-    """The sample of a record: id, question from the task's templates, box inside the picture.
-
-    Raises:
-        BadRecord: the box lies further outside the picture than `box_tolerance` pixels.
-    """
-    box = record.box and clamped(record.box, picture.width, picture.height, box_tolerance)
+def to_sample(source: str, record: Record, picture: Picture) -> Sample:
+    """The sample of a record whose box lies inside its picture: id, question from the task's templates."""
     answer = record.answer or (record.references[0] if record.references else "")
-    if record.task == "grounding" and box is not None:
-        answer = format_box(box)
+    if record.task == "grounding" and record.box is not None:
+        answer = format_box(record.box)
     name = sample_id(source, record.key, record.task, record.text, answer, *record.references)
     return Sample(
         id=name,
@@ -177,7 +229,7 @@ def to_sample(source: str, record: Record, picture: Picture, box_tolerance: floa
         question=tasks.get(record.task).question(name, record.text, record.classes),
         answer=answer,
         references=record.references,
-        box=box,
+        box=record.box,
         width=picture.width,
         height=picture.height,
         question_type=record.question_type,
@@ -185,26 +237,5 @@ def to_sample(source: str, record: Record, picture: Picture, box_tolerance: floa
     )
 
 
-def clamped(box: Box, width: int, height: int, tolerance: float) -> Box:
-    """The box moved inside the picture where it stands out by at most `tolerance` pixels; unchanged otherwise."""
-    x1, y1, x2, y2 = box
-    if min(x1, y1) < -tolerance or x2 > width + tolerance or y2 > height + tolerance:
-        return box  # validation names the fault
-    return max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
-
-
-def check_text(record: Record) -> None:
-    """Raise BadRecord for a question without text, or a text that cannot be stored as UTF-8 or is absurdly long."""
-    if record.task in ("vqa", "grounding") and not record.text.strip():
-        raise BadRecord("question_empty")
-    texts = (record.key, record.image_key, record.text, record.answer, record.question_type or "")
-    for text in (*texts, *record.references, *record.classes):
-        if len(text) > MAX_TEXT:
-            raise BadRecord("text_too_long", f"{len(text)} characters")
-        if _storable(text) != text:
-            raise BadRecord("text_not_unicode", ascii(text)[:80])
-
-
-def _storable(text: str) -> str:
-    """The text without lone surrogates, which JSON can name and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
