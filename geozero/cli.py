@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from geozero import __version__
+from geozero.build.commands import app as release
 from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import Ambiguous, InputError, refusal
 from geozero.runs.commands import app as runs
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 toy = typer.Typer(help="The rendered world and the tiny Qwen3-VL of the demo.", no_args_is_help=True)
 app.add_typer(toy, name="toy")
+app.add_typer(release, name="release")
 app.add_typer(stack, name="stack")
 app.add_typer(runs, name="runs")
 
@@ -100,15 +102,20 @@ def ingest(
     options: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the data set; repeatable.")
     ] = None,
+    checks: Annotated[
+        list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of records; repeatable.")
+    ] = None,
 ) -> None:
     """Read one data set and write it as a corpus.
 
     Example: geozero ingest aid --root ~/archives/AID.zip --out data/corpus/aid
     """
+    from geozero.build.checks import with_checks
     from geozero.build.ingest import ingest as make
     from geozero.sources import get, with_options
 
-    _summary(make(with_options(get(source), options or []), root, out, split), out)
+    asked = with_options(get(source), options or [])
+    _summary(make(asked, root, out, split, with_checks(checks or [])), out)
 
 
 @app.command()
@@ -121,6 +128,7 @@ def raw(
         list[Path] | None, typer.Option("--eval", help="A corpus whose pictures must not be trained on; repeatable.")
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page: leaks, shared pictures, licences.")] = None,
 ) -> None:
     """Merge corpora into GeoZero-Raw: training samples alone, no repeats, no picture that an evaluation uses.
 
@@ -128,7 +136,7 @@ def raw(
     """
     from geozero.build.raw import raw as make
 
-    _summary(make(_corpora(inputs), _corpora(evals or []), out, metrics=metrics), out)
+    _summary(make(_corpora(inputs), _corpora(evals or []), out, metrics=metrics, html=html), out)
 
 
 @app.command()
@@ -136,6 +144,7 @@ def inspect(
     corpus: Annotated[Path, typer.Argument(help="A corpus.")],
     n: Annotated[int, typer.Option(min=0, help="Samples to show.")] = 8,
     html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the data card, README.md, into this directory.")] = None,
 ) -> None:
     """Counts, reasons of refusal, and a look at some samples.
 
@@ -143,7 +152,7 @@ def inspect(
     """
     from geozero.build.inspect import inspect as look
 
-    typer.echo(look(corpus, n, html))
+    typer.echo(look(corpus, n, html, card))
 
 
 @app.command()
