@@ -50,11 +50,11 @@ def timed(found: dict[str, float]) -> Iterator[None]:
 
 def bare(corpus: Path, model: Path, n: int, k: int, max_tokens: int) -> dict[str, float]:
     """One call of `LLM.chat`."""
-    from vllm import SamplingParams as VllmParams
-
     from geozero.engines.vllm_inprocess import VllmEngine
 
     engine = VllmEngine(model, **LIMITS)  # the same settings; only its LLM object is used
+    from vllm import SamplingParams as VllmParams
+
     llm, found = engine._llm, dict[str, float]()
     data = Corpus(corpus)
     conversations = []

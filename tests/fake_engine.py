@@ -15,7 +15,7 @@ from geozero.errors import InputError
 
 
 class ObedientEngine:
-    """`die`, `hang`, `fail`, `warn`, `talk` are ids that make it do so; `once`, a file, lets it do the first three once."""
+    """`die`, `hang`, `fail`, `warn`, `talk`: ids that make it so; the file `once` lets it do three of them once."""
 
     name, reason = "obedient", "a test"
 

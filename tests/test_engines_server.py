@@ -277,7 +277,8 @@ def main(name: str, model: str) -> None:
     result["begun"] = rows(engine.generate(begun, agree.GREEDY))
     children = psutil.Process().children(recursive=True)
     engine.close()
-    result["left"] = [p.pid for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    _, left = psutil.wait_procs(children, timeout=10)  # they were sent SIGKILL; the kernel takes a moment
+    result["left"] = [p.pid for p in left if p.status() != psutil.STATUS_ZOMBIE]
     print(json.dumps(result))
 
 
