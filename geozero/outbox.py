@@ -213,7 +213,8 @@ class Outbox:
         tracker, first = self.tracker, group[0]
         what, given = first["do"], first["with"]
         if what == "child":
-            tracker.child(given["parent"], given["stage"], Path(first["run"].removeprefix(AT)), given["tags"])
+            directory = Path(first["run"].removeprefix(AT))
+            tracker.child(given["parent"], given["stage"], directory, given["tags"], first["time"])
             return
         run = _run_id(first["run"])
         if what == "log_metrics":

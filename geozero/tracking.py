@@ -119,8 +119,16 @@ class Tracker:
         known = self._remembered(run_dir)
         return str(known.info.run_id) if known else None
 
-    def child(self, parent: str, stage: str, run_dir: Path, tags: Mapping[str, str] | None = None) -> str:
-        """The run of a stage under `parent`: the one `run_dir` remembers, reopened, or else a new one.
+    def child(
+        self,
+        parent: str,
+        stage: str,
+        run_dir: Path,
+        tags: Mapping[str, str] | None = None,
+        at: int | None = None,
+    ) -> str:
+        """The run of a stage under `parent`: the one `run_dir` remembers, reopened, or else a new one, which began `at`
+        (milliseconds since 1970; now if left out).
 
         A reopened run moves under the new parent. Its former parent, if it still counts as running, was killed
         (a run directory has one writer) and is closed as such.
@@ -128,7 +136,8 @@ class Tracker:
         run_dir.mkdir(parents=True, exist_ok=True)
         known = self._remembered(run_dir)
         if known is None:
-            run_id = self._create(stage, {PARENT_TAG: parent, "stage": stage, "run_dir": run_dir.name, **(tags or {})})
+            known_as = {PARENT_TAG: parent, "stage": stage, "run_dir": run_dir.name, **(tags or {})}
+            run_id = self._create(stage, known_as, at)
             write_text(run_dir / RUN_ID_FILE, run_id)
             return run_id
         run_id = str(known.info.run_id)
@@ -313,10 +322,10 @@ class Tracker:
     def _experiment(self) -> str:
         return _experiment_id(self.store, self.experiment, str((self.project / "mlartifacts").resolve()))
 
-    def _create(self, name: str, tags: Mapping[str, str]) -> str:
+    def _create(self, name: str, tags: Mapping[str, str], at: int | None = None) -> str:
         experiment = self._experiment()
         named = {_name(key): value for key, value in tags.items()}
-        return str(self.client.create_run(experiment, tags=named, run_name=name).info.run_id)
+        return str(self.client.create_run(experiment, at, named, name).info.run_id)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -55,7 +55,7 @@ class FakeTracker:
     def answers(self) -> bool:
         return self.state != "down"
 
-    def child(self, parent: str, stage: str, run_dir: Path, tags: dict[str, str]) -> str:
+    def child(self, parent: str, stage: str, run_dir: Path, tags: dict[str, str], at: int) -> str:
         self._arrive()
         (run_dir / RUN_ID_FILE).write_text(f"id-{run_dir.name}")
         self.calls.append(("child", stage))
@@ -270,7 +270,9 @@ def test_a_real_server_stopped_for_the_middle_third_gets_every_point(
     run_id = (tmp_path / "runs/sft-1" / RUN_ID_FILE).read_text()
     history = tracker.client.get_metric_history(run_id, "loss")
     assert sorted(point.step for point in history) == list(range(n))
-    assert tracker.client.get_run(run_id).info.status == "FINISHED"
+    info = tracker.client.get_run(run_id).info
+    assert info.status == "FINISHED"
+    assert info.end_time - info.start_time >= 10 * n  # as long as it took, not as long as the sending did
     box.kill(parent)
     assert box.close(60.0) == 0
     other = (tmp_path / "runs/a2grpo-1" / RUN_ID_FILE).read_text()
