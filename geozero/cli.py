@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 from geozero import __version__
 from geozero.build.commands import app as release
+from geozero.build.commands import tile
 from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import Ambiguous, InputError, refusal
 from geozero.runs.commands import app as runs
@@ -31,6 +32,7 @@ app = typer.Typer(
 toy = typer.Typer(help="The rendered world and the tiny Qwen3-VL of the demo.", no_args_is_help=True)
 app.add_typer(toy, name="toy")
 app.add_typer(release, name="release")
+app.command("tile")(tile)
 app.add_typer(stack, name="stack")
 app.add_typer(runs, name="runs")
 

@@ -67,3 +67,40 @@ def import_release(
     )
     for row in manifest["rejects"]:
         typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
+
+
+def tile(
+    scenes: Annotated[list[Path], typer.Argument(help="Pictures; GeoTIFF too (`pip install 'geozero[geo]'`).")],
+    out: Annotated[Path, typer.Option(help="Directory to write; an older one of the same scenes is replaced.")],
+    annotations: Annotated[Path | None, typer.Option(help="Their boxes: COCO's detection JSON.")] = None,
+    side: Annotated[int, typer.Option(min=1, help="Pixels of a tile.")] = 512,
+    overlap: Annotated[int, typer.Option(min=0, help="Pixels that neighbours share at least.")] = 128,
+    bands: Annotated[str, typer.Option(help="As red, green and blue, from 1, such as 4,3,2.")] = "",
+    stretch: Annotated[
+        Literal["percentile", "range", "none"], typer.Option(help="What --low and --high mean.")
+    ] = "percentile",
+    low: Annotated[float, typer.Option(help="This value or percentile becomes black.")] = 2.0,
+    high: Annotated[float, typer.Option(help="This value or percentile becomes white.")] = 98.0,
+    joint: Annotated[bool, typer.Option("--joint", help="One stretch for all bands.")] = False,
+) -> None:
+    """Cut scenes, 16-bit and many-banded ones too, into 8-bit RGB tiles that `geozero ingest coco` reads.
+
+    Example: geozero tile harbour.tif --bands 4,3,2 --annotations harbour.json --out tiles
+    """
+    from geozero.build.scenes import Stretch
+    from geozero.build.tile import tile_scenes
+    from geozero.errors import InputError
+
+    numbers = [part.strip() for part in bands.split(",") if part.strip()]
+    if not all(part.isascii() and part.isdecimal() for part in numbers):
+        raise InputError(f"bands '{bands}'", "--bands", "numbers from 1, separated by commas")
+    made = tile_scenes(
+        scenes,
+        out,
+        annotations,
+        side=side,
+        overlap=overlap,
+        bands=tuple(map(int, numbers)),
+        stretch=Stretch(stretch, low, high, joint),
+    )
+    typer.echo(f"{out}\t{made.tiles} tiles\t{made.objects} objects\t{made.vague} cut off")

@@ -78,7 +78,10 @@ class NearIndex:
             start = end
 
     def _candidates(self, queries: Hashes) -> npt.NDArray[np.int64]:
-        return np.sum([part.counts(queries) for part in self._parts], axis=0, dtype=np.int64)
+        total = np.zeros(len(queries), np.int64)
+        for part in self._parts:
+            total += part.counts(queries)
+        return total
 
     def _search(self, queries: Hashes) -> tuple[Rows, Distances]:
         # one number to minimise: distance first, then the row as the caller counts
@@ -125,6 +128,7 @@ class _Part:
         return self._starts[place], counts
 
     def counts(self, queries: Hashes) -> Rows:
+        """How many hashes agree with each query."""
         return self._buckets(queries)[1]
 
     def pairs(self, queries: Hashes) -> tuple[Rows, Rows]:

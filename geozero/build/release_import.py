@@ -117,7 +117,7 @@ class Released(Source):
         task = TAGS.get(str(named).lower())
         if task is None:
             raise BadRecord("task_unknown", str(named)[:40] or "no tag")
-        answer = extract_answer(_verbatim(row, "solution")) if "solution" in row else spoken.get("assistant", "").strip()
+        answer = extract_answer(_verbatim(row, "solution") if "solution" in row else spoken.get("assistant", ""))
         return self._item(row, key, pictures, task, "train", question, answer, self.boxes)
 
     def _evaluated(self, row: Any, key: str, file: str, pictures: Pictures) -> Item:

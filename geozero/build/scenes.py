@@ -1,0 +1,245 @@
+"""Large, deep or many-banded scenes: bands chosen and stretched to 8-bit RGB, cut into tiles, boxes mapped both ways.
+
+The pure parts work on NumPy arrays and numbers. `open_scene` reads GeoTIFF through rasterio (the extra `geo`), a window
+at a time; other pictures through Pillow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from geozero.errors import BadRecord, InputError
+from geozero.images import decode
+from geozero.sample import Box
+
+TIFF = (".tif", ".tiff", ".gtiff")
+LOOK_SIDE = 1024  # pixels of the reduced view from which a scene's stretch is taken
+EIGHT_BIT = 255.0
+NEEDS_RASTERIO = "a GeoTIFF needs rasterio: pip install 'geozero[geo]'"
+
+Pixels = npt.NDArray[Any]
+
+
+# --- pixels -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Which values become black and white [ours].
+
+    Attributes:
+        kind: `percentile`: `low` and `high` are percentiles of a scene's own values; `range`: they are values, such as
+            0 and 3000 for reflectances times 10,000; `none`: 8-bit values stay as they are, others are refused.
+        joint: one stretch for all bands, which keeps their colours; else each band its own.
+    """
+
+    kind: Literal["percentile", "range", "none"] = "percentile"
+    low: float = 2.0
+    high: float = 98.0
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        within = self.kind != "percentile" or (self.low >= 0 and self.high <= 100)
+        if not (self.low < self.high and within):
+            raise InputError(f"stretch {self.low}-{self.high}", mend="low below high; percentiles from 0 to 100")
+
+    def limits(self, bands: Pixels) -> list[tuple[float, float]]:
+        """(black, white) of each band of an array of shape (bands, height, width); NaN and masked pixels count for
+        nothing.
+
+        Raises:
+            BadRecord: `none`, and the values are not 8-bit.
+        """
+        if self.kind == "none":
+            if bands.dtype != np.uint8:
+                raise BadRecord("image_not_8bit", f"{bands.dtype}: choose a stretch")
+            return [(0.0, EIGHT_BIT)] * len(bands)
+        if self.kind == "range":
+            return [(self.low, self.high)] * len(bands)
+        if self.joint:
+            return [_percentiles(bands, self.low, self.high)] * len(bands)
+        return [_percentiles(band, self.low, self.high) for band in bands]
+
+
+def to_rgb(bands: Pixels, limits: list[tuple[float, float]]) -> npt.NDArray[np.uint8]:
+    """8-bit RGB, shape (height, width, 3), of one band (grey) or three; masked and NaN pixels become black.
+
+    Args:
+        bands: shape (1 or 3, height, width), any number type, masked or not.
+        limits: (black, white) of each band; what lies beyond is cut.
+    """
+    channels = []
+    for band, (low, high) in zip(bands, limits, strict=True):
+        values, counted = _counted(band)
+        scaled = np.clip((np.where(counted, values, low) - low) / ((high - low) or 1.0), 0, 1)
+        channels.append(np.where(counted, np.round(scaled * EIGHT_BIT), 0).astype(np.uint8))
+    return np.stack(channels * (3 if len(channels) == 1 else 1), axis=-1)
+
+
+def choose_bands(count: int, wanted: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Which bands, counted from 1, become red, green and blue: those wanted, else the first three, or a single one.
+
+    Raises:
+        InputError: not one or three, or the scene has fewer bands.
+    """
+    chosen = wanted or ((1, 2, 3) if count >= 3 else (1,))
+    if len(chosen) not in (1, 3):
+        raise InputError(f"{len(chosen)} bands", "--bands", "one (grey) or three (red, green, blue)")
+    if not all(1 <= band <= count for band in chosen):
+        raise InputError(f"bands {', '.join(map(str, chosen))} of a scene with {count}", "--bands", "counted from 1")
+    return chosen
+
+
+def _percentiles(values: Pixels, low: float, high: float) -> tuple[float, float]:
+    plain, counted = _counted(values)
+    if not counted.any():
+        return 0.0, 1.0
+    black, white = np.percentile(plain[counted], [low, high])
+    return float(black), float(white)
+
+
+def _counted(values: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The values, and which of them are neither masked nor infinite nor NaN."""
+    plain = np.asarray(np.ma.getdata(values), np.float64)  # type: ignore[no-untyped-call]
+    masked = np.broadcast_to(np.ma.getmaskarray(values), plain.shape)  # type: ignore[no-untyped-call]
+    return plain, np.isfinite(plain) & ~masked
+
+
+# --- tiles ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of a scene: pixels from (x, y), `width` and `height` of them."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def box_into(self, box: Box) -> Box | None:
+        """A box of the scene in pixels of this tile, cut at its edges; None where they do not meet."""
+        x1, y1 = max(box[0] - self.x, 0.0), max(box[1] - self.y, 0.0)
+        x2, y2 = min(box[2] - self.x, float(self.width)), min(box[3] - self.y, float(self.height))
+        return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+    def box_out_of(self, box: Box) -> Box:
+        """A box of this tile in pixels of the scene."""
+        return box[0] + self.x, box[1] + self.y, box[2] + self.x, box[3] + self.y
+
+    def part_of(self, box: Box) -> float:
+        """The share of a box's area that lies in this tile."""
+        inside = self.box_into(box)
+        return 0.0 if inside is None else _area(inside) / _area(box)
+
+
+def tiles(width: int, height: int, side: int, overlap: int = 0) -> list[Tile]:
+    """Tiles of `side` pixels that cover a scene, row by row, neighbours sharing at least `overlap` pixels.
+
+    All are of full size, where the scene is large enough: the last of a row moves back instead of being cut, so that it
+    may overlap more. Every box whose sides are at most `overlap` lies wholly in some tile.
+
+    Raises:
+        InputError: no side, or an overlap of the whole side.
+    """
+    if side < 1 or not 0 <= overlap < side:
+        raise InputError(f"tiles of {side} px with an overlap of {overlap}", mend="0 ≤ overlap < side")
+    return [
+        Tile(x, y, min(side, width), min(side, height))
+        for y in _starts(height, side, overlap)
+        for x in _starts(width, side, overlap)
+    ]
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    if length <= side:
+        return [0]
+    steps = -(-(length - side) // (side - overlap))
+    starts = [round(n * (length - side) / steps) for n in range(steps + 1)]
+    assert all(b - a <= side - overlap for a, b in pairwise(starts))
+    return starts
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+# --- scenes on disk ---------------------------------------------------------------------------------------
+
+
+class Scene(Protocol):
+    """A picture that is read a part at a time: size in pixels, number of bands."""
+
+    width: int
+    height: int
+    count: int
+
+    def look(self, bands: tuple[int, ...]) -> Pixels:
+        """A reduced view of these bands (from 1), at most `LOOK_SIDE` pixels long, shape (bands, height, width)."""
+
+    def read(self, bands: tuple[int, ...], tile: Tile) -> Pixels:
+        """These bands of a part at full size."""
+
+
+@contextmanager
+def open_scene(path: Path) -> Iterator[Scene]:
+    """A GeoTIFF through rasterio, any other picture whole through Pillow.
+
+    Raises:
+        InputError: missing, unreadable, or a TIFF without rasterio.
+    """
+    if not path.is_file():
+        raise InputError("no such scene", str(path), "give a picture")
+    if path.suffix.lower() not in TIFF:
+        try:
+            yield _Plain(path.read_bytes())
+        except BadRecord as bad:
+            raise InputError(str(bad), str(path), "give a JPEG, PNG, BMP, WebP or (Geo)TIFF") from None
+        return
+    try:
+        import rasterio
+    except ModuleNotFoundError:
+        raise InputError(NEEDS_RASTERIO, str(path)) from None
+    try:
+        with rasterio.open(path) as source:
+            yield _Raster(source)
+    except rasterio.errors.RasterioError as error:
+        raise InputError(f"unreadable: {' '.join(str(error).split())[:200]}", str(path), "give a GeoTIFF") from None
+
+
+class _Plain:
+    def __init__(self, data: bytes) -> None:
+        self._bands = np.asarray(decode(data)).transpose(2, 0, 1)
+        self.count, self.height, self.width = self._bands.shape
+
+    def look(self, bands: tuple[int, ...]) -> Pixels:
+        step = -(-max(self.width, self.height) // LOOK_SIDE)
+        return self._bands[np.array(bands) - 1, ::step, ::step]
+
+    def read(self, bands: tuple[int, ...], tile: Tile) -> Pixels:
+        return self._bands[np.array(bands) - 1, tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
+
+
+class _Raster:
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.width, self.height, self.count = int(source.width), int(source.height), int(source.count)
+
+    def look(self, bands: tuple[int, ...]) -> Pixels:
+        scale = min(1.0, LOOK_SIDE / max(self.width, self.height))
+        shape = (len(bands), max(1, round(self.height * scale)), max(1, round(self.width * scale)))
+        view: Pixels = self._source.read(list(bands), out_shape=shape, masked=True)
+        return view
+
+    def read(self, bands: tuple[int, ...], tile: Tile) -> Pixels:
+        window = ((tile.y, tile.y + tile.height), (tile.x, tile.x + tile.width))
+        part: Pixels = self._source.read(list(bands), window=window, masked=True)
+        return part
