@@ -74,7 +74,9 @@ def tile(
     out: Annotated[Path, typer.Option(help="Directory to write; an older one of the same scenes is replaced.")],
     annotations: Annotated[Path | None, typer.Option(help="Their boxes: COCO's detection JSON.")] = None,
     side: Annotated[int, typer.Option(min=1, help="Pixels of a tile.")] = 512,
-    overlap: Annotated[int, typer.Option(min=0, help="Pixels that neighbours share at least.")] = 128,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Pixels that neighbours share at least; if left out, a quarter.")
+    ] = None,
     bands: Annotated[str, typer.Option(help="As red, green and blue, from 1, such as 4,3,2.")] = "",
     stretch: Annotated[
         Literal["percentile", "range", "none"], typer.Option(help="What --low and --high mean.")

@@ -16,7 +16,8 @@ from geozero.build.scenes import Scene, Stretch, Tile, choose_bands, open_scene,
 from geozero.errors import InputError
 from geozero.sample import Box
 
-SIDE, OVERLAP = 512, 128  # pixels [ours]
+SIDE = 512  # pixels [ours]
+OVERLAP = 4  # neighbours share one part in so many [ours]
 LEAST_PART = 0.7  # of an object's area; what is cut more counts as vague, as COCO's crowds do [ours]
 ANNOTATIONS = "annotations.json"
 
@@ -36,7 +37,7 @@ def tile_scenes(
     annotations: Path | None = None,
     *,
     side: int = SIDE,
-    overlap: int = OVERLAP,
+    overlap: int | None = None,
     bands: tuple[int, ...] = (),
     stretch: Stretch | None = None,
     least_part: float = LEAST_PART,
@@ -49,12 +50,13 @@ def tile_scenes(
 
     Args:
         annotations: COCO's detection JSON of the scenes.
+        overlap: pixels that neighbouring tiles share at least; a quarter of the side, if left out.
         bands: as red, green and blue, from 1; the first three, if left out.
 
     Raises:
         InputError: a scene is missing or unreadable, two have one name, malformed annotations, wrong parameters.
     """
-    stretch = stretch or Stretch()
+    stretch, overlap = stretch or Stretch(), side // OVERLAP if overlap is None else overlap
     if not 0 < least_part <= 1:
         raise InputError(f"least part {least_part}", mend="above 0, at most 1")
     twice = [path for path in scenes if sum(other.stem == path.stem for other in scenes) > 1]
@@ -65,24 +67,24 @@ def tile_scenes(
     objects = _objects(annotations) if annotations else None
     if objects is not None and not {path.name for path in scenes} & objects.boxes.keys():
         raise InputError("no scene of these annotations was given", str(annotations), "names must be the same")
-    found: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    images: list[dict[str, Any]] = []
+    placed: list[dict[str, Any]] = []
     with replacing(out) as place:
         for path in scenes:
             with open_scene(path) as scene:
                 for tile, name in _written(scene, path, place, side, overlap, bands, stretch):
-                    image = {"id": len(found["images"]), "file_name": name, "width": tile.width, "height": tile.height}
-                    found["images"].append(image)
+                    number = len(images)
+                    images.append({"id": number, "file_name": name, "width": tile.width, "height": tile.height})
                     for category, box in objects.boxes.get(path.name, ()) if objects else ():
                         inside = tile.box_into(box)
                         if inside is not None:
-                            vague = tile.part_of(box) < least_part
-                            found["annotations"].append(
-                                _annotation(len(found["annotations"]), image["id"], category, inside, vague)
-                            )
+                            cut_off = tile.part_of(box) < least_part
+                            placed.append(_annotation(len(placed), number, category, inside, cut_off))
         if objects is not None:
-            (place / ANNOTATIONS).write_text(json.dumps(found | {"categories": objects.categories}), encoding="utf-8")
-    vague = sum(row["iscrowd"] for row in found["annotations"])
-    return Tiled(len(found["images"]), len(found["annotations"]) - vague, vague)
+            content = {"images": images, "annotations": placed, "categories": objects.categories}
+            (place / ANNOTATIONS).write_text(json.dumps(content), encoding="utf-8")
+    vague = sum(int(row["iscrowd"]) for row in placed)
+    return Tiled(len(images), len(placed) - vague, vague)
 
 
 def _written(
