@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -283,6 +283,13 @@ class Corpus:
                     for row in batch.to_pylist():
                         if (split is None or row["split"] == split) and (task is None or row["task"] == task):
                             yield Sample.from_row(row)
+
+    def columns(self, kind: Literal["samples", "images"], names: list[str]) -> Iterator[pa.RecordBatch]:
+        """Stream some columns of the samples or the stored images; the others, such as bytes, are not read."""
+        for path in self._sample_shards if kind == "samples" else self._image_shards:
+            with _shard(path) as file:
+                for batch in file.iter_batches(batch_size=4_096, columns=names):
+                    yield batch.select(names)
 
     def image_rows(self) -> Iterator[dict[str, Any]]:
         """Stream the stored images as rows of `IMAGE_SCHEMA`."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from geozero.build.names import known_as
 from geozero.build.near import HASH_BITS, Hashes, NearIndex
@@ -94,7 +92,7 @@ def pictures_asked(corpus: Corpus, evaluated: bool) -> Iterator[tuple[str, str]]
     """(image_id, image_key) of the pictures that a corpus's val and test samples ask about, or its train samples;
     each once."""
     known = Seen()
-    for batch in columns(corpus, "samples", ["split", "image_id", "image_key"]):
+    for batch in corpus.columns("samples", ["split", "image_id", "image_key"]):
         for split, *pair in zip(*(batch.column(n).to_pylist() for n in range(3)), strict=True):
             picture = (pair[0], pair[1])
             if (split != "train") == evaluated and known.add("\n".join(picture)):
@@ -103,18 +101,9 @@ def pictures_asked(corpus: Corpus, evaluated: bool) -> Iterator[tuple[str, str]]
 
 def image_hashes(corpus: Corpus) -> Iterator[tuple[str, int]]:
     """(image_id, perceptual hash) of all stored pictures, without reading their bytes."""
-    for batch in columns(corpus, "images", ["image_id", "phash"]):
+    for batch in corpus.columns("images", ["image_id", "phash"]):
         for image_id, phash in zip(*(batch.column(n).to_pylist() for n in range(2)), strict=True):
             yield image_id, int(phash, 16)
-
-
-def columns(corpus: Corpus, kind: str, names: list[str]) -> Iterator[Any]:
-    """Some columns of a corpus's `samples` or `images`, as Arrow record batches in the order of `names`."""
-    for shard in corpus.manifest["shards"]:
-        if shard.startswith(kind):
-            with pq.ParquetFile(corpus.path / shard) as file:
-                for batch in file.iter_batches(batch_size=4_096, columns=names):
-                    yield batch.select(names)
 
 
 def _chunks(images: Iterable[tuple[str, int]], size: int) -> Iterator[tuple[list[str], Hashes]]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from geozero.build.decontaminate import columns, image_hashes
+from geozero.build.decontaminate import image_hashes
 from geozero.build.names import names_of
 from geozero.build.near import Hashes, NearIndex
 from geozero.corpus import Corpus
@@ -52,7 +52,7 @@ def shared_pictures(corpora: Iterable[Corpus], radius: int) -> dict[str, Any]:
 
 def _rows(corpus: Corpus, sources: list[str]) -> Iterator[npt.NDArray[np.uint64]]:
     """(source, picture, name) of a corpus's samples, each once a batch, as numbers; new sources are appended."""
-    for batch in columns(corpus, "samples", ["source", "image_id", "image_key"]):
+    for batch in corpus.columns("samples", ["source", "image_id", "image_key"]):
         distinct = pa.Table.from_batches([batch]).group_by(["source", "image_id", "image_key"]).aggregate([])
         found = []
         for source, image_id, image_key in zip(*(distinct.column(n).to_pylist() for n in range(3)), strict=True):
