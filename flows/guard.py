@@ -26,7 +26,7 @@ from geozero.tracking import Tracker
 MARK = "GEOZERO_FLOW"  # environment variable that everything a flow starts carries
 STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # what Prefect sets for the process that it starts for a run
 LOOK_SECONDS = 2.0
-LEAVE_SECONDS = 20.0  # for a flow without a worker to end by itself
+LEAVE_SECONDS = 60.0  # for a flow without a worker to end by itself: a checkpoint, and a word to the servers
 GRACE = 3.0
 FLUSH_SECONDS = 60.0
 
