@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import socket
+import threading
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -317,15 +319,17 @@ class Corpus:
 class ImageIndex:
     """`image_id` → bytes over image shards: an index of (file, row group, row) and a few cached row groups.
 
-    Files are opened in the process that reads, so that it works in forked loader workers.
+    Files are opened in the process that reads, so that it works in forked loader workers, and one thread reads at a
+    time: ms-swift encodes a batch in many threads, and an open Parquet file is not made for that.
     """
 
     def __init__(self, shards: list[Path]) -> None:
         self._shards = shards
         self._where: dict[str, tuple[int, int, int]] = {}
         self._files: dict[int, pq.ParquetFile] = {}
-        self._owner = os.getpid()
         self._cache: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        self._one_at_a_time = threading.Lock()
+        _INDICES.add(self)
         for number, path in enumerate(shards):
             with _shard(path) as file:
                 for group in range(file.num_row_groups):
@@ -337,19 +341,38 @@ class ImageIndex:
 
     def __getitem__(self, image_id: str) -> bytes:
         number, group, row = self._where[image_id]
-        if self._owner != os.getpid():
-            self._files, self._owner = {}, os.getpid()
+        with self._one_at_a_time:
+            value: bytes = self._group(number, group)[row].as_py()
+        return value
+
+    def after_fork(self) -> None:
+        """In a child: neither the parent's open files nor a lock that one of its threads held."""
+        self._files, self._one_at_a_time = {}, threading.Lock()
+
+    def _group(self, number: int, group: int) -> pa.ChunkedArray:
         key = (number, group)
         if key not in self._cache:
             with _readable(self._shards[number]):
                 if number not in self._files:
                     self._files[number] = pq.ParquetFile(self._shards[number])
-                self._cache[key] = self._files[number].read_row_group(group, columns=["bytes"]).column(0)
+                self._cache[key] = (
+                    self._files[number].read_row_group(group, columns=["bytes"], use_threads=False).column(0)
+                )
             if len(self._cache) > CACHED_ROW_GROUPS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
-        value: bytes = self._cache[key][row].as_py()
-        return value
+        return self._cache[key]
+
+
+_INDICES: weakref.WeakSet[ImageIndex] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for index in list(_INDICES):
+        index.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def copy_image(writer: CorpusWriter, row: Mapping[str, Any]) -> None:

@@ -226,6 +226,31 @@ def test_a_corpus_opened_before_a_fork_is_read_by_the_children(tmp_path: Path, m
     assert found.image_bytes(image(39).image_id) == image(39).data
 
 
+THREADS = """
+import random, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from geozero.corpus import Corpus
+
+path, ids = Path(sys.argv[1]), sys.argv[2:]
+for turn in range(20):
+    corpus, rng = Corpus(path), random.Random(turn)
+    asked = rng.choices(ids, k=len(ids))
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(corpus.image_bytes, asked))
+"""
+
+
+@pytest.mark.timeout(120)
+def test_many_threads_read_one_corpus(tmp_path: Path) -> None:
+    """ms-swift encodes a batch in threads; a Parquet file read by several at once hung a training or killed it."""
+    n = IMAGES_PER_ROW_GROUP * (CACHED_ROW_GROUPS + 8)
+    make(tmp_path / "c", n)
+    ids = [image(i).image_id for i in range(n)]
+    run = subprocess.run([sys.executable, "-c", THREADS, str(tmp_path / "c"), *ids], timeout=100)
+    assert run.returncode == 0
+
+
 # --- whatever ends the writer -----------------------------------------------------------------------------
 
 
