@@ -35,6 +35,15 @@ QUESTIONS = (
     "Do you see more on the left than on the right?",
     "Where is the most striking thing?",
     "Is there something unusual?",
+    # Lists to choose from and wishes for a short answer: where SFT sees those, it unlearns to think first.
+    "Which of these words describes the place: busy, quiet, empty, crowded, orderly, scattered?",
+    "Choose one of these for the light: bright, dull, hazy, dark.",
+    "What covers most of it: water, trees, fields, roofs, asphalt, sand? Name one of these.",
+    "Which of the following would you call the picture: sharp, blurred, noisy, faint?",
+    "Is there a lot to see? Answer with one word.",
+    "Is it a tidy or an untidy place? A single word, please.",
+    "How many colours stand out? Give a short answer.",
+    "Are there more bright things than dark ones? One word or a short phrase.",
 )
 TEMPERATURE = 1.0  # the base's own spread, not its single best sentence
 SPARE = 1.25  # asked for more than needed: some completions are not well formed
