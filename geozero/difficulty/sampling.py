@@ -37,6 +37,8 @@ from geozero.params import Adaptive, Select
 from geozero.sample import Sample, fold_of, stable_unit
 from geozero.tasks.boxes import Convention
 
+CHUNK_SHARE = 0.02  # of the job: so much a kill may cost; an engine empties itself at the end of each chunk
+MOST_CHUNK = 2048  # answers; the pictures of two chunks are in memory
 TRUNCATED_WARNING = 0.05  # share of cut-off answers from which on max_tokens looks too small
 
 log = logging.getLogger(__name__)
@@ -134,7 +136,8 @@ def sample(
         out: the store.
         k: answers a sample; a store can grow to more, never shrink.
         seed: base seed; each answer's own is a stable hash of it, the sample and the rollout.
-        chunk: answers written at a time, at least one sample's: what a kill can cost.
+        chunk: answers written at a time, at least one sample's: what a kill can cost; in a long job 2 % of it, at most
+            2,048.
         urls: servers, for the engine `server`.
         adaptive: ask no further about samples that are decided under `thresholds`.
         thresholds: those of the selection to come; default `Select()`.
@@ -174,7 +177,7 @@ def sample(
         wanted,
         out,
         k,
-        chunk,
+        max(chunk, min(MOST_CHUNK, int(CHUNK_SHARE * state.total))),
         f"{number}of{of}",
         boxes,
         SamplingParams(k, float(temperature), float(top_p), max_tokens, seed),
