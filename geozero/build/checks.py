@@ -124,4 +124,4 @@ def clamped(box: Box, width: int, height: int, tolerance: float) -> Box:
 
 def storable(text: str) -> str:
     """The text without lone surrogates, which JSON can name and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

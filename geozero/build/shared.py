@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from geozero.corpus import Corpus
 
 Flags = npt.NDArray[np.bool_]
 WAYS = ("bytes", "name", "looks")
+_LOOKS = np.dtype([("picture", np.uint64), ("hash", np.uint64)])
 
 
-def shared_pictures(corpora: Iterable[Corpus], radius: int) -> dict[str, Any]:
+def shared_pictures(corpora: Sequence[Corpus], radius: int) -> dict[str, Any]:
     """How many pictures each source has, and how many of them each other source has, too; all splits.
 
     Returns:
@@ -28,12 +29,11 @@ def shared_pictures(corpora: Iterable[Corpus], radius: int) -> dict[str, Any]:
     """
     sources: list[str] = []
     rows = np.concatenate([np.empty((0, 3), np.uint64), *(part for c in corpora for part in _rows(c, sources))])
-    phashes = dict[int, int]()
-    for corpus in corpora:
-        phashes.update((_hashed(image_id), value) for image_id, value in image_hashes(corpus))
+    looks_of = np.fromiter(((_hashed(i), value) for c in corpora for i, value in image_hashes(c)), _LOOKS)
+    looks_of.sort(order="picture")
     pictures, at = np.unique(rows[:, :2], axis=0, return_inverse=True)  # source, picture
     source = pictures[:, 0].astype(np.intp)
-    hashes: Hashes = np.fromiter((phashes[int(i)] for i in pictures[:, 1]), np.uint64, len(pictures))
+    hashes: Hashes = looks_of["hash"][np.searchsorted(looks_of["picture"], pictures[:, 1])]
     bytes_ = _held(pictures[:, 1], source, len(sources))[1]
     name_of_row, held = _held(rows[:, 2], rows[:, 0].astype(np.intp), len(sources), spread=False)
     name = np.zeros_like(bytes_)
