@@ -160,8 +160,8 @@ def stretch(band: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     for nothing and become 0."""
     import numpy as np
 
-    values = np.asarray(np.ma.getdata(band), dtype=np.float64)
-    counted = np.isfinite(values) & ~np.broadcast_to(np.ma.getmask(band), values.shape)
+    values = np.asarray(band, dtype=np.float64)  # of a masked array: what lies under the mask, too
+    counted = np.isfinite(values) & ~np.broadcast_to(getattr(band, "mask", False), values.shape)
     if not counted.any():
         return np.zeros(values.shape, np.uint8)
     low, high = np.percentile(values[counted], STRETCH)
