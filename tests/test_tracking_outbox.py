@@ -136,7 +136,7 @@ def test_whoever_logs_does_not_wait(box: Outbox, tracker: FakeTracker, state: st
     start = time.monotonic()
     for step in range(500):
         box.log_metrics("run", {f"m{i}": 0.0 for i in range(20)}, step)
-    assert (time.monotonic() - start) / 500 < 0.005
+    assert (time.monotonic() - start) / 500 < 0.05  # the slow server takes 0.3 s a request
     assert box.waiting() >= (500 if state == "down" else 1)
     assert box.flush(0.1 if state == "down" else 20.0) == (500 if state == "down" else 0)
 
