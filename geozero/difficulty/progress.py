@@ -26,6 +26,7 @@ class Progress:
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
     generating: float | None = None  # when the first engine was ready
+    latest: float | None = None  # when the latest answers were stored
 
     @property
     def rate(self) -> float:
@@ -34,8 +35,8 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the first engine was ready (or since the start)."""
-        return max(1e-9, time.monotonic() - (self.generating or self.started))
+        """From when the first engine was ready (or the start) until the latest answers (or now)."""
+        return max(1e-9, (self.latest or time.monotonic()) - (self.generating or self.started))
 
     @property
     def seconds_left(self) -> float:
@@ -44,6 +45,7 @@ class Progress:
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Count rows of the store that were just written."""
         self.done += len(rows)
+        self.latest = time.monotonic()
         self.tokens += sum(row["n_tokens"] for row in rows)
         self.truncated += sum(row["finish_reason"] == "length" for row in rows)
         self.errors += sum(row["finish_reason"] == "error" for row in rows)
