@@ -53,6 +53,14 @@ def test_top_p_keeps_the_smallest_nucleus() -> None:
     assert set(drawn) == {1}
 
 
+def test_top_k_keeps_the_likeliest_before_the_nucleus() -> None:
+    (drawn,) = draw(list(range(500)), [0.0, 3.0, 2.9, 2.8], top_k=2)
+    assert set(drawn) == {1, 2}
+    (drawn,) = draw(list(range(500)), [0.0, 3.0, 2.9, 2.8], top_k=2, top_p=0.5)  # of the two that are left
+    assert set(drawn) == {1}
+    assert draw([1, 2, 3], [0.0, 1.0, 2.0], steps=5, top_k=0) == draw([1, 2, 3], [0.0, 1.0, 2.0], steps=5)
+
+
 def test_a_low_temperature_sharpens() -> None:
     (drawn,) = draw(list(range(300)), [0.0, 0.0, 1.0, 0.0], temperature=0.05)
     assert set(drawn) == {2}

@@ -113,7 +113,7 @@ def test_vllm_with_our_sampler_is_found_out_and_given_the_draw(start: Any) -> No
     (row,) = engine.generate(ask("a"), HOT)
     seed = request_seed(3, "a")
     draws = sorted(body["vllm_xargs"]["geozero_draw"] for body in fake.asked)
-    assert draws == [[seed, 0.7, 0.9], [seed + 1, 0.7, 0.9]]
+    assert draws == [[seed, 0.7, 0.9, 0], [seed + 1, 0.7, 0.9, 0]]
     assert {(b["temperature"], b["top_p"]) for b in fake.asked} == {(0.0, 1.0)} and "seed" not in fake.asked[0]
     assert [c.text for c in row] == [f"{seed} 5", f"{seed + 1} 5"]  # our own decoding, cut at the end token
 

@@ -33,13 +33,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How completions are drawn. Nothing else shapes the distribution: a checkpoint's own top-k, penalties and
+    """How completions are drawn. Nothing else shapes the distribution: a checkpoint's own settings, penalties and
     the like are never read, so that a pass rate means the same in every engine.
 
     Attributes:
         n: completions a request.
         temperature: 0 is greedy; then all n completions are one and the same.
         top_p: nucleus; 1 keeps every token.
+        top_k: so many of the likeliest tokens are kept, before the nucleus; 0 keeps every token.
         max_tokens: most tokens a completion, its end token counted.
         seed: base seed.
     """
@@ -49,6 +50,7 @@ class SamplingParams:
     top_p: float = 1.0
     max_tokens: int = 256
     seed: int = 0
+    top_k: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,11 @@ def uniforms(seed: int, length: int) -> torch.Tensor:
 
 
 def draw(
-    logits: torch.Tensor, uniform: torch.Tensor, temperature: float | torch.Tensor, top_p: float | torch.Tensor
+    logits: torch.Tensor,
+    uniform: torch.Tensor,
+    temperature: float | torch.Tensor,
+    top_p: float | torch.Tensor,
+    top_k: int | torch.Tensor = 0,
 ) -> torch.Tensor:
     """Draw a token a row.
 
@@ -30,15 +34,20 @@ def draw(
         uniform: [rows, 1] in [0, 1), float64.
         temperature: above 0; a number, or [rows, 1].
         top_p: nucleus, 1 keeps every token; a number, or [rows, 1].
+        top_k: so many of the likeliest tokens are kept, before the nucleus; 0 keeps all; a number, or [rows, 1].
 
     Returns:
         Token ids [rows, 1].
     """
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
     nucleus = torch.as_tensor(top_p, dtype=torch.float64, device=logits.device)
+    kept = torch.as_tensor(top_k, dtype=torch.long, device=logits.device)
     order = None
-    if bool((nucleus < 1.0).any()):
+    if bool((nucleus < 1.0).any() or (kept > 0).any()):
         probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        rank = torch.arange(probabilities.shape[-1], device=logits.device)
+        probabilities = probabilities.masked_fill((rank >= kept) & (kept > 0), 0.0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill((before >= nucleus) & (nucleus < 1.0), 0.0)
     cumulative = probabilities.cumsum(-1)
@@ -55,6 +64,7 @@ class SeededSampler:
         max_tokens: most steps.
         temperature: above 0 where there are seeds.
         top_p: nucleus; 1 keeps every token.
+        top_k: so many of the likeliest tokens are kept; 0 keeps every token.
     """
 
     def __init__(
@@ -64,9 +74,10 @@ class SeededSampler:
         max_tokens: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        top_k: int = 0,
     ) -> None:
         self.suppressed = torch.tensor(list(suppressed), dtype=torch.long)
-        self.temperature, self.top_p = temperature, top_p
+        self.temperature, self.top_p, self.top_k = temperature, top_p, top_k
         self.uniforms = torch.stack([uniforms(seed, max_tokens) for seed in seeds]) if seeds else None
         self.step = 0
 
@@ -77,5 +88,5 @@ class SeededSampler:
             return scores
         uniform = self.uniforms[:, self.step : self.step + 1].to(scores.device)
         self.step += 1
-        drawn = draw(scores, uniform, self.temperature, self.top_p)
+        drawn = draw(scores, uniform, self.temperature, self.top_p, self.top_k)
         return torch.full_like(scores, float("-inf")).scatter_(-1, drawn, 0.0)

@@ -164,6 +164,8 @@ class ServerEngine:
             turns.append({"role": "assistant", "content": request.prefix})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         body |= {"temperature": params.temperature, "top_p": params.top_p}
+        if params.top_k:  # not in OpenAI's own interface; the servers that know it take 0 for all
+            body["top_k"] = params.top_k
         return body if seed is None else body | {"seed": seed}
 
     def _for(self, server: Server, body: dict[str, Any]) -> dict[str, Any]:
@@ -176,12 +178,12 @@ class ServerEngine:
         if getattr(self, "seeded", True):
             seed = body.pop("seed", None)
             if seed is not None:  # vLLM takes the best of what our sampler leaves over
-                draw = [seed, body["temperature"], body["top_p"]]
+                draw = [seed, body["temperature"], body["top_p"], body.pop("top_k", 0)]
                 body |= {"temperature": 0.0, "top_p": 1.0, "vllm_xargs": {ARGUMENT: draw}}
             return body
         # nothing but temperature and top_p may shape the distribution, whatever the server's defaults
         bias = {str(token): -100 for token in vocabulary.suppressed}
-        return body | {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logit_bias": bias}
+        return {"top_k": 0} | body | {"min_p": 0.0, "repetition_penalty": 1.0, "logit_bias": bias}
 
     def _complete(self, body: dict[str, Any], prompt: Prompt) -> dict[str, Any]:
         """One completion, as the server sent it; from another server, or later, where the first one fails."""

@@ -101,7 +101,9 @@ class TransformersEngine:
         max_tokens = max(self.prompter.budget(prompt, params.max_tokens) for _, prompt in batch)
         seeds = [] if greedy else [first_seed(request, params) + i for request, _ in batch for i in range(n)]
         vocabulary = self.prompter.vocabulary
-        sampler = SeededSampler(vocabulary.suppressed, seeds, max_tokens, params.temperature, params.top_p)
+        sampler = SeededSampler(
+            vocabulary.suppressed, seeds, max_tokens, params.temperature, params.top_p, params.top_k
+        )
 
         def take_over(arguments: dict[str, Any]) -> dict[str, Any]:
             """Replace what ms-swift made of the checkpoint's generation config by exactly what was asked for."""

@@ -128,7 +128,9 @@ class VllmEngine:
                     temperature=0.0,  # vLLM takes the best of what our sampler leaves over
                     max_tokens=self.prompter.budget(prompt, params.max_tokens),
                     stop_token_ids=list(self.prompter.vocabulary.end),
-                    extra_args=None if seed is None else {ARGUMENT: (seed + rollout, params.temperature, params.top_p)},
+                    extra_args=None
+                    if seed is None
+                    else {ARGUMENT: (seed + rollout, params.temperature, params.top_p, params.top_k)},
                     detokenize=False,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )

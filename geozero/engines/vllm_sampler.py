@@ -22,7 +22,7 @@ from geozero.engines.seeded_sampler import draw, uniforms
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-ARGUMENT = "geozero_draw"  # in `extra_args`: (seed, temperature, top_p); absent for greedy
+ARGUMENT = "geozero_draw"  # in `extra_args`: (seed, temperature, top_p, top_k); absent for greedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Row:
     uniforms: torch.Tensor
     temperature: float
     top_p: float
+    top_k: int
     tokens: list[int]
 
 
@@ -58,8 +59,9 @@ class SeededRows(LogitsProcessor):  # type: ignore[misc]
         arguments = (params.extra_args or {}).get(ARGUMENT)
         if arguments is None:
             return None
-        seed, temperature, top_p = arguments
-        return Row(uniforms(int(seed), int(params.max_tokens)), float(temperature), float(top_p), tokens)
+        seed, temperature, top_p, top_k = arguments
+        numbers = uniforms(int(seed), int(params.max_tokens))
+        return Row(numbers, float(temperature), float(top_p), int(top_k), tokens)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         logits.index_fill_(-1, self.suppressed, float("-inf"))
@@ -74,6 +76,7 @@ class SeededRows(LogitsProcessor):  # type: ignore[misc]
             uniform[:, None].to(device),
             torch.tensor([[row.temperature] for row in rows], dtype=torch.float64, device=device),
             torch.tensor([[row.top_p] for row in rows], dtype=torch.float64, device=device),
+            torch.tensor([[row.top_k] for row in rows], dtype=torch.long, device=device),
         )
         logits[numbers] = torch.full_like(logits[numbers], float("-inf")).scatter_(-1, drawn, 0.0)
         return logits
