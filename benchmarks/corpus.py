@@ -123,7 +123,7 @@ def bench_ingest(place: Path, chosen: argparse.Namespace) -> None:
 # --- raw --------------------------------------------------------------------------------------------------
 
 
-def synthetic(path: Path, n: int, split: Any, seed: int, leaking: list[str]) -> list[str]:
+def synthetic(path: Path, n: int, split: Any, seed: int, leaking: list[str], picture_bytes: int) -> list[str]:
     """A corpus of `n` samples about `n / 8` pictures, which are bytes and a hash and no pictures; their keys.
 
     Every fiftieth picture takes its key from `leaking`.
@@ -132,7 +132,7 @@ def synthetic(path: Path, n: int, split: Any, seed: int, leaking: list[str]) -> 
     keys = []
     with CorpusWriter(path, {"command": "synthetic"}) as writer:
         for number in range(n // QUESTIONS_AN_IMAGE):
-            data = rng.bytes(400)
+            data = rng.bytes(picture_bytes)
             image = StoredImage(digest(data), data, 256, 256, f"{int(rng.integers(0, 2**63)):016x}")
             key = f"synthetic/{path.name}/{number}"
             if leaking and number % 50 == 0:
@@ -182,8 +182,8 @@ def bench_raw(place: Path, chosen: argparse.Namespace) -> None:
     for n in (chosen.few_samples, chosen.samples):
         here = place / f"raw_{n}"
         here.mkdir()
-        evaluated = synthetic(here / "evaluated", max(n // 20, 80), "test", chosen.seed + 1, [])
-        synthetic(here / "trained", n, "train", chosen.seed, evaluated)
+        evaluated = synthetic(here / "evaluated", max(n // 20, 80), "test", chosen.seed + 1, [], chosen.picture_bytes)
+        synthetic(here / "trained", n, "train", chosen.seed, evaluated, chosen.picture_bytes)
         code = f"""
 from geozero.build.raw import raw
 made = raw([Path({str(here / "trained")!r})], [Path({str(here / "evaluated")!r})], Path({str(here / "raw")!r}))
@@ -274,6 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--few-samples", type=int, default=250_000)
+    parser.add_argument("--picture-bytes", type=int, default=8_000, help="of a synthetic picture")
     parser.add_argument("--questions", type=int, default=600_000)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--image-side", type=int, default=128, help="pixels of a picture that is asked about")
