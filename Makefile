@@ -34,7 +34,7 @@ demo: env ## the whole line, small: data, difficulty, SFT, A²GRPO, evaluation, 
 	$(ONE_THREAD) $(PY) -m flows.pipeline
 
 test: env ## all tests, what was skipped and why
-	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 $(ARGS)
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal $(ARGS)
 
 test-unit: env ## the quick tests: nothing that starts ms-swift, vLLM, DVC, Prefect or MLflow
 	$(ONE_THREAD) $(PY) -m pytest --timeout=60 -m "not slow" $(ARGS)
