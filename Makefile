@@ -1,6 +1,6 @@
 # The commands of a checkout: `make` alone lists them. Each that needs the environment makes it first.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-unit lint bench clean
+.PHONY: help env demo test test-long test-unit lint bench clean
 
 PY := .venv/bin/python
 
@@ -33,8 +33,11 @@ env: ## make .venv from the lock that fits this machine (at once when nothing ch
 demo: env ## the whole line, small: data, difficulty, SFT, A²GRPO, evaluation, a page to look at
 	$(ONE_THREAD) $(PY) -m flows.pipeline
 
-test: env ## all tests, what was skipped and why
-	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal $(ARGS)
+test: env ## the tests, what was skipped and why
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal -m "not long" $(ARGS)
+
+test-long: env ## the tests that wait for minutes, such as a server that finds out that its worker is gone
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
 
 test-unit: env ## the quick tests: nothing that starts ms-swift, vLLM, DVC, Prefect or MLflow
 	$(ONE_THREAD) $(PY) -m pytest --timeout=60 -m "not slow" $(ARGS)

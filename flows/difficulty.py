@@ -76,10 +76,7 @@ def difficulty(
     `difficulty.with_options(task_runner=RayTaskRunner(…))` (package prefect-ray) the machines of a Ray
     cluster, which then need the checkout and the store at the same paths.
     """
-    space = Workspace.open(params)
-    mine = list(only) or list(range(shards))
-    if shards < 1 or any(not 0 <= shard < shards for shard in mine):
-        raise InputError(f"no such shards: {mine} of {shards}", "--only", "name shards from 0 to N - 1")
+    space, mine = Workspace.open(params), _mine(shards, only)
     devices = [gpus[i % len(gpus)] if gpus else None for i in range(len(mine))]
     with pipeline_run(space, "difficulty") as parent:
         shares = sample_shard.map(unmapped(space), mine, unmapped(shards), devices, unmapped(parent))
@@ -92,15 +89,25 @@ def difficulty(
         return total
 
 
+def _mine(shards: int, only: Sequence[int]) -> list[int]:
+    mine = list(only) or list(range(shards))
+    if shards < 1 or any(not 0 <= shard < shards for shard in mine):
+        raise InputError(f"no such shards: {mine} of {shards}", "--only", "name shards from 0 to N - 1")
+    return mine
+
+
 def main() -> None:
-    """Read the words of the command line."""
+    """Read the words of the command line; what is wrong with them is said before a server is started."""
     parser = argparse.ArgumentParser(description="Fill the answer store over many workers.")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file")
     parser.add_argument("--shards", type=int, default=1, help="workers in all")
     parser.add_argument("--only", type=int, nargs="*", default=(), help="the shards of this machine; default all")
     parser.add_argument("--gpus", type=int, nargs="*", default=(), help="GPUs to take in turn")
+    given = parser.parse_args()
     try:
-        print(difficulty(**vars(parser.parse_args())))
+        Workspace.open(given.params)
+        _mine(given.shards, given.only)
+        print(difficulty(**vars(given)))
     except InputError as error:
         print(f"geozero: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)

@@ -79,9 +79,9 @@ def promote(tracker: Tracker, run: Run, force: bool = False) -> Verdict:
     model_id = _model_of(tracker, run)
     if not any(model.name == MODEL for model in client.search_registered_models(f"name = '{MODEL}'")):
         client.create_registered_model(MODEL, description="Models of GeoZero's pipeline runs; `best`: see its rule")
-    version = client.create_model_version(
-        MODEL, f"models:/{model_id}", run.info.run_id, description=verdict.reason, model_id=model_id
-    )
+    # by its place, not as models:/ID: MLflow's own database would look that up in the process's default store
+    source = str(client.get_logged_model(model_id).artifact_location)
+    version = client.create_model_version(MODEL, source, run.info.run_id, description=verdict.reason, model_id=model_id)
     client.set_registered_model_alias(MODEL, ALIAS, version.version)
     client.set_tag(run.info.run_id, "best", f"version {version.version}: {verdict.reason}")
     return Verdict(True, verdict.reason if verdict.moves else f"by hand ({verdict.reason})")

@@ -317,7 +317,8 @@ def infer(
     workers: Annotated[int, typer.Option(min=0, help="Threads that read pictures.")] = 1,
     engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",
     sampling: Annotated[
-        Literal["greedy", "official"], typer.Option(help="official: the published script's temperature, top-p and top-k.")
+        Literal["greedy", "official"],
+        typer.Option(help="official: the published script's temperature, top-p and top-k."),
     ] = "greedy",
     seed: Annotated[int, typer.Option(help="Of the official draws.")] = 42,
 ) -> None:

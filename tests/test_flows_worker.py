@@ -109,6 +109,7 @@ def test_a_cancelled_run_ends_with_all_its_processes(plan: Plan) -> None:
     assert took < CANCEL_SECONDS
 
 
+@pytest.mark.long
 def test_a_killed_worker_leaves_no_process_and_no_run_that_runs_for_ever(plan: Plan) -> None:
     run = start(plan, "data", last="raw")
     until_it_works(plan, run)
