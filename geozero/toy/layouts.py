@@ -16,6 +16,7 @@ import random
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from geozero.errors import InputError
 from geozero.toy.language import captions, referring, vqa
 from geozero.toy.world import DEFAULT_SIZE, SCENE_CLASSES, SIZE_RANGE, Scene, render, sample_scene
 
-WORLD_VERSION = 1  # raise it when scenes, pictures or texts of the same seed change
+WORLD_VERSION = 2  # raise it when scenes, pictures or texts of the same seed change
 SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
 SPLITS = ("train", "val", "test")
 MANIFEST = "world.json"
@@ -99,8 +100,10 @@ def write_world(
     partial = root.with_name(f".{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
     partial.mkdir(parents=True)
-    writer = _Writer(partial, seed, size, hard, plan, progress)
-    counts = {name: getattr(writer, name)() for name in plan}
+    with ProcessPoolExecutor() as painters:  # pictures take most of the time
+        writer = _Writer(partial, seed, size, hard, plan, painters)
+        counts = {name: getattr(writer, name)() for name in plan}
+        writer.wait(progress)
     (partial / MANIFEST).write_text(json.dumps({"parameters": parameters, "counts": counts}, indent=1) + "\n")
     if root.is_dir():
         root.rmdir()  # empty: _is_complete refuses anything else
@@ -140,11 +143,18 @@ class _Writer:
         size: int,
         hard: bool,
         plan: dict[str, dict[str, int]],
-        progress: Progress | None,
+        painters: Executor,
     ) -> None:
         self.root, self.seed, self.size, self.hard, self.plan = root, seed, size, hard, plan
-        self._progress = progress
-        self._done, self._total = 0, sum(sum(by_split.values()) for by_split in plan.values())
+        self._painters = painters
+        self._pictures: list[Future[None]] = []
+
+    def wait(self, progress: Progress | None) -> None:
+        """Until all pictures are there."""
+        for done, picture in enumerate(as_completed(self._pictures), start=1):
+            picture.result()
+            if progress:
+                progress(done, len(self._pictures))
 
     def _scene(self, name: str, split: str, index: int, scene_class: str | None = None) -> Scene:
         seed = scene_seed(self.seed, name, split, index, self.hard)
@@ -152,15 +162,7 @@ class _Writer:
 
     def _save(self, scene: Scene, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray(render(scene))
-        if path.suffix == ".jpg":
-            # full chroma: an object of ten pixels keeps its colour
-            image.save(path, quality=JPEG_QUALITY, subsampling=0)
-        else:
-            image.save(path)
-        self._done += 1
-        if self._progress:
-            self._progress(self._done, self._total)
+        self._pictures.append(self._painters.submit(_paint, scene, path))
 
     def _mixed(self, name: str) -> list[tuple[str, int]]:
         """(split, index) of all scenes of a data set in the shuffled order in which they get their numbers."""
@@ -284,6 +286,14 @@ class _Writer:
             references = referring(scene, rng)
             if references:
                 yield scene, rng.sample(references, min(MOST_REFERENCES, len(references)))
+
+
+def _paint(scene: Scene, path: Path) -> None:
+    image = Image.fromarray(render(scene))
+    if path.suffix == ".jpg":
+        image.save(path, quality=JPEG_QUALITY, subsampling=0)  # full chroma: an object of ten pixels keeps its colour
+    else:
+        image.save(path)
 
 
 def _tokens(sentence: str) -> list[str]:
