@@ -132,7 +132,9 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     val = [replace(s, split="val") for s in whole.samples()]
     subset(whole, val, data / "val", {"made_by": "test"})
     more = {"resample": 2, "keep": "best", "val_prompts": 8, "order": "easy_first"}
-    params = make_params(a2grpo=RL | more | {"guards": {"entropy": {"limit": 0.01}, "window": 2}})
+    # A model taught for a few steps may lose the answer format: only a warning here, the guards have their own tests.
+    guards = {"entropy": {"limit": 0.01}, "well_formed": {"action": "warn"}, "window": 2}
+    params = make_params(a2grpo=RL | more | {"guards": guards})
     told: list[str] = []
     runs = tmp_path / "runs"
     result = stage.run_a2grpo(params, data / "hard", taught.model, runs, val=[data / "val"], on_line=told.append)
