@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from geozero.bands import TIFF, Stretch, choose_bands, to_rgb
 from geozero.engines.base import Engine, Request, SamplingParams
 from geozero.errors import BadRecord, InputError
 from geozero.images import MAX_PIXELS, decode
@@ -18,13 +18,7 @@ from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.boxes import Convention, format_box, from_model, parse_box
 from geozero.tasks.text import Mode, extract_answer, thought
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 QUESTION = "Describe this image."
-TIFF = (".tif", ".tiff", ".gtiff")
-STRETCH = (2.0, 98.0)  # percentiles of each band that become black and white
 CHUNK = 16  # pictures asked about at a time
 
 NEEDS_RASTERIO = "a GeoTIFF that is not 8-bit RGB needs rasterio: pip install 'geozero[geo]'"
@@ -142,31 +136,14 @@ def _through_rasterio(path: Path) -> Picture:
         with rasterio.open(path) as source:
             if source.width * source.height > MAX_PIXELS:
                 raise BadRecord("image_too_large", f"{source.width}x{source.height}: cut it into tiles first")
-            count = 3 if source.count >= 3 else 1
-            bands = source.read(list(range(1, count + 1)), masked=True)
+            bands = source.read(list(choose_bands(source.count)), masked=True)
             crs = None if source.crs is None else str(source.crs)
             transform = tuple(source.transform)[:6] if crs else None
     except rasterio.errors.RasterioError as error:
         raise BadRecord("image_unreadable", " ".join(str(error).split())[:200]) from None
-    if bands.dtype != np.uint8:
-        bands = np.stack([stretch(band) for band in bands])
-    pixels = np.ascontiguousarray(np.ma.filled(bands, 0).transpose(1, 2, 0))
-    image = Image.fromarray(pixels if count == 3 else np.repeat(pixels, 3, axis=2))
+    stretch = Stretch(kind="none" if bands.dtype == np.uint8 else "percentile")
+    image = Image.fromarray(to_rgb(bands, stretch.limits(bands)))
     return Picture(_png(image), image.width, image.height, crs, transform)
-
-
-def stretch(band: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """A band of any number type to 8 bits: its 2nd percentile becomes 0, its 98th 255; masked and NaN pixels count
-    for nothing and become 0."""
-    import numpy as np
-
-    values = np.asarray(band, dtype=np.float64)  # of a masked array: what lies under the mask, too
-    counted = np.isfinite(values) & ~np.broadcast_to(getattr(band, "mask", False), values.shape)
-    if not counted.any():
-        return np.zeros(values.shape, np.uint8)
-    low, high = np.percentile(values[counted], STRETCH)
-    scaled = np.clip((np.where(counted, values, low) - low) / (high - low if high > low else 1.0), 0, 1)
-    return np.where(counted, np.round(scaled * 255), 0).astype(np.uint8)
 
 
 def _prediction(path: Path, picture: Picture, text: str, mode: Mode, boxes: Convention) -> Prediction:

@@ -15,8 +15,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from geozero.bands import Stretch, choose_bands, to_rgb
 from geozero.build.ingest import ingest
-from geozero.build.scenes import Stretch, Tile, choose_bands, open_scene, tiles, to_rgb
+from geozero.build.scenes import Tile, open_scene, tiles
 from geozero.build.tile import tile_scenes
 from geozero.corpus import Corpus
 from geozero.errors import BadRecord, InputError

@@ -17,6 +17,7 @@ FLOORS = {
         (
             "errors",
             "atomic",
+            "bands",
             "sample",
             "images",
             "params",

@@ -89,7 +89,7 @@ def tile(
 
     Example: geozero tile harbour.tif --bands 4,3,2 --annotations harbour.json --out tiles
     """
-    from geozero.build.scenes import Stretch
+    from geozero.bands import Stretch
     from geozero.build.tile import tile_scenes
     from geozero.errors import InputError
 

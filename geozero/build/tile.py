@@ -12,7 +12,8 @@ from typing import Any
 from PIL import Image
 
 from geozero.atomic import replacing
-from geozero.build.scenes import Scene, Stretch, Tile, choose_bands, open_scene, tiles, to_rgb
+from geozero.bands import Stretch, choose_bands, to_rgb
+from geozero.build.scenes import Scene, Tile, open_scene, tiles
 from geozero.errors import InputError
 from geozero.sample import Box
 
