@@ -16,6 +16,7 @@ from fixtures import make_sources
 
 from geozero import __version__, cli
 from geozero.corpus import Corpus
+from geozero.difficulty.commands import checkpoints
 from geozero.sources import SOURCES, tree
 
 
@@ -170,5 +171,5 @@ def test_from_data_sets_to_raw(geozero: Callable[..., list[str]], sets: Path, tm
 def test_folds_are_taken_in_their_order(tmp_path: Path) -> None:
     for name in ("fold-10", "fold-2", "fold-0", "fold-best", "other"):
         (tmp_path / name).mkdir()
-    assert cli._models([str(tmp_path)]) == [str(tmp_path / f"fold-{n}") for n in (0, 2, 10)]
-    assert cli._models(["a", "b"]) == ["a", "b"] and cli._models([str(tmp_path / "other")]) == [str(tmp_path / "other")]
+    assert checkpoints([str(tmp_path)]) == [str(tmp_path / f"fold-{n}") for n in (0, 2, 10)]
+    assert checkpoints(["a", "b"]) == ["a", "b"] and checkpoints([str(tmp_path / "other")]) == [str(tmp_path / "other")]

@@ -18,6 +18,7 @@ FLOORS = {
             "errors",
             "atomic",
             "bands",
+            "terminal",
             "sample",
             "images",
             "params",

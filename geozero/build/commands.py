@@ -1,20 +1,125 @@
-"""`geozero release`: the authors' formats, written and read."""
+"""`geozero sources`, `ingest`, `raw`, `inspect`, `tile` and `release`: from data sets to corpora to releases."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(help="The official JSON and tar formats: write them, read them.", no_args_is_help=True)
+from geozero.corpus import MANIFEST
+from geozero.errors import Ambiguous, InputError
+from geozero.terminal import summary
+
+app = typer.Typer()
+release = typer.Typer(help="The official JSON and tar formats: write them, read them.", no_args_is_help=True)
+app.add_typer(release, name="release")
 
 Boxes = Annotated[
     Literal["norm1000", "pixels", "norm100"], typer.Option(help="What coordinates in training answers mean.")
 ]
 
 
-@app.command("export")
+@app.command()
+def sources(
+    root: Annotated[Path | None, typer.Option(help="Where data sets are looked for; if left out, data.")] = None,
+) -> None:
+    """The sources: tasks, whether they are present under --root, licence, size, layout.
+
+    Example: geozero sources --root ~/archives
+    """
+    from geozero.sources import SOURCES, Source, Tree, open_tree
+
+    def state(source: Source, tree: Tree | None) -> str:
+        try:
+            if tree is not None:
+                source.find(tree)
+                return "could be read" if source.generic else "present"
+        except Ambiguous:
+            return "present (several places)"
+        except InputError:
+            pass
+        return "not found"
+
+    def tell(tree: Tree | None) -> None:
+        gap = "\n\t" if sys.stdout.isatty() else "; "
+        for name, source in SOURCES.items():
+            titled = f"{source.title}: {source.size}"
+            columns = (name, ", ".join(source.tasks), state(source, tree), source.licence, titled)
+            layout = gap.join(source.layout.splitlines())
+            typer.echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
+
+    if root is None and not Path("data").is_dir():
+        tell(None)
+    else:
+        with open_tree(root or Path("data")) as tree:
+            tell(tree)
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="A name that `geozero sources` lists.")],
+    root: Annotated[Path, typer.Option(help="The directory that holds the data set, its tree, or an archive of it.")],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Which split to keep.")] = "all",
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the data set; repeatable.")
+    ] = None,
+    checks: Annotated[
+        list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of records; repeatable.")
+    ] = None,
+) -> None:
+    """Read one data set and write it as a corpus.
+
+    Example: geozero ingest aid --root ~/archives/AID.zip --out data/corpus/aid
+    """
+    from geozero.build.checks import with_checks
+    from geozero.build.ingest import ingest as make
+    from geozero.sources import get, with_options
+
+    asked = with_options(get(source), options or [])
+    summary(make(asked, root, out, split, with_checks(checks or [])), out)
+
+
+@app.command()
+def raw(
+    inputs: Annotated[
+        list[Path], typer.Option("--in", help="A corpus, or a directory of corpora, to train on; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="A corpus whose pictures must not be trained on; repeatable.")
+    ] = None,
+    metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page: leaks, shared pictures, licences.")] = None,
+) -> None:
+    """Merge corpora into GeoZero-Raw: training samples alone, no repeats, no picture that an evaluation uses.
+
+    Example: geozero raw --in data/corpus/aid --in data/corpus/rsicd --eval data/corpus/ucm --out data/geozero-raw
+    """
+    from geozero.build.raw import raw as make
+
+    summary(make(_corpora(inputs), _corpora(evals or []), out, metrics=metrics, html=html), out)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[Path, typer.Argument(help="A corpus.")],
+    n: Annotated[int, typer.Option(min=0, help="Samples to show.")] = 8,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the data card, README.md, into this directory.")] = None,
+) -> None:
+    """Counts, reasons of refusal, and a look at some samples.
+
+    Example: geozero inspect data/geozero-raw --n 24 --html look.html
+    """
+    from geozero.build.inspect import inspect as look
+
+    typer.echo(look(corpus, n, html, card))
+
+
+@release.command("export")
 def export_release(
     out: Annotated[Path, typer.Option(help="Directory to write; an older export there is replaced.")],
     raw: Annotated[Path | None, typer.Option(help="The corpus that becomes GeoZero-Raw.json.")] = None,
@@ -37,7 +142,7 @@ def export_release(
         typer.echo(line)
 
 
-@app.command("import")
+@release.command("import")
 def import_release(
     root: Annotated[Path, typer.Argument(help="The release's directory, or an archive of it.")],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
@@ -62,13 +167,10 @@ def import_release(
     manifest: dict[str, Any] = read(
         root, out, file=file, boxes=boxes, task=task, split=split, checks=with_checks(checks or [])
     )
-    typer.echo(
-        f"{out}\t{manifest['n_samples']} samples\t{manifest['n_images']} images\t{manifest['n_rejects']} rejected"
-    )
-    for row in manifest["rejects"]:
-        typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
+    summary(manifest, out)
 
 
+@app.command()
 def tile(
     scenes: Annotated[list[Path], typer.Argument(help="Pictures; GeoTIFF too (`pip install 'geozero[geo]'`).")],
     out: Annotated[Path, typer.Option(help="Directory to write; an older one of the same scenes is replaced.")],
@@ -91,7 +193,6 @@ def tile(
     """
     from geozero.bands import Stretch
     from geozero.build.tile import tile_scenes
-    from geozero.errors import InputError
 
     numbers = [part.strip() for part in bands.split(",") if part.strip()]
     if not all(part.isascii() and part.isdecimal() for part in numbers):
@@ -106,3 +207,12 @@ def tile(
         stretch=Stretch(stretch, low, high, joint),
     )
     typer.echo(f"{out}\t{made.tiles} tiles\t{made.objects} objects\t{made.vague} cut off")
+
+
+def _corpora(paths: list[Path]) -> list[Path]:
+    """Corpora as given; a directory that holds corpora stands for all of them, in the order of their names."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
+        found += inside if inside and not (path / MANIFEST).is_file() else [path]
+    return found

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geozero.terminal import PARAMS
+
 if TYPE_CHECKING:
     from geozero.runs.compare import Row
     from geozero.tracking import Tracker
@@ -17,8 +19,6 @@ app = typer.Typer(help="Runs in MLflow: list, compare, promote the best.", no_ar
 ParamsFile = Annotated[Path, typer.Option("--params", help="Whose tracking section says where the runs are.")]
 Store = Annotated[str | None, typer.Option("--tracking", help="sqlite:///FILE or http://HOST:PORT instead.")]
 AnyRun = Annotated[str, typer.Argument(help="A run's id, the beginning of it, its name, or `latest`.")]
-
-PARAMS = Path("params.yaml")
 
 
 @app.command("list")
