@@ -24,7 +24,7 @@ from typing import Any
 from geozero import engines, tasks
 from geozero.corpus import Corpus
 from geozero.difficulty.store import AnswerWriter
-from geozero.engines.base import Completion, Engine, Request, SamplingParams
+from geozero.engines.base import Answered, Completion, Engine, Request, SamplingParams
 from geozero.sample import Sample
 
 WAYS = ("bare", "ours", "generate")
@@ -35,7 +35,7 @@ WARM_UP = 8  # requests that are not timed
 
 def chosen(corpus: Path, n: int) -> list[Sample]:
     """The samples that `sample --limit n` takes, in the corpus's order."""
-    from geozero.difficulty.sampling import wanted_samples
+    from geozero.difficulty.wanted import wanted_samples
 
     wanted = set(wanted_samples(Corpus(corpus), 1, 0, 1, n, None)[0].ids.to_pylist())
     return [s for s in Corpus(corpus).samples() if s.id in wanted]
@@ -82,16 +82,24 @@ class Watched:
         self.found: dict[str, float] = {"inside": 0.0}
         self.started = (0.0, 0.0)
 
-    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+    def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
         if not self.started[0]:
             self.engine.generate(requests[:WARM_UP], params)
             llm: Any = self.engine
             llm._llm.llm_engine.reset_prefix_cache()
             self.started = time.perf_counter(), time.process_time()
         start = time.process_time()
-        answers = self.engine.generate(requests, params)
+        self.engine.submit(requests, params)
+        self.found["inside"] += time.process_time() - start
+
+    def collect(self, at_least: int = 1) -> list[Answered]:
+        start = time.process_time()
+        answers = self.engine.collect(at_least)
         self.found["inside"] += time.process_time() - start
         return answers
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        return self.engine.generate(requests, params)
 
     def describe(self) -> dict[str, Any]:
         return self.engine.describe()
@@ -107,6 +115,7 @@ class Watched:
 def ours(corpus: Path, model: Path, n: int, k: int, max_tokens: int, chunk: int) -> dict[str, float]:
     """`sample` with a real store; `write` is the CPU time of writing chunks."""
     from geozero.difficulty.sampling import sample
+    from geozero.difficulty.settings import Settings
 
     opened: list[Watched] = []
     written = [0.0]
@@ -126,18 +135,8 @@ def ours(corpus: Path, model: Path, n: int, k: int, max_tokens: int, chunk: int)
 
     AnswerWriter.write = timed_write  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as store:
-        done = sample(
-            corpus,
-            [model],
-            Path(store),
-            engine="vllm",
-            k=k,
-            max_tokens=max_tokens,
-            chunk=chunk,
-            limit=n,
-            open_engine=open_engine,
-            **LIMITS,
-        )
+        settings = Settings(engine="vllm", k=k, max_tokens=max_tokens, chunk=chunk, **LIMITS)
+        done = sample(corpus, [model], Path(store), settings, limit=n, open_engine=open_engine)
     return opened[0].found | {"completions": done.n_new, "tokens": done.tokens, "write": written[0]}
 
 

@@ -106,7 +106,7 @@ class Sampling(Section):
     temperature: Annotated[float, Field(ge=0, le=10)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Count = 256
-    chunk: Count = 256  # answers written at a time, what a kill can cost; in a long job 2 % of it, at most 2,048
+    chunk: Count = 256  # answers a kill can cost; in a long job 2 % of it, at most 4,096
     memory: Share = 0.9  # share of GPU memory that vLLM may take
     workers: Count = 1  # processes of this machine that share the work; more than one only helps on CPUs
     adaptive: Adaptive | None = None  # {}: its defaults

@@ -12,11 +12,28 @@ from typing import Any
 from PIL import Image
 
 from geozero.corpus import CorpusWriter
-from geozero.engines.base import Completion, Request, SamplingParams, first_seed
+from geozero.difficulty import planning, sampling
+from geozero.difficulty.settings import Settings
+from geozero.engines.base import ByBatch, Completion, Request, SamplingParams, first_seed
 from geozero.images import store as stored_image
 from geozero.sample import Sample
 
 CLASSES = ("farmland", "forest", "river", "port")
+
+
+OF_THE_CALL = ("shard", "limit", "progress", "open_engine")
+
+
+def sample(*where: Any, **options: Any) -> sampling.Summary:
+    """`sampling.sample`, the settings as keywords."""
+    call = {name: options.pop(name) for name in OF_THE_CALL if name in options}
+    return sampling.sample(*where, Settings(**options), **call)
+
+
+def plan(*where: Any, **options: Any) -> planning.Plan:
+    """`planning.plan`, the settings as keywords."""
+    call = {name: options.pop(name) for name in OF_THE_CALL if name in options}
+    return planning.plan(*where, Settings(**options), **call)
 
 
 def make_corpus(out: Path, n: int = 24, split: str = "train", tag: str = "") -> Path:
@@ -77,7 +94,7 @@ def make_model(path: Path, weights: bytes = b"one") -> Path:
     return path
 
 
-class FakeEngine:
+class FakeEngine(ByBatch):
     """Answers by `rule(request, seed, rollout-in-call) -> text`; counts what it was asked."""
 
     name, reason = "fake", "a test"

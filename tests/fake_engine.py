@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geozero.engines.base import Completion, Request, SamplingParams
+from geozero.engines.base import ByBatch, Completion, Request, SamplingParams
 from geozero.errors import InputError
 
 
-class ObedientEngine:
+class ObedientEngine(ByBatch):
     """`die`, `hang`, `fail`, `warn`, `talk`: ids that make it so; the file `once` lets it do three of them once."""
 
     name, reason = "obedient", "a test"

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from difficulty_world import CLASSES, Opener, make_corpus, make_model
+from difficulty_world import CLASSES, Opener, make_corpus, make_model, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geozero import params
 from geozero.corpus import Corpus
 from geozero.difficulty import adaptive
-from geozero.difficulty.sampling import Summary, sample
+from geozero.difficulty.sampling import Summary
 from geozero.difficulty.selection import select
 from geozero.difficulty.store import answer_files, current, pass_rates
 from geozero.engines.base import Request

@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
-from difficulty_world import CLASSES, Opener, by_number, make_corpus, make_model
+from difficulty_world import CLASSES, Opener, by_number, make_corpus, make_model, sample
 from PIL import Image
 
 from geozero.corpus import Corpus
-from geozero.difficulty.sampling import sample
 from geozero.difficulty.selection import select
 from geozero.engines.base import Request
 from geozero.errors import InputError

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from difficulty_world import FakeEngine, Opener, by_number, make_corpus, make_model
+from difficulty_world import FakeEngine, Opener, by_number, make_corpus, make_model, plan, sample
 
-from geozero.difficulty.planning import Plan, plan
-from geozero.difficulty.sampling import sample
+from geozero.difficulty.planning import Plan
 from geozero.errors import InputError
 from geozero.params import Adaptive, Select
 
@@ -59,7 +58,7 @@ def test_engine_options_reach_the_engine(world: Any) -> None:
         return FakeEngine(model, by_number)
 
     plan(*world, k=2, engine="server", urls=["http://x"], timeout=5.0, restarts=1, open_engine=open_engine)
-    assert (seen["name"], seen["urls"], seen["timeout"], seen["restarts"]) == ("server", ["http://x"], 5.0, 1)
+    assert (seen["name"], seen["urls"], seen["timeout"], seen["restarts"]) == ("server", ("http://x",), 5.0, 1)
 
 
 def test_bad_input_is_refused(world: Any, tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from difficulty_world import make_corpus
+from difficulty_world import make_corpus, sample
 
-from geozero.difficulty.sampling import sample
 from geozero.difficulty.store import answer_files
 
 pytestmark = pytest.mark.slow
@@ -48,8 +47,8 @@ def test_two_folds_are_sampled_by_two_models(engine: str, tiny_random: Path, tmp
 
 
 def main(engine: str, corpus: str, store: str, *models: str) -> None:
-    found = sample(Path(corpus), list(models), Path(store), engine=engine, **SETTINGS)  # type: ignore[arg-type]
-    again = sample(Path(corpus), list(models), Path(store), engine=engine, **SETTINGS)  # type: ignore[arg-type]
+    found = sample(Path(corpus), list(models), Path(store), engine=engine, **SETTINGS)
+    again = sample(Path(corpus), list(models), Path(store), engine=engine, **SETTINGS)
     assert again.n_new == 0 and not again.engines
     print(json.dumps({"new": found.n_new, "directories": found.directories, "engines": found.engines}))
 

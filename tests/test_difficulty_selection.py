@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from difficulty_world import Opener, by_number, make_corpus, make_model
+from difficulty_world import Opener, by_number, make_corpus, make_model, sample
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +19,6 @@ from geozero import params
 from geozero.corpus import Corpus
 from geozero.difficulty import histogram
 from geozero.difficulty.balance import balanced
-from geozero.difficulty.sampling import sample
 from geozero.difficulty.selection import select
 from geozero.errors import InputError
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from geozero.engines.base import Completion, EngineDied, Request, SamplingParams
+from geozero.engines.base import ByBatch, Completion, EngineDied, Request, SamplingParams
 from geozero.engines.isolated import IsolatedEngine
 from geozero.engines.supervised import SupervisedEngine
 from geozero.errors import InputError
@@ -29,7 +29,7 @@ def ask(*names: str) -> list[Request]:
 # --- the policy, with engines that only pretend ---
 
 
-class Mortal:
+class Mortal(ByBatch):
     """Answers until it is asked what kills it; `wear` calls kill it, too."""
 
     name, reason = "mortal", "a test"

@@ -1,11 +1,15 @@
-"""Ask an engine chunk by chunk and write each chunk into the store; pictures are fetched while the engine works."""
+"""Keep an engine busy and write its answers into the store, half a chunk at a time.
+
+At most a chunk of answers is under way or unwritten; what is written makes room for the next requests, so that the
+engine's batch never runs empty in between. Pictures are fetched while it works.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -27,9 +31,9 @@ from geozero.tasks.text import read_answer
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
-    """What asking needs, whoever is asked about."""
+    """What asking needs, whoever is asked about; and what is under way."""
 
     corpus: Corpus
     engine: Engine
@@ -39,27 +43,45 @@ class Job:
     chunk: int
     state: Progress
     tell: Callable[[Progress], None]
+    _asked: dict[str, Wish] = field(default_factory=dict)
+    _rows: list[dict[str, Any]] = field(default_factory=list)  # not written yet
 
-    def ask(self, wanted: Sequence[Wish]) -> list[dict[str, Any]]:
-        """Answers to these wishes as rows of the store, written as one chunk."""
-        rows: list[dict[str, Any]] = []
+    @property
+    def busy(self) -> bool:
+        """Whether answers are under way."""
+        return bool(self._asked)
+
+    @property
+    def room(self) -> int:
+        """How many more answers may be asked for."""
+        return self.chunk - sum(wish.count for wish in self._asked.values()) - len(self._rows)
+
+    def submit(self, wishes: Sequence[Wish]) -> None:
+        """Ask for these, without waiting."""
         by_count: dict[int, list[Wish]] = defaultdict(list)
-        for wish in wanted:
+        for wish in wishes:
             by_count[wish.count].append(wish)
+            self._asked[wish.sample.id] = wish
         for count, group in sorted(by_count.items()):
-            asked = SamplingParams(
-                count, self.params.temperature, self.params.top_p, self.params.max_tokens, self.params.seed
-            )
-            answers = self.engine.generate([wish.request(self.params.seed) for wish in group], asked)
-            for wish, completions in zip(group, answers, strict=True):
-                prompt = answer_store.prompt_hash(wish.sample)
-                for rollout, completion in enumerate(completions, start=wish.first):
-                    if wish.skip is None or not wish.skip[rollout]:
-                        model = self.writer.fingerprint.model
-                        rows.append(answer_row(wish.sample, rollout, completion, self.boxes, model, prompt))
-        self.writer.write(rows)
-        self.state.add(rows)
-        return rows
+            requests = [wish.request(self.params.seed) for wish in group]
+            self.engine.submit(requests, replace(self.params, n=count))
+
+    def collect(self) -> list[dict[str, Any]]:
+        """Some answers as rows of the store; written once there is half a chunk, or all are there."""
+        fingerprint, found = self.writer.fingerprint, []
+        for name, completions in self.engine.collect():
+            wish = self._asked.pop(name)
+            prompt = answer_store.prompt_hash(wish.sample)
+            for rollout, completion in enumerate(completions, start=wish.first):
+                if wish.skip is None or not wish.skip[rollout]:
+                    found.append(answer_row(wish.sample, rollout, completion, self.boxes, fingerprint.model, prompt))
+        self._rows += found
+        if len(self._rows) >= max(1, self.chunk // 2) or not self._asked:
+            self.writer.write(sorted(self._rows, key=lambda row: (row["id"], row["rollout"])))
+            self.state.add(self._rows)
+            self.tell(self.state)
+            self._rows = []
+        return found
 
 
 @dataclass(slots=True)
@@ -92,9 +114,12 @@ def ask_all(job: Job, rows_of: dict[str, int], missing: npt.NDArray[np.bool_]) -
                 last = missing.shape[1] - int(missing[row, ::-1].argmax())
                 yield Wish(s, job.corpus.image_bytes(s.image_id), first, last - first, ~missing[row])
 
-    for batch in ahead(_batches(wishes(), job.chunk)):
-        job.ask(batch)
-        job.tell(job.state)
+    for batch in ahead(_batches(wishes(), max(1, job.chunk // 2))):
+        while job.busy and job.room < sum(wish.count for wish in batch):
+            job.collect()
+        job.submit(batch)
+    while job.busy:
+        job.collect()
 
 
 def _batches(wishes: Iterable[Wish], chunk: int) -> Iterator[list[Wish]]:
@@ -140,8 +165,7 @@ class Open:
 def ask_until_decided(job: Job, rows_of: dict[str, int], stored: Answers, rule: Rule) -> None:
     """Ask about these samples, an answer at a time, until the rule decides them.
 
-    About `job.chunk` samples are open at a time; a decided one makes room for the next, so that the engine's batches
-    stay full, and each round is written before the next begins.
+    A sample that is still open is asked again at once, before a new one begins.
 
     Args:
         rows_of: id → row of `stored`; their stored answers have no gaps.
@@ -173,27 +197,31 @@ def ask_until_decided(job: Job, rows_of: dict[str, int], stored: Answers, rule: 
             yield found
 
     coming = (one for batch in ahead(_grouped(begin(), job.chunk)) for one in batch)
-    going: list[Open] = []
+    again: deque[Open] = deque()  # answered and still open
+    going: dict[str, Open] = {}
     while True:
-        going += islice(coming, max(0, job.chunk - len(going)))
+        now: list[Open] = []
+        room = job.room
+        while (room > 0 or not (now or going)) and (
+            one := again.popleft() if again else next(coming, None)
+        ) is not None:
+            one.wish.first, one.wish.count = one.n, max(1, rule.settings.first - one.n)
+            room -= one.wish.count
+            now.append(one)
+        job.submit([one.wish for one in now])
+        going |= {one.wish.sample.id: one for one in now}
         if not going:
             return
-        now: list[Open] = []
-        answers = 0
-        for one in going:
-            one.wish.first, one.wish.count = one.n, max(1, rule.settings.first - one.n)
-            if now and answers + one.wish.count > job.chunk:
-                break
-            now.append(one)
-            answers += one.wish.count
-        by_id = {one.wish.sample.id: one for one in now}
-        for row in job.ask([one.wish for one in now]):
-            by_id[row["id"]].take(row)
-        # those that were asked go behind those that had to wait
-        asked = [one for one in now if not one.decided(rule)]
-        job.state.spare(sum(rule.k - one.n for one in now if one.decided(rule)))
-        going = going[len(now) :] + asked
-        job.tell(job.state)
+        touched: dict[str, Open] = {}
+        for row in job.collect():
+            one = touched[row["id"]] = going[row["id"]]
+            one.take(row)
+        for name, one in touched.items():
+            del going[name]
+            if one.decided(rule):
+                job.state.spare(rule.k - one.n)
+            else:
+                again.append(one)
 
 
 def _grouped(items: Iterable[Item], n: int) -> Iterator[list[Item]]:

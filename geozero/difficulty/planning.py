@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +16,10 @@ from geozero import engines
 from geozero.corpus import Corpus
 from geozero.difficulty import store as answer_store
 from geozero.difficulty.asking import Wish, answer_row
-from geozero.difficulty.sampling import parse_shard, prepare, stored_answers, wanted_samples
+from geozero.difficulty.settings import Settings
 from geozero.difficulty.store import ANSWER_SCHEMA
-from geozero.engines.base import Engine, SamplingParams
-from geozero.params import Adaptive
-from geozero.tasks.boxes import Convention
+from geozero.difficulty.wanted import parse_shard, stored_answers, wanted_samples
+from geozero.engines.base import Engine
 
 WARM_UP_SAMPLES = 4  # asked first, not timed: libraries compile and allocate
 
@@ -65,43 +63,20 @@ def plan(
     corpus: Path,
     models: Sequence[Path | str],
     out: Path,
+    settings: Settings,
     *,
-    engine: str = "auto",
-    k: int = 8,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_tokens: int = 256,
-    seed: int = 7,
-    chunk: int = 256,
-    max_pixels: int = 1024 * 1024,
-    max_length: int = 4096,
-    boxes: Convention = "norm1000",
-    adaptive: Adaptive | None = None,
     shard: str = "0/1",
     limit: int | None = None,
     open_engine: Callable[..., Engine] = engines.open_supervised,
-    **options: Any,
 ) -> Plan:
     """Count what `sampling.sample` with these arguments would ask for, and time one chunk of it.
-
-    Args:
-        options: further arguments of `sampling.sample`; those of the engine reach it.
 
     Raises:
         InputError: as `sampling.sample`.
     """
     source, (number, of) = Corpus(corpus), parse_shard(shard)
-    paths, fingerprints = prepare(
-        models,
-        k=k,
-        temperature=temperature,
-        top_p=top_p,
-        max_tokens=max_tokens,
-        seed=seed,
-        max_pixels=max_pixels,
-        max_length=max_length,
-        boxes=boxes,
-    )
+    k, adaptive = settings.k, settings.adaptive
+    paths, fingerprints = settings.models(models)
     wanted, _ = wanted_samples(source, len(models), number, of, limit, adaptive)
     missing = np.zeros((len(wanted.ids), k), bool)
     for fold, fingerprint in enumerate(fingerprints):
@@ -114,15 +89,14 @@ def plan(
         return counts
     fold = int(wanted.folds[missing.any(axis=1).argmax()])
     rows = np.flatnonzero(missing.any(axis=1) & (wanted.folds == fold))
-    rows = rows[: WARM_UP_SAMPLES + max(1, chunk // k)]
+    rows = rows[: WARM_UP_SAMPLES + max(1, settings.chunk // k)]
     ids = {str(wanted.ids[row].as_py()) for row in rows}
     wishes = [Wish(s, source.image_bytes(s.image_id), 0, k) for s in source.samples() if s.id in ids]
     start = time.monotonic()
-    engine_options = {name: value for name, value in options.items() if name != "thresholds" and name != "progress"}
-    opened = open_engine(engine, paths[fold], max_pixels=max_pixels, max_length=max_length, **engine_options)
+    opened = open_engine(settings.engine, paths[fold], **settings.engine_options())
     try:
-        params = SamplingParams(k, float(temperature), float(top_p), max_tokens, seed)
-        requests = [wish.request(seed) for wish in wishes]
+        params = settings.draws
+        requests = [wish.request(settings.seed) for wish in wishes]
         first, timed = requests[:WARM_UP_SAMPLES], requests[WARM_UP_SAMPLES:] or requests
         opened.generate(first, params)
         ready = time.monotonic()
@@ -131,8 +105,9 @@ def plan(
     finally:
         opened.close()
     asked = wishes[-len(timed) :]
+    model = fingerprints[fold].model
     table = [
-        answer_row(wish.sample, i, completion, boxes, fingerprints[fold].model, answer_store.prompt_hash(wish.sample))
+        answer_row(wish.sample, i, completion, settings.boxes, model, answer_store.prompt_hash(wish.sample))
         for wish, row in zip(asked, answers, strict=True)
         for i, completion in enumerate(row)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -72,6 +73,9 @@ class Completion:
     error: str | None = None
 
 
+Answered = tuple[str, list[Completion]]  # a request's id and its completions
+
+
 class Engine(Protocol):
     """A loaded model that answers. One broken request costs only itself: its completions say `error`."""
 
@@ -82,6 +86,16 @@ class Engine(Protocol):
         """`params.n` completions for each request, in the requests' order."""
         ...
 
+    def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Ask without waiting; `collect` gives the answers. The ids of all that is owed must differ."""
+        ...
+
+    def collect(self, at_least: int = 1) -> list[Answered]:
+        """Answers that are owed, in the order in which they were finished: at least so many, or all that are left.
+        0: work on for a moment and give what there is.
+        """
+        ...
+
     def describe(self) -> dict[str, Any]:
         """What answers: engine, versions, model, number type, limits; for lineage, not for comparing answers."""
         ...
@@ -89,6 +103,29 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model; the engine cannot be used afterwards."""
         ...
+
+
+class ByBatch:
+    """`submit` and `collect` for an engine that takes a batch as a whole: it is answered when its turn has come."""
+
+    _batches: deque[tuple[list[Request], SamplingParams]]
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """See `Engine.generate`."""
+        raise NotImplementedError
+
+    def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """See `Engine.submit`."""
+        self.__dict__.setdefault("_batches", deque()).append((list(requests), params))
+
+    def collect(self, at_least: int = 1) -> list[Answered]:
+        """See `Engine.collect`; all of a batch together."""
+        found: list[Answered] = []
+        waiting = self.__dict__.get("_batches", ())
+        while waiting and (not found or len(found) < at_least):
+            requests, params = waiting.popleft()
+            found += zip((r.id for r in requests), self.generate(requests, params), strict=True)
+        return found
 
 
 class EngineDied(RuntimeError):

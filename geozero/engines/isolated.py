@@ -17,10 +17,10 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 from geozero import process
-from geozero.engines.base import Completion, EngineDied, Request, SamplingParams
+from geozero.engines.base import Answered, Completion, Engine, EngineDied, Request, SamplingParams
 from geozero.errors import InputError
 
 OPENER = "geozero.engines:open_engine"
@@ -77,6 +77,26 @@ class IsolatedEngine:
         answers: list[list[Completion]] = self._call("generate", list(requests), params)
         return answers
 
+    def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """See `Engine.submit`; the child begins at once.
+
+        Raises:
+            EngineDied: see the class.
+        """
+        try:
+            self._line.send(("submit", list(requests), params))
+        except (OSError, ValueError):
+            self._cut()
+
+    def collect(self, at_least: int = 1) -> list[Answered]:
+        """See `Engine.collect`.
+
+        Raises:
+            EngineDied: see the class.
+        """
+        answers: list[Answered] = self._call("collect", at_least)
+        return answers
+
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
         return dict(self._about)
@@ -102,13 +122,17 @@ class IsolatedEngine:
                 kind, value = self._line.recv()
                 if kind == "note":
                     log.warning("%s", value)
-        except (OSError, EOFError, ValueError):  # the line is cut
-            self._end()
-            raise EngineDied(f"its process ended with code {self._child.returncode}{self._last_words()}") from None
+        except (OSError, EOFError, ValueError):
+            self._cut()
         if kind == "answer":
             return value
         self._end()
         raise InputError(*value) if kind == "refused" else EngineDied(value)
+
+    def _cut(self) -> NoReturn:
+        """The line to the child is cut."""
+        self._end()
+        raise EngineDied(f"its process ended with code {self._child.returncode}{self._last_words()}") from None
 
     def _end(self) -> None:
         process.kill_group(self._child)
@@ -143,22 +167,32 @@ def serve(line: Connection, opener: str) -> None:
     """Open the engine and answer until the caller says `close` or is gone."""
     module, _, function = opener.partition(":")
     logging.getLogger("geozero").addHandler(Notes(line))
-    engine = None
+    engine: Engine | None = None
+    owed, done = 0, list[Answered]()
     while True:
         try:
+            while engine is not None and len(done) < owed and not line.poll():
+                done += engine.collect(0)  # no need to wait until the caller asks for it
             word, *values = line.recv()
-        except EOFError:
-            return
-        try:
             if word == "open":
-                engine = getattr(importlib.import_module(module), function)(**values[0])
-                line.send(("answer", (engine.name, engine.reason, engine.describe())))
-            elif word == "generate" and engine is not None:
-                line.send(("answer", engine.generate(*values)))
-            else:
+                engine = opened = getattr(importlib.import_module(module), function)(**values[0])
+                line.send(("answer", (opened.name, opened.reason, opened.describe())))
+            elif engine is None or word == "close":
                 if engine is not None:
                     engine.close()
                 return
+            elif word == "generate":
+                line.send(("answer", engine.generate(*values)))
+            elif word == "submit":
+                engine.submit(*values)
+                owed += len(values[0])
+            elif word == "collect":
+                while len(done) < min(values[0], owed):
+                    done += engine.collect()
+                line.send(("answer", done))
+                owed, done = owed - len(done), []
+        except EOFError:
+            return
         except InputError as error:
             line.send(("refused", (error.what, error.where, error.mend)))
             return

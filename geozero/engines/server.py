@@ -13,9 +13,10 @@ import io
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 from PIL import Image
 
-from geozero.engines.base import Completion, EngineDied, Request, SamplingParams, failed, first_seed
+from geozero.engines.base import Answered, Completion, EngineDied, Request, SamplingParams, failed, first_seed
 from geozero.engines.prompts import IMAGE_MARK, Prompt, Prompter
 from geozero.engines.vllm_server import VllmServer
 from geozero.errors import BadRecord, InputError
@@ -51,6 +52,17 @@ class Server:
     model: str  # what it calls its model
     vllm: bool
     max_length: int | None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request under way: its completions, each with its seed (None: greedy)."""
+
+    id: str
+    params: SamplingParams
+    prompt: Prompt | None = None
+    coming: list[tuple[int | None, Future[dict[str, Any]]]] = field(default_factory=list)
+    fault: str = ""  # why it could not be asked
 
 
 class Refused(Exception):
@@ -99,6 +111,7 @@ class ServerEngine:
         shortest = min((s.max_length for s in self._servers if s.max_length), default=max_length)
         self.prompter = Prompter(path, max_pixels, min(max_length, shortest))
         self._turn: Iterator[int] = itertools.count()
+        self._owed: deque[list[_Asked]] = deque()
         self._pool = ThreadPoolExecutor(AT_ONCE * len(self._servers))
         self.seeded = all(server.vllm for server in self._servers) and self._draws_as_we_do()
         if not self.seeded:
@@ -109,33 +122,54 @@ class ServerEngine:
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """See `Engine.generate`."""
-        answers: list[list[Completion]] = [[] for _ in requests]
-        waiting = []
-        n = 1 if params.temperature == 0 else params.n
-        for number, request in enumerate(requests):
-            try:
-                prompt = self.prompter.prepare(request)
-            except BadRecord as bad:
-                answers[number] = failed(str(bad), params.n)
-                continue
-            picture = _data_url(prompt.image)
-            for rollout in range(n):
-                seed = None if params.temperature == 0 else first_seed(request, params) + rollout
-                body = self._body(request, prompt, picture, seed, params)
-                waiting.append((number, seed, prompt, self._pool.submit(self._complete, body, prompt)))
+        return self._gather([self._ask(request, params) for request in requests])
+
+    def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """See `Engine.submit`."""
+        self._owed.append([self._ask(request, params) for request in requests])
+
+    def collect(self, at_least: int = 1) -> list[Answered]:
+        """See `Engine.collect`; all that was submitted in one call together, while later calls are under way."""
+        found: list[Answered] = []
+        while self._owed and len(found) < at_least:
+            asked = self._owed.popleft()
+            found += zip((one.id for one in asked), self._gather(asked), strict=True)
+        return found
+
+    def _ask(self, request: Request, params: SamplingParams) -> _Asked:
+        """Send a request's completions off, each one by itself."""
+        asked = _Asked(request.id, params)
+        try:
+            prompt = asked.prompt = self.prompter.prepare(request)
+        except BadRecord as bad:
+            asked.fault = str(bad)
+            return asked
+        picture, greedy = _data_url(prompt.image), params.temperature == 0
+        for rollout in range(1 if greedy else params.n):
+            seed = None if greedy else first_seed(request, params) + rollout
+            body = self._body(request, prompt, picture, seed, params)
+            asked.coming.append((seed, self._pool.submit(self._complete, body, prompt)))
+        return asked
+
+    def _gather(self, asked: Sequence[_Asked]) -> list[list[Completion]]:
+        answers: list[list[Completion]] = []
         unfit: list[Unfit] = []
-        for number, seed, prompt, coming in waiting:
-            try:
-                answers[number].append(self._completion(coming.result(), prompt, seed, params))
-            except Refused as refused:
-                answers[number] += failed(str(refused), 1)
-            except Unfit as unwell:
-                answers[number] += failed(str(unwell), 1)
-                unfit.append(unwell)
+        for one in asked:
+            row = failed(one.fault, one.params.n) if one.fault else []
+            for seed, coming in one.coming:
+                assert one.prompt is not None
+                try:
+                    row.append(self._completion(coming.result(), one.prompt, seed, one.params))
+                except Refused as refused:
+                    row += failed(str(refused), 1)
+                except Unfit as unwell:
+                    row += failed(str(unwell), 1)
+                    unfit.append(unwell)
+            answers.append(row * one.params.n if len(row) == 1 < one.params.n else row)
         lost = any(isinstance(fault.__cause__, httpx.TransportError) for fault in unfit)
-        if unfit and (lost or len(unfit) == len(waiting)):
+        if unfit and (lost or len(unfit) == sum(len(one.coming) for one in asked)):
             raise EngineDied(str(unfit[-1]))  # not one request's fault
-        return [row * params.n if len(row) == 1 < params.n else row for row in answers]
+        return answers
 
     def _completion(
         self, found: dict[str, Any], prompt: Prompt, seed: int | None, params: SamplingParams

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geozero.engines.base import Completion, Engine, EngineDied, Request, SamplingParams, failed
+from geozero.engines.base import Answered, Completion, Engine, EngineDied, Request, SamplingParams, failed
 from geozero.errors import InputError
 
 BACKOFF_SECONDS = 1.0  # before the first restart; doubled with each in a row
@@ -45,17 +45,68 @@ class SupervisedEngine:
         self._answered = False  # ever
         self._asked = 0  # requests of the engine that runs
         self._reason = ""  # of the last death
+        self._owed: dict[str, tuple[Request, SamplingParams]] = {}
+        self._done: list[Answered] = []
         self._engine: Engine | None = None
         engine = self._running(restarts)
         self.name, self.reason, self._about = engine.name, engine.reason, engine.describe()
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """See `Engine.generate`."""
+        self._renew()
+        return self._whole(requests, params, tries=2)
+
+    def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """See `Engine.submit`."""
+        if self.recycle is not None and self._asked >= self.recycle:
+            while self._owed:
+                self._wait_for_some()
+            self._renew()
+        self._owed |= {request.id: (request, params) for request in requests}
+        try:
+            self._running(self.restarts).submit(requests, params)
+        except EngineDied as died:
+            self._ask_again(died)
+
+    def collect(self, at_least: int = 1) -> list[Answered]:
+        """See `Engine.collect`."""
+        while self._owed and len(self._done) < at_least:
+            self._wait_for_some()
+        found, self._done = self._done, []
+        return found
+
+    def _wait_for_some(self) -> None:
+        try:
+            found = self._running(self.restarts).collect()
+        except EngineDied as died:
+            self._ask_again(died)
+            return
+        self._deaths, self._answered = 0, True
+        self._asked += len(found)
+        for name, _ in found:
+            del self._owed[name]
+        self._done += found
+
+    def _ask_again(self, died: EngineDied) -> None:
+        """All that a dead engine owes, of the next one, and no more at a time than what dies together."""
+        self._reason = str(died)
+        self._died(died, self.restarts)
+        owed, self._owed = self._owed, {}
+        by_params: dict[SamplingParams, list[Request]] = {}
+        for request, params in owed.values():
+            by_params.setdefault(params, []).append(request)
+        for params, requests in by_params.items():
+            answers = self._whole(requests, params, tries=1)
+            self._done += zip((request.id for request in requests), answers, strict=True)
+
+    def _renew(self) -> None:
         if self.recycle is not None and self._asked >= self.recycle:
             log.info("the engine has answered %d requests and is started anew", self._asked)
             self.close()
+
+    def _whole(self, requests: Sequence[Request], params: SamplingParams, tries: int) -> list[list[Completion]]:
         most = self.restarts + len(requests).bit_length()  # the way down to one bad request may be all deaths
-        answers = self._answer(list(requests), params, most, tries=2)
+        answers = self._answer(list(requests), params, most, tries)
         if not self._answered and None in answers:
             raise self._given_up(self._reason)  # nothing shows that another request would fare better
         for request, row in zip(requests, answers, strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geozero import process
-from geozero.engines.base import Completion, Request, SamplingParams, failed, first_seed
+from geozero.engines.base import ByBatch, Completion, Request, SamplingParams, failed, first_seed
 from geozero.engines.prompts import Prompt, Prompter
 from geozero.engines.template import TEMPLATE, register
 from geozero.errors import BadRecord
@@ -18,7 +18,7 @@ ROWS_ON_CPU = 64  # completions generated together
 ROWS_ON_GPU = 64
 
 
-class TransformersEngine:
+class TransformersEngine(ByBatch):
     """Answers through transformers' `generate`; runs wherever the model can be loaded.
 
     Args:

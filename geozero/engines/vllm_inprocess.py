@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from geozero import process
-from geozero.engines.base import Completion, Request, SamplingParams, failed, first_seed
-from geozero.engines.prompts import Prompt, Prompter
+from geozero.engines.base import Answered, Completion, FinishReason, Request, SamplingParams, failed, first_seed
+from geozero.engines.prompts import Prompter
 from geozero.errors import BadRecord
 
 SAMPLER = "geozero.engines.vllm_sampler:SeededRows"
@@ -21,6 +24,19 @@ CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every process of a machine binds itself to the same first core
     "VLLM_LOGGING_LEVEL": "ERROR",  # it warns at every step that threads stay as they are
 }
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request under way: the token ids of its completions so far."""
+
+    id: str
+    n: int
+    seed: int | None = None  # of the first completion; None: greedy
+    budget: int = 0  # most tokens of a completion
+    rows: list[list[int]] = field(default_factory=list)
+    left: int = 0  # completions that are not finished
+    fault: str = ""  # why it could not be asked
 
 
 class VllmEngine:
@@ -81,33 +97,33 @@ class VllmEngine:
             **hardware,
         )
         self._sampling = vllm.SamplingParams
-        self._calls = 0
+        self._names = itertools.count()
+        self._running: dict[str, tuple[_Asked, int]] = {}  # vLLM's name of each completion under way, its rollout
+        self._owed: deque[_Asked] = deque()
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """See `Engine.generate`."""
-        answers: list[list[Completion]] = [[] for _ in requests]
-        ready: list[tuple[int, Prompt]] = []
-        for number, request in enumerate(requests):
-            try:
-                ready.append((number, self.prompter.prepare(request)))
-            except BadRecord as bad:
-                answers[number] = failed(str(bad), params.n)
-        if not ready:
-            return answers
-        greedy = params.temperature == 0
-        seeds = [None if greedy else first_seed(requests[number], params) for number, _ in ready]
-        tokens = self._tokens([prompt for _, prompt in ready], seeds, params)
-        for (number, prompt), seed, rows in zip(ready, seeds, tokens, strict=True):
-            budget = self.prompter.budget(prompt, params.max_tokens)
-            answers[number] = [self._completion(row, budget, seed, rollout) for rollout, row in enumerate(rows)]
-            if greedy:
-                answers[number] *= params.n
-        return answers
+        asked = [self._ask(request, params) for request in requests]
+        while any(one.left for one in asked):
+            self._step()
+        return [self._completions(one) for one in asked]
 
-    def _tokens(
-        self, prompts: Sequence[Prompt], seeds: Sequence[int | None], params: SamplingParams
-    ) -> list[list[list[int]]]:
-        """Token ids of each prompt's completions: one without a seed, `params.n` from a seed on.
+    def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """See `Engine.submit`; what comes joins the batch that runs."""
+        self._owed += [self._ask(request, params) for request in requests]
+
+    def collect(self, at_least: int = 1) -> list[Answered]:
+        """See `Engine.collect`."""
+        if at_least == 0 and self._running:
+            self._step()
+        while sum(one.left == 0 for one in self._owed) < min(at_least, len(self._owed)):
+            self._step()
+        done = [one for one in self._owed if one.left == 0]
+        self._owed = deque(one for one in self._owed if one.left)
+        return [(one.id, self._completions(one)) for one in done]
+
+    def _ask(self, request: Request, params: SamplingParams) -> _Asked:
+        """Give a request to vLLM.
 
         Each completion is a vLLM request of its own, because vLLM gives the n completions of one request the same
         arguments; the prompt is rendered once for all of them.
@@ -116,46 +132,49 @@ class VllmEngine:
 
         from geozero.engines.vllm_sampler import ARGUMENT
 
-        engine, renderer = self._llm.llm_engine, self._llm.renderer
-        found: list[list[list[int]]] = []
-        waiting: dict[str, tuple[int, int]] = {}
-        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-            (rendered,) = renderer.render_cmpl([{"prompt": prompt.text, "multi_modal_data": {"image": prompt.image}}])
-            n = 1 if seed is None else params.n
-            found.append([[] for _ in range(n)])
-            for rollout in range(n):
-                sampling = self._sampling(
-                    temperature=0.0,  # vLLM takes the best of what our sampler leaves over
-                    max_tokens=self.prompter.budget(prompt, params.max_tokens),
-                    stop_token_ids=list(self.prompter.vocabulary.end),
-                    extra_args=None
-                    if seed is None
-                    else {ARGUMENT: (seed + rollout, params.temperature, params.top_p, params.top_k)},
-                    detokenize=False,
-                    output_kind=RequestOutputKind.FINAL_ONLY,
-                )
-                name = f"{self._calls}-{number}-{rollout}"
-                engine.add_request(name, rendered, sampling)
-                waiting[name] = (number, rollout)
-        self._calls += 1
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                if output.finished:
-                    number, rollout = waiting.pop(output.request_id)
-                    found[number][rollout] = list(output.outputs[0].token_ids)
-        if waiting:
-            raise RuntimeError(f"vLLM lost {len(waiting)} of its requests")
-        return found
+        try:
+            prompt = self.prompter.prepare(request)
+        except BadRecord as bad:
+            return _Asked(request.id, params.n, fault=str(bad))
+        n, seed = (1, None) if params.temperature == 0 else (params.n, first_seed(request, params))
+        asked = _Asked(request.id, params.n, seed, self.prompter.budget(prompt, params.max_tokens), [[]] * n, n)
+        content = {"prompt": prompt.text, "multi_modal_data": {"image": prompt.image}}
+        (rendered,) = self._llm.renderer.render_cmpl([content])
+        for rollout in range(n):
+            draw = None if seed is None else (seed + rollout, params.temperature, params.top_p, params.top_k)
+            sampling = self._sampling(
+                temperature=0.0,  # vLLM takes the best of what our sampler leaves over
+                max_tokens=asked.budget,
+                stop_token_ids=list(self.prompter.vocabulary.end),
+                extra_args=None if draw is None else {ARGUMENT: draw},
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            name = str(next(self._names))
+            self._llm.llm_engine.add_request(name, rendered, sampling)
+            self._running[name] = asked, rollout
+        return asked
 
-    def _completion(self, row: list[int], budget: int, seed: int | None, rollout: int) -> Completion:
-        end = set(self.prompter.vocabulary.end)
-        length = next((i for i, token in enumerate(row) if token in end), len(row))
-        return Completion(
-            self.prompter.decode(row[:length]),
-            "length" if length >= budget else "stop",
-            length,
-            None if seed is None else seed + rollout,
-        )
+    def _step(self) -> None:
+        engine = self._llm.llm_engine
+        if not engine.has_unfinished_requests():
+            raise RuntimeError(f"vLLM lost {len(self._running)} of its requests")
+        for output in engine.step():
+            if output.finished:
+                asked, rollout = self._running.pop(output.request_id)
+                asked.rows[rollout] = list(output.outputs[0].token_ids)
+                asked.left -= 1
+
+    def _completions(self, asked: _Asked) -> list[Completion]:
+        if asked.fault:
+            return failed(asked.fault, asked.n)
+        found, end = [], set(self.prompter.vocabulary.end)
+        for rollout, row in enumerate(asked.rows):
+            length = next((i for i, token in enumerate(row) if token in end), len(row))
+            reason: FinishReason = "length" if length >= asked.budget else "stop"
+            seed = None if asked.seed is None else asked.seed + rollout
+            found.append(Completion(self.prompter.decode(row[:length]), reason, length, seed))
+        return found if len(found) == asked.n else found * asked.n
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""

@@ -1,0 +1,111 @@
+"""How difficulty is sampled: the settings that `sample` and its plan share, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geozero.difficulty import adaptive, store
+from geozero.difficulty.store import Fingerprint
+from geozero.engines import checkpoint
+from geozero.engines.base import SamplingParams
+from geozero.engines.template import TEMPLATE
+from geozero.errors import InputError
+from geozero.params import Adaptive, Params, Select
+from geozero.tasks.boxes import Convention
+
+CHUNK_SHARE = 0.02  # of the job: so much a kill may cost
+MOST_CHUNK = 4096  # answers; the pictures of two chunks are in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """See `params.Sampling` and `params.Model` for what has the same name there.
+
+    Attributes:
+        engine: which engine answers.
+        k: answers a sample; a store can grow to more, never shrink.
+        seed: base seed; each answer's own is a stable hash of it, the sample and the rollout.
+        chunk: answers under way or not yet written, at least one sample's: what a kill can cost; in a long job 2 % of
+            it, at most 4,096. Half of them are written at a time.
+        urls: servers, for the engine `server`.
+        adaptive: ask no further about samples that are decided under `thresholds`.
+        thresholds: those of the selection to come.
+        timeout: seconds after which an engine that owes answers and gives none is ended and started again.
+        restarts: how often in a row.
+        recycle: requests after which the engine is started anew.
+    """
+
+    engine: str = "auto"
+    k: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int = 7
+    chunk: int = 256
+    max_pixels: int = 1024 * 1024
+    max_length: int = 4096
+    dtype: str = "auto"
+    template: str = TEMPLATE
+    model_type: str = "qwen3_vl"
+    boxes: Convention = "norm1000"
+    memory: float = 0.9
+    urls: Sequence[str] = ()
+    adaptive: Adaptive | None = None
+    thresholds: Select = field(default_factory=Select)
+    timeout: float = 1800.0
+    restarts: int = 3
+    recycle: int | None = None
+
+    @classmethod
+    def of(cls, params: Params | None, **instead: Any) -> Settings:
+        """Those of a parameter file, or the defaults; what is not None in `instead` takes precedence."""
+        values: dict[str, Any] = {}
+        if params is not None:
+            values = {name: value for name, value in params.sampling if name != "workers"}
+            values |= {"seed": params.seed, "thresholds": params.select}
+            for name in ("dtype", "template", "model_type", "max_pixels", "max_length", "boxes"):
+                values[name] = getattr(params.model, name)
+        return cls(**values | {name: value for name, value in instead.items() if value is not None})
+
+    @property
+    def draws(self) -> SamplingParams:
+        """How k answers to a request are drawn."""
+        return SamplingParams(self.k, float(self.temperature), float(self.top_p), self.max_tokens, self.seed)
+
+    def engine_options(self) -> dict[str, Any]:
+        """Keyword arguments of `engines.open_supervised`."""
+        names = ("dtype", "max_pixels", "max_length", "template", "model_type", "memory")
+        supervision = ("timeout", "restarts", "recycle")
+        return {name: getattr(self, name) for name in (*names, *supervision)} | {"urls": tuple(self.urls)}
+
+    def models(self, models: Sequence[Path | str]) -> tuple[list[Path], list[Fingerprint]]:
+        """Directory and fingerprint of each fold's model.
+
+        Raises:
+            InputError: no model, or none that is whole; k below 1.
+        """
+        if self.k < 1 or not models:
+            what = "nothing to sample: it takes at least one model and one answer"
+            raise InputError(what, "--k", "give --k 1 or more")
+        paths = [checkpoint.resolve(model) for model in models]
+        hashes = {path: checkpoint.content_hash(path) for path in set(paths)}
+        prompt, draws = store.prompt_form(), self.draws
+        limits = self.max_pixels, self.max_length, self.boxes
+        return paths, [
+            Fingerprint(hashes[path], prompt, draws.temperature, draws.top_p, draws.max_tokens, draws.seed, *limits)
+            for path in paths
+        ]
+
+    @property
+    def rule_key(self) -> str | None:
+        """Key of the rule by which adaptive sampling stops; None: it is off."""
+        if self.adaptive is None:
+            return None
+        return adaptive.rule_key(self.k, self.thresholds.easy, self.thresholds.hard, self.adaptive)
+
+    def chunk_of(self, answers: int) -> int:
+        """Size of a chunk in a job of so many answers."""
+        return max(self.chunk, min(MOST_CHUNK, int(CHUNK_SHARE * answers)))
