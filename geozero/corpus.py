@@ -399,8 +399,9 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file as a whole."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n")
+    """Write a JSON file as a whole; half of a surrogate pair, which UTF-8 cannot hold, as its JSON escape."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())
 
 
 @contextmanager

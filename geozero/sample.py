@@ -143,8 +143,10 @@ def digest(data: bytes) -> str:
 
 
 def stable_unit(key: str, salt: str = "") -> float:
-    """A number in [0, 1) that depends on the text alone: splits, shards and templates go by it."""
-    raw = hashlib.blake2b(f"{salt}\x1f{key}".encode(), digest_size=8).digest()
+    """A number in [0, 1) that depends on the text alone, be it valid Unicode or not: splits, shards and templates go
+    by it.
+    """
+    raw = hashlib.blake2b(f"{salt}\x1f{key}".encode(errors="surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(raw, "big") >> 11) / (1 << 53)  # 53 bits: exactly a float, never rounded to 1.0
 
 

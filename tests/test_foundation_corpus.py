@@ -423,8 +423,8 @@ def test_a_damaged_shard_is_named(keep: int, tmp_path: Path) -> None:
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_json(tmp_path / "a.json", {"é": [1, tmp_path], "sample": sample(1)})
-    assert json.loads((tmp_path / "a.json").read_text())["é"] == [1, str(tmp_path)]
+    write_json(tmp_path / "a.json", {"é": [1, tmp_path, "\ud800"], "sample": sample(1)})
+    assert json.loads((tmp_path / "a.json").read_text())["é"] == [1, str(tmp_path), "\ud800"]
     monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="No space left"):
         write_json(tmp_path / "a.json", {})

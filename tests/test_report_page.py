@@ -134,7 +134,7 @@ def test_a_missing_part_is_named_and_the_rest_shown(data: Path, tmp_path: Path, 
         ("difficulty", {"vqa": {"edges": [0, 1], "counts": [1, 2]}}, "its edges do not fit its counts"),
         ("gallery", [{"id": 1}, 7, {"id": "a", "task": "vqa", "question": "q"}], "2 of 3 records in gallery.json"),
         ("gallery", [{"id": "a", "task": "vqa", "question": "q"}], "1 of 1 pictures could not be read"),
-        ("scores", [{"model": "sft"}], "1 of 1 records in scores.json were left out (record 0: mode"),
+        ("scores", [{"model": "sft"}], "1 of 1 records in scores.json were left out (record 0: split"),
         ("lineage", "[" * 100_000, "lineage.json could not be read"),
     ],
 )

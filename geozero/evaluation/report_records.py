@@ -37,36 +37,34 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Score(Record):
-    """One score with its 95 % interval, all in the metric's own scale (shares from 0 to 1; `…_percent` to 100)."""
+class Place(Record):
+    """What a number is about: which questions, and by which rules."""
 
-    model: str
-    mode: str
     split: str
     world: str
     protocol: str = "strict"
     task: str
     source: str | None = None
     question_type: str | None = None
+    n: int = 0
+
+
+class Score(Place):
+    """One score with its 95 % interval, all in the metric's own scale (shares from 0 to 1; `…_percent` to 100)."""
+
+    model: str
+    mode: str
     metric: str
     headline: bool | None = None
     value: Number = None
     low: Number = None
     high: Number = None
-    n: int = 0
 
 
-class Baseline(Record):
+class Baseline(Place):
     """What guessing gets: by chance, and by always giving the most frequent answer."""
 
-    split: str
-    world: str
-    protocol: str = "strict"
-    task: str
-    source: str | None = None
-    question_type: str | None = None
     metric: str
-    n: int = 0
     chance: Number = None
     majority: Number = None
 
@@ -76,17 +74,11 @@ class Who(Record):
     mode: str = ""
 
 
-class Comparison(Record):
+class Comparison(Place):
     """Two models, or two ways of asking one, on the same questions: `second` minus `first`, paired."""
 
     first: Who
     second: Who
-    split: str
-    world: str
-    protocol: str = "strict"
-    task: str
-    source: str | None = None
-    question_type: str | None = None
     metric: str
     headline: bool = False
     before: Number = None
@@ -95,21 +87,14 @@ class Comparison(Record):
     low: Number = None
     high: Number = None
     p_value: Number = None
-    n: int = 0
 
 
-class Reasoning(Record):
+class Reasoning(Place):
     """How one model thinks at one place; `help`: with the thought minus without it."""
 
     model: str
     mode: str = ""
-    split: str
-    world: str
-    protocol: str = "strict"
-    task: str
-    source: str | None = None
     metric: str = ""
-    n: int = 0
     n_with_thought: int = 0
     share_with_thought: Number = None
     words: dict[str, Number] | None = None
@@ -165,17 +150,11 @@ class SelfConsistency(Record):
     calibration: Calibration = Calibration()
 
 
-class Detail(Record):
+class Detail(Place):
     """What one score is made of."""
 
     model: str
     mode: str = ""
-    split: str
-    world: str
-    protocol: str = "strict"
-    task: str
-    source: str | None = None
-    n: int = 0
     groups: dict[str, dict[str, Group]] = {}
     confusion: Confusion | None = None
     self_consistency: SelfConsistency | None = None

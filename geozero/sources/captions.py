@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from geozero.errors import BadRecord, InputError
 from geozero.sample import SPLITS, Split
 from geozero.sources.annotations import json_items, list_of, text_of
-from geozero.sources.base import Record, Rejected, Source, stem
+from geozero.sources.base import IMAGE_SUFFIXES, Record, Rejected, Source, stem
 from geozero.sources.places import best_place, depth_of, has_usual_name
 from geozero.sources.tree import DAMAGED, MAX_DEPTH, Tree
 
@@ -50,6 +50,8 @@ class KarpathyCaptions(Captions):
     list_file: ClassVar[str] = "dataset.json"
     pictures: ClassVar[tuple[str, ...]] = ("imgs", "images")  # directories, the preferred first
     declared: ClassVar[str]  # what `dataset` in the list contains, in lower case
+    n_pictures: ClassVar[int] = 0
+    confused_with: ClassVar[tuple[str, int] | None] = None  # a set whose pictures lie in this one's place, how many
 
     def find(self, tree: Tree) -> Tree:
         """The directory of the list and the pictures; where several sets lie side by side, by the list's `dataset`.
@@ -93,7 +95,16 @@ class KarpathyCaptions(Captions):
                 yield Rejected(name if isinstance(name, str) else f"images[{place}]", bad.reason, bad.detail)
 
     def check_pictures(self, tree: Tree, folder: str) -> None:
-        """Raise InputError where the pictures are plainly another set's."""
+        """Raise InputError where the pictures are plainly those of the set that this one is confused with."""
+        if self.confused_with is None:
+            return
+        other, number = self.confused_with
+        if len(tree.names(folder, IMAGE_SUFFIXES)) == number:
+            raise InputError(
+                f"{number:,} pictures, which is {other}' number and not {self.n_pictures:,}",
+                tree.where(folder),
+                "the two archives of pictures have been mixed up; exchange them",
+            )
 
     def image_key(self, filename: str) -> str:
         """The key of a picture of this name."""

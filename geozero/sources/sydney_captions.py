@@ -15,10 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from geozero.errors import InputError
-from geozero.sources.base import IMAGE_SUFFIXES, stem
+from geozero.sources.base import stem
 from geozero.sources.captions import KarpathyCaptions
-from geozero.sources.tree import Tree
 
 LAST_OF_KIND = {
     "residential": 242,
@@ -29,13 +27,14 @@ LAST_OF_KIND = {
     "industrial": 547,
     "runway": 613,
 }
-OTHERS_PICTURES = 2_100  # UCM-Captions
 
 
 @dataclass(frozen=True, kw_only=True)
 class SydneyCaptions(KarpathyCaptions):
     layout = "dataset.json, imgs/<n>.tif or images/<n>.tif"
     declared: ClassVar[str] = "sydney"
+    n_pictures = 613
+    confused_with = ("UCM-Captions", 2_100)
     folders = ("Sydney_captions", "Sydney-captions", "Sydney_Captions", "Sydney")
 
     name: str = "sydney_captions"
@@ -43,14 +42,6 @@ class SydneyCaptions(KarpathyCaptions):
     size: str = "3,065 sentences, 613 pictures"
     licence: str = "unknown"
     citation: str = "Qu et al., CITS 2016"
-
-    def check_pictures(self, tree: Tree, folder: str) -> None:
-        if len(tree.names(folder, IMAGE_SUFFIXES)) == OTHERS_PICTURES:
-            raise InputError(
-                f"{OTHERS_PICTURES:,} pictures, which is UCM-Captions' number and not 613",
-                tree.where(folder),
-                "the two archives of pictures have been mixed up; exchange them",
-            )
 
     def image_key(self, filename: str) -> str:
         number = stem(filename)

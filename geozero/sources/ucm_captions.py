@@ -15,20 +15,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from geozero.errors import InputError
-from geozero.sources.base import IMAGE_SUFFIXES, stem
+from geozero.sources.base import stem
 from geozero.sources.captions import KarpathyCaptions
 from geozero.sources.class_names import UCM as CLASSES
-from geozero.sources.tree import Tree
 
 PER_CLASS = 100
-OTHERS_PICTURES = 613  # Sydney-Captions
 
 
 @dataclass(frozen=True, kw_only=True)
 class UcmCaptions(KarpathyCaptions):
     layout = "dataset.json, imgs/<n>.tif or images/<n>.tif"
     declared: ClassVar[str] = "ucm"
+    n_pictures = 2_100
+    confused_with = ("Sydney-Captions", 613)
     folders = ("UCM_captions", "UCM-captions", "UCM_Captions", "UCM")
 
     name: str = "ucm_captions"
@@ -36,14 +35,6 @@ class UcmCaptions(KarpathyCaptions):
     size: str = "10,500 sentences, 2,100 pictures"
     licence: str = "unknown"
     citation: str = "Qu et al., CITS 2016"
-
-    def check_pictures(self, tree: Tree, folder: str) -> None:
-        if len(tree.names(folder, IMAGE_SUFFIXES)) == OTHERS_PICTURES:
-            raise InputError(
-                f"{OTHERS_PICTURES} pictures, which is Sydney-Captions' number and not 2,100",
-                tree.where(folder),
-                "the two archives of pictures have been mixed up; exchange them",
-            )
 
     def image_key(self, filename: str) -> str:
         number = stem(filename)
