@@ -78,6 +78,13 @@ def answers(engine_name: str, model: Path) -> dict[str, Any]:
     # more prompt than vLLM works off in a step: half prompts must not disturb what is drawn
     many = [Request(asked[3].id if i == 77 else f"m{i}", asked[3].messages, asked[3].image) for i in range(80)]
     result["among many"] = rows(engine.generate(many, SAMPLED)[77:78])
+    # fed while it works: the rest joins when some are done
+    engine.submit(asked[:4], SAMPLED)
+    fed = dict(engine.collect())
+    engine.submit(asked[4:], SAMPLED)
+    fed |= engine.collect(len(asked))
+    result["fed"] = rows([fed[r.id] for r in asked])
+    result["left"] = len(engine.collect())
     result["written"] = sorted(written)
     engine.close()
     return result
@@ -123,6 +130,11 @@ def test_samples_are_reproducible_whatever_the_batch(both: dict[str, dict[str, A
         assert [c[3] for c in found["sampled"][0]] == list(
             range(found["sampled"][0][0][3], found["sampled"][0][0][3] + 3)
         )
+
+
+def test_an_engine_is_fed_while_it_works(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert found["fed"] == found["sampled"] and found["left"] == 0
 
 
 def test_a_request_that_cannot_be_asked_costs_only_itself(both: dict[str, dict[str, Any]]) -> None:

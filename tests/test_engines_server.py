@@ -73,6 +73,15 @@ def ask(*names: str) -> list[Request]:
     return [Request(name, turns, b"") for name in names]
 
 
+def test_a_server_is_fed_while_it_works(start: Any) -> None:
+    engine = engine_over(start())
+    engine.submit(ask("a", "broken"), HOT)
+    engine.submit(ask("b"), HOT)
+    first = dict(engine.collect())
+    assert list(first) == ["a", "broken"] and first["broken"][0].finish_reason == "error"
+    assert [name for name, _ in engine.collect(5)] == ["b"] and engine.collect() == []
+
+
 def test_a_plain_server_gets_standard_fields_and_the_fitted_picture(start: Any) -> None:
     fake = start()
     engine = engine_over(fake)

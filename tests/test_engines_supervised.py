@@ -123,6 +123,38 @@ def test_an_old_engine_is_renewed() -> None:
     assert nursery.opened[-1].closed and not nursery.waited
 
 
+def fed(engine: SupervisedEngine, *calls: str) -> dict[str, str]:
+    """What is answered when all calls are submitted before anything is collected: id → finish reason."""
+    for names in calls:
+        engine.submit(ask(*names), TWO)
+    found = engine.collect(sum(map(len, calls)))
+    assert engine.collect() == [] and all(len(row) == 2 for _, row in found)
+    return {name: row[0].finish_reason for name, row in found}
+
+
+def test_all_that_a_dead_engine_owes_is_asked_of_the_next() -> None:
+    nursery = Nursery(lambda number: Mortal({"c"} if number == 0 else set()))
+    assert fed(nursery.supervised(), "ab", "cd", "e") == dict.fromkeys("abcde", "stop")
+    assert len(nursery.opened) == 2 and nursery.waited == [1.0]
+
+
+def test_the_one_request_that_kills_is_given_up_alone_among_those_under_way() -> None:
+    nursery = Nursery(lambda _: Mortal({"f"}))
+    assert fed(nursery.supervised(), "abcd", "efgh") == {**dict.fromkeys("abcdegh", "stop"), "f": "error"}
+
+
+def test_an_old_engine_gives_what_it_owes_before_it_is_renewed() -> None:
+    nursery = Nursery(lambda _: Mortal(set()))
+    engine = nursery.supervised(recycle=2)
+    found: list[str] = []
+    engine.submit(ask("a", "b"), TWO)
+    for name in "cdef":
+        engine.submit(ask(name), TWO)
+        found += [name for name, _ in engine.collect()]
+    assert found + [name for name, _ in engine.collect()] == list("abcdef")
+    assert len(nursery.opened) > 1 and all(e.closed for e in nursery.opened[:-1]) and not nursery.waited
+
+
 # --- a real process ---
 
 
@@ -171,6 +203,23 @@ def test_death_hanging_and_failing_are_told_apart(opened: Any) -> None:
     assert gone(pid)
     with pytest.raises(EngineDied):
         engine.generate(ask("a"), TWO)
+
+
+def test_an_isolated_engine_works_on_while_nobody_waits(opened: Any, tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    engine = opened(once=str(once))
+    engine.submit(ask("a", "b"), TWO)
+    engine.submit(ask("talk"), TWO)
+    assert [name for name, _ in engine.collect(3)] == ["a", "b", "talk"] and engine.collect() == []
+    engine.submit(ask("fail"), TWO)
+    deadline = time.monotonic() + 10
+    while not once.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert once.exists()  # asked before anybody collects
+    with pytest.raises(EngineDied, match=r"RuntimeError: no kernel for this|ended with code"):
+        engine.collect()
+    with pytest.raises(EngineDied):
+        engine.submit(ask("a"), TWO)
 
 
 def test_warnings_of_the_engine_reach_the_caller(opened: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -140,6 +143,33 @@ def test_a_process_id_that_another_process_has_by_now_is_not_taken_for_ours(plan
 def test_the_zombie_watch_waits_longer_than_a_heartbeat() -> None:
     trigger = prefect_api.zombies()["trigger"]
     assert int(Plan(ROOT).environment()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) * 3 < trigger["within"] < 360
+
+
+@pytest.mark.parametrize(("busy", "says"), [(2, {"id": "x"}), (99, None)])
+def test_a_busy_server_is_asked_again_for_a_while(busy: int, says: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(503 if len(asked) <= busy else 201)
+            self.end_headers()
+            self.wfile.write(b'{"id": "x"}')
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setattr(prefect_api, "BUSY_SECONDS", 0.001)
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        if says is None:
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                prefect_api.call(address, "flow_runs", {"a": 1})
+        else:
+            assert prefect_api.call(address, "flow_runs", {"a": 1}) == says
+        server.shutdown()
+    assert asked == [b'{"a": 1}'] * min(busy + 1, prefect_api.BUSY_TRIES)
 
 
 def test_the_commands_end_with_their_codes(tmp_path: Path) -> None:

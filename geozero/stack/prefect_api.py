@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 from datetime import datetime
@@ -16,22 +17,32 @@ from typing import Any
 from geozero.stack.parts import HEARTBEAT_SECONDS, POOLS
 
 TIMEOUT = 30.0  # a server on a busy machine takes its time
+BUSY = 503  # its SQLite database is locked by another request, which passes
+BUSY_TRIES = 6
+BUSY_SECONDS = 0.5  # before the second try; doubled with each
 ZOMBIES = "Crash zombie flows"
 MISSED_HEARTBEATS = 4  # after so many a run counts as dead: two minutes
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 
 
 def call(address: str, path: str, body: Any = None, method: str | None = None) -> Any:
-    """One request to `ADDRESS/api/PATH`, JSON both ways; None for an empty answer.
+    """One request to `ADDRESS/api/PATH`, JSON both ways; None for an empty answer. A busy server is asked again.
 
     Raises:
-        urllib.error.HTTPError: the server refused it.
+        urllib.error.HTTPError: the server refused it, or is still busy after a quarter of a minute.
         OSError: nobody answers.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{address}/api/{path}", data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        text = answer.read()
+    for attempt in range(BUSY_TRIES):
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                text = answer.read()
+            break
+        except urllib.error.HTTPError as error:
+            if error.code != BUSY or attempt + 1 == BUSY_TRIES:
+                raise
+        time.sleep(BUSY_SECONDS * 2**attempt)
     return json.loads(text) if text else None
 
 
