@@ -1,4 +1,4 @@
-"""Keep an engine busy and write its answers into the store, half a chunk at a time.
+"""Keep an engine busy and write its answers into the store, part by part.
 
 At most a chunk of answers is under way or unwritten; what is written makes room for the next requests, so that the
 engine's batch never runs empty in between. Pictures are fetched while it works.
@@ -28,6 +28,8 @@ from geozero.sample import Sample
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import read_answer
 
+LARGE = 1024  # answers: half of such a chunk fills any engine's batch while the other half waits to be written
+
 Item = TypeVar("Item")
 
 
@@ -45,6 +47,13 @@ class Job:
     tell: Callable[[Progress], None]
     _asked: dict[str, Wish] = field(default_factory=dict)
     _rows: list[dict[str, Any]] = field(default_factory=list)  # not written yet
+
+    @property
+    def part(self) -> int:
+        """Answers written together: of a small chunk a quarter, because what waits to be written is missing in the
+        engine's batch; of a large one half, because few large files are read sooner.
+        """
+        return max(1, self.chunk // (2 if self.chunk >= LARGE else 4))
 
     @property
     def busy(self) -> bool:
@@ -67,7 +76,7 @@ class Job:
             self.engine.submit(requests, replace(self.params, n=count))
 
     def collect(self) -> list[dict[str, Any]]:
-        """Some answers as rows of the store; written once there is half a chunk, or all are there."""
+        """Some answers as rows of the store; written once there are enough, or all are there."""
         fingerprint, found = self.writer.fingerprint, []
         for name, completions in self.engine.collect():
             wish = self._asked.pop(name)
@@ -76,7 +85,7 @@ class Job:
                 if wish.skip is None or not wish.skip[rollout]:
                     found.append(answer_row(wish.sample, rollout, completion, self.boxes, fingerprint.model, prompt))
         self._rows += found
-        if len(self._rows) >= max(1, self.chunk // 2) or not self._asked:
+        if len(self._rows) >= self.part or not self._asked:
             self.writer.write(sorted(self._rows, key=lambda row: (row["id"], row["rollout"])))
             self.state.add(self._rows)
             self.tell(self.state)
@@ -114,7 +123,7 @@ def ask_all(job: Job, rows_of: dict[str, int], missing: npt.NDArray[np.bool_]) -
                 last = missing.shape[1] - int(missing[row, ::-1].argmax())
                 yield Wish(s, job.corpus.image_bytes(s.image_id), first, last - first, ~missing[row])
 
-    for batch in ahead(_batches(wishes(), max(1, job.chunk // 2))):
+    for batch in ahead(_batches(wishes(), max(1, job.part // 2))):
         while job.busy and job.room < sum(wish.count for wish in batch):
             job.collect()
         job.submit(batch)

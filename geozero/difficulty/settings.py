@@ -29,7 +29,7 @@ class Settings:
         k: answers a sample; a store can grow to more, never shrink.
         seed: base seed; each answer's own is a stable hash of it, the sample and the rollout.
         chunk: answers under way or not yet written, at least one sample's: what a kill can cost; in a long job 2 % of
-            it, at most 4,096. Half of them are written at a time.
+            it, at most 4,096.
         urls: servers, for the engine `server`.
         adaptive: ask no further about samples that are decided under `thresholds`.
         thresholds: those of the selection to come.

@@ -28,14 +28,14 @@ CPU_ENVIRONMENT = {
 
 @dataclass(slots=True)
 class _Asked:
-    """A request under way: the token ids of its completions so far."""
+    """A request under way: the token ids of its completions once they are there."""
 
     id: str
     n: int
     seed: int | None = None  # of the first completion; None: greedy
     budget: int = 0  # most tokens of a completion
+    waiting: bool = False
     rows: list[list[int]] = field(default_factory=list)
-    left: int = 0  # completions that are not finished
     fault: str = ""  # why it could not be asked
 
 
@@ -98,13 +98,13 @@ class VllmEngine:
         )
         self._sampling = vllm.SamplingParams
         self._names = itertools.count()
-        self._running: dict[str, tuple[_Asked, int]] = {}  # vLLM's name of each completion under way, its rollout
+        self._running: dict[str, _Asked] = {}  # by vLLM's name for it
         self._owed: deque[_Asked] = deque()
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """See `Engine.generate`."""
         asked = [self._ask(request, params) for request in requests]
-        while any(one.left for one in asked):
+        while any(one.waiting for one in asked):
             self._step()
         return [self._completions(one) for one in asked]
 
@@ -116,18 +116,14 @@ class VllmEngine:
         """See `Engine.collect`."""
         if at_least == 0 and self._running:
             self._step()
-        while sum(one.left == 0 for one in self._owed) < min(at_least, len(self._owed)):
+        while sum(not one.waiting for one in self._owed) < min(at_least, len(self._owed)):
             self._step()
-        done = [one for one in self._owed if one.left == 0]
-        self._owed = deque(one for one in self._owed if one.left)
+        done = [one for one in self._owed if not one.waiting]
+        self._owed = deque(one for one in self._owed if one.waiting)
         return [(one.id, self._completions(one)) for one in done]
 
     def _ask(self, request: Request, params: SamplingParams) -> _Asked:
-        """Give a request to vLLM.
-
-        Each completion is a vLLM request of its own, because vLLM gives the n completions of one request the same
-        arguments; the prompt is rendered once for all of them.
-        """
+        """Give a request to vLLM."""
         from vllm.sampling_params import RequestOutputKind
 
         from geozero.engines.vllm_sampler import ARGUMENT
@@ -136,23 +132,27 @@ class VllmEngine:
             prompt = self.prompter.prepare(request)
         except BadRecord as bad:
             return _Asked(request.id, params.n, fault=str(bad))
-        n, seed = (1, None) if params.temperature == 0 else (params.n, first_seed(request, params))
-        asked = _Asked(request.id, params.n, seed, self.prompter.budget(prompt, params.max_tokens), [[]] * n, n)
+        seed = None if params.temperature == 0 else first_seed(request, params)
+        asked = _Asked(request.id, params.n, seed, self.prompter.budget(prompt, params.max_tokens), waiting=True)
         content = {"prompt": prompt.text, "multi_modal_data": {"image": prompt.image}}
         (rendered,) = self._llm.renderer.render_cmpl([content])
-        for rollout in range(n):
-            draw = None if seed is None else (seed + rollout, params.temperature, params.top_p, params.top_k)
-            sampling = self._sampling(
-                temperature=0.0,  # vLLM takes the best of what our sampler leaves over
-                max_tokens=asked.budget,
-                stop_token_ids=list(self.prompter.vocabulary.end),
-                extra_args=None if draw is None else {ARGUMENT: draw},
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            name = str(next(self._names))
-            self._llm.llm_engine.add_request(name, rendered, sampling)
-            self._running[name] = asked, rollout
+        draw = None if seed is None else (seed, params.temperature, params.top_p, params.top_k)
+        sampling = self._sampling(
+            temperature=0.0,  # vLLM takes the best of what our sampler leaves over
+            max_tokens=asked.budget,
+            stop_token_ids=list(self.prompter.vocabulary.end),
+            extra_args=None if draw is None else {ARGUMENT: draw},
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # made for this request alone
+        )
+        if draw is not None:
+            # set afterwards, because vLLM sees a greedy request and refuses n of them; each of its completions gets
+            # the next seed, which our sampler adds to its own
+            sampling.n, sampling.seed = params.n, 0
+        name = str(next(self._names))
+        self._llm.llm_engine.add_request(name, rendered, sampling)
+        self._running[name] = asked
         return asked
 
     def _step(self) -> None:
@@ -161,9 +161,9 @@ class VllmEngine:
             raise RuntimeError(f"vLLM lost {len(self._running)} of its requests")
         for output in engine.step():
             if output.finished:
-                asked, rollout = self._running.pop(output.request_id)
-                asked.rows[rollout] = list(output.outputs[0].token_ids)
-                asked.left -= 1
+                asked = self._running.pop(output.request_id)
+                found = sorted(output.outputs, key=lambda one: one.index)
+                asked.rows, asked.waiting = [list(one.token_ids) for one in found], False
 
     def _completions(self, asked: _Asked) -> list[Completion]:
         if asked.fault:

@@ -60,7 +60,7 @@ class SeededRows(LogitsProcessor):  # type: ignore[misc]
         if arguments is None:
             return None
         seed, temperature, top_p, top_k = arguments
-        numbers = uniforms(int(seed), int(params.max_tokens))
+        numbers = uniforms(int(seed) + (params.seed or 0), int(params.max_tokens))  # vLLM counts n completions by seed
         return Row(numbers, float(temperature), float(top_p), int(top_k), tokens)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
