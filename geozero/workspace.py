@@ -1,4 +1,4 @@
-"""A checkout at work: where params.yaml stands, everything else stands beside it, under names that never change."""
+"""A checkout at work: what it holds and makes lies in it under names that never change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Workspace:
 
     @property
     def root(self) -> Path:
-        return self.file.parent
+        """The checkout that the parameter file lies in (profiles/ are in it, too); outside of one, its directory."""
+        return next((path for path in self.file.parents if (path / "dvc.yaml").is_file()), self.file.parent)
 
     @property
     def raw(self) -> Path:

@@ -31,6 +31,14 @@ def test_everything_stands_beside_the_parameter_file(
     assert Workspace.open("params.yaml").root == tmp_path  # where the link stands, not what it points to
 
 
+def test_a_profile_of_a_checkout_works_in_the_checkout(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/one.yaml").write_text(PARAMS.read_text())
+    assert Workspace.open(tmp_path / "profiles/one.yaml").root == tmp_path / "profiles"
+    (tmp_path / "dvc.yaml").touch()
+    assert Workspace.open(tmp_path / "profiles/one.yaml").root == tmp_path
+
+
 def test_only_finished_corpora_are_seen(space: Workspace, tmp_path: Path) -> None:
     for name in ("b", "a", ".a.part-host-1"):
         (tmp_path / "data/corpus" / name).mkdir(parents=True)
