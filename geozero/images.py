@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from geozero.errors import BadRecord
+from geozero.phash import phash
 from geozero.sample import digest
 
 MAX_PIXELS = 16_000 * 16_000 // 4  # 64 megapixels: above any tile of the field, far below a decompression bomb
@@ -45,15 +46,13 @@ def store(data: bytes, max_pixels: int = MAX_PIXELS) -> StoredImage:
     Raises:
         BadRecord: as `decode`.
     """
-    import imagehash
-
     image = _open(data, max_pixels)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if image.format not in KEPT_AS_IS or image.mode != "RGB":
         buffer = io.BytesIO()
         rgb.save(buffer, "PNG")
         data = buffer.getvalue()
-    return StoredImage(digest(data), data, rgb.width, rgb.height, str(imagehash.phash(rgb)))
+    return StoredImage(digest(data), data, rgb.width, rgb.height, phash(rgb))
 
 
 def thumbnail(image: Image.Image, side: int = 256, quality: int = 80) -> bytes:

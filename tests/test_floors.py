@@ -21,6 +21,7 @@ FLOORS = {
             "terminal",
             "sample",
             "images",
+            "phash",
             "params",
             "process",
             "lineage",
