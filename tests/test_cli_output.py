@@ -17,7 +17,7 @@ from fixtures import make_sources
 from geozero import __version__, cli
 from geozero.corpus import Corpus
 from geozero.difficulty.commands import checkpoints
-from geozero.sources import SOURCES, tree
+from geozero.sources import SOURCES, archives, tree
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_root_is_read_once(
 
         monkeypatch.setattr(place, call)
 
-    counted("geozero.sources.tree._list_archive", tree._list_archive)
+    counted("geozero.sources.tree.list_archive", archives.list_archive)
     counted("geozero.sources.open_tree", tree.open_tree)
     shutil.make_archive(str(tmp_path / "RSICD"), "zip", sets, "RSICD")
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")

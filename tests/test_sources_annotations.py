@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from geozero.errors import BadRecord, InputError
 from geozero.sources import annotations
 from geozero.sources.annotations import int_of, json_items, list_of, read_lines, read_xml, text_of
+from geozero.sources.archives import Member
 from geozero.sources.tree import Tree, open_tree
 
 VALUES = st.recursive(
@@ -29,7 +30,7 @@ class OneFile(Tree):
     """A tree that holds the given bytes under the name `f`."""
 
     def __init__(self, data: bytes) -> None:
-        super().__init__("memory", {}, [])
+        super().__init__("memory", {"f": Member(self, "f", len(data))}, [])
         self._data = data
 
     def open(self, name: str) -> IO[bytes]:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geozero.errors import BadRecord, InputError
-from geozero.sources import tree as tree_module
-from geozero.sources.tree import clean_name, open_tree
+from geozero.sources import archives
+from geozero.sources.archives import clean_name
+from geozero.sources.tree import open_tree
 
 FILES = {"set/a/one.jpg": b"1" * 700, "set/a/two.jpg": b"22", "set/list.json": b"[]", "set/empty.txt": b""}
 
@@ -181,7 +182,7 @@ def test_another_kind_of_file_says_what_it_is(head: bytes, word: str, tmp_path: 
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_module, "MIN_UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MIN_UNPACKED_BYTES", 1 << 20)
     path = tmp_path / "bomb.tar.gz"
     with gzip.open(path, "wb") as file:
         for _ in range(8):
@@ -194,7 +195,7 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_module, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     for path in (zipped(tmp_path / "t.zip"), tarred(tmp_path / "t.tar"), unpacked(tmp_path / "tree")):
         with pytest.raises(InputError, match="more than 3 files"):
             open_tree(path)
@@ -205,7 +206,7 @@ def test_no_room_to_unpack_is_one_clear_line(tmp_path: Path, monkeypatch: pytest
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tree_module.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(archives.tempfile, "TemporaryFile", Full)
     with pytest.raises(InputError, match="TMPDIR"):
         open_tree(packed("tar.gz", tmp_path))
 

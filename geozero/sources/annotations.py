@@ -12,7 +12,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from geozero.errors import BadRecord, InputError
-from geozero.sources.tree import DAMAGED, Tree
+from geozero.sources.archives import DAMAGED
+from geozero.sources.tree import Tree
 
 MAX_ITEM_CHARS = 64 << 20  # of one JSON item; the largest of the field are dialogues of some 100 kB
 MAX_XML_BYTES = 16 << 20

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 from geozero.errors import BadRecord, InputError
 from geozero.sample import SPLITS, Split
 from geozero.sources.annotations import json_items, list_of, text_of
+from geozero.sources.archives import DAMAGED
 from geozero.sources.base import IMAGE_SUFFIXES, Record, Rejected, Source, stem
 from geozero.sources.places import best_place, depth_of, has_usual_name
-from geozero.sources.tree import DAMAGED, MAX_DEPTH, Tree
+from geozero.sources.tree import MAX_DEPTH, Tree
 
 KNOWN = ("ucm", "sydney", "rsicd", "nwpu")  # what `dataset` says in the sets of this form
 MAX_LIST_BYTES = 256 << 20

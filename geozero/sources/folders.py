@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from geozero.errors import InputError
@@ -132,6 +133,7 @@ class ClassFolders(Source):
         return {folder: known[letters(folder)] for folder in tree.directories() if letters(folder) in known}
 
 
+@lru_cache(maxsize=4_096)
 def label_text(folder: str) -> str:
     """A class folder's name as people write it: "BareLand" and "bare_land" → "bare land"; hyphens stay."""
     return " ".join(_CAMEL.sub(" ", folder).replace("_", " ").lower().split())

@@ -21,10 +21,11 @@ from typing import Any
 
 from geozero.errors import BadRecord, InputError
 from geozero.sources.annotations import json_items, text_of
+from geozero.sources.archives import DAMAGED
 from geozero.sources.base import Ratio, Record, Rejected, Source
 from geozero.sources.own import RATIO, picture_key, split_named, the_file
 from geozero.sources.pictures import Pictures
-from geozero.sources.tree import DAMAGED, Tree
+from geozero.sources.tree import Tree
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 MAX_LINE = 1 << 20  # characters

@@ -6,49 +6,18 @@ with `..` and everything that is not a regular file are left out and listed in `
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
-import lzma
-import os
-import stat
-import tarfile
-import tempfile
-import zipfile
-import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import IO
 
 from geozero.errors import Ambiguous, BadRecord, InputError
+from geozero.sources.archives import DAMAGED, Directory, Member, Store, list_archive
 
-MAX_MEMBERS = 5_000_000  # the largest set of the field has about 1.05 million files
 MAX_IMAGE_BYTES = 512 << 20  # of one file read whole
-MAX_UNPACKED_RATIO = 200  # text packs up to about 30:1, pictures hardly at all; a bomb 1,000:1
-MIN_UNPACKED_BYTES = 64 << 20  # below this no ratio is suspicious
 MAX_DEPTH = 4  # how far below the given root a data set's top directory is looked for
-_JUNK_DIRECTORIES = ("__MACOSX", ".git", ".ipynb_checkpoints")
-_JUNK_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, ValueError)
-
-
-class _Store(Protocol):
-    """Where members lie."""
-
-    def open(self, key: str) -> IO[bytes]: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    store: _Store
-    key: str
-    size: int
 
 
 class Tree:
@@ -59,7 +28,7 @@ class Tree:
         ignored: members left out as (name, reason), shared by all sub-trees.
     """
 
-    def __init__(self, label: str, members: dict[str, _Member], stores: list[_Store], top: str = "") -> None:
+    def __init__(self, label: str, members: dict[str, Member], stores: list[Store], top: str = "") -> None:
         self.label = label
         self.ignored: list[tuple[str, str]] = []
         self._members, self._stores, self._top = members, stores, top
@@ -116,7 +85,10 @@ class Tree:
         """
         with self.open(name) as file:
             try:
-                data = file.read(limit + 1)
+                size = self._members[self._top + name].size
+                data = file.read(min(size, limit) + 1)  # room is made for all that is asked for
+                if len(data) > size:  # the listing said less than there is
+                    data += file.read(limit + 1 - len(data))
             except DAMAGED as error:
                 raise BadRecord("file_unreadable", f"{name}: {error}") from None
         if len(data) > limit:
@@ -150,20 +122,30 @@ class Tree:
         """A member as a message names it: what the user gave, then the path inside."""
         return "/".join(part for part in (self.label, (self._top + name).strip("/")) if part)
 
-    def fingerprint(self) -> str:
-        """Hash of every member's path and bytes; a tree has the same one packed and unpacked. Reads every file."""
+    def fingerprint(
+        self, names: Iterable[str] | None = None, hash_of: Callable[[str], str | None] = lambda name: None
+    ) -> str:
+        """Hash of every file's path and bytes; a tree has the same one packed and unpacked.
+
+        Args:
+            names: the files, sorted; all that there are now, if left out.
+            hash_of: the content hash (`geozero.sample.digest`) of a file that was read before; the others are read.
+        """
         total = hashlib.blake2b(digest_size=16)
-        for name in self.names():
+        for name in self.names() if names is None else names:
             total.update(name.encode() + b"\0")
             try:
-                with self.open(name) as file:
-                    one = hashlib.blake2b(digest_size=16)
-                    while block := file.read(1 << 20):
-                        one.update(block)
-                    total.update(one.digest())
+                total.update(bytes.fromhex(hash_of(name) or self._hash(name)))
             except (BadRecord, *DAMAGED):
                 total.update(b"unreadable")
         return total.hexdigest()
+
+    def _hash(self, name: str) -> str:
+        with self.open(name) as file:
+            one = hashlib.blake2b(digest_size=16)
+            while block := file.read(1 << 20):
+                one.update(block)
+        return one.hexdigest()
 
     def locate(
         self, title: str, required: Sequence[str], any_of: Sequence[str] = (), folders: Sequence[str] = ()
@@ -217,7 +199,7 @@ class Tree:
             if path is None or not path.is_file():
                 continue
             prefix = self._top + name[: name.rfind("/") + 1]
-            members, store, ignored = _list_archive(path)
+            members, store, ignored = list_archive(path)
             for inner, member in members.items():
                 self._members.setdefault(prefix + inner, member)
             self._stores.append(store)
@@ -260,11 +242,11 @@ def open_tree(root: Path | str) -> Tree:
     """
     root = Path(root)
     if root.is_dir():
-        store = _Directory(root.resolve())
+        store = Directory(root.resolve())
         members, ignored = store.index()
-        opened: _Store = store
+        opened: Store = store
     elif root.is_file():
-        members, opened, ignored = _list_archive(root)
+        members, opened, ignored = list_archive(root)
     else:
         raise InputError("no such file or directory", str(root), "give the directory of the data set as --root")
     tree = Tree(str(root), members, [opened])
@@ -277,223 +259,3 @@ def open_tree(root: Path | str) -> Tree:
             "give the directory that holds the data set as --root",
         )
     return tree
-
-
-class _Directory:
-    """Regular files below a directory; links and special files are left out."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def index(self) -> tuple[dict[str, _Member], list[tuple[str, str]]]:
-        members: dict[str, _Member] = {}
-        ignored: list[tuple[str, str]] = []
-        waiting = [""]
-        while waiting:
-            prefix = waiting.pop()
-            try:
-                entries = sorted(os.scandir(self._root / prefix), key=lambda e: e.name)
-            except OSError as error:
-                if not prefix:
-                    raise InputError(f"cannot read: {error.strerror}", str(self._root)) from None
-                ignored.append((prefix, f"unreadable: {error.strerror}"))
-                continue
-            for entry in entries:
-                name = prefix + entry.name
-                if not _is_text(name):
-                    ignored.append((name.encode("utf-8", "replace").decode(), "name_not_utf8"))
-                elif entry.is_symlink():
-                    ignored.append((name, "link"))
-                elif entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _JUNK_DIRECTORIES:
-                        waiting.append(name + "/")
-                elif entry.is_file(follow_symlinks=False):
-                    if not _is_junk(name):
-                        members[name] = _Member(self, name, entry.stat(follow_symlinks=False).st_size)
-                else:
-                    ignored.append((name, "not_a_file"))
-            _check_count(len(members), str(self._root))
-        return members, ignored
-
-    def open(self, key: str) -> IO[bytes]:
-        return (self._root / key).open("rb")
-
-    def close(self) -> None:
-        pass
-
-
-class _Zip:
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-
-    def index(self) -> tuple[dict[str, _Member], list[tuple[str, str]]]:
-        members: dict[str, _Member] = {}
-        ignored: list[tuple[str, str]] = []
-        infos = self._zip.infolist()
-        _check_count(len(infos), str(self._zip.filename))
-        for info in infos:
-            if info.is_dir() or _is_junk(info.filename):
-                continue
-            name, mode = clean_name(info.filename), info.external_attr >> 16
-            reason = ""
-            if name is None:
-                reason = "unsafe_name"
-            elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                reason = "link" if stat.S_ISLNK(mode) else "not_a_file"
-            elif info.flag_bits & 0x1:
-                reason = "encrypted"
-            elif name in members:
-                reason = "name_twice"
-            if reason or name is None:
-                ignored.append((_shown(info.filename), reason))
-            else:
-                members[name] = _Member(self, info.filename, info.file_size)
-        return members, ignored
-
-    def open(self, key: str) -> IO[bytes]:
-        return self._zip.open(key)
-
-    def close(self) -> None:
-        self._zip.close()
-
-
-class _Tar:
-    """An uncompressed tar file, by the offsets of its members."""
-
-    def __init__(self, file: IO[bytes], label: str) -> None:
-        self._file, self._label = file, label
-        self._places: dict[str, tuple[int, int]] = {}
-
-    def index(self) -> tuple[dict[str, _Member], list[tuple[str, str]]]:
-        members: dict[str, _Member] = {}
-        ignored: list[tuple[str, str]] = []
-        with tarfile.open(fileobj=self._file, mode="r:") as tar:
-            while (info := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # or it keeps every header, a kilobyte each
-                if info.isdir() or _is_junk(info.name):
-                    continue
-                name = clean_name(info.name)
-                reason = ""
-                if name is None:
-                    reason = "unsafe_name"
-                elif info.issym() or info.islnk():
-                    reason = "link"
-                elif not info.isreg() or info.issparse():
-                    reason = "not_a_file"
-                elif name in members:
-                    reason = "name_twice"
-                if reason or name is None:
-                    ignored.append((_shown(info.name), reason))
-                else:
-                    self._places[name] = (info.offset_data, info.size)
-                    members[name] = _Member(self, name, info.size)
-                    _check_count(len(members), self._label)
-        return members, ignored
-
-    def open(self, key: str) -> IO[bytes]:
-        start, size = self._places[key]
-        return io.BufferedReader(_Slice(self._file, start, size))
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Slice(io.RawIOBase):
-    """A stretch of a shared file; it keeps its own position, so several may be open at once."""
-
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._at, self._end = file, start, start + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        self._file.seek(self._at)
-        block = self._file.read(min(len(buffer), self._end - self._at))
-        buffer[: len(block)] = block
-        self._at += len(block)
-        return len(block)
-
-
-def _list_archive(path: Path) -> tuple[dict[str, _Member], _Store, list[tuple[str, str]]]:
-    try:
-        with path.open("rb") as file:
-            head = file.read(262)
-    except OSError as error:
-        raise InputError(f"cannot read: {error.strerror}", str(path)) from None
-    store: _Zip | _Tar | None = None
-    try:
-        if head[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"):
-            store = _Zip(path)
-        elif head[257:262] == b"ustar":
-            store = _Tar(path.open("rb"), str(path))
-        elif head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head[:6] == b"\xfd7zXZ\x00":
-            store = _Tar(_unpacked(path, head), str(path))
-        else:
-            kind = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive"}.get(head[:4], "no zip or tar archive")
-            raise InputError(
-                f"this is {kind}", str(path), "unpack it and give the directory; .zip, .tar and .tar.gz are read"
-            )
-        members, ignored = store.index()
-    except (*DAMAGED, NotImplementedError) as error:
-        if store is not None:
-            store.close()
-        raise InputError(f"the archive is damaged: {error}", str(path), "download it again") from None
-    return members, store, ignored
-
-
-def _unpacked(path: Path, head: bytes) -> IO[bytes]:
-    """The tar inside a compressed file, as an unnamed temporary file."""
-    most = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
-    opened = gzip.open if head[:2] == b"\x1f\x8b" else bz2.open if head[:3] == b"BZh" else lzma.open
-    out = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the tree
-    try:
-        with opened(path, "rb") as packed:
-            while block := packed.read(1 << 20):
-                if out.tell() + len(block) > most:
-                    raise InputError(
-                        f"unpacks to more than {MAX_UNPACKED_RATIO} times its size", str(path), "unpack it yourself"
-                    )
-                try:
-                    out.write(block)
-                except OSError as error:
-                    raise InputError(
-                        f"cannot unpack: {error.strerror}", str(path), "set TMPDIR to a larger disk, or unpack it"
-                    ) from None
-    except BaseException:
-        out.close()
-        raise
-    out.seek(0)
-    return out
-
-
-def clean_name(raw: str) -> str | None:
-    """A member's name as a relative POSIX path; None for an absolute one, one with `..`, or one that is no text."""
-    name = raw.replace("\\", "/")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts or name.startswith("/") or parts[0][1:2] == ":" or "\0" in name:
-        return None
-    return "/".join(parts) if _is_text(name) else None
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()[:200]
-
-
-def _is_junk(name: str) -> bool:
-    """What operating systems leave behind; no data set's file."""
-    parts = name.split("/")
-    return parts[-1] in _JUNK_FILES or parts[-1].startswith("._") or any(p in _JUNK_DIRECTORIES for p in parts[:-1])
-
-
-def _check_count(count: int, label: str) -> None:
-    if count > MAX_MEMBERS:
-        raise InputError(f"more than {MAX_MEMBERS} files", label, "give the data set's own directory")
