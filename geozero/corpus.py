@@ -35,8 +35,8 @@ REJECTS = "rejects.parquet"
 SAMPLES_PER_SHARD = 20_000
 REJECTS_PER_ROW_GROUP = 20_000
 IMAGE_BYTES_PER_SHARD = 256 << 20
-IMAGES_PER_ROW_GROUP = 16  # one look-up reads one row group: about 1 MB of 600 px JPEGs
-BYTES_PER_ROW_GROUP = 4 << 20  # … and no more of large pictures, because readers keep a few row groups
+IMAGES_PER_ROW_GROUP = 64  # one look-up reads one row group
+BYTES_PER_ROW_GROUP = 1 << 20  # … that ends where the pictures in it reach this size; readers keep a few of them
 CACHED_ROW_GROUPS = 8
 
 IMAGE_SCHEMA = pa.schema(
@@ -172,7 +172,7 @@ class CorpusWriter:
         if not self._samples:
             return
         name = f"samples-{sum(n.startswith('samples') for n in self._shards):05d}.parquet"
-        table = pa.Table.from_pylist([s.to_row() for s in self._samples], schema=SCHEMA)
+        table = pa.table([_column(self._samples, field) for field in SCHEMA], schema=SCHEMA)
         pq.write_table(table, self._temporary / name, compression="zstd")
         self._shards[name] = file_hash(self._temporary / name)
         self._samples = []
@@ -193,7 +193,13 @@ class CorpusWriter:
         table = pa.table([pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA, strict=True)], schema=IMAGE_SCHEMA)
         if self._image_writer is None:
             self._image_name = f"images-{sum(n.startswith('images') for n in self._shards):05d}.parquet"
-            self._image_writer = pq.ParquetWriter(self._temporary / self._image_name, IMAGE_SCHEMA, compression="none")
+            self._image_writer = pq.ParquetWriter(
+                self._temporary / self._image_name,
+                IMAGE_SCHEMA,
+                compression="none",
+                use_dictionary=False,  # hardly a value stands there twice
+                write_statistics=False,
+            )
         self._image_writer.write_table(table)
         self._image_shard_bytes += self._image_bytes
         self._images, self._image_bytes = [], 0
@@ -448,6 +454,16 @@ def _is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return True
+
+
+def _column(samples: list[Sample], field: pa.Field) -> pa.Array:
+    """A field of all samples; equal lists, such as a data set's classes, are converted once."""
+    values = [getattr(sample, field.name) for sample in samples]
+    if not pa.types.is_list(field.type):
+        return pa.array(values, field.type)
+    places: dict[Any, int] = {}
+    taken = [places.setdefault(value, len(places)) for value in values]
+    return pa.array(list(places), field.type).take(pa.array(taken, pa.int32()))
 
 
 def _plain(value: Any) -> Any:

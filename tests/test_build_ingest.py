@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geozero import images
+from geozero.build import decoding
 from geozero.build import ingest as ingest_module
 from geozero.build.checks import Checks, clamped, contradicts, is_latin, with_checks
-from geozero.build.ingest import AHEAD, Picture, ingest, to_sample
-from geozero.corpus import IMAGES_PER_ROW_GROUP, Corpus
+from geozero.build.ingest import Picture, ingest, to_sample
+from geozero.corpus import Corpus
 from geozero.errors import BadRecord, InputError
 from geozero.sample import digest
 from geozero.sources import Record, get
@@ -85,7 +86,8 @@ def test_every_picture_is_decoded_once(fixtures: Path, tmp_path: Path, monkeypat
         calls[digest(data)] += 1
         return images.store(data, max_pixels)
 
-    monkeypatch.setattr(ingest_module, "store", counted)
+    for module in (ingest_module, decoding):
+        monkeypatch.setattr(module, "store", counted)
     for name in SETS:
         ingest(name, fixtures, tmp_path / name)
     assert calls and set(calls.values()) == {1}
@@ -350,6 +352,9 @@ def test_a_log_gets_a_line_now_and_then(
 
 
 def test_pictures_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "ALONE", 1_000)
+    monkeypatch.setattr(ingest_module, "PICTURES_PER_BATCH", 4)
+    monkeypatch.setattr("geozero.corpus.IMAGES_PER_ROW_GROUP", 16)
     for number in range(60):
         data = make_sources.encoded(make_sources.picture(number, (16, 16)))
         make_sources.write(tmp_path / "AID" / "River" / f"river_{number}.jpg", data)
@@ -362,10 +367,10 @@ def test_pictures_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest.M
             alive = sum(type(thing) is images.StoredImage for thing in gc.get_objects())
         return images.store(data, max_pixels)
 
-    monkeypatch.setattr(ingest_module, "store", watched)
+    monkeypatch.setattr(decoding, "store", watched)
     gc.collect()  # what other tests left
     ingest("aid", tmp_path, tmp_path / "c")
-    assert 0 < alive <= IMAGES_PER_ROW_GROUP + AHEAD
+    assert 0 < alive <= 16 + 4
 
 
 if __name__ == "__main__":  # writes the golden file anew; read the difference before committing it

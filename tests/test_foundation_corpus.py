@@ -41,7 +41,7 @@ sys.path.insert(0, sys.argv[2])
 from test_foundation_corpus import fill
 from geozero.corpus import CorpusWriter
 with CorpusWriter(Path(sys.argv[1]), {}) as writer:
-    fill(writer, 40)
+    fill(writer, 80)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -85,6 +85,7 @@ def make(path: Path, n: int = 5) -> Corpus:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAMPLES_PER_SHARD", 4)
     monkeypatch.setattr(module, "IMAGE_BYTES_PER_SHARD", 1_000)
+    monkeypatch.setattr(module, "IMAGES_PER_ROW_GROUP", 16)
 
 
 # --- what goes in comes out -------------------------------------------------------------------------------
@@ -185,9 +186,9 @@ def row_groups(path: Path) -> list[Any]:
 
 
 def test_a_look_up_reads_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path / "c", 40)
+    make(tmp_path / "c", 80)
     groups = row_groups(tmp_path / "c")
-    assert [g.num_rows for g in groups] == [16, 16, 8] and groups[0].num_rows == IMAGES_PER_ROW_GROUP
+    assert [g.num_rows for g in groups] == [64, 16] and groups[0].num_rows == IMAGES_PER_ROW_GROUP
     assert {g.column(c).compression for g in groups for c in range(g.num_columns)} == {"UNCOMPRESSED"}
     monkeypatch.setattr(module, "BYTES_PER_ROW_GROUP", 150)  # three pictures of about 50 bytes reach it
     make(tmp_path / "d", 10)
@@ -242,9 +243,10 @@ for turn in range(20):
 
 
 @pytest.mark.timeout(120)
-def test_many_threads_read_one_corpus(tmp_path: Path) -> None:
+def test_many_threads_read_one_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ms-swift encodes a batch in threads; a Parquet file read by several at once hung a training or killed it."""
-    n = IMAGES_PER_ROW_GROUP * (CACHED_ROW_GROUPS + 8)
+    monkeypatch.setattr(module, "IMAGES_PER_ROW_GROUP", 16)
+    n = 16 * (CACHED_ROW_GROUPS + 8)
     make(tmp_path / "c", n)
     ids = [image(i).image_id for i in range(n)]
     run = subprocess.run([sys.executable, "-c", THREADS, str(tmp_path / "c"), *ids], timeout=100)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args, get_type_hints
 
 from geozero.errors import BadRecord, InputError
@@ -54,11 +56,8 @@ class Checks:
         if record.task in ("vqa", "grounding") and not record.text.strip():
             raise BadRecord("question_empty")
         texts = (record.key, record.image_key, record.text, record.answer, record.question_type or "")
-        for text in (*texts, *record.references, *record.classes):
-            if len(text) > self.longest:
-                raise BadRecord("text_too_long", f"{len(text)} characters")
-            if storable(text) != text:
-                raise BadRecord("text_not_unicode", ascii(text)[:80])
+        _check_stored((*texts, *record.references), self.longest)
+        _check_labels(record.classes, self.longest)
         for text in (record.answer, *record.references):
             if 0 < len(text.strip()) < self.shortest:
                 raise BadRecord("text_too_short", text[:80])
@@ -93,6 +92,17 @@ def with_checks(options: list[str]) -> Checks:
         except ValueError:
             raise InputError(f"check '{name}': '{text}' is no number", "--check") from None
     return dataclasses.replace(Checks(), **values)  # type: ignore[arg-type]
+
+
+def _check_stored(texts: Iterable[str], longest: int) -> None:
+    for text in texts:
+        if len(text) > longest:
+            raise BadRecord("text_too_long", f"{len(text)} characters")
+        if storable(text) != text:
+            raise BadRecord("text_not_unicode", ascii(text)[:80])
+
+
+_check_labels = lru_cache(maxsize=64)(_check_stored)  # a data set's records have the same labels
 
 
 def contradicts(question: str, answer: str) -> bool:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import itertools
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geozero import __version__, tasks
 from geozero.build.checks import Checks, contradicts, storable
+from geozero.build.decoding import Begun, Decoded, Decoders, results
 from geozero.build.stage import Progress, finished
 from geozero.corpus import Corpus, CorpusWriter
 from geozero.errors import BadRecord, InputError
 from geozero.images import StoredImage, store
-from geozero.sample import Box, Sample, sample_id
+from geozero.sample import Box, Sample, digest, sample_id
 from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
 from geozero.tasks.boxes import format_box
 
 Choice = Literal["all", "train", "val", "test"]
-AHEAD = 16  # records whose pictures are read and decoded before it is their turn
-_THREADS = 2  # decoding leaves Python's lock; more threads than two only wait for it
+AHEAD = 3  # batches that are decoded before it is their turn
+PICTURES_PER_BATCH = 32
+_BYTES_PER_BATCH = 4 << 20  # … or as soon as the encoded pictures are this large
+_RECORDS_PER_BATCH = 2_048  # … or that many questions ask about them
 
 
 def ingest(
@@ -57,13 +59,16 @@ def ingest(
             "source": data_set.name,
             "split": split,
             "options": {**dataclasses.asdict(data_set), "checks": dataclasses.asdict(checks)},
-            "tree": home.fingerprint(),
         }
-        manifest = finished(out, made_by)
-        if manifest is not None:
-            return manifest
+        files = home.names()  # before the data set opens archives that lie among them
+        if finished(out, made_by, but_for="tree") is not None:
+            manifest = finished(out, made_by | {"tree": home.fingerprint(files)})
+            if manifest is not None:
+                return manifest
         with CorpusWriter(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
-            Ingest(data_set, home, writer, checks).run(split, progress)
+            run = Ingest(data_set, home, writer, checks)
+            run.run(split, progress)
+            writer.made_by["tree"] = home.fingerprint(files, run.hash_of)
     return Corpus(out).manifest
 
 
@@ -74,6 +79,21 @@ class Picture:
     image_id: str
     width: int
     height: int
+    read: str = ""  # hash of the file's bytes, which may be stored as others
+
+
+@dataclasses.dataclass(slots=True)
+class _Batch:
+    """Records, and the pictures that are first asked for by one of them."""
+
+    items: list[Record | Rejected] = dataclasses.field(default_factory=list)
+    pictures: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    size: int = 0  # bytes
+
+    def is_full(self) -> bool:
+        """Whether it is time to have its pictures decoded."""
+        many = len(self.pictures) == PICTURES_PER_BATCH or len(self.items) == _RECORDS_PER_BATCH
+        return many or self.size >= _BYTES_PER_BATCH
 
 
 class Ingest:
@@ -83,7 +103,8 @@ class Ingest:
         self._data_set, self._tree, self._writer = data_set, tree, writer
         self.checks = checks
         self._known: dict[str, Picture | BadRecord] = {}
-        self._coming: dict[str, Future[StoredImage]] = {}
+        self._coming: set[str] = set()
+        self._decoded: dict[str, tuple[Decoded, bytes]] = {}
         self._accepted = 0
         self._reasons: Counter[str] = Counter()
         self._mended: Counter[str] = Counter()
@@ -131,20 +152,35 @@ class Ingest:
             self._mended["box_clamped"] += 1
         return moved
 
-    def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
-        """The items in order, the pictures of the next ones being decoded meanwhile by other threads."""
-        waiting: deque[Record | Rejected] = deque()
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-            for item in items:
-                if isinstance(item, Record):
-                    item = self._begin(item, threads)
-                waiting.append(item)
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft()
-            yield from waiting
+    def hash_of(self, name: str) -> str | None:
+        """The hash of a picture's file as it was read; None if it was not."""
+        known = self._known.get(name)
+        return known.read if isinstance(known, Picture) else None
 
-    def _begin(self, record: Record, threads: ThreadPoolExecutor) -> Record | Rejected:
-        """Check what can be checked without the picture, then read it and have it decoded."""
+    def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
+        """The items in order, the pictures of the next ones being decoded meanwhile."""
+        with Decoders(self.checks.max_pixels) as decoders:
+            waiting = deque(itertools.islice(batches := self._begun(items, decoders), AHEAD))
+            while waiting:
+                batch, begun = waiting.popleft()
+                pictures = list(batch.pictures.values())
+                both = zip(results(begun, pictures), pictures, strict=True)
+                self._decoded = dict(zip(batch.pictures, both, strict=True))
+                yield from batch.items
+                waiting.extend(itertools.islice(batches, 1))
+
+    def _begun(self, items: Iterable[Record | Rejected], decoders: Decoders) -> Iterator[tuple[_Batch, Begun]]:
+        batch = _Batch()
+        for item in items:
+            batch.items.append(self._begin(item, batch) if isinstance(item, Record) else item)
+            if batch.is_full():
+                yield batch, decoders.begin(list(batch.pictures.values()))
+                batch = _Batch()
+        if batch.items:
+            yield batch, decoders.begin(list(batch.pictures.values()))
+
+    def _begin(self, record: Record, batch: _Batch) -> Record | Rejected:
+        """Check what can be checked without the picture, then read it, to be decoded with its batch."""
         try:
             self.checks.check_text(record)
             if record.task == "vqa" and contradicts(record.text, record.answer):
@@ -158,9 +194,13 @@ class Ingest:
             try:
                 if name not in self._tree:
                     raise BadRecord("image_missing", name)
-                self._coming[name] = threads.submit(store, self._tree.read(name), self.checks.max_pixels)
+                data = self._tree.read(name)
             except BadRecord as bad:
                 self._known[name] = BadRecord(bad.reason.replace("file_", "image_"), bad.detail)
+            else:
+                self._coming.add(name)
+                batch.pictures[name] = data
+                batch.size += len(data)
         return record
 
     def _take(self, record: Record) -> None:
@@ -190,13 +230,13 @@ class Ingest:
             raise BadRecord(known.reason, known.detail)
         if known is not None:
             return known, None
-        try:
-            fresh = self._coming.pop(name).result()
-        except BadRecord as bad:
-            self._known[name] = bad
-            raise
-        picture = Picture(fresh.image_id, fresh.width, fresh.height)
-        self._known[name] = picture
+        self._coming.remove(name)
+        fresh, data = self._decoded.pop(name)
+        if isinstance(fresh, BadRecord):
+            self._known[name] = fresh
+            raise fresh
+        read = fresh.image_id if fresh.data is data else digest(data)
+        picture = self._known[name] = Picture(fresh.image_id, fresh.width, fresh.height, read)
         self._pictures["n"] += 1
         size = (fresh.width, fresh.height)
         self._sizes = [min([*self._sizes, size], key=_area), max([*self._sizes, size], key=_area)]

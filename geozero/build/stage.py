@@ -15,13 +15,18 @@ from geozero.corpus import MANIFEST
 LINE_SECONDS = 20.0  # between two lines of progress in a log
 
 
-def finished(out: Path, made_by: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The manifest of a corpus at `out` that was made in exactly this way and is whole; None otherwise."""
+def finished(out: Path, made_by: Mapping[str, Any], but_for: str | None = None) -> dict[str, Any] | None:
+    """The manifest of a corpus at `out` that was made in exactly this way and is whole; None otherwise.
+
+    Args:
+        but_for: an entry of how it was made that is not compared.
+    """
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text())
-        same = manifest["made_by"] == json.loads(json.dumps(made_by))
+        made = {key: value for key, value in manifest["made_by"].items() if key != but_for}
+        same = made == json.loads(json.dumps(made_by))
         whole = all((out / shard).is_file() for shard in manifest["shards"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if same and whole else None
 

@@ -1,0 +1,121 @@
+"""Pictures decoded ahead of their turn, a batch at a time: by processes of their own, once there are enough of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from types import TracebackType
+
+from PIL import Image
+
+from geozero.errors import BadRecord, InputError
+from geozero.images import StoredImage, store
+
+ALONE = 64  # pictures decoded in this process before others are started: small sets are done by then
+_MOST_PROCESSES = 4  # more would wait for the one that reads and writes
+
+Decoded = StoredImage | BadRecord
+# What comes back from another process: hash, width, height, perceptual hash, and the bytes only where they are others
+# than those sent; or reason and detail.
+_Answer = tuple[str, int, int, str, bytes | None] | tuple[str, str]
+Begun = Future[list[_Answer]]
+
+
+class Decoders:
+    """Decodes batches of pictures; `store` is what is done with each. Use as a context manager.
+
+    With one core, and for the first pictures, all is done here and now. The processes are forked: they begin at once
+    and read no script of the user's anew. They ignore Ctrl-C, which their parent answers, and end when it ends, however
+    it does.
+
+    Args:
+        max_pixels: of a picture.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._processes = min(os.cpu_count() or 1, _MOST_PROCESSES)
+        self._pool: ProcessPoolExecutor | None = None
+        self._seen = 0
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, pictures: Sequence[bytes]) -> Begun:
+        """Have the encoded pictures of a batch decoded; give the result to `results` when its turn comes."""
+        self._seen += len(pictures)
+        if self._processes > 1 and self._seen > ALONE:
+            if self._pool is None:
+                Image.preinit()  # once, and not in every process
+                context = get_context("fork")
+                self._pool = ProcessPoolExecutor(self._processes, context, _begin_process)
+            try:
+                return self._pool.submit(_answers, pictures, self._max_pixels)
+            except BrokenProcessPool:
+                raise _ended() from None
+        done: Begun = Future()
+        done.set_result(_answers(pictures, self._max_pixels))
+        return done
+
+
+def results(begun: Begun, pictures: Sequence[bytes]) -> list[Decoded]:
+    """The pictures of a batch as they are stored, or why one cannot be; waits for them.
+
+    Raises:
+        InputError: a process was ended from outside, as happens where memory is short.
+    """
+    try:
+        answers = begun.result()
+    except BrokenProcessPool:
+        raise _ended() from None
+    return [_decoded(answer, data) for answer, data in zip(answers, pictures, strict=True)]
+
+
+def _ended() -> InputError:
+    return InputError(
+        "a process that decodes pictures was ended from outside", mend="if memory is short, lower --check max_pixels"
+    )
+
+
+def _answers(pictures: Sequence[bytes], max_pixels: int) -> list[_Answer]:
+    return [_answer(data, max_pixels) for data in pictures]
+
+
+def _answer(data: bytes, max_pixels: int) -> _Answer:
+    try:
+        image = store(data, max_pixels)
+    except BadRecord as bad:
+        return bad.reason, bad.detail
+    changed = None if image.data is data else image.data
+    return image.image_id, image.width, image.height, image.phash, changed
+
+
+def _decoded(answer: _Answer, data: bytes) -> Decoded:
+    if len(answer) == 2:
+        return BadRecord(*answer)
+    image_id, width, height, phash, changed = answer
+    return StoredImage(image_id, data if changed is None else changed, width, height, phash)
+
+
+def _begin_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,129 @@
+"""Decoding by other processes: the same corpus, in the same order, and nothing left running however it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures import make_sources
+from PIL import Image
+
+from geozero.build import decoding
+from geozero.build.decoding import ALONE, Decoders, results
+from geozero.build.ingest import ingest
+from geozero.corpus import Corpus
+from geozero.errors import BadRecord, InputError
+from geozero.images import MAX_PIXELS, StoredImage, store
+from geozero.sources import open_tree
+
+N = 3 * ALONE
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of more pictures than one process decodes: JPEG, PNG, TIFF, one twice, some broken."""
+    root = tmp_path_factory.mktemp("tree") / "own"
+    for number in range(N):
+        kind = ("JPEG", "PNG", "TIFF")[number % 3]
+        data = make_sources.encoded(make_sources.picture(number, (40 + number % 5, 30)), kind)
+        if number % 50 == 7:
+            data = data[: len(data) // 2]
+        make_sources.write(root / f"class_{number % 4}" / f"{number:03}.{kind.lower()}", data)
+    shutil.copy(root / "class_0" / "000.jpeg", root / "class_1" / "copy.jpeg")
+    return root
+
+
+def test_several_processes_make_the_corpus_that_one_makes(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = ingest("class_folders", tree, tmp_path / "many")
+    started = len(many["shards"]) and many["n_images"] > ALONE
+    monkeypatch.setattr(decoding, "ALONE", 10 * N)
+    one = ingest("class_folders", tree, tmp_path / "one")
+    assert started and many == one and many["n_rejects"] == 4
+    assert [r["reason"] for r in Corpus(tmp_path / "many").rejects()].count("image_broken") == 4
+    assert [s.image_key for s in Corpus(tmp_path / "many").samples()] == [
+        s.image_key for s in Corpus(tmp_path / "one").samples()
+    ]
+
+
+def test_the_fingerprint_is_that_of_reading_every_file(tree: Path, tmp_path: Path) -> None:
+    with open_tree(tree) as opened:
+        assert ingest("class_folders", tree, tmp_path / "c")["made_by"]["tree"] == opened.fingerprint()
+
+
+def test_what_comes_back_from_another_process_is_what_store_gives() -> None:
+    jpeg = make_sources.encoded(make_sources.picture(1, (9, 8)), "JPEG")
+    pictures = [jpeg, make_sources.encoded(Image.new("CMYK", (5, 4)), "JPEG"), b"no picture"]
+    with Decoders(MAX_PIXELS) as decoders:
+        decoders.begin([jpeg] * (ALONE + 1))
+        found = results(decoders.begin(pictures), pictures)
+    assert found[:2] == [store(jpeg), store(pictures[1])] and isinstance(found[0], StoredImage)
+    assert found[0].data is jpeg
+    assert isinstance(found[2], BadRecord) and found[2].reason == "image_unreadable"
+
+
+def test_a_process_that_is_ended_from_outside_is_one_line(tree: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    parent = os.getpid()
+
+    def ends(data: bytes, max_pixels: int) -> StoredImage:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return store(data, max_pixels)
+
+    monkeypatch.setattr(decoding, "store", ends)
+    with pytest.raises(InputError, match="a process that decodes pictures was ended from outside") as caught:
+        ingest("class_folders", tree, tmp_path / "c")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+SLEEPS = """
+import sys, time
+from pathlib import Path
+from geozero.build import decoding
+from geozero.build.ingest import ingest
+import os
+parent, real = os.getpid(), decoding.store
+def slow(data, max_pixels):
+    if os.getpid() != parent:
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+    return real(data, max_pixels)
+decoding.store = slow
+os.cpu_count = lambda: 2
+ingest("class_folders", Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split(") ")[1][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_an_ingest_that_is_killed(how: int, tree: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLEEPS, str(tree), str(tmp_path / "c")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        workers = {int(run.stdout.readline()), int(run.stdout.readline())}
+        assert len(workers) == 2 and all(map(is_running, workers))
+        run.send_signal(how)
+        run.wait(10)
+        until = time.monotonic() + 10
+        while any(map(is_running, workers)) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not any(map(is_running, workers))
