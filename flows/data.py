@@ -20,6 +20,7 @@ from geozero.workspace import Workspace
 
 PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
 LAST: Stage = "select"  # and all that it needs: a profile without a toy world must not render one
+CARD = "card"  # nothing needs it; it tells of the data that are finished with LAST
 
 
 def check_stages(space: Workspace) -> None:
@@ -31,7 +32,7 @@ def check_stages(space: Workspace) -> None:
 
 @task(name="data", cache_policy=NO_CACHE, **RETRIES)
 def build_data(space: Workspace, last: Stage = LAST) -> bool:
-    """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard.
+    """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard, the data card.
 
     Returns:
         Whether anything had to run.
@@ -44,7 +45,7 @@ def build_data(space: Workspace, last: Stage = LAST) -> bool:
         tell(line)
 
     process.run(
-        [sys.executable, "-m", "dvc", "repro", last],
+        [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
         log=space.log("dvc"),
         cwd=space.root,
         env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`

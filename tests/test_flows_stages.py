@@ -19,8 +19,8 @@ from geozero.params import load
 
 Stage = Any  # dvc.stage.Stage: DVC's own types are not checked
 PROFILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
-FIXED = {"toy_world", "raw", "filter", "difficulty", "select"}
-WRITING_OPTIONS = ("--out", "--out-instruct", "--out-hard", "--metrics", "--plot")
+FIXED = {"toy_world", "raw", "card", "filter", "difficulty", "select"}
+WRITING_OPTIONS = ("--out", "--out-instruct", "--out-hard", "--metrics", "--plot", "--html")
 
 
 @pytest.fixture(scope="module", params=PROFILES, ids=lambda path: path.stem)
@@ -133,9 +133,12 @@ def test_stages_run_once_and_only_what_has_changed_runs_again(tmp_path: Path) ->
     assert first[-1] == "raw"
     counts = json.loads((path / "reports/raw.json").read_text())
     assert counts["n_samples"] > 50
+    assert ran(dvc(path, "repro", "card")) == ["card"]
+    assert "toy_rsicd" in (path / "data/README.md").read_text() and "<img" in (path / "reports/data.html").read_text()
+    assert len(list((path / "data/card").glob("*.jpg"))) == 24
     (path / "geozero/sources/__pycache__").mkdir(exist_ok=True)
     (path / "geozero/sources/__pycache__/other.pyc").write_bytes(b"bytecode is not code")
-    assert ran(dvc(path, "repro", "raw")) == []
+    assert ran(dvc(path, "repro", "raw", "card")) == []
 
     # stand-ins for what takes a trained model to make
     for name in ("models/stand-in", "models/filter/fold-0", "data/difficulty", "data/geozero-instruct"):
