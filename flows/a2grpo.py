@@ -14,7 +14,7 @@ from flows.command import start
 from flows.forms import GroupSize, Hours, LearningRate, Seed, Steps, Weight, opened, seconds
 from flows.survive import RETRIES, gpu, hurried
 from flows.tracked import pipeline_run, trained
-from flows.watching import TRAINING, bounded
+from flows.watching import bounded, training
 from geozero.corpus import write_json
 from geozero.evaluation.inference import Job, records_path, run_in_child
 from geozero.training import gate
@@ -60,7 +60,7 @@ def check_gate(space: Workspace, model: Path) -> gate.GateResult:
 @task(name="a2grpo", cache_policy=NO_CACHE, **RETRIES)
 def train_a2grpo(space: Workspace, model: Path, parent: str) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
-    corpus, tell = space.hard, bounded(get_run_logger().info, TRAINING)
+    corpus, tell = space.hard, training(get_run_logger().info)
     val = [p for p in space.corpora_with("val") if p.name in space.trained_sources]
     run = partial(run_a2grpo, hurried(space).settings, corpus, model, space.runs, val=val)
     return trained(space, parent, "a2grpo", corpus, tell, run)

@@ -12,7 +12,7 @@ from flows.command import start
 from flows.forms import Hours, LearningRate, Seed, Steps, opened, seconds
 from flows.survive import RETRIES, hurried
 from flows.tracked import pipeline_run, trained
-from flows.watching import TRAINING, bounded
+from flows.watching import training
 from geozero.training.replay import collect
 from geozero.training.stage import StageResult, run_sft
 from geozero.workspace import Workspace
@@ -21,7 +21,7 @@ from geozero.workspace import Workspace
 @task(name="sft", cache_policy=NO_CACHE, **RETRIES)
 def train_sft(space: Workspace, parent: str) -> StageResult:
     """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
-    corpus, tell = space.instruct, bounded(get_run_logger().info, TRAINING)
+    corpus, tell = space.instruct, training(get_run_logger().info)
     replay = collect(space.settings, space.base, corpus, space.runs, tell) if space.settings.sft.replay_share else []
     run = partial(run_sft, hurried(space).settings, corpus, space.base, space.runs, replay=replay)
     return trained(space, parent, "sft", corpus, tell, run)

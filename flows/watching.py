@@ -17,25 +17,21 @@ import psutil
 
 from geozero import process
 from geozero.corpus import write_json
+from geozero.training.told import LOSSES, told
 
 RESOURCE_SECONDS = 15.0  # between two points of the resource curves
 MEMORY_SECONDS = 1.0  # between two looks at the processes' memory
 LINES_A_MINUTE = 30  # of a child's output that reach the flow's log; all of it stands in the child's own log file
-# How lines begin that tell how a training goes; ms-swift writes hundreds of others.
-TRAINING = ("$ ", "{'loss'", "replay:", "resumed", "checkpoint-", "another process")
+COMMAND = "$ "  # how the line begins that says what is started
 
 
-def bounded(write: Callable[[str], None], starts: tuple[str, ...] = ("",)) -> Callable[[str], None]:
-    """Pass at most `LINES_A_MINUTE` lines a minute on, so that a chatty child does not drown a flow's log.
-
-    Args:
-        starts: only lines that begin with one of these count and pass.
-    """
+def bounded(write: Callable[[str], None]) -> Callable[[str], None]:
+    """Pass at most `LINES_A_MINUTE` lines a minute on, so that a chatty child does not drown a flow's log."""
     window, passed = time.monotonic(), 0
 
     def take(line: str) -> None:
         nonlocal window, passed
-        if not line.strip() or not line.startswith(starts):
+        if not line.strip():
             return
         now = time.monotonic()
         if now - window > 60:
@@ -43,6 +39,17 @@ def bounded(write: Callable[[str], None], starts: tuple[str, ...] = ("",)) -> Ca
         passed += 1
         if passed <= LINES_A_MINUTE:
             write(line)
+
+    return take
+
+
+def training(write: Callable[[str], None]) -> Callable[[str], None]:
+    """Pass on what tells how a training goes; quick steps' losses cannot crowd out what its guards say."""
+    losses, said = bounded(write), bounded(write)
+
+    def take(line: str) -> None:
+        if line.startswith(COMMAND) or told(line):
+            (losses if LOSSES in line else said)(line)
 
     return take
 

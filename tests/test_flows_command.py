@@ -16,7 +16,7 @@ from test_evaluation_inference import make_model, one_source
 
 from flows import watching
 from flows.command import start, without_traceback
-from flows.watching import LINES_A_MINUTE, TRAINING, Times, bounded
+from flows.watching import LINES_A_MINUTE, Times, bounded, training
 from geozero.errors import InputError
 from geozero.workspace import Workspace
 
@@ -121,13 +121,19 @@ def test_a_chatty_child_is_bounded_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_of_a_training_only_its_progress_passes() -> None:
     passed: list[str] = []
-    take = bounded(passed.append, TRAINING)
+    take = training(passed.append)
     for i in range(500):
         take(f"adalora_beta{i}=0.85,")
     progress = ["$ python -m geozero", "{'loss': 0.5}", "replay: 3 well formed of 4 asked", "resumed from checkpoint-2"]
+    progress += ["guard: the KL rose", "no step for 10 minutes; stacks in x", "out of memory: half the micro-batch, 4"]
     for line in progress:
         take(line)
     assert passed == progress
+    for i in range(500):
+        take(f"{{'loss': {i}}}")
+    take("guard: half of the answers are cut off")
+    assert len(passed) == len(progress) + LINES_A_MINUTE  # one loss stood among them
+    assert passed[-1].startswith("guard:")
 
 
 # -- times -------------------------------------------------------------------------------------------------------

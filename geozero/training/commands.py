@@ -8,10 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from geozero.terminal import PARAMS, DryRun, ParamsFile
+from geozero.training.told import told
 from geozero.workspace import Workspace
-
-# How lines of a training begin that somebody at a terminal wants to see, beside its losses.
-TOLD = ("resumed", "another process", "guard:", "no step", "out of memory", "node ", "checkpoint-")
 
 app = typer.Typer()
 
@@ -98,7 +96,7 @@ def export(
 
 
 def _training_line(line: str) -> None:
-    if "{'loss'" in line or line.startswith(TOLD):
+    if told(line):
         typer.echo(line)
 
 
