@@ -17,25 +17,33 @@ BAD_INPUT = 2
 PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
-def start(flow: Any, model: bool = False, check: Callable[[Workspace], object] | None = None) -> None:
+def start(
+    flow: Any,
+    model: bool = False,
+    check: Callable[..., object] | None = None,
+    options: Callable[[argparse.ArgumentParser], object] | None = None,
+) -> None:
     """Run a flow with `--params FILE`.
 
     Args:
         model: the flow's first argument is a checkpoint, given before the options.
-        check: raises InputError where the flow cannot run in this checkout.
+        check: gets the workspace and what was given for `options`; raises InputError where the flow cannot run.
+        options: adds the words that are this flow's own.
     """
     parser = argparse.ArgumentParser(description=flow.description.partition("\n")[0])
     if model:
         parser.add_argument("model", type=Path, help="directory of a checkpoint")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file")
-    given = parser.parse_args()
+    if options is not None:
+        options(parser)
+    given = vars(parser.parse_args())
     try:
-        space = Workspace.open(given.params)
+        space = Workspace.open(given["params"])
         if check is not None:
-            check(space)
+            check(space, **{name: value for name, value in given.items() if name not in ("model", "params")})
         if model:
-            checkpoint.resolve(given.model)
-        flow(**vars(given))
+            checkpoint.resolve(given["model"])
+        flow(**given)
     except InputError as error:
         print(f"geozero: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)

@@ -22,6 +22,10 @@ Limit = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[\w.\-]+$")]
 Modes = Literal["both", "direct", "tagged"]
 Stage = Literal["select", "difficulty", "filter", "raw"]
+Engine = Literal["auto", "vllm", "transformers", "server"]
+Answers = Annotated[int, Field(ge=1, le=1024)]
+Shards = Annotated[int, Field(ge=1, le=4096)]
+Number = Annotated[int, Field(ge=0, le=4095)]  # of a shard or a GPU
 
 
 def opened(params: Path, section: str | None = None, seed: int | None = None, **given: Any) -> Workspace:

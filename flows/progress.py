@@ -15,10 +15,15 @@ TELL_SECONDS = 10.0
 
 
 class Progress:
-    """Follows a stage of so many steps; a server that does not answer costs the bar, not the stage."""
+    """Follows a stage of so many steps; a server that does not answer costs the bar, not the stage.
 
-    def __init__(self, stage: str, steps: int) -> None:
-        self.stage, self.steps = stage, steps
+    Attributes:
+        steps: may change while the stage goes on.
+        unit: what a step is called.
+    """
+
+    def __init__(self, stage: str, steps: int, unit: str = "step") -> None:
+        self.stage, self.steps, self.unit = stage, steps, unit
         self._first: tuple[int, float] | None = None
         self._now: tuple[int, float] | None = None
         self._ended = threading.Event()
@@ -50,12 +55,12 @@ class Progress:
         if self._now is None or self._first is None:
             return f"{self.stage}: starting"
         (first, began), (step, now) = self._first, self._now
-        line = f"{self.stage}: step {step} of {self.steps}"
+        line = f"{self.stage}: {self.unit} {step} of {self.steps}"
         if step == first:
             return line
         each = (now - began) / (step - first)
         left = each * (self.steps - step)
-        rate = f"{1 / each:.2f} steps/s" if each < 1 else f"{each:.1f} s a step"
+        rate = f"{1 / each:.2f} {self.unit}s/s" if each < 1 else f"{each:.1f} s a {self.unit}"
         return f"{line}, {rate}, {_spell(left)} left" if left > 0 else f"{line}, {rate}"
 
     def _tell(self) -> None:

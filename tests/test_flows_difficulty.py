@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +16,12 @@ from flows_checkout import ROOT, checkout, python, settings
 from geozero.difficulty.store import answer_files, current
 
 TIME = 1200.0  # seconds; two quiet cores take a twentieth of it
+
+
+def artifacts(database: Path) -> str:
+    """The descriptions of all of Prefect's artifacts."""
+    with closing(sqlite3.connect(database)) as opened:
+        return "\n".join(text or "" for (text,) in opened.execute("select description from artifact"))
 
 
 @pytest.mark.slow
@@ -39,8 +47,9 @@ def test_shards_fill_one_store_and_a_second_run_asks_nothing(tiny_random: Path, 
     assert run.info.status == "FINISHED" and run.data.metrics["sample.answers_per_second"] > 0
     assert {"sample.0.tokens_per_second", "sample.1.tokens_per_second"} <= run.data.metrics.keys()
     again = python(path, "flows.difficulty", "--shards", "3", timeout=TIME)
-    assert again.returncode == 0 and "'answers_per_second': 0" in again.stdout, again.stdout[-2000:]
+    assert again.returncode == 0 and "over all shards 0.0 answers a second" in again.stderr, again.stderr[-2000:]
     assert answer_files(store / key) == files
+    assert "sample-1-of-2: answer" in artifacts(path / ".prefect/prefect.db")
 
 
 @pytest.mark.slow
@@ -51,3 +60,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     path = checkout(tmp_path / "checkout", settings())
     wrong = python(path, "flows.difficulty", "--shards", "2", "--only", "2", timeout=TIME)
     assert wrong.returncode == 2 and "no such shards: [2] of 2" in wrong.stderr.splitlines()[-1]
+    twice = python(path, "flows.difficulty", "--shards", "2", "--only", "1", "1", timeout=TIME)
+    assert twice.returncode == 2 and "more than once: [1]" in twice.stderr.splitlines()[-1]
+    early = python(path, "flows.difficulty", timeout=TIME)
+    assert early.returncode == 2 and "dvc repro raw" in early.stderr.splitlines()[-1]

@@ -35,14 +35,14 @@ def bounds(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_the_line_needs_is_deployed() -> None:
-    assert set(BY_NAME) >= {"pipeline", "data", "sft", "a2grpo", "evaluate"}
+    assert set(BY_NAME) >= {"pipeline", "data", "difficulty", "sft", "a2grpo", "evaluate"}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_deployment_is_limited_tagged_unscheduled_and_checked(name: str) -> None:
     deployment = BY_NAME[name]
     assert deployment["work_pool"]["name"] in POOLS
-    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} or name == "difficulty"
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     assert deployment["schedules"] == []
     assert deployment["enforce_parameter_schema"] is True
     assert {"geozero", deployment["work_pool"]["name"]} <= set(deployment["tags"])
@@ -65,6 +65,10 @@ def test_fields_have_bounds_and_choices() -> None:
     assert bounds(schema("evaluate")["properties"]["modes"])["enum"] == ["both", "direct", "tagged"]
     assert bounds(schema("data")["properties"]["last"])["enum"][0] == "select"
     assert schema("evaluate")["required"] == ["model"]
+    shards = schema("difficulty")["properties"]
+    assert (bounds(shards["shards"])["minimum"], bounds(shards["shards"])["maximum"]) == (1, 4096)
+    assert bounds(shards["gpus"])["items"]["minimum"] == bounds(shards["only"])["items"]["minimum"] == 0
+    assert bounds(shards["engine"])["enum"] == ["auto", "vllm", "transformers", "server"]
 
 
 def test_a_form_s_values_take_the_place_of_the_file_s(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def test_the_bar_shows_rate_and_time_left(told: list[tuple[float, str]], monkeyp
     now[0] += 1.0
     bar.at(40)
     assert bar.text() == "sft: step 40 of 40, 1.43 steps/s"
+    bar.steps, bar.unit = 80, "answer"  # what adaptive sampling spares, or a retry finds
+    assert bar.text() == "sft: answer 40 of 80, 1.43 answers/s, 28 s left"
     assert progress._spell(3 * 3600 + 60 * 5 + 2) == "3 h 5 min"
     assert progress._spell(62) == "1 min 2 s"
 

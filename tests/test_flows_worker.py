@@ -134,6 +134,11 @@ def test_bad_input_of_a_form_ends_the_run_at_once(plan: Plan) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         start(plan, "sft", steps=0)
     assert b"minimum" in refused.value.read()
+    with pytest.raises(urllib.error.HTTPError):
+        start(plan, "difficulty", shards=2, gpus=["first"])
+    run = start(plan, "difficulty", shards=2, only=[2])
+    assert wait_for(lambda: state(plan, run) in FINAL, 400)
+    assert "no such shards: [2] of 2" in call(plan.prefect_address, f"flow_runs/{run}")["state"]["message"]
     run = start(plan, "evaluate", model="models/not-there")
     assert wait_for(lambda: state(plan, run) in FINAL, 400)
     found = call(plan.prefect_address, f"flow_runs/{run}")
