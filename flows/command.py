@@ -14,7 +14,7 @@ from geozero.errors import InputError
 from geozero.workspace import Workspace
 
 BAD_INPUT = 2
-PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
 def start(

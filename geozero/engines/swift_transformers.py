@@ -130,7 +130,8 @@ class TransformersEngine(ByBatch):
             )
             for request, prompt in batch
         ]
-        config = RequestConfig(max_tokens=max_tokens, n=n, return_details=True)
+        # the temperature only says greedy or not: ms-swift refuses n > 1 of a checkpoint whose own default is greedy
+        config = RequestConfig(max_tokens=max_tokens, n=n, temperature=0.0 if greedy else 1.0, return_details=True)
         responses = self._swift._infer(asked, config, pre_infer_hook=take_over)
         return [[list(choice.token_ids) for choice in response.choices] for response in responses]
 
