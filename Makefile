@@ -1,6 +1,6 @@
 # The commands of a checkout: `make` alone lists them. Each that needs the environment makes it first.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long test-unit lint bench clean
+.PHONY: help env demo test test-long test-ray test-unit lint bench clean
 
 PY := .venv/bin/python
 
@@ -34,10 +34,14 @@ demo: env ## the whole line, small: data, difficulty, SFT, A²GRPO, evaluation, 
 	$(ONE_THREAD) $(PY) -m flows.pipeline
 
 test: env ## the tests, what was skipped and why
-	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal -m "not long" $(ARGS)
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal -m "not long and not ray" $(ARGS)
 
 test-long: env ## the tests that wait for minutes, such as a server that finds out that its worker is gone
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
+
+test-ray: env ## the tests of the extra `ray`, which this installs
+	$(PY) -m uv pip install --quiet --python $(PY) --no-deps -r requirements/ray.txt
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m ray $(ARGS)
 
 test-unit: env ## the quick tests: nothing that starts ms-swift, vLLM, DVC, Prefect or MLflow
 	$(ONE_THREAD) $(PY) -m pytest --timeout=60 -m "not slow" $(ARGS)

@@ -22,6 +22,7 @@ def start(
     model: bool = False,
     check: Callable[..., object] | None = None,
     options: Callable[[argparse.ArgumentParser], object] | None = None,
+    choose: Callable[[dict[str, Any]], Callable[..., object]] | None = None,
 ) -> None:
     """Run a flow with `--params FILE`.
 
@@ -29,6 +30,7 @@ def start(
         model: the flow's first argument is a checkpoint, given before the options.
         check: gets the workspace and what was given for `options`; raises InputError where the flow cannot run.
         options: adds the words that are this flow's own.
+        choose: takes those words that say where the flow runs out of what was given, and returns what runs it.
     """
     parser = argparse.ArgumentParser(description=flow.description.partition("\n")[0])
     if model:
@@ -38,12 +40,13 @@ def start(
         options(parser)
     given = vars(parser.parse_args())
     try:
+        run = flow if choose is None else choose(given)
         space = Workspace.open(given["params"])
         if check is not None:
             check(space, **{name: value for name, value in given.items() if name not in ("model", "params")})
         if model:
             checkpoint.resolve(given["model"])
-        flow(**given)
+        run(**given)
     except InputError as error:
         print(f"geozero: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.artifacts import create_table_artifact
@@ -30,6 +32,9 @@ from geozero.workspace import Workspace
 
 THROUGHPUT = re.compile(r"throughput\t([\d.]+) answers a second\t([\d.]+) tokens a second")
 SAMPLED = re.compile(r"sampled ([\d,]+) of ([\d,]+) answers")
+AUTO = "auto"  # the cluster of this machine
+CONNECT_SECONDS = 10.0
+RAY_RETRIES = 5  # of a shard whose machine is lost; what it stored is not asked again
 MOST_WORKERS = 64  # of one machine, at once; they only wait for their children
 STORE, MODELS = "data/difficulty", "models/filter"
 
@@ -88,9 +93,8 @@ def difficulty(
 ) -> dict[str, float]:
     """Fill the answer store. Returns answers and tokens a second, over all shards.
 
-    The shards are mapped over the flow's task runner: threads that wait for children here; with
-    `difficulty.with_options(task_runner=RayTaskRunner(…))` (package prefect-ray) the machines of a Ray
-    cluster, which then need the checkout and the store at the same paths.
+    The shards are mapped over the flow's task runner: threads that wait for children here; with `--ray` the machines
+    of a Ray cluster, which need the checkout at the same path.
 
     Args:
         shards: Workers in all, on every machine together. Another number takes over what is left.
@@ -141,11 +145,41 @@ def check_shards(
     return mine
 
 
+def on_ray(given: dict[str, Any]) -> Callable[..., object]:
+    """The flow, its shards mapped over a Ray cluster where `--ray` names one.
+
+    Raises:
+        InputError: prefect-ray is not installed, or no cluster answers there.
+    """
+    address, gpus = given.pop("ray"), given.pop("ray_gpus")
+    if address is None:
+        return difficulty
+    try:
+        from prefect_ray import RayTaskRunner
+        from prefect_ray.context import remote_options
+    except ModuleNotFoundError:
+        raise InputError("Ray is not installed", "--ray", "pip install 'geozero[ray]'") from None
+    host, _, port = address.rpartition(":")
+    if address != AUTO:
+        try:  # Ray itself goes on trying for minutes
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise InputError(f"no Ray cluster answers: {error}", f"--ray {address}", "auto, or HOST:PORT") from None
+
+    def run(**arguments: Any) -> object:
+        with remote_options(num_gpus=gpus, max_retries=RAY_RETRIES):
+            return difficulty.with_options(task_runner=RayTaskRunner(address=address))(**arguments)
+
+    return run
+
+
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", type=int, default=1, help="workers in all")
     parser.add_argument("--only", type=int, nargs="*", help="the shards of this machine; default all")
     parser.add_argument("--gpus", type=int, nargs="*", help="GPUs to take in turn")
+    parser.add_argument("--ray", help="map the shards over this Ray cluster: auto, or HOST:PORT")
+    parser.add_argument("--ray-gpus", type=float, default=0, help="GPUs that Ray gives each shard")
 
 
 if __name__ == "__main__":
-    start(difficulty, check=check_shards, options=_options)
+    start(difficulty, check=check_shards, options=_options, choose=on_ray)
