@@ -25,8 +25,9 @@ from geozero.evaluation.goals import Goal, method_goals, resource_goals
 from geozero.evaluation.guessing import guesses as guesses_of
 from geozero.evaluation.parts import Answered, parts
 from geozero.evaluation.report import report
-from geozero.evaluation.summary import by_source, gallery, headline_mean, rows_of
+from geozero.evaluation.summary import by_source, gallery, headline_mean, probe_rows, rows_of
 from geozero.outbox import FOLDER
+from geozero.training import thoughts
 from geozero.training.gate import GateResult
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
@@ -67,6 +68,7 @@ def publish(
         "goals": [asdict(g) for g in goals],
         "difficulty": _json(space, "selection.json").get("histogram", {}),
         "curves": {"sft": curve(sft.directory), "a2grpo": curve(rl.directory)},
+        "probes": list(probe_rows(((p.sample, p.texts) for p in thoughts.read(rl.directory)), space.corpora, boxes)),
         "gallery": held_out,
         "lineage": _lineage(space, parent, gate, sft, rl),
         "timings": [{"stage": stage, "seconds": seconds} for stage, seconds in times.seconds.items()],

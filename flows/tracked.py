@@ -28,7 +28,9 @@ from geozero import lineage
 from geozero.corpus import Corpus
 from geozero.errors import InputError
 from geozero.outbox import FOLDER, Outbox
+from geozero.tasks.text import extract_answer, thought
 from geozero.tracking import RUN_ID_FILE, Tracker
+from geozero.training import thoughts
 from geozero.training.stage import StageResult
 from geozero.workspace import Workspace
 
@@ -172,9 +174,24 @@ def trained(
             with survive.gpu():
                 result = run(on_line=tell, on_metrics=on_metrics)
         box.log_rows(child, result.directory / "metrics.jsonl")
+        box.log_traces(child, _traces(result.directory))
         box.register_checkpoint(child, result.model, f"{stage}-{result.fingerprint}", settings["steps"])
         box.log_artifact(child, result.directory / "args.json")
     return result
+
+
+def _traces(directory: Path) -> list[dict[str, Any]]:
+    """What a stage was asked on the way, and what it answered."""
+    return [
+        {
+            "probe": probe.sample.id,
+            "step": step,
+            "inputs": {"task": probe.sample.task, "question": probe.sample.question, "truth": probe.sample.answer},
+            "outputs": {"thought": thought(text), "answer": extract_answer(text)},
+        }
+        for probe in thoughts.read(directory)
+        for step, text in sorted(probe.texts.items())
+    ]
 
 
 def curve(directory: Path) -> list[dict[str, Any]]:

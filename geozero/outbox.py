@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from geozero.best import promote
+from geozero.traces import log_traces
 from geozero.tracking import RUN_ID_FILE, Status, Tracker
 
 FOLDER = "tracking"  # under runs/
@@ -87,6 +88,9 @@ class Outbox:
     def log_rows(self, run: str, rows: Path) -> None:
         """The rows of a JSON lines file, read when they are sent; points that the run has already are left out."""
         self.put("log_rows", run, path=str(rows.resolve()))
+
+    def log_traces(self, run: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.put("log_traces", run, rows=[dict(row) for row in rows])
 
     def log_dataset(self, run: str, path: Path, digest: str, context: str = "training") -> None:
         self.put("log_dataset", run, path=str(path), digest=digest, context=context)
@@ -222,6 +226,8 @@ class Outbox:
             tracker.log_points(run, points)
         elif what == "log_rows":
             tracker.log_curve(run, _rows(Path(given["path"])))
+        elif what == "log_traces":
+            log_traces(tracker, run, given["rows"])
         elif what == "finish":
             tracker.finish(run, given["status"], first["time"])
         elif what == "kill":

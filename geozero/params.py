@@ -177,6 +177,8 @@ class A2grpo(Section):
     order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"  # [ours] by the filtering model's pass rate
     keep: Literal["last", "best"] = "last"  # [ours] which checkpoint becomes the model; best: by answer reward on val
     val_prompts: Count = 256  # validation questions at each checkpoint, one answer each (`keep: best` alone)
+    probes: Number = 0  # val questions whose answers are kept on the way, to look at how thoughts change
+    probe_steps: Count = 20  # … at the start, after each so many steps, and at the end
     guards: Guards = Guards()
     vllm: Annotated[Literal["off", "colocate", "server"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
     vllm_memory: Share = 0.5  # colocate: share of a GPU's memory while it samples

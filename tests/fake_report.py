@@ -40,6 +40,7 @@ def write(folder: Path, items: int = 48, seed: int = 3, side: int = 96) -> Path:
         "goals": goals(),
         "difficulty": difficulty(rng),
         "curves": curves(rng),
+        "probes": probes(rng, side),
         "gallery": [sample(rng, i, side) for i in range(items)],
         "lineage": lineage(),
         "timings": timings(),
@@ -47,6 +48,16 @@ def write(folder: Path, items: int = 48, seed: int = 3, side: int = 96) -> Path:
     for name, value in parts.items():
         (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
     return folder
+
+
+def probes(rng: random.Random, side: int) -> list[dict[str, Any]]:
+    rows = []
+    for item in (sample(rng, i, side) for i in range(4)):
+        texts = ["", "water and a pier", "a pier with three ships"]
+        steps = [{"step": 30 * i, "thought": text, "answer": f"a{i}", "reward": i / 2} for i, text in enumerate(texts)]
+        kept = ("id", "task", "source", "question", "answer", "image_jpeg_base64")
+        rows.append({name: item[name] for name in kept if name in item} | {"steps": steps})
+    return rows
 
 
 def scores(rng: random.Random) -> list[dict[str, Any]]:

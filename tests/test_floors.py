@@ -19,6 +19,7 @@ FLOORS = {
             "atomic",
             "bands",
             "terminal",
+            "traces",
             "sample",
             "images",
             "phash",

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from geozero.errors import InputError
 from geozero.evaluation.gallery import script_json
 from geozero.evaluation.report import build_report, report
-from geozero.evaluation.report_inputs import FILES, read_inputs
+from geozero.evaluation.report_inputs import FILES, OPTIONAL, read_inputs
 from geozero.evaluation.report_records import MAX_TEXT
 
+OWN_PICTURE = re.compile(r'<img src="data:image/jpeg;base64,[A-Za-z0-9+/]+=*" alt="the picture asked about">')
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><!--"
 
 
@@ -115,7 +116,7 @@ def test_it_needs_no_network_and_its_policy_allows_only_its_own_script(data: Pat
         assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
 
 
-@pytest.mark.parametrize("part", FILES)
+@pytest.mark.parametrize("part", [part for part in FILES if part not in OPTIONAL])
 def test_a_missing_part_is_named_and_the_rest_shown(data: Path, tmp_path: Path, part: str) -> None:
     outline = Outline(page_of(edited(data, tmp_path / "data", **{part: None})))
     assert f"{FILES[part]} was not there" in outline.text
@@ -169,6 +170,7 @@ def hostile_inputs(data: Path, folder: Path) -> Path:
     parts["lineage"] = {HOSTILE: {HOSTILE: [HOSTILE]}, **parts["lineage"]}
     parts["curves"][HOSTILE] = [{"step": 1, HOSTILE: 2.0}]
     parts["difficulty"][HOSTILE] = {"edges": [0, 1], "counts": [3], "bands": {HOSTILE: 3}}
+    parts["probes"][0]["image_jpeg_base64"] = HOSTILE  # no picture: this record is left out
     for item in parts["gallery"][:2]:
         item |= {"task": HOSTILE, "id": HOSTILE}
     return edited(data, folder, **parts)
@@ -180,9 +182,11 @@ def test_html_in_any_text_is_inert(data: Path, tmp_path: Path) -> None:
     outline = Outline(page)
     scripts = [a for t, a in outline.elements if t == "script"]
     assert [a.get("type") for a in scripts] == ["application/json", "application/json", None]
-    assert not [t for t, _ in outline.elements if t == "img"]
+    pictures = [a for t, a in outline.elements if t == "img"]
+    assert len(pictures) == 3 and all(set(a) == {"src", "alt"} for a in pictures)
+    assert all(str(a["src"]).startswith("data:image/jpeg;base64,/9j/") for a in pictures)
     assert "onerror" in outline.text  # shown as text
-    assert "<img" not in page.replace("&lt;img", "")
+    assert "<img" not in OWN_PICTURE.sub("", page)
     assert json.loads(outline.texts["script"][0])[0]["after"]["answer"].startswith(HOSTILE)
     markdown = (report(tmp_path / "data", tmp_path / "x" / "index.html")[1]).read_text()
     assert "<script" not in markdown and "<img" not in markdown

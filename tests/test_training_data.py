@@ -16,7 +16,7 @@ from geozero.errors import InputError
 from geozero.images import store
 from geozero.sample import Sample, fold_of, sample_id
 from geozero.tasks import SYSTEM_PROMPT, get
-from geozero.training.data import Replay, image_uri, read_image, swift_rows
+from geozero.training.data import Replay, image_uri, probe_rows, prompt_rows, read_image, swift_rows
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 200), "grey": (128, 128, 128)}
 
@@ -82,6 +82,16 @@ def test_rl_rows_carry_the_sample_and_no_answer(corpus: Corpus, tmp_path: Path) 
         assert [m["role"] for m in row["messages"]] == ["system", "user"]
         assert row["messages"][0]["content"] == SYSTEM_PROMPT
         assert Sample.from_json(row["sample"]) == sample
+
+
+def test_questions_on_the_way_take_the_tasks_in_turn(corpus: Corpus, tmp_path: Path) -> None:
+    assert probe_rows([corpus], "norm1000", tmp_path / "probes.jsonl", 6) == 6
+    tasks = [Sample.from_json(row["sample"]).task for row in lines(tmp_path / "probes.jsonl")]
+    assert sorted(tasks[:4]) == ["caption", "grounding", "scene_cls", "vqa"] and tasks[4:] == tasks[:2]
+    assert prompt_rows([corpus], "norm1000", tmp_path / "val.jsonl", 99) == 8  # all there are
+    assert {row["sample"] for row in lines(tmp_path / "probes.jsonl")} <= {
+        row["sample"] for row in lines(tmp_path / "val.jsonl")
+    }
 
 
 def test_rows_of_a_fold_and_of_nothing(corpus: Corpus, tmp_path: Path) -> None:

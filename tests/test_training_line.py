@@ -18,7 +18,7 @@ from test_training_stage import make_params
 from geozero.corpus import Corpus, subset
 from geozero.params import Params
 from geozero.tasks import messages
-from geozero.training import checkpoints, stage
+from geozero.training import checkpoints, stage, thoughts
 from geozero.training.data import Replay, image_uri
 from geozero.training.metrics import read
 
@@ -62,7 +62,7 @@ from pathlib import Path
 from geozero.corpus import Corpus, subset
 from geozero.params import Params
 from geozero.tasks import messages
-from geozero.training import checkpoints, stage
+from geozero.training import checkpoints, stage, thoughts
 from geozero.training.data import Replay, image_uri
 
 values, kind, corpus, base, out = sys.argv[1:]
@@ -131,7 +131,7 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     pq.write_table(pa.table({"id": list(rates), "p": list(rates.values())}), data / "pass_rates.parquet")
     val = [replace(s, split="val") for s in whole.samples()]
     subset(whole, val, data / "val", {"made_by": "test"})
-    more = {"resample": 2, "keep": "best", "val_prompts": 8, "order": "easy_first"}
+    more = {"resample": 2, "keep": "best", "val_prompts": 8, "order": "easy_first", "probes": 3, "probe_steps": 3}
     # A model taught for a few steps may lose the answer format: only a warning here, the guards have their own tests.
     guards = {"entropy": {"limit": 0.01}, "well_formed": {"action": "warn"}, "window": 2}
     params = make_params(a2grpo=RL | more | {"guards": guards})
@@ -149,6 +149,9 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     assert judged[chosen] == max(judged.values())
     assert any(line.startswith(f"checkpoint-{chosen} answers val best") for line in told)
     weights(result.model)
+    probes = thoughts.read(result.directory)
+    assert len({probe.sample.id for probe in probes}) == len(probes) == 3
+    assert all(list(probe.texts) == [0, 3, 4] and all(probe.texts.values()) for probe in probes)
 
 
 @pytest.mark.parametrize("kind", ["sft", "a2grpo"])

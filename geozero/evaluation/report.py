@@ -34,6 +34,7 @@ SECTIONS = (
     ("details", "Behind the scores"),
     ("difficulty", "Difficulty"),
     ("training", "Training"),
+    ("probes", "Thoughts on the way"),
     ("gallery", "Gallery"),
     ("lineage", "Lineage"),
 )

@@ -18,6 +18,7 @@ from geozero.evaluation.report_records import (
     Difficulty,
     GalleryItem,
     Goal,
+    Probe,
     Reasoning,
     Record,
     Reference,
@@ -34,11 +35,12 @@ FILES = {
     "goals": "goals.json",
     "difficulty": "difficulty.json",
     "curves": "curves.json",
+    "probes": "probes.json",
     "gallery": "gallery.json",
     "lineage": "lineage.json",
     "timings": "timings.json",
 }
-
+OPTIONAL = {"probes"}  # a run may well have none: no fault
 
 MODELS: dict[str, type[Record]] = {  # the parts that are lists of records
     "scores": Score,
@@ -48,6 +50,7 @@ MODELS: dict[str, type[Record]] = {  # the parts that are lists of records
     "details": Detail,
     "goals": Goal,
     "references": Reference,
+    "probes": Probe,
     "gallery": GalleryItem,
     "timings": Timing,
 }
@@ -68,6 +71,7 @@ class ReportInputs(BaseModel):
     goals: list[Goal] = []
     difficulty: dict[str, Difficulty] = {}
     curves: dict[str, list[dict[str, Any]]] = {}
+    probes: list[Probe] = []
     gallery: list[GalleryItem] = []
     lineage: dict[str, Any] = {}
     timings: list[Timing] = []
@@ -98,6 +102,8 @@ def read_inputs(folder: Path) -> ReportInputs:
         raise InputError(f"none of {', '.join(FILES.values())}", str(folder), "evaluate first, or name another --data")
     inputs = ReportInputs(folder=folder)
     for part in (name for name in FILES if name in MODELS):
+        if part in OPTIONAL and not (folder / FILES[part]).exists():
+            continue
         use(inputs, part, _load(inputs, part, list) or [])
     inputs.lineage = _load(inputs, "lineage", dict) or {}
     inputs.curves = _curves(inputs)

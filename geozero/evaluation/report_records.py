@@ -219,6 +219,27 @@ class GalleryItem(Record):
     after: Output | None = None
 
 
+class Step(Record):
+    """What a model in training answered after so many steps."""
+
+    step: int
+    thought: Text = ""
+    answer: Text = ""
+    reward: Number = None
+
+
+class Probe(Record):
+    """One question that was asked again and again while a model learned."""
+
+    id: str
+    task: str
+    source: str = ""
+    question: Text
+    answer: Text = ""
+    image_jpeg_base64: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+=*$")] | None = None
+    steps: list[Step] = []
+
+
 class Timing(Record):
     stage: str
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -118,6 +118,28 @@ def gallery(
             }
 
 
+def probe_rows(
+    probes: Iterable[tuple[Sample, Mapping[int, str]]], corpora: Sequence[Path], boxes: Convention
+) -> Iterator[dict[str, Any]]:
+    """What a model in training answered to fixed questions (completions by step), with their pictures."""
+    by_source = {path.name: Corpus(path) for path in corpora}
+    for sample, texts in probes:
+        picture = None
+        if sample.source in by_source:
+            image = decode(by_source[sample.source].image_bytes(sample.image_id))
+            picture = base64.b64encode(thumbnail(image, THUMBNAIL)).decode()
+        steps = [{"step": step, **_output(sample, text, boxes)} for step, text in sorted(texts.items())]
+        yield {
+            "id": sample.id,
+            "task": sample.task,
+            "source": sample.source,
+            "question": sample.question,
+            "answer": sample.answer,
+            "image_jpeg_base64": picture,
+            "steps": steps,
+        }
+
+
 def _shares(sizes: Sequence[int], n: int) -> list[int]:
     """How many of each size, together `n` where there are so many, as even as the sizes allow."""
     shares = [0] * len(sizes)

@@ -27,6 +27,7 @@ from transformers.integrations import sdpa_attention
 from geozero.engines.checkpoint import Vocabulary
 from geozero.errors import InputError
 from geozero.training import groups, rewards
+from geozero.training.callbacks import Probes
 from geozero.training.objective import (
     GATE_K,
     GATE_TAU,
@@ -93,6 +94,8 @@ class MethodArguments:
     uniform_groups: str = "skip"  # skip | keep
     resample: int = 0  # times a step may draw more prompts in place of groups without an answer signal
     boxes: str = "norm1000"  # the coordinate convention of the model's answers
+    probe_rows: str | None = None  # questions that are asked on the way
+    probe_steps: int = 20
 
 
 @dataclass
@@ -154,6 +157,7 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     """GRPO over R = R_a + λ·R_t, groups without an answer signal dropped, KL on answer tokens only."""
 
     args: A2GRPOConfig
+    request_config: Any
     _rewards_per_func: torch.Tensor  # of all processes' completions, shape (completions, 2)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -165,6 +169,17 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             self.args.dynamic_sample = True  # ms-swift then makes the loader of further prompts
             self._prepare_resample_data_iterator()
             self.args.dynamic_sample = False
+        if self.args.probe_rows:
+            self.add_callback(Probes(self.answers, Path(self.args.probe_rows), self.args.probe_steps))
+
+    def answers(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Greedy completions of rows; nothing that the training draws or logs is touched."""
+        usual, self.request_config = self.request_config, replace(self.request_config, temperature=0.0, n=1)
+        try:
+            samples = self._generate_completions(self.to_samples(rows))
+        finally:
+            self.request_config = usual
+        return [sample.messages[-1]["content"] for sample in samples]
 
     def prepare_rollout(self) -> None:
         super().prepare_rollout()

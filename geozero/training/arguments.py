@@ -78,12 +78,19 @@ def sft(params: Params, settings: Optimise, rows: Path, base: Path, out: Path) -
 
 
 def grpo(
-    params: Params, settings: A2grpo, rows: Path, base: Path, out: Path, val_rows: Path | None = None
+    params: Params,
+    settings: A2grpo,
+    rows: Path,
+    base: Path,
+    out: Path,
+    val_rows: Path | None = None,
+    probe_rows: Path | None = None,
 ) -> dict[str, Any]:
     """ms-swift's arguments of A²GRPO and the method's own (`a2grpo.MethodArguments`).
 
     Args:
         val_rows: validation prompts, answered once each at every checkpoint.
+        probe_rows: questions that are asked on the way, to be looked at.
     """
     completions = settings.prompts_per_step * settings.group_size
     micro, accumulation = _batches(
@@ -117,6 +124,7 @@ def grpo(
         "log_entropy": settings.guards.entropy.limit is not None,
         **({} if settings.order == "shuffled" else {"dataset_shuffle": False}),
         **({} if val_rows is None else _validation(val_rows, micro, settings.val_prompts, world(params.hardware))),
+        **({} if probe_rows is None else {"probe_rows": probe_rows, "probe_steps": settings.probe_steps}),
         **_vllm(params, settings),
         **({"lora_dropout": 0.0} if settings.tuner == "lora" else {}),  # the ratio needs one policy, not two
         **{name: value for name, value in settings.extra.items() if name != "callbacks"},

@@ -1,12 +1,18 @@
-"""What the trainer does on SIGTERM: finish the step, write a checkpoint, leave with code 0."""
+"""What the trainer does beside its steps: leave with a checkpoint on SIGTERM, ask fixed questions on the way."""
 
 from __future__ import annotations
 
+import json
 import signal
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
+
+from geozero.training import thoughts
 
 
 class Leave(TrainerCallback):  # type: ignore[misc]
@@ -35,6 +41,34 @@ class Leave(TrainerCallback):  # type: ignore[misc]
         flag = torch.tensor([int(self.asked)], device=device)
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
         return bool(flag.item())
+
+
+class Probes(TrainerCallback):  # type: ignore[misc]
+    """Keeps what the model answers to fixed questions: at the start, after each `every` steps and at the end.
+
+    Every process asks, because under ZeRO-3 and in vLLM they only work together; the first one writes.
+
+    Args:
+        answer: greedy completions of rows.
+        rows: the questions, one JSON object a line, as the training's own.
+    """
+
+    def __init__(self, answer: Callable[[list[dict[str, Any]]], list[str]], rows: Path, every: int) -> None:
+        self.answer, self.every, self.run = answer, every, rows.parent
+        self.rows = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._ask(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._ask(state)
+
+    def _ask(self, state: Any) -> None:
+        texts = self.answer(deepcopy(self.rows))
+        if state.is_world_process_zero:
+            thoughts.append(self.run, state.global_step, [row["sample"] for row in self.rows], texts)
 
 
 def register() -> None:

@@ -132,11 +132,30 @@ def prompt_rows(corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int)
     Raises:
         InputError: there is none.
     """
-    found = [(s.id, corpus, s) for corpus in corpora for s in corpus.samples(split="val") if not _has_media_tag(s)]
+    return _write_questions(_questions(corpora)[:n], boxes, out)
+
+
+def probe_rows(corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int) -> int:
+    """As `prompt_rows`, but the tasks in turn: a few questions to look at, of every kind."""
+    of_task: Counter[str] = Counter()
+    ranked = []
+    for corpus, sample in _questions(corpora):
+        of_task[sample.task] += 1
+        ranked.append((of_task[sample.task], sample.task, corpus, sample))
+    ranked.sort(key=lambda entry: entry[:2])
+    return _write_questions([(corpus, sample) for _, _, corpus, sample in ranked[:n]], boxes, out)
+
+
+def _questions(corpora: Sequence[Corpus]) -> list[tuple[Corpus, Sample]]:
+    """All validation questions, in the order of their stable hash."""
+    found = [(corpus, s) for corpus in corpora for s in corpus.samples(split="val") if not _has_media_tag(s)]
     if not found:
         raise InputError("no validation sample", ", ".join(str(c.path) for c in corpora), "or set a2grpo.keep to last")
-    chosen = sorted(found, key=lambda entry: stable_unit(entry[0], salt="val"))[:n]
-    rows = [json.dumps(_row(corpus.path, s, "tagged", boxes), ensure_ascii=False) + "\n" for _, corpus, s in chosen]
+    return sorted(found, key=lambda entry: stable_unit(entry[1].id, salt="val"))
+
+
+def _write_questions(questions: Sequence[tuple[Corpus, Sample]], boxes: Convention, out: Path) -> int:
+    rows = [json.dumps(_row(corpus.path, s, "tagged", boxes), ensure_ascii=False) + "\n" for corpus, s in questions]
     write_text(out, "".join(rows))
     return len(rows)
 

@@ -15,13 +15,16 @@ from geozero.engines import checkpoint as models
 from geozero.params import Params
 from geozero.sample import Sample, fold_of
 from geozero.training import arguments, curriculum
-from geozero.training.data import Replay, Rows, prompt_rows, swift_rows
+from geozero.training.data import Replay, Rows, probe_rows, prompt_rows, swift_rows
 
 METHOD_VERSION = 1  # raise it when the same parameters and data would now train another model
-ROWS, VAL_ROWS = "rows.jsonl", "val-rows.jsonl"
-# Bounds of the gate and of the guards, and where vLLM runs: the training is the same with others.
+ROWS, VAL_ROWS, PROBE_ROWS = "rows.jsonl", "val-rows.jsonl", "probe-rows.jsonl"
+# Bounds of gate and guards, what is only looked at, where vLLM runs: the training is the same with others.
 NOT_TRAINING = {
-    "a2grpo": {"min_well_formed", "min_mixed_groups", "guards", "vllm_memory", "vllm_tensor_parallel", "vllm_server"}
+    "a2grpo": {
+        *("min_well_formed", "min_mixed_groups", "guards", "probes", "probe_steps"),
+        *("vllm_memory", "vllm_tensor_parallel", "vllm_server"),
+    }
 }
 SMOKE_SAMPLES, SMOKE_STEPS = 50, 4
 
@@ -53,6 +56,11 @@ class Recipe:
     def validates(self) -> bool:
         """Whether checkpoints are judged on val."""
         return self.kind == "grpo" and self.settings.keep == "best"
+
+    @property
+    def probes(self) -> int:
+        """How many val questions are asked on the way."""
+        return int(self.settings.probes) if self.kind == "grpo" and self.val else 0
 
     @property
     def batch_size(self) -> int:
@@ -90,6 +98,8 @@ class Recipe:
         if self.kind == "grpo":
             if self.validates:
                 prompt_rows([Corpus(p) for p in self.val], boxes, out.with_name(VAL_ROWS), self.settings.val_prompts)
+            if self.probes:
+                probe_rows([Corpus(p) for p in self.val], boxes, out.with_name(PROBE_ROWS), self.probes)
             return swift_rows(corpus, "tagged", boxes, out, choose=self._choose)
         share = self.settings.replay_share if self.section == "sft" else 0.0
         return swift_rows(
@@ -120,7 +130,8 @@ class Recipe:
         rows = directory / ROWS
         if self.kind == "grpo":
             val = directory / VAL_ROWS if self.validates else None
-            return arguments.grpo(self.params, self.settings, rows, self.base, directory, val)
+            probes = directory / PROBE_ROWS if self.probes else None
+            return arguments.grpo(self.params, self.settings, rows, self.base, directory, val, probes)
         return arguments.sft(self.params, self.settings, rows, self.base, directory)
 
 

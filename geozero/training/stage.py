@@ -27,7 +27,7 @@ from geozero.training.data import Replay
 from geozero.training.guards import CROSSED, Crossing, Watch
 from geozero.training.metrics import TARGET, Curve, read
 from geozero.training.nodes import Node
-from geozero.training.recipe import ROWS, VAL_ROWS, Recipe, digest
+from geozero.training.recipe import PROBE_ROWS, ROWS, VAL_ROWS, Recipe, digest
 
 MODEL, DONE, STAGE = "model", "DONE", "stage.json"
 
@@ -300,7 +300,7 @@ def _finish(recipe: Recipe, directory: Path, weights: Path, tell: Tell) -> None:
     checkpoints.assemble(weights, recipe.base, directory / MODEL)
     for name in (CACHE, "merged"):
         shutil.rmtree(directory / name, ignore_errors=True)
-    for name in (ROWS, VAL_ROWS):
+    for name in (ROWS, VAL_ROWS, PROBE_ROWS):
         (directory / name).unlink(missing_ok=True)
 
 
