@@ -89,7 +89,7 @@ def test_a_process_that_is_ended_from_outside_is_one_line(tree: Path, tmp_path: 
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-SLEEPS = """
+SLEEPS = r"""
 import sys, time
 from pathlib import Path
 from geozero.build import decoding
@@ -98,8 +98,8 @@ import os
 parent, real = os.getpid(), decoding.store
 def slow(data, max_pixels):
     if os.getpid() != parent:
-        print(os.getpid(), flush=True)
-        time.sleep(600)
+        os.write(1, b"%d\n" % os.getpid())  # at once: two processes write
+        time.sleep(60)
     return real(data, max_pixels)
 decoding.store = slow
 os.cpu_count = lambda: 2
@@ -119,10 +119,10 @@ def test_no_process_outlives_an_ingest_that_is_killed(how: int, tree: Path, tmp_
     command = [sys.executable, "-c", SLEEPS, str(tree), str(tmp_path / "c")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        workers = {int(run.stdout.readline()), int(run.stdout.readline())}
-        assert len(workers) == 2 and all(map(is_running, workers))
+        lines = [run.stdout.readline(), run.stdout.readline()]
         run.send_signal(how)
-        run.wait(10)
+        workers = {int(line) for line in lines}
+        assert len(workers) == 2 and run.wait(10) == -how
         until = time.monotonic() + 10
         while any(map(is_running, workers)) and time.monotonic() < until:
             time.sleep(0.02)

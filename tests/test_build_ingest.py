@@ -22,6 +22,7 @@ from geozero.build import decoding
 from geozero.build import ingest as ingest_module
 from geozero.build.checks import Checks, clamped, contradicts, is_latin, with_checks
 from geozero.build.ingest import Picture, ingest, to_sample
+from geozero.build.inspect import inspect
 from geozero.corpus import Corpus
 from geozero.errors import BadRecord, InputError
 from geozero.sample import digest
@@ -320,6 +321,43 @@ def test_contradictions_are_refused_or_counted(choice: str, root: Path, tmp_path
     found = [r["reason"] for r in Corpus(tmp_path / "c").rejects() if r["reason"] == "answer_contradicts"]
     assert len(found) == (choice == "refuse")
     assert manifest["notes"].get("mended", {}) == ({} if choice == "refuse" else {"answer_contradicts": 1})
+
+
+ASKED = """image,question,answer,type
+a.jpg,Is there a ship?,yes,presence
+a.jpg,is there a SHIP,No.,presence
+a.jpg,Is there a ship?,Yes.,presence
+copy.jpg,Is there a ship?,no,presence
+b.jpg,Is there a ship?,no,presence
+a.jpg,Is there a car?,no,presence
+"""
+
+
+@pytest.mark.parametrize(("options", "kept"), [([], 6), (["conflicts=keep"], 6), (["conflicts=refuse"], 5)])
+def test_a_second_answer_to_the_same_question_is_counted_or_refused(
+    options: list[str], kept: int, tmp_path: Path
+) -> None:
+    pictures = [make_sources.encoded(make_sources.picture(number)) for number in range(2)]
+    for name, data in (("a.jpg", pictures[0]), ("copy.jpg", pictures[0]), ("b.jpg", pictures[1])):
+        make_sources.write(tmp_path / "own" / name, data)
+    make_sources.write(tmp_path / "own" / "asked.csv", ASKED)
+    manifest = ingest("questions", tmp_path / "own", tmp_path / "c", checks=with_checks(options))
+    corpus = Corpus(tmp_path / "c")
+    rejects = [(r["reason"], r["detail"]) for r in corpus.rejects()]
+    found = manifest["notes"].get("mended", {}).get("answer_conflicts", 0)
+    page = inspect(tmp_path / "c", html=tmp_path / "page.html", card=tmp_path)
+    assert page and "answer_conflicts" in (tmp_path / "page.html").read_text()
+    assert "| questions | answer_conflicts | 1 |" in (tmp_path / "README.md").read_text()
+    assert (manifest["n_samples"], found, len(rejects)) == (kept, int(kept == 6), int(kept == 5))
+    if rejects:
+        assert rejects == [("answer_conflicts", "is there a SHIP: No., before otherwise")]
+
+
+def test_one_picture_in_two_class_folders_is_a_conflict(tmp_path: Path) -> None:
+    for number, name in ((1, "pond/a"), (1, "pond/copy"), (1, "river/a"), (2, "river/b")):
+        make_sources.write(tmp_path / "own" / f"{name}.jpg", make_sources.encoded(make_sources.picture(number)))
+    manifest = ingest("class_folders", tmp_path / "own", tmp_path / "c")
+    assert manifest["n_samples"] == 4 and manifest["notes"]["mended"] == {"answer_conflicts": 1}
 
 
 @pytest.mark.parametrize(("options", "kept"), [([], 5), (["outside=refuse"], 3), (["box_tolerance=0.5"], 3)])

@@ -79,6 +79,7 @@ def facts(corpus: Corpus) -> dict[str, Any]:
         "mixture": {"redistribute": said(mixture.redistribute), "commercial": said(mixture.commercial)},
         "unsure": [row["source"] for row in licences if row["redistribute"] != "yes" or row["commercial"] != "yes"],
         "inputs": rows if "inputs" in notes else [],
+        "mended": [(row["source"], what, n) for row in rows for what, n in sorted(row["mended"].items())],
         "leaks": notes.get("leaks", []),
         "known_leaks": notes.get("known_leaks", {}),
         "matrix": _matrix(notes.get("shared_pictures")),

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from geozero import __version__, tasks
 from geozero.build.checks import Checks, contradicts, storable
+from geozero.build.conflicts import Conflicts
 from geozero.build.decoding import Begun, Decoded, Decoders, results
 from geozero.build.stage import Progress, finished
 from geozero.corpus import Corpus, CorpusWriter
@@ -41,7 +42,8 @@ def ingest(
 
     Returns:
         The corpus's manifest. Its notes count what was mended or kept though odd (`mended`: box_clamped,
-        answer_contradicts) and the pictures (`pictures`: how many, width and height of the smallest and the largest).
+        answer_contradicts, answer_conflicts) and the pictures (`pictures`: how many, width and height of the smallest
+        and the largest).
 
     Raises:
         InputError: unknown source or split; missing, empty or unreadable data set; nothing accepted; full disk.
@@ -108,6 +110,7 @@ class Ingest:
         self._accepted = 0
         self._reasons: Counter[str] = Counter()
         self._mended: Counter[str] = Counter()
+        self._conflicts = Conflicts()
         self._pictures: Counter[str] = Counter()
         self._sizes: list[tuple[int, int]] = []  # the smallest and the largest
 
@@ -207,6 +210,10 @@ class Ingest:
         try:
             picture, fresh = self._picture(record.image)
             sample = self.sample(record, picture).validate()
+            if self._conflicts.add(sample, record.text):
+                if self.checks.conflicts == "refuse":
+                    raise BadRecord("answer_conflicts", f"{record.text[:80]}: {sample.answer[:40]}, before otherwise")
+                self._mended["answer_conflicts"] += 1
         except BadRecord as bad:
             self._reject(record.key, bad)
             return
