@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -123,13 +122,12 @@ class Ingest:
         for name, reason in self._tree.left_out():
             self._reject(name, BadRecord(f"member_{reason}", "left out of the data set's files"))
         wanted = (item for item in self._data_set.records(self._tree) if split == "all" or item.split in (split, None))
-        with warnings.catch_warnings():  # decoding silences warnings, in several threads at once
-            for item in self._ahead(wanted):
-                if isinstance(item, Rejected):
-                    self._reject(item.key, BadRecord(item.reason, item.detail))
-                else:
-                    self._take(item)
-                progress.step(f"{self._accepted} samples, {self._reasons.total()} rejected")
+        for item in self._ahead(wanted):
+            if isinstance(item, Rejected):
+                self._reject(item.key, BadRecord(item.reason, item.detail))
+            else:
+                self._take(item)
+            progress.step(f"{self._accepted} samples, {self._reasons.total()} rejected")
         if not self._accepted:
             raise InputError(
                 f"no sample of {self._data_set.title} could be made" + self._main_reason(),

@@ -81,17 +81,17 @@ class Tree:
         """A whole file of at most `limit` bytes.
 
         Raises:
-            BadRecord: missing, unreadable or larger than `limit`, whatever its header says.
+            BadRecord: missing, unreadable or larger than `limit`, by what is listed or by what is there.
         """
         with self.open(name) as file:
+            size = self._members[self._top + name].size
             try:
-                size = self._members[self._top + name].size
-                data = file.read(min(size, limit) + 1)  # room is made for all that is asked for
+                data = file.read(size + 1) if size <= limit else b""  # room is made for all that is asked for
                 if len(data) > size:  # the listing said less than there is
                     data += file.read(limit + 1 - len(data))
             except DAMAGED as error:
                 raise BadRecord("file_unreadable", f"{name}: {error}") from None
-        if len(data) > limit:
+        if max(size, len(data)) > limit:
             raise BadRecord("file_too_large", f"{name}: more than {limit} bytes")
         return data
 
