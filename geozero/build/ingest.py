@@ -22,7 +22,7 @@ from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
 from geozero.tasks.boxes import format_box
 
 Choice = Literal["all", "train", "val", "test"]
-AHEAD = 3  # batches that are decoded before it is their turn
+AHEAD = 6  # batches that are decoded before it is their turn
 PICTURES_PER_BATCH = 32
 _BYTES_PER_BATCH = 4 << 20  # … or as soon as the encoded pictures are this large
 _RECORDS_PER_BATCH = 2_048  # … or that many questions ask about them
