@@ -11,6 +11,7 @@ import pytest
 import yaml
 from flows_checkout import ROOT
 
+from flows import checkout
 from flows.forms import opened, seconds
 from geozero.errors import InputError
 from geozero.stack.parts import POOLS
@@ -55,6 +56,29 @@ def test_every_field_of_a_form_has_help_and_a_type(name: str) -> None:
     for field, values in schema(name)["properties"].items():
         assert values.get("description"), f"{name}: {field} has no help"
         assert bounds(values).get("type") or "enum" in bounds(values) or "$ref" in bounds(values), (name, field)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_the_checkout_has_the_code_that_a_deployment_names(name: str) -> None:
+    checkout.require_code(ROOT, BY_NAME[name]["entrypoint"])
+
+
+def test_a_run_without_its_code_or_with_an_unknown_field_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text("def line(): pass\n")
+    (tmp_path / "broken.py").write_text("def line(:\n")
+    for entrypoint, said in (
+        ("gone.py:line", "no gone.py"),
+        ("flow.py:other", "no flow 'other'"),
+        ("broken.py:line", "no Python"),
+        ("", "no "),
+    ):
+        with pytest.raises(InputError, match=said):
+            checkout.require_code(tmp_path, entrypoint)
+    with pytest.raises(InputError, match="not on this machine"):
+        checkout.require_directory(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"no field stepz \(its fields are params, steps\)"):
+        checkout.require_fields({"stepz": 3}, ["params", "steps"], "sft")
+    checkout.require_fields({"steps": 3}, ["params", "steps"], "sft")
 
 
 def test_fields_have_bounds_and_choices() -> None:

@@ -128,6 +128,26 @@ def test_a_killed_worker_leaves_no_process_and_no_run_that_runs_for_ever(plan: P
     assert state(plan, run) == "COMPLETED"
 
 
+def test_a_run_without_its_code_or_with_an_unknown_field_says_so(plan: Plan) -> None:
+    known = call(plan.prefect_address, "deployments/name/geozero-data/data")
+    assert known["pull_steps"] == [{"flows.checkout.enter": {"directory": str(plan.root)}}]
+    elsewhere = [{"flows.checkout.enter": {"directory": str(plan.root / "gone")}}]
+    schema = known["parameter_openapi_schema"]
+    for name, change, given, said in (
+        ("no-file", {"entrypoint": "flows/gone.py:data"}, {}, "no flows/gone.py"),
+        ("no-checkout", {"pull_steps": elsewhere}, {}, "not on this machine"),
+        ("no-field", {}, {"stepz": 3}, "no field stepz"),
+    ):
+        kept = {key: known[key] for key in ("flow_id", "entrypoint", "pull_steps")}
+        body = {**kept, "name": name, "work_pool_name": "cpu", "parameter_openapi_schema": schema, **change}
+        made = call(plan.prefect_address, "deployments/", body)
+        wanted = {"parameters": given, "state": {"type": "SCHEDULED"}}
+        run = call(plan.prefect_address, f"deployments/{made['id']}/create_flow_run", wanted)["id"]
+        assert wait_for(lambda run=run: state(plan, run) in FINAL, 400)
+        found = call(plan.prefect_address, f"flow_runs/{run}")["state"]
+        assert found["type"] == "FAILED" and said in found["message"], found
+
+
 def test_bad_input_of_a_form_ends_the_run_at_once(plan: Plan) -> None:
     import urllib.error
 

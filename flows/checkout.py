@@ -1,0 +1,72 @@
+"""The step by which a run of a deployment enters its checkout; what cannot work there is said before it is loaded.
+
+Prefect says of such a run that its process ended with code 1, and leaves the reason to a traceback in the log.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from prefect import get_client
+from prefect.runtime import flow_run
+from prefect.states import Failed
+
+from geozero.errors import InputError
+
+
+def enter(directory: str) -> dict[str, str]:
+    """A deployment's pull step: go to the checkout that was deployed from.
+
+    Raises:
+        InputError: the checkout, the flow's code or a field of the form is not there. The run has failed then, with
+            this line as its state's message.
+    """
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run.id) if flow_run.id else None
+        try:
+            require_directory(Path(directory))
+            if run is not None and run.deployment_id is not None:
+                deployment = client.read_deployment(run.deployment_id)
+                require_code(Path(directory), deployment.entrypoint or "")
+                fields = (deployment.parameter_openapi_schema or {}).get("properties", {})
+                require_fields(run.parameters, fields, deployment.name)
+        except InputError as error:
+            if run is not None:
+                client.set_flow_run_state(run.id, Failed(message=str(error)), force=True)
+            raise
+    os.chdir(directory)
+    return {"directory": directory}
+
+
+def require_directory(root: Path) -> None:
+    """Raises InputError where the checkout is not on this machine."""
+    if not root.is_dir():
+        raise InputError(
+            f"the checkout that was deployed from is not on this machine ({os.uname().nodename})",
+            str(root),
+            "run `prefect deploy --all` in one that every worker sees at the same path",
+        )
+
+
+def require_code(root: Path, entrypoint: str) -> None:
+    """Raises InputError where the checkout does not have the flow that a deployment names, as FILE:FUNCTION."""
+    name, _, function = entrypoint.partition(":")
+    mend = "check out the commit that has it, or deploy again: `prefect deploy --all`"
+    try:
+        tree = ast.parse((root / name).read_text())
+    except OSError:
+        raise InputError(f"no {name}, which the deployment names,", str(root), mend) from None
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{name} is no Python: {error}", str(root), mend) from None
+    if function not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}:
+        raise InputError(f"{name} has no flow '{function}', which the deployment names", str(root), mend)
+
+
+def require_fields(given: Collection[str], fields: Collection[str], deployment: str) -> None:
+    """Raises InputError for a parameter that the flow does not take: a form cannot have it, a command or a call can."""
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        raise InputError(f"{deployment} has no field {', '.join(unknown)}", mend=f"its fields are {', '.join(fields)}")
