@@ -1,8 +1,9 @@
 """What orchestration costs: `python -m benchmarks.orchestration [--stack]`.
 
 A flow of eight tasks that do nothing, as many as a pipeline run has: all that it takes is overhead. Without a server
-Prefect starts one of its own; with `--stack` it is `geozero stack`, whose start and end are timed, too. Before that the
-outbox: what one step of a training waits for its metrics to be taken.
+Prefect starts one of its own; with `--stack` it is `geozero stack`, whose start and end are timed, too, and after that
+what runs through its deployments survive (`benchmarks.survival`). Before that the outbox: what one step of a training
+waits for its metrics to be taken.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import survival
 from geozero.outbox import Outbox
 from geozero.stack import control
 from geozero.stack.parts import Plan
@@ -51,12 +53,17 @@ print(imported - began, first - imported, time.monotonic() - first)
 def main() -> None:
     """Print one line a figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--stack", action="store_true", help="start a local stack and measure with it as well")
+    parser.add_argument("--stack", action="store_true", help="start local stacks and measure with them as well")
+    parser.add_argument("--only", choices=("costs", "survival"), help="only a part")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        outbox(Path(folder))
-        without_server(Path(folder))
-        if parser.parse_args().stack:
-            with_stack(Path(folder))
+        if given.only != "survival":
+            outbox(Path(folder))
+            without_server(Path(folder))
+            if given.stack:
+                with_stack(Path(folder))
+        if given.stack and given.only != "costs":
+            survival.measure(Path(folder), show, free_port)
 
 
 def outbox(folder: Path) -> None:

@@ -46,10 +46,26 @@ def start(
             check(space, **{name: value for name, value in given.items() if name not in ("model", "params")})
         if model:
             checkpoint.resolve(given["model"])
+        require_server()
         run(**given)
     except InputError as error:
         print(f"geozero: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def require_server() -> None:
+    """Raises InputError where a Prefect server is set that does not answer; none set is none needed."""
+    from prefect import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    address = PREFECT_API_URL.value()
+    if not address:
+        return
+    with get_client(sync_client=True) as client:
+        fault = client.api_healthcheck()
+    if fault is not None:
+        mend = "start it with `geozero stack up`, or unset PREFECT_API_URL to run without one"
+        raise InputError(f"no Prefect server answers: {str(fault).splitlines()[0][:200]}", address, mend)
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -19,6 +20,7 @@ from geozero.errors import InputError
 from geozero.workspace import Workspace
 
 PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
+TOLD, BUSY = "geozero: ", "is busy, it is being blocked by"  # how a stage, and DVC, say what is wrong
 LAST: Stage = "select"  # and all that it needs: a profile without a toy world must not render one
 CARD = "card"  # nothing needs it; it tells of the data that are finished with LAST
 
@@ -44,14 +46,32 @@ def build_data(space: Workspace, last: Stage = LAST) -> bool:
         ran = ran or line.startswith("Running stage")
         tell(line)
 
-    process.run(
-        [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
-        log=space.log("dvc"),
-        cwd=space.root,
-        env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`
-        on_line=on_line,
-    )
+    try:
+        process.run(
+            [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
+            log=space.log("dvc"),
+            cwd=space.root,
+            env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`
+            on_line=on_line,
+        )
+    except process.ChildFailed as failed:
+        explained = explain(failed.tail, space)
+        if explained is None:
+            raise
+        raise explained from None
     return ran
+
+
+def explain(tail: Sequence[str], space: Workspace) -> InputError | None:
+    """What DVC's last lines say of bad input: that of a stage, or another DVC at work in the same checkout."""
+    for line in tail:
+        if line.startswith(TOLD):
+            return InputError(line.removeprefix(TOLD))
+        if BUSY in line:
+            who = next((other.strip() for other in tail if "(PID " in other), "another process")
+            mend = f"wait for it; if that process is gone, remove {space.root / '.dvc/tmp/rwlock'}"
+            return InputError(f"DVC is at work in this checkout: {who}", str(space.root), mend)
+    return None
 
 
 @flow(name="geozero-data")

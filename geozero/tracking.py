@@ -38,6 +38,7 @@ PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: where somebody serves the p
 RETRIES = "2"  # with MLflow's default of 7 an unreachable server costs four minutes before the first message
 TIMEOUT = "30"  # seconds for one request; MLflow waits 120
 
+_REFUSED = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
 
 
@@ -378,7 +379,10 @@ def _experiment_id(store: str, name: str, artifacts: str) -> str:
 
 def _unreachable(store: str, error: Exception) -> InputError:
     mend = "start it with `geozero stack up`, or set tracking.uri" if store.startswith("http") else "set tracking.uri"
-    return InputError(f"the tracking store can't be opened: {str(error).splitlines()[0][:200]}", store, mend)
+    said = str(error)
+    refused = _REFUSED.search(said)  # the system's own words, in the midst of three libraries' retries
+    reason = refused[1] if refused else said.splitlines()[0][:200]
+    return InputError(f"the tracking store can't be opened: {reason}", store, mend)
 
 
 def _now() -> int:

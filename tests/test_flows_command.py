@@ -16,6 +16,7 @@ from test_evaluation_inference import make_model, one_source
 
 from flows import watching
 from flows.command import start, without_traceback
+from flows.data import explain
 from flows.watching import LINES_A_MINUTE, Times, bounded, training
 from geozero.errors import InputError
 from geozero.workspace import Workspace
@@ -80,6 +81,29 @@ def test_other_errors_are_ours(params: Path, monkeypatch: pytest.MonkeyPatch) ->
     words(monkeypatch, "--params", params)
     with pytest.raises(ZeroDivisionError):
         start(StandInFlow(ZeroDivisionError()))
+
+
+def test_a_server_that_does_not_answer_is_one_line(
+    params: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    flow = StandInFlow()
+    words(monkeypatch, "--params", params)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), pytest.raises(SystemExit) as left:
+        start(flow)
+    assert (left.value.code, flow.calls) == (2, [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no Prefect server answers" in line and "http://127.0.0.1:9/api" in line and "geozero stack up" in line
+
+
+def test_what_dvc_says_of_bad_input_is_one_line(params: Path) -> None:
+    space = Workspace.open(params)
+    busy = ["ERROR: failed to reproduce 'raw': '/x/data/toy' is busy, it is being blocked by:", "  (PID 7): dvc repro"]
+    stage = ["> geozero raw", "geozero: no corpus in data/corpus", "ERROR: failed to reproduce 'raw': …"]
+    assert "(PID 7): dvc repro" in str(explain(busy, space)) and "rwlock" in str(explain(busy, space))
+    assert str(explain(stage, space)) == "no corpus in data/corpus"
+    assert explain(["Traceback", "KeyError: 'a'"], space) is None
 
 
 def test_bad_input_is_logged_without_its_traceback() -> None:
