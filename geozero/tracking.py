@@ -34,6 +34,7 @@ PARENT_TAG = "mlflow.parentRunId"
 REUSED_TAG = "reused."  # + a stage's name: the run that did its work
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
 LOCAL_UI = "http://127.0.0.1:5000"
+STACK = ".geozero/stack/state.json"  # what `geozero stack up` writes while it runs
 PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: where somebody serves the pages of a SQLite store
 RETRIES = "2"  # with MLflow's default of 7 an unreachable server costs four minutes before the first message
 TIMEOUT = "30"  # seconds for one request; MLflow waits 120
@@ -304,7 +305,15 @@ class Tracker:
                 self.finish(run.info.run_id, "KILLED", at)
 
     def _pages(self) -> str:
-        return self.store.rstrip("/") if self.store.startswith("http") else os.environ.get(PAGES, LOCAL_UI)
+        """The address of MLflow's pages: the server's, or where the checkout's stack serves those of a SQLite store."""
+        if self.store.startswith("http"):
+            return self.store.rstrip("/")
+        try:
+            plan = json.loads((self.project / STACK).read_text())["plan"]
+            stack = f"http://{str(plan['host']).replace('0.0.0.0', '127.0.0.1')}:{plan['mlflow_port']}"
+        except (OSError, ValueError, KeyError):
+            stack = LOCAL_UI
+        return os.environ.get(PAGES, stack)
 
     def _find(self, run_id: str) -> Run | None:
         from mlflow.exceptions import MlflowException
