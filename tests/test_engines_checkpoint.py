@@ -124,3 +124,17 @@ def test_suppressed_tokens_are_the_special_ones_the_padded_rows_and_the_listed_o
     found = Vocabulary.of(model, FakeTokenizer())
     assert found.end == (7, 8, 9)
     assert found.suppressed == (3, 5, 10, 11)
+
+
+def test_a_cpu_sets_as_much_aside_for_keys_and_values_as_a_full_batch_takes(tmp_path: Path) -> None:
+    from geozero.engines.vllm_inprocess import LEAST_CACHE, MOST_CACHE, cache_bytes
+
+    def asked(length: int, **text: int) -> int:
+        (tmp_path / "config.json").write_text(json.dumps({"text_config": text}))
+        return cache_bytes(tmp_path, length)
+
+    tiny = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    assert asked(512, **tiny) == 2 * 3 * 2 * 32 * 4 * 512 * 256  # 201 MB
+    assert asked(64, **tiny) == LEAST_CACHE
+    large = {"num_hidden_layers": 36, "num_attention_heads": 32, "hidden_size": 4096}
+    assert asked(4096, **large) == MOST_CACHE == asked(512)  # unknown: as much as ever

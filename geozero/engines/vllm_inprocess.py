@@ -20,10 +20,12 @@ from geozero.errors import BadRecord
 SAMPLER = "geozero.engines.vllm_sampler:SeededRows"
 CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: no fork, nothing left over when this one ends
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every process of a machine binds itself to the same first core
     "VLLM_LOGGING_LEVEL": "ERROR",  # it warns at every step that threads stay as they are
 }
+FULL_BATCH = 256  # sequences that vLLM works on at once on a CPU
+FLOAT_BYTES = 4
+LEAST_CACHE, MOST_CACHE = 64 << 20, 1 << 30
 
 
 @dataclass(slots=True)
@@ -77,7 +79,11 @@ class VllmEngine:
         if on_cpu:
             inspect_here(path)
         hardware: dict[str, Any] = (
-            {"enforce_eager": True, "distributed_executor_backend": "uni"}
+            {
+                "enforce_eager": True,
+                "distributed_executor_backend": "uni",
+                "kv_cache_memory_bytes": cache_bytes(path, self.prompter.max_length),
+            }
             if on_cpu
             else {"gpu_memory_utilization": memory, "tensor_parallel_size": devices}
         )
@@ -197,6 +203,17 @@ class VllmEngine:
 
         self._llm = None
         cleanup_dist_env_and_memory()
+
+
+def cache_bytes(path: Path, max_length: int) -> int:
+    """Bytes of keys and values that a CPU sets aside: as many as the longest sequences of a full batch take, within
+    bounds; what does not fit at once waits.
+    """
+    text = json.loads((path / "config.json").read_text()).get("text_config", {})
+    heads = text.get("num_key_value_heads") or text.get("num_attention_heads") or 1
+    size = text.get("head_dim") or text.get("hidden_size", 0) // text.get("num_attention_heads", 1)
+    token = 2 * text.get("num_hidden_layers", 0) * heads * size * FLOAT_BYTES
+    return min(MOST_CACHE, max(LEAST_CACHE, token * max_length * FULL_BATCH)) if token else MOST_CACHE
 
 
 def inspect_here(path: Path) -> None:

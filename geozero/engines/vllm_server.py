@@ -22,7 +22,14 @@ from geozero import process
 from geozero.engines.base import EngineDied
 from geozero.engines.isolated import die_with
 from geozero.engines.prompts import Prompter
-from geozero.engines.vllm_inprocess import CPU_ENVIRONMENT, SAMPLER, built_for_cpu, distribution, inspect_here
+from geozero.engines.vllm_inprocess import (
+    CPU_ENVIRONMENT,
+    SAMPLER,
+    built_for_cpu,
+    cache_bytes,
+    distribution,
+    inspect_here,
+)
 from geozero.errors import InputError
 
 HOST = "127.0.0.1"
@@ -158,7 +165,10 @@ def arguments(
         "uvicorn-log-level": "warning",
     }
     options |= (
-        {"distributed-executor-backend": "uni"}
+        {
+            "distributed-executor-backend": "uni",
+            "kv-cache-memory-bytes": cache_bytes(path, prompter.max_length),
+        }
         if built_for_cpu()
         else {"gpu-memory-utilization": memory, "tensor-parallel-size": devices}
     )
