@@ -144,6 +144,7 @@ def test_records_have_the_published_form_and_are_what_evaluate_reads(world: Worl
         "pred": "3",
         "label": "3",
         "image_path": "pictures/1.png",
+        "question": "Question 3",
         "width": 41,
         "height": 20,
         "question_type": "presence",
@@ -377,6 +378,14 @@ def test_a_damaged_log_is_refused(world: World, stand_in: StandIn) -> None:
     log.write_bytes(lines[0].replace(b'"vqa"', b'"caption"') + lines[1])
     with pytest.raises(InputError, match="another model's or of other settings"):
         world.infer()
+
+
+def test_an_output_below_a_dangling_link_is_one_line(world: World, stand_in: StandIn) -> None:
+    (world.path / "gone").symlink_to(world.path / "nowhere" / "deeper")
+    world.out = world.path / "gone" / "more" / "answers.json"
+    with pytest.raises(InputError, match="no directory can be made|stands where a directory"):
+        world.infer()
+    assert not stand_in.asked
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,15 @@ def test_an_integer_that_python_does_not_write_is_no_text() -> None:
     assert result["problems"]["reasons"] == {"prediction_missing": 1}
 
 
+def test_an_integer_that_python_does_not_read_costs_its_record_alone(tmp_path: Path) -> None:
+    path, digits = tmp_path / "records.json", "1" * 5_000
+    bad = f'{{"raw_output": {digits}, "label": "1"}}, {{"raw_output": "1", "label": -{digits}, "width": {digits}}}'
+    path.write_text(f'[{{"raw_output": "1", "label": 1}}, {bad}]')
+    result = evaluate("vqa", "strict", path)
+    assert result["metrics"]["accuracy"] == 1 / 3
+    assert result["problems"]["reasons"] == {"label_missing": 1, "prediction_missing": 1}
+
+
 def test_numbers_and_number_lists_are_read_as_text() -> None:
     assert evaluate("vqa", "strict", [{"raw_output": 3, "label": "3"}])["metrics"]["accuracy"] == 1.0
     record = {"raw_output": [100, 100, 500, 500], "label": [10, 10, 50, 50], "width": "100", "height": 100.0}

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from geozero.corpus import Corpus, write_json
 from geozero.errors import InputError
 from geozero.evaluation.evaluate import evaluate
-from geozero.evaluation.records import read_records
+from geozero.evaluation.records import parse_json, read_records
 from geozero.sample import Sample, Split, TaskName, digest
 from geozero.tasks import TASKS
 
@@ -283,5 +283,5 @@ def _of_its_types(it: Benchmark, records: Path) -> tuple[Path | list[Any], int]:
         return records, 0
     if n_left_out == len(types):
         raise InputError(f"no record of type {', '.join(it.question_types)}", str(records), f"{it.name} asks no other")
-    rows = json.loads(records.read_bytes().decode("utf-8-sig"))
+    rows = parse_json(records.read_bytes())
     return [row for row, mine in zip(rows, types, strict=True) if mine], n_left_out

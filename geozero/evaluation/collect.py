@@ -19,7 +19,7 @@ from geozero.evaluation.evaluate import PROTOCOLS, Protocol
 from geozero.evaluation.guessing import guesses
 from geozero.evaluation.inference import Way
 from geozero.evaluation.parts import Part
-from geozero.evaluation.records import parse_records
+from geozero.evaluation.records import parse_json, parse_records
 from geozero.evaluation.report_inputs import FILES, ReportInputs, use
 from geozero.evaluation.report_scores import in_order, who
 from geozero.evaluation.summary import rows_of
@@ -163,7 +163,7 @@ def _records(path: Path, result: Mapping[str, Any]) -> tuple[list[Any], Path | N
             if said.get("blake2b", digest(data)) != digest(data):
                 return [], None, f"{name} has changed since it was scored"
             try:
-                rows = json.loads(data.decode("utf-8-sig"))
+                rows = parse_json(data)
             except (ValueError, RecursionError):
                 return [], None, f"{name} is not JSON"
             rows = _asked(rows, result) if isinstance(rows, list) else []

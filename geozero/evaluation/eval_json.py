@@ -10,14 +10,13 @@ The last turn, if it is the model's, is the truth; what stands before it is aske
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geozero.errors import BadRecord, InputError
-from geozero.evaluation.records import as_text
+from geozero.evaluation.records import as_text, parse_json
 from geozero.sample import TaskName
 from geozero.tasks import SYSTEM_PROMPT
 
@@ -51,6 +50,11 @@ class Item:
     height: int = 0
     fault: str | None = None
 
+    @property
+    def question(self) -> str:
+        """The last turn that is asked, without the picture's mark; empty where the item has a fault."""
+        return self.turns[-1][1].replace(IMAGE_MARK, "").strip() if self.turns else ""
+
     def messages(self, system: bool) -> list[dict[str, str]]:
         """The chat turns to ask; with `system` the published system prompt comes first, an item's own never does."""
         first = [{"role": "system", "content": SYSTEM_PROMPT}] if system else []
@@ -64,7 +68,7 @@ def read_items(path: Path, task: TaskName) -> list[Item]:
         InputError: the file is missing, is not JSON, holds no list, or an empty one.
     """
     try:
-        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+        rows = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise InputError("no such evaluation file", str(path), MEND) from None
     except OSError as error:

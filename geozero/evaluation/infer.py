@@ -82,7 +82,7 @@ def infer(
     seed: int = OFFICIAL_SEED,
     progress: Callable[[str], None] = print,
 ) -> Summary:
-    """Ask every item of `json_path` and write `[{id, raw_output, pred, label, image_path, …}]` to `output_path`.
+    """Ask every item of `json_path` and write `[{id, raw_output, pred, label, image_path, question, …}]` to `output_path`.
 
     Records stand in the order of the JSON. Pictures are looked for from the working directory, then from the JSON's.
 
@@ -277,6 +277,8 @@ class _Run:
             "label": item.label,
             "image_path": item.image,
         }
+        if item.question:
+            record["question"] = item.question
         if width and height:
             record |= {"width": width, "height": height}
         if item.question_type is not None:

@@ -84,7 +84,7 @@ def read_records(source: Path | str | Sequence[Any]) -> RecordList:
         return parse_records(source)
     path = Path(source)
     try:
-        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+        rows = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise InputError("no such records file", str(path), "pass the JSON that `geozero infer` wrote") from None
     except OSError as error:
@@ -96,6 +96,24 @@ def read_records(source: Path | str | Sequence[Any]) -> RecordList:
     if not isinstance(rows, list):
         raise InputError(f"a JSON {type(rows).__name__} instead of a list", str(path), "pass a JSON list of records")
     return parse_records(rows, path.parent)
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON as models and other people's scripts write it; an integer longer than Python reads becomes an infinity, so
+    that it costs its record alone.
+
+    Raises:
+        ValueError: it is no JSON, or no UTF-8.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(data.decode("utf-8-sig"), parse_int=_integer)
+
+
+def _integer(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:  # the JSON scanner passes digits alone: there are too many of them
+        return -math.inf if text.startswith("-") else math.inf
 
 
 def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
