@@ -345,14 +345,17 @@ def test_the_base_must_stay_near_chance_on_every_closed_type() -> None:
         row("base", 0.9, headline=False),
         row("sft", 0.9),
     ]
-    assert goal("base", rows + noise) == (True, "+4.0 (presence test)", "presence test +4.0, scene test +2.5")
-    assert goal("base", [*rows, row("base", 0.2)])[:2] == (False, "+7.5 (scene test)")
+    note = "largest of 2 margins: presence test. All: presence test +4.0, scene test +2.5"
+    assert goal("base", rows + noise) == (True, "+4.0 points", note)
+    ok, reached, note = goal("base", [*rows, row("base", 0.2)])
+    assert (ok, reached) == (False, "+7.5 points") and "largest of 3 margins: scene test." in note
 
 
 def test_sft_must_clear_the_majority_answer_on_the_worst_type() -> None:
     presence = {"task": "vqa", "source": "toy_rsvqa_lr", "question_type": "presence"}
-    assert goal("sft", [row("sft", 0.5), row("sft", 0.81, **presence)])[:2] == (True, "+26.0 (presence test)")
-    assert goal("sft", [row("sft", 0.39), row("sft", 0.81, **presence)])[:2] == (False, "+24.0 (scene test)")
+    assert goal("sft", [row("sft", 0.5), row("sft", 0.81, **presence)])[:2] == (True, "+26.0 points")
+    ok, reached, note = goal("sft", [row("sft", 0.12), row("sft", 0.81, **presence)])
+    assert (ok, reached) == (False, "−3.0 points") and "smallest of 2 margins: scene test." in note
 
 
 def test_rl_is_compared_with_sft_on_the_hard_split_of_the_toy_world() -> None:

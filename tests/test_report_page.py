@@ -145,6 +145,22 @@ def test_a_broken_part_costs_only_itself(data: Path, tmp_path: Path, part: str, 
     assert "Visual grounding" in outline.text
 
 
+def test_long_lists_are_folded_by_place_and_warnings_stand_above_the_scores(data: Path, tmp_path: Path) -> None:
+    rows, cards = (json.loads((data / f"{part}.json").read_text()) for part in ("comparisons", "details"))
+    more = [{**row, "question_type": f"kind {i}"} for row in rows for i in range(10)]
+    note = "the predicted boxes fit far better as pixels"
+    folder = edited(
+        data, tmp_path / "data", comparisons=[*rows, *more], details=[{**cards[0], "notes": [note]}, *cards]
+    )
+    page = build_report(folder, tmp_path / "index.html").read_text()
+    section = page.split('<section id="comparisons">')[1].split("</section>")[0]
+    places = {(row["world"], row["split"], row["task"]) for row in rows}
+    assert section.count("<details") == len(places) > 1 and section.count('<details class="split" open>') == 1
+    assert "11 comparisons" in section
+    scores = page.split('<section id="scores">')[1]
+    assert scores.index(note) < scores.index("<table")
+
+
 def test_no_inputs_at_all_is_a_readable_error(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(InputError, match="evaluate first"):

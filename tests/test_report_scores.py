@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from geozero.evaluation.report_markdown import scores_markdown
+from geozero.evaluation.report_overview import overviews
 from geozero.evaluation.report_records import Baseline, Comparison, Score
 from geozero.evaluation.report_scores import factor, worlds
 
@@ -123,3 +124,13 @@ def test_markdown_cells_stay_cells() -> None:
     lines = [line for line in scores_markdown([toy]).splitlines() if line.startswith("|")]
     assert lines[2] == "| Question answering | all | accuracy | 100 | 40.0 | 45.0 | 50.0 [45.0–55.0] |"
     assert "a\\|b &lt;b>" in lines[3]
+
+
+@pytest.mark.parametrize(("sources", "marks"), [(("toy_a",), ["", "up"]), (("toy_a", "toy_b"), ["", ""])])
+def test_a_comparison_over_all_sources_marks_the_score_of_the_only_one(
+    sources: tuple[str, ...], marks: list[str]
+) -> None:
+    first, second = score(), score(model="sft", value=0.7)
+    rows = [s.model_copy(update={"source": name}) for name in sources for s in (first, second)]
+    (table,) = overviews(rows, [], [compared(first, second, 0.1, 0.3)])
+    assert [cell.mark for line in table.lines if (cell := line.cells[0])] == marks

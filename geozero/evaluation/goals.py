@@ -90,8 +90,13 @@ def _margin(
         return Goal(key, name, f"{bound:g} points", "–", None)
     margin, place = max(margins) if at_most else min(margins)
     ok = margin <= bound if at_most else margin >= bound
-    listed = ", ".join(f"{where} {value:+.1f}" for value, where in sorted(margins, key=lambda m: m[1]))
-    return Goal(key, name, f"{'≤' if at_most else '≥'} {bound:g} points", f"{margin:+.1f} ({place})", ok, listed)
+    listed = ", ".join(f"{where} {_signed(value)}" for value, where in sorted(margins, key=lambda m: m[1]))
+    note = f"{'largest' if at_most else 'smallest'} of {len(margins)} margins: {place}. All: {listed}"
+    return Goal(key, name, f"{'≤' if at_most else '≥'} {bound:g} points", f"{_signed(margin)} points", ok, note)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
 
 
 def _margins(
@@ -120,7 +125,7 @@ def _gain(key: str, name: str, rows: Sequence[Mapping[str, Any]], beside: tuple[
     if math.isnan(gain):
         return Goal(key, name, f"≥ {bound:+g} points", "–", None)
     note = f"mean over tasks {before:.1f} → {after:.1f}"
-    return Goal(key, name, f"≥ {bound:+g} points", f"{gain:+.1f} points", gain >= bound, note)
+    return Goal(key, name, f"≥ {bound:+g} points", f"{_signed(gain)} points", gain >= bound, note)
 
 
 def _share(

@@ -82,7 +82,7 @@ def infer(
     seed: int = OFFICIAL_SEED,
     progress: Callable[[str], None] = print,
 ) -> Summary:
-    """Ask every item of `json_path` and write `[{id, raw_output, pred, label, image_path, question, …}]` to `output_path`.
+    """Ask every item of `json_path` and write `[{id, raw_output, pred, label, image_path, …}]` to `output_path`.
 
     Records stand in the order of the JSON. Pictures are looked for from the working directory, then from the JSON's.
 

@@ -13,6 +13,7 @@ from geozero.evaluation.report_records import Comparison, Confusion, Detail, Est
 from geozero.evaluation.report_scores import METRICS, NONE, SPLITS, TASK_TITLES, WORLDS, factor, in_order, who
 
 GROUP_TITLES = {"class": "class", "question_type": "question type", "size": "object size"}
+ALL = "all"  # the part of a place that is all of it
 SIZE_ORDER = {"S": 0, "M": 1, "L": 2}
 
 
@@ -31,6 +32,15 @@ class Difference:
     p_value: str
     n: str
     mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """The pairs of one place; `n_sure` of them have an interval without 0."""
+
+    place: str
+    rows: list[Difference]
+    n_sure: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +114,22 @@ def differences(comparisons: Sequence[Comparison]) -> list[Difference]:
     return [_difference(c) for c in forward]
 
 
+def differences_by_place(rows: Sequence[Difference]) -> list[Differences]:
+    """The same rows a place each, in their order; those over everything come before those of one question type."""
+    found: dict[str, list[Difference]] = {}
+    for row in rows:
+        found.setdefault(row.place, []).append(row)
+    ordered = {where: sorted(own, key=lambda d: (d.part != ALL, d.part)) for where, own in found.items()}
+    return [Differences(where, own, sum(bool(d.mark) for d in own)) for where, own in ordered.items()]
+
+
 def _difference(c: Comparison) -> Difference:
     by = scale(c.metric)
     low, high = c.low or 0.0, c.high or 0.0
     values = [NONE if v is None else f"{v * by:.1f}" for v in (c.before, c.after)]
     return Difference(
         place=place(c.world, c.split, c.task, c.source),
-        part=c.question_type or "all",
+        part=c.question_type or ALL,
         first=who(c.first.model, c.first.mode),
         second=who(c.second.model, c.second.mode),
         metric=METRICS.get(c.metric, c.metric),
@@ -171,6 +190,23 @@ def details(rows: Sequence[Detail]) -> list[DetailCard]:
         if any((card.tables, card.confusion, card.confused, card.sampled, card.diagnosis, card.notes)):
             cards.append(card)
     return cards
+
+
+def warnings(rows: Sequence[Detail]) -> list[tuple[str, str]]:
+    """Where and what a reader of the scores must know before anything is unfolded; equal ones of one place once."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for d in rows:
+        for note in d.notes:
+            said.setdefault((place(d.world, d.split, d.task, d.source), note), []).append(who(d.model, d.mode))
+    return [(f"{where} ({'; '.join(w for w in names if w)})", note) for (where, note), names in said.items()]
+
+
+def cards_by_place(cards: Sequence[DetailCard]) -> list[tuple[str, list[DetailCard]]]:
+    """The cards of one place together, in the order of its first: models are read side by side."""
+    found: dict[str, list[DetailCard]] = {}
+    for card in cards:
+        found.setdefault(card.title, []).append(card)
+    return list(found.items())
 
 
 def place(world: str, split: str, task: str, source: str | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from geozero.evaluation.report_pairs import Pairs
@@ -22,6 +23,7 @@ from geozero.evaluation.report_scores import (
 
 CHOOSING = "val"  # the split that chooses; a score on it is no result
 Column = tuple[str, str, str]  # split, source, task
+Place = tuple[str, str, str]  # world, split, task
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def overviews(
     kept = [s for s in kept if s.split != CHOOSING]
     for protocol in sorted({s.protocol for s in kept}, reverse=True):  # strict, then official
         of_protocol = [s for s in kept if s.protocol == protocol]
+        alone = _alone(of_protocol)
         splits = [*(s for s in SPLITS if s), *sorted({s.split for s in of_protocol} - set(SPLITS)), ""]
         own = [s for split in splits for s in of_protocol if s.split == split]
         columns: list[Column] = list(dict.fromkeys((s.split, s.source or "", s.task) for s in own))
@@ -79,13 +82,24 @@ def overviews(
         ]
         lines = [line for line in lines if any(line.cells)]
         lines += _published(references, protocol, columns)
-        lines += _model_lines(own, columns, pairs)
+        lines += _model_lines(own, columns, pairs, alone)
         benchmarks = [_benchmark(column, own) for column in columns]
         found.append(Overview(f"Models and benchmarks, {protocol} protocol", protocol, benchmarks, lines))
     return found
 
 
-def _model_lines(scores: Sequence[Score], columns: Sequence[Column], pairs: Pairs) -> list[Line]:
+def _alone(scores: Sequence[Score]) -> set[Place]:
+    """The places with one source: a comparison over all sources is one of that source."""
+    sources: dict[Place, set[str | None]] = defaultdict(set)
+    for s in scores:
+        sources[s.world, s.split, s.task].add(s.source)
+    return {place for place, names in sources.items() if len(names) == 1}
+
+
+def _model_lines(
+    scores: Sequence[Score], columns: Sequence[Column], pairs: Pairs, alone: Collection[Place]
+) -> list[Line]:
+    """One row a model and mode; a score is marked where it surely differs from the model before it in that mode."""
     lines = []
     names = columns_of(scores)
     for model, mode in names:
@@ -94,9 +108,21 @@ def _model_lines(scores: Sequence[Score], columns: Sequence[Column], pairs: Pair
             of_column = {(s.model, s.mode): s for s in scores if _column(s) == column}
             score = of_column.get((model, mode))
             earlier = [of_column[n] for n in names[: names.index((model, mode))] if n[1] == mode and n in of_column]
-            cells.append(None if score is None else shown_cell(score, earlier[-1] if earlier else None, pairs))
+            before = earlier[-1] if earlier else None
+            cells.append(None if score is None else shown_cell(*_compared_as(score, before, pairs, alone), pairs))
         lines.append(Line(who(model, mode), "model", cells))
     return lines
+
+
+def _compared_as(
+    score: Score, before: Score | None, pairs: Pairs, alone: Collection[Place]
+) -> tuple[Score, Score | None]:
+    """The two as they were compared: over all sources, where that is this one source and it was not named."""
+    if before is None or pairs.between(before, score) is not None:
+        return score, before
+    if (score.world, score.split, score.task) not in alone:
+        return score, before
+    return score.model_copy(update={"source": None}), before.model_copy(update={"source": None})
 
 
 def _guess(baselines: Sequence[Baseline], column: Column, scores: Sequence[Score], name: str) -> Cell | None:
