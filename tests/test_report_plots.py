@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geozero.evaluation import plots, report_charts
+from geozero.evaluation import plots, report_charts, svg
 from geozero.evaluation.report_records import Difficulty, Timing
 
 VALUES = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9, max_value=1e9)
@@ -29,13 +29,13 @@ def test_any_curve_is_well_formed_svg(points: list[tuple[int, float]]) -> None:
 def test_ticks_are_few_round_and_inside(low: float, relative: float) -> None:
     span = relative * max(1.0, abs(low))  # finer ones are below what a float can tell apart
     high = low + span
-    values = plots.ticks(low, high, 4)
+    values = svg.ticks(low, high, 4)
     assert 1 <= len(values) <= 9
     assert all(low - span * 1e-6 <= v <= high + span * 1e-6 for v in values)
 
 
 def test_ticks_of_a_share() -> None:
-    assert plots.ticks(0, 1, 4) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert svg.ticks(0, 1, 4) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from geozero.evaluation.report_markdown import scores_markdown
+from geozero.evaluation.report_names import factor
 from geozero.evaluation.report_overview import overviews
 from geozero.evaluation.report_records import Baseline, Comparison, Score
-from geozero.evaluation.report_scores import factor, worlds
+from geozero.evaluation.report_scores import worlds
 
 ROW = {"model": "base", "mode": "tagged", "split": "test_hard", "world": "toy", "task": "vqa", "metric": "accuracy"}
 

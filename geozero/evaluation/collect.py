@@ -21,7 +21,7 @@ from geozero.evaluation.inference import Way
 from geozero.evaluation.parts import Part
 from geozero.evaluation.records import parse_json, parse_records
 from geozero.evaluation.report_inputs import FILES, ReportInputs, use
-from geozero.evaluation.report_scores import in_order, who
+from geozero.evaluation.report_names import in_order, who
 from geozero.evaluation.summary import rows_of
 from geozero.images import decode, thumbnail
 from geozero.sample import TASK_NAMES, TaskName, digest, stable_unit

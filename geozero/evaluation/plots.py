@@ -1,6 +1,6 @@
 """Small charts as SVG strings: they take their colours from the page's style sheet, so they follow light and dark.
 
-Every function returns markup whose texts are escaped; sizes are SVG user units, which are CSS pixels at full width.
+Texts are escaped; sizes are SVG user units, which are CSS pixels at full width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from geozero.evaluation.svg import fitted, line, number, padded, path, r, short_count, svg, text, ticks
 
 CHART_WIDTH, CHART_HEIGHT = 380, 200
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 44, 12, 10, 26
@@ -18,7 +20,6 @@ MAX_POINTS = 400  # more than a chart of this width can show
 SMOOTH_FROM = 20  # fewer points than this are drawn as they are
 SMOOTH_SHARE = 12  # the running mean spans one part in this many of the curve
 FOREST_WIDTH, FOREST_ROW, FOREST_LABEL, FOREST_VALUE = 300, 24, 116, 40
-LABEL_LETTERS = 16  # what fits into FOREST_LABEL
 STRIP_WIDTH, STRIP_HEIGHT = 96, 12
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 270, 150
 CALIBRATION_SIDE = 220
@@ -74,26 +75,26 @@ def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str 
     parts = []
     for tick in ticks(y_low, y_high, 4):
         _, y = at(x_low, tick)
-        parts.append(_line(MARGIN_LEFT, y, CHART_WIDTH - MARGIN_RIGHT, y, "grid"))
-        parts.append(_text(MARGIN_LEFT - 6, y + 4, number(tick), "end"))
+        parts.append(line(MARGIN_LEFT, y, CHART_WIDTH - MARGIN_RIGHT, y, "grid"))
+        parts.append(text(MARGIN_LEFT - 6, y + 4, number(tick), "end"))
     for tick in ticks(x_low, x_high, 5):
         if x_low <= tick <= x_high:
             x, _ = at(tick, y_low)
-            parts.append(_text(x, CHART_HEIGHT - 8, number(tick), "middle"))
+            parts.append(text(x, CHART_HEIGHT - 8, number(tick), "middle"))
     window = 1
     for s in drawn:
         if len(s.points) >= SMOOTH_FROM:
             window = max(3, len(s.points) // SMOOTH_SHARE)
-            parts.append(_path([at(*p) for p in s.points], f"curve faint {s.tone}"))
-            parts.append(_path([at(*p) for p in running_mean(s.points, window)], f"curve {s.tone}"))
+            parts.append(path([at(*p) for p in s.points], f"curve faint {s.tone}"))
+            parts.append(path([at(*p) for p in running_mean(s.points, window)], f"curve {s.tone}"))
         elif len(s.points) > 1:
-            parts.append(_path([at(*p) for p in s.points], f"curve {s.tone}"))
+            parts.append(path([at(*p) for p in s.points], f"curve {s.tone}"))
         else:
             x, y = at(*s.points[0])
             parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(s.tone, r(x), r(y)))
     parts.append(Markup('<line class="cursor" y1="{}" y2="{}"/>').format(MARGIN_TOP, MARGIN_TOP + height))
     said = "; ".join(f"{s.label} from {number(s.points[0][1])} to {number(s.points[-1][1])}" for s in drawn)
-    svg = _svg(CHART_WIDTH, CHART_HEIGHT, f"{title} over steps {number(x_low)} to {number(x_high)}: {said}", parts)
+    drawing = svg(CHART_WIDTH, CHART_HEIGHT, f"{title} over steps {number(x_low)} to {number(x_high)}: {said}", parts)
     data = {
         "x": [x_low, x_high],
         "left": MARGIN_LEFT,
@@ -101,7 +102,7 @@ def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str 
         "series": [[[x, float(f"{y:.4g}")] for x, y in s.points] for s in drawn],
     }
     smoothed = f"bold: mean over {window} points" if window > 1 else ""
-    return Chart(title, stage, "; ".join(n for n in (note, smoothed) if n), svg, drawn, json.dumps(data))
+    return Chart(title, stage, "; ".join(n for n in (note, smoothed) if n), drawing, drawn, json.dumps(data))
 
 
 def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float = 100) -> Markup:
@@ -121,20 +122,19 @@ def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float =
     bottom = len(rows) * FOREST_ROW + 4
     parts = []
     for tick in ticks(start, end, 3):
-        parts.append(_line(x(tick), 2, x(tick), bottom, "grid"))
-        parts.append(_text(x(tick), bottom + 14, number(tick * factor), "middle"))
+        parts.append(line(x(tick), 2, x(tick), bottom, "grid"))
+        parts.append(text(x(tick), bottom + 14, number(tick * factor), "middle"))
     for name, value in marks.items():
-        parts.append(_line(x(value), 2, x(value), bottom, f"mark {name}"))
+        parts.append(line(x(value), 2, x(value), bottom, f"mark {name}"))
     for index, row in enumerate(rows):
         y = index * FOREST_ROW + FOREST_ROW / 2 + 2
-        label = row.label if len(row.label) <= LABEL_LETTERS else row.label[: LABEL_LETTERS - 1] + "…"
-        parts.append(_text(0, y + 4, label, "start", "label"))
+        parts.append(text(0, y + 4, fitted(row.label), "start", "label"))
         if row.low is not None and row.high is not None:
-            parts.append(_line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
+            parts.append(line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
         parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(row.tone, r(x(row.value)), r(y)))
-        parts.append(_text(FOREST_WIDTH, y + 4, f"{row.value * factor:.1f}", "end", "value"))
+        parts.append(text(FOREST_WIDTH, y + 4, f"{row.value * factor:.1f}", "end", "value"))
     said = "; ".join(f"{row.label} {row.value * factor:.1f}" for row in rows)
-    return _svg(FOREST_WIDTH, height, said, parts)
+    return svg(FOREST_WIDTH, height, said, parts)
 
 
 def strip(row: Estimate, marks: Mapping[str, float], top: float = 1.0) -> Markup:
@@ -144,12 +144,12 @@ def strip(row: Estimate, marks: Mapping[str, float], top: float = 1.0) -> Markup
         return 3 + max(0.0, min(1.0, value / top)) * (STRIP_WIDTH - 6)
 
     y = STRIP_HEIGHT / 2
-    parts = [_line(3, y, STRIP_WIDTH - 3, y, "grid")]
-    parts += [_line(x(v), 0, x(v), STRIP_HEIGHT, f"tick {name}") for name, v in marks.items()]
+    parts = [line(3, y, STRIP_WIDTH - 3, y, "grid")]
+    parts += [line(x(v), 0, x(v), STRIP_HEIGHT, f"tick {name}") for name, v in marks.items()]
     if row.low is not None and row.high is not None:
-        parts.append(_line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
+        parts.append(line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
     parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(row.tone, r(x(row.value)), r(y)))
-    return _svg(STRIP_WIDTH, STRIP_HEIGHT, "", parts, "strip")
+    return svg(STRIP_WIDTH, STRIP_HEIGHT, "", parts, "strip")
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], x_label: str) -> Markup:
@@ -162,16 +162,16 @@ def histogram(edges: Sequence[float], counts: Sequence[int], x_label: str) -> Ma
     def x(value: float) -> float:
         return 6 + (value - low) / (high - low) * width
 
-    parts = [_line(0, base, HISTOGRAM_WIDTH, base, "axis")]
+    parts = [line(0, base, HISTOGRAM_WIDTH, base, "axis")]
     for start, end, count in zip(edges, edges[1:], counts, strict=False):
         tall = count / top * (base - 18)
         bar = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}" rx="1.5"/>')
         parts.append(bar.format(r(x(start) + 1), r(base - tall), r(max(0.5, x(end) - x(start) - 2)), r(tall)))
         if count:
-            parts.append(_text((x(start) + x(end)) / 2, base - tall - 4, short_count(count), "middle"))
-    parts += [_text(x(tick), base + 14, number(tick), "middle") for tick in ticks(low, high, 4)]
-    parts.append(_text(HISTOGRAM_WIDTH / 2, base + 30, x_label, "middle", "label"))
-    return _svg(HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT, f"histogram of {x_label}: " + ", ".join(map(str, counts)), parts)
+            parts.append(text((x(start) + x(end)) / 2, base - tall - 4, short_count(count), "middle"))
+    parts += [text(x(tick), base + 14, number(tick), "middle") for tick in ticks(low, high, 4)]
+    parts.append(text(HISTOGRAM_WIDTH / 2, base + 30, x_label, "middle", "label"))
+    return svg(HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT, f"histogram of {x_label}: " + ", ".join(map(str, counts)), parts)
 
 
 def stacked_bar(parts_of: Mapping[str, int]) -> Markup:
@@ -183,7 +183,7 @@ def stacked_bar(parts_of: Mapping[str, int]) -> Markup:
         piece = Markup('<rect class="band band-{}" x="{}" y="0" width="{}" height="12"><title>{}: {}</title></rect>')
         pieces.append(piece.format(name, r(x), r(max(0.0, width - 1)), name.replace("_", " "), count))
         x += width
-    return _svg(HISTOGRAM_WIDTH, 12, ", ".join(f"{k} {v}" for k, v in parts_of.items()), pieces, "stack")
+    return svg(HISTOGRAM_WIDTH, 12, ", ".join(f"{k} {v}" for k, v in parts_of.items()), pieces, "stack")
 
 
 def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
@@ -196,19 +196,19 @@ def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
 
     parts = []
     for tick in (0.0, 0.5, 1.0):
-        parts.append(_line(*at(tick, 0), *at(tick, 1), "grid"))
-        parts.append(_line(*at(0, tick), *at(1, tick), "grid"))
-        parts.append(_text(at(tick, 0)[0], side - 18, number(100 * tick), "middle"))
-        parts.append(_text(edge - 5, at(0, tick)[1] + 4, number(100 * tick), "end"))
-    parts.append(_line(*at(0, 0), *at(1, 1), "mark"))
+        parts.append(line(*at(tick, 0), *at(tick, 1), "grid"))
+        parts.append(line(*at(0, tick), *at(1, tick), "grid"))
+        parts.append(text(at(tick, 0)[0], side - 18, number(100 * tick), "middle"))
+        parts.append(text(edge - 5, at(0, tick)[1] + 4, number(100 * tick), "end"))
+    parts.append(line(*at(0, 0), *at(1, 1), "mark"))
     most = max(n for _, _, n in bins)
     for x, y, n in bins:
         cx, cy = at(x, y)
         dot = Markup('<circle class="dot after" cx="{}" cy="{}" r="{}"><title>{} questions</title></circle>')
         parts.append(dot.format(r(cx), r(cy), r(2.5 + 6 * math.sqrt(n / most)), n))
-    parts.append(_text(edge + span / 2, side - 3, "agreement of the answers", "middle", "label"))
+    parts.append(text(edge + span / 2, side - 3, "agreement of the answers", "middle", "label"))
     said = "; ".join(f"agreement {100 * x:.0f}, right {100 * y:.0f}, n {n}" for x, y, n in bins)
-    return _svg(side, side, f"accuracy over agreement: {said}", parts, "calibration")
+    return svg(side, side, f"accuracy over agreement: {said}", parts, "calibration")
 
 
 def confusion(classes: Sequence[str], columns: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
@@ -220,7 +220,7 @@ def confusion(classes: Sequence[str], columns: Sequence[str], matrix: Sequence[S
     for i, (name, row) in enumerate(zip(classes, matrix, strict=True)):
         total = sum(row) or 1
         if named:
-            parts.append(_text(left - 5, top + (i + 0.5) * cell + 4, _fitted(name), "end"))
+            parts.append(text(left - 5, top + (i + 0.5) * cell + 4, fitted(name), "end"))
         for j, count in enumerate(row):
             if not count:
                 continue
@@ -234,17 +234,13 @@ def confusion(classes: Sequence[str], columns: Sequence[str], matrix: Sequence[S
     if named:
         for j, name in enumerate(columns):
             turned = Markup('<text class="tick" text-anchor="start" transform="translate({} {}) rotate(-55)">{}</text>')
-            parts.append(turned.format(r(left + (j + 0.5) * cell), r(top - 5), _fitted(name)))
+            parts.append(turned.format(r(left + (j + 0.5) * cell), r(top - 5), fitted(name)))
     frame = Markup('<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>')
     parts.append(frame.format(left, top, r(MATRIX_SIDE), r(cell * len(classes))))
     right = sum(row[columns.index(name)] for name, row in zip(classes, matrix, strict=True) if name in columns)
     said = f"confusion of {len(classes)} classes, {right} of {sum(map(sum, matrix))} on the diagonal"
     width = left + MATRIX_SIDE + (40 if named else 8)
-    return _svg(width, top + cell * len(classes) + 8, said, parts, "matrix")
-
-
-def _fitted(text: str) -> str:
-    return text if len(text) <= LABEL_LETTERS else text[: LABEL_LETTERS - 1] + "…"
+    return svg(width, top + cell * len(classes) + 8, said, parts, "matrix")
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> list[tuple[float, float]]:
@@ -265,59 +261,3 @@ def running_mean(points: Sequence[tuple[float, float]], window: int) -> list[tup
         near = points[max(0, i - half) : i + half + 1]
         smooth.append((x, sum(y for _, y in near) / len(near)))
     return smooth
-
-
-def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten) that cover [low, high] with about `about` steps."""
-    if not high > low:
-        return [low]
-    raw = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.7)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
-
-
-def padded(low: float, high: float) -> tuple[float, float]:
-    """An axis range: from 0 where all values are positive and not far from it, with air above."""
-    if low >= 0 and low < 0.6 * high:
-        low = 0.0
-    span = max(high - low, 1e-3 * abs(high)) or 1.0
-    start, end = low if low == 0 else low - 0.06 * span, high + 0.08 * span
-    return (start, end) if end > start else (start, start + 1.0)  # denormal numbers
-
-
-def number(value: float) -> str:
-    """A tick or read-out: three significant digits, thousands as k, no trailing zeros."""
-    if abs(value) >= 10_000:
-        return f"{value / 1000:.3g}k"
-    return "0" if abs(value) < 1e-12 else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def short_count(count: int) -> str:
-    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
-
-
-def r(value: float) -> str:
-    """A coordinate to a tenth of a pixel."""
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _svg(width: float, height: float, said: str, parts: Sequence[Markup], kind: str = "") -> Markup:
-    label = Markup('role="img" aria-label="{}"').format(said) if said else Markup('aria-hidden="true"')
-    opening = Markup('<svg class="plot {}" viewBox="0 0 {} {}" {}>').format(kind, r(width), r(height), label)
-    return opening + Markup("").join(parts) + Markup("</svg>")
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    line = Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
-    return line.format(kind, r(x1), r(y1), r(x2), r(y2))
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(kind, r(x), r(y), anchor, text)
-
-
-def _path(points: Sequence[tuple[float, float]], kind: str) -> Markup:
-    d = "M" + "L".join(f"{r(x)} {r(y)}" for x, y in points)
-    return Markup('<path class="{}" d="{}"/>').format(kind, escape(d))

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from geozero import __version__
 from geozero.atomic import replacing
 from geozero.errors import InputError
-from geozero.evaluation import plots, report_charts, report_details, report_scores
+from geozero.evaluation import report_charts, report_details, report_names, report_scores, svg
 from geozero.evaluation.collect import collect
 from geozero.evaluation.gallery import IMAGES_PER_BLOCK, gather
 from geozero.evaluation.report_inputs import FILES, ReportInputs, is_run, read_inputs
@@ -126,11 +126,11 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         charts=report_charts.curve_charts(inputs.curves),
         durations=report_charts.durations(inputs.timings),
         warnings=report_details.warnings(inputs.details),
-        none_sign=report_scores.NONE,
+        none_sign=report_names.NONE,
         total_time=report_charts.duration(sum(t.seconds for t in inputs.timings)),
         gallery=gallery,
-        task_titles=report_scores.TASK_TITLES,
-        number=plots.number,
+        task_titles=report_names.TASK_TITLES,
+        number=svg.number,
         is_code=lambda text: bool(_CODE.search(text)),
         version=__version__,
     )
@@ -183,7 +183,7 @@ def _goal(goal: Goal) -> ShownGoal:
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return report_scores.NONE if value is None else str(value)
+    return report_names.NONE if value is None else str(value)
 
 
 def _goal_summary(goals: list[Goal]) -> str:

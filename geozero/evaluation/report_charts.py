@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from geozero.evaluation import plots
+from geozero.evaluation.report_names import MODELS, TASK_TITLES
 from geozero.evaluation.report_records import Difficulty, Timing
-from geozero.evaluation.report_scores import MODELS, TASK_TITLES
 
 # What belongs into one chart: title, [(key, label, tone)], note, whether it is a share
 CURVES: tuple[tuple[str, tuple[tuple[str, str, str], ...], str, bool], ...] = (

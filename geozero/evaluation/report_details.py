@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from geozero.evaluation import plots
+from geozero.evaluation.report_names import METRICS, NONE, SPLITS, TASK_TITLES, WORLDS, factor, in_order, who
 from geozero.evaluation.report_pairs import mark, probability, scale, signed, turned
 from geozero.evaluation.report_records import Comparison, Confusion, Detail, Estimated, Group, Reasoning, Who
-from geozero.evaluation.report_scores import METRICS, NONE, SPLITS, TASK_TITLES, WORLDS, factor, in_order, who
 
 GROUP_TITLES = {"class": "class", "question_type": "question type", "size": "object size"}
 ALL = "all"  # the part of a place that is all of it

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from geozero.evaluation.report_cells import Cell
 from geozero.evaluation.report_overview import Overview
-from geozero.evaluation.report_scores import Cell, Table, World
+from geozero.evaluation.report_scores import Table, World
 
 HEAD = """% Made by `geozero report`; needs \\usepackage{booktabs}.
 % Scores in percent unless the metric is a count or a length, 95 % bootstrap intervals in small print. $\\uparrow$ and

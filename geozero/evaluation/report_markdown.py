@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from geozero.evaluation.report_cells import Cell
 from geozero.evaluation.report_details import Difference, Thoughts
+from geozero.evaluation.report_names import NONE
 from geozero.evaluation.report_overview import Overview
-from geozero.evaluation.report_scores import NONE, Cell, Row, World
+from geozero.evaluation.report_scores import Row, World
 
 ARROWS = {"up": " ▲", "down": " ▼", "": ""}
 

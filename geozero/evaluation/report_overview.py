@@ -6,20 +6,19 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from geozero.evaluation.report_pairs import Pairs
-from geozero.evaluation.report_records import Baseline, Comparison, Reference, Score
-from geozero.evaluation.report_scores import (
+from geozero.evaluation.report_cells import Cell, shown_cell
+from geozero.evaluation.report_names import (
     HEADLINES,
     METRICS,
     SPLITS,
     TASK_TITLES,
-    Cell,
     columns_of,
     factor,
     is_headline,
-    shown_cell,
     who,
 )
+from geozero.evaluation.report_pairs import Pairs
+from geozero.evaluation.report_records import Baseline, Comparison, Reference, Score
 
 CHOOSING = "val"  # the split that chooses; a score on it is no result
 Column = tuple[str, str, str]  # split, source, task
