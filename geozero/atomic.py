@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from geozero.errors import InputError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, for a file or a directory; it takes the place of `path` when the block ends.
 
     After an error in the block it is removed, and `path` stays as it was.
+
+    Raises:
+        InputError: its directory can be made nowhere.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
     _remove(temporary)
     try:
@@ -26,6 +31,18 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def make_parent(path: Path) -> None:
+    """The directory that `path` stands in, if it is not there.
+
+    Raises:
+        InputError: the system knows no such place, as in a directory of its own (`/proc`).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        raise InputError("no directory can be made there", str(path.parent), "choose another place") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from geozero.atomic import replacing, write_text
+from geozero.errors import InputError
 
 
 def test_a_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
@@ -45,3 +46,9 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
             temporary.mkdir()
             (temporary / name).touch()
     assert [p.name for p in out.iterdir()] == ["second"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no directory of the system's own")
+def test_a_place_where_no_directory_can_be_made_is_one_line() -> None:
+    with pytest.raises(InputError, match="no directory can be made there in /proc/none"):
+        write_text(Path("/proc/none/file.txt"), "new")

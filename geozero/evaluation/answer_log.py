@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from geozero.atomic import make_parent
 from geozero.errors import InputError, refusal
 from geozero.sample import digest
 
@@ -53,10 +54,8 @@ class AnswerLog:
 
     def __enter__(self) -> AnswerLog:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_parent(self.path)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except FileNotFoundError as error:  # a dangling link, or a system's own directory that takes no files
-            raise InputError("no directory can be made", str(error.filename), "choose another --output_path") from None
         except OSError as error:
             raise refusal(error, self.path) or error from None
         try:
