@@ -120,6 +120,18 @@ def test_the_gallery_filters_by_task_source_and_outcome(tmp_path: Path) -> None:
     assert title == "; ".join(f"Showing {min(n, 24)} of {n} (of 40)" for n in counts)
 
 
+def test_a_thought_is_shown_once_and_only_where_there_is_an_answer_block_behind_it(tmp_path: Path) -> None:
+    data = fake_report.write(tmp_path / "data", items=2)
+    items = json.loads((data / "gallery.json").read_text())
+    open_block, whole = "I see <answer>yes", "yes <answer>yes</answer>"
+    items[0]["after"] |= {"raw": open_block, "answer": open_block, "thought": "I see"}
+    items[1]["after"] |= {"raw": whole, "answer": "yes", "thought": "yes"}
+    (data / "gallery.json").write_text(json.dumps(items))
+    dom = dom_of(build_report(data, tmp_path / "index.html"), tmp_path)
+    assert dom.count('<p class="none">no whole answer block') == 1
+    assert dom.count('<p class="thought">yes</p>') == 1 and '<p class="thought">I see</p>' not in dom
+
+
 def test_what_evaluate_wrote_opens_with_its_gallery(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), (20, 120, 60)).save(tmp_path / "a.png")
     for model, answer in (

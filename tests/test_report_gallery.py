@@ -110,3 +110,22 @@ def test_right_is_what_the_task_makes_of_the_reward(
 @pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, None], [1, 2, 3, float("inf")], "1,2,3,4", [True, 1, 2, 3], {}])
 def test_what_is_no_box_is_no_box(box: Any) -> None:
     assert Output.model_validate({"box": box}).box is None
+
+
+@pytest.mark.parametrize(
+    ("who", "names"),
+    [
+        (["", ""], ("before RL", "after RL")),
+        (["one", "one"], ("one", "one")),
+        (["one", "two"], ("the first model", "the last model")),
+        ([], ("", "")),
+    ],
+)
+def test_answers_of_several_models_are_not_said_to_be_of_before_and_after_rl(
+    who: list[str], names: tuple[str, str], tmp_path: Path
+) -> None:
+    output = {"answer": "yes", "reward": 1.0}
+    items = [
+        item(id=str(i), before={**output, "who": name}, after={**output, "who": name}) for i, name in enumerate(who)
+    ]
+    assert gather(items or [item()], tmp_path).names == names

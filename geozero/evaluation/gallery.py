@@ -25,6 +25,7 @@ BUDGET_BYTES = 26_000_000  # of JPEG in all; base64 makes a third more; with the
 TEXT_BUDGET_BYTES = 16_000_000
 TEXTS_PER_ITEM, SHORTEST_TEXT = 8, 80  # question, truth, and three texts of each of two answers
 BEFORE_AFTER = ("before RL", "after RL")  # whose answers they are, where the items do not say
+FIRST_LAST = ("the first model", "the last model")  # where they say more than one name
 SIZES = ((384, 82), (256, 78), (192, 72), (128, 68))  # longer side in pixels and JPEG quality, from fine to coarse
 SCRIPT_ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -82,11 +83,12 @@ def gather(items: Sequence[GalleryItem], folder: Path, budget: int = BUDGET_BYTE
 
 
 def _names(items: Sequence[GalleryItem]) -> tuple[str, str]:
-    """Whose answers stand on the left and on the right, where all items say the same; none where nobody's do."""
+    """Whose answers stand on the left and on the right: one name where all items say the same, before and after RL
+    where none says whose they are, and nothing where there are no such answers."""
     found = []
-    for side, usual in zip(("before", "after"), BEFORE_AFTER, strict=True):
+    for side, usual, several in zip(("before", "after"), BEFORE_AFTER, FIRST_LAST, strict=True):
         names = {output.who for item in items if (output := getattr(item, side)) is not None}
-        found.append((next(iter(names)) if len(names) == 1 else "") or (usual if names else ""))
+        found.append((names.pop() or usual) if len(names) == 1 else several if names else "")
     return found[0], found[1]
 
 

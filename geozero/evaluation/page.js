@@ -116,7 +116,9 @@
     block.append(make("h5", {}, make("b", {}, title), make("span", {}, verdict, verdict && reward ? " · " : "", reward)));
     block.append(output.answer ? make("p", { class: "said" }, output.answer) : make("p", { class: "said none" }, "no answer"));
     if (output.box) block.append(make("p", { class: "small" }, `in pixels [${output.box.map((v) => Math.round(v)).join(", ")}]`));
-    block.append(output.thought ? make("p", { class: "thought" }, output.thought) : make("p", { class: "none" }, "no thought"));
+    const same = output.thought && !output.raw && output.answer.startsWith(output.thought); // the completion is its own answer
+    if (same) block.append(make("p", { class: "none" }, "no whole answer block: all that was written counts as the answer"));
+    else block.append(output.thought ? make("p", { class: "thought" }, output.thought) : make("p", { class: "none" }, "no thought"));
     if (whole && output.raw) block.append(make("details", {}, make("summary", {}, "raw completion"), make("pre", {}, output.raw)));
     return block;
   };
