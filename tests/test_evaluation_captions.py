@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from geozero.cli import app
+from geozero.evaluation import official
 from geozero.evaluation.captions import bleu_columns, bleu_plain, bleu_smoothed, texts_of
 from geozero.evaluation.meteor import Meteor
 from geozero.evaluation.ngrams import ngram_statistics
@@ -141,3 +145,32 @@ def test_texts_of_a_label() -> None:
     assert texts_of("one") == ["one"]
     assert texts_of(["one", None, 3, "two"]) == ["one", "two"]
     assert texts_of(None) == texts_of({"a": 1}) == []
+
+
+def test_the_command_line_names_what_is_missing_and_prints_no_number_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Absent(official.Meteor):
+        def __init__(self, synonyms: bool = True) -> None:
+            if synonyms:
+                raise LookupError("no WordNet")
+            super().__init__(synonyms)
+
+    monkeypatch.setattr(official, "Meteor", Absent)
+    records = tmp_path / "records.json"
+    records.write_text(json.dumps([{"raw_output": "a big house", "label": ["a big house"]}] * 3))
+    words = [
+        "evaluate",
+        "--task",
+        "caption",
+        "--protocol",
+        "official",
+        "--records",
+        records,
+        "--out",
+        tmp_path / "s.json",
+    ]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    lines = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert "METEOR" not in lines and "WordNet" in lines["missing METEOR"] and lines["n"] == "3"

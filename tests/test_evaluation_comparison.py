@@ -126,3 +126,4 @@ def test_the_command_line_says_the_difference_in_one_line(tmp_path: Path) -> Non
     lines = dict(line.split("\t") for line in done.stdout.splitlines())
     assert lines["accuracy difference"].startswith("+0.") and "p 0.0" in lines["accuracy difference"]
     assert lines["problem prediction_missing"] == "1"
+    assert 0 <= json.loads(lines["accuracy interval"])[0] <= float(lines["accuracy"]) and int(lines["n"]) > 1

@@ -85,8 +85,16 @@ def evaluate(
         result = judge(task, protocol, records, out, boxes, against=against)
     else:
         result = evaluate_benchmark(benchmark, task, protocol, records, out, boxes, against=against)
+    missing: dict[str, str] = result.get("missing", {})
     for name, value in result["metrics"].items():
-        typer.echo(f"{name}\t{value}")
+        if name not in missing:
+            typer.echo(f"{name}\t{value}")
+    typer.echo(f"n\t{result['n']}")
+    for name, bounds in result["intervals"].items():
+        if bounds is not None:
+            typer.echo(f"{name} interval\t[{bounds[0]:.4f}, {bounds[1]:.4f}]")
+    for name, why in missing.items():
+        typer.echo(f"missing {name}\t{why}")
     for name, found in result.get("comparison", {}).get("metrics", {}).items():
         numbers = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p_value:.4f}".format(**found)
         typer.echo(f"{name} difference\t{numbers}")

@@ -66,6 +66,8 @@ def evaluate(
         if said is not None and said != name:
             listed.report(i, "other_task", f"the record says {said}; scored as {name}")
     scores = score(name, rules, listed, convention)
+    if not len(listed):
+        scores.notes.append("the list is empty: there is nothing to score")
     result = _result(name, rules, listed, scores, convention, resamples, seed)
     result["records"] = _origin(records, listed)
     if against is not None:
