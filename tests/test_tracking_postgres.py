@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("pg_ctl") is None or shutil.which("initdb") is None, reason="no PostgreSQL here"),
-    pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="no psycopg2: the images have it"),
+    pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="no psycopg2"),
 ]
 
 

@@ -8,8 +8,7 @@ COPY requirements requirements
 COPY pyproject.toml Makefile README.md LICENSE NOTICE ./
 COPY geozero geozero
 COPY flows flows
-# psycopg2: MLflow's way to PostgreSQL, which no other part needs
-RUN make env PYTHON=python3.11 GEOZERO_ENV=cpu && .venv/bin/pip install --no-cache-dir psycopg2-binary==2.9.13
+RUN make env PYTHON=python3.11 GEOZERO_ENV=cpu
 COPY . .
 ENV PATH=/geozero/.venv/bin:$PATH OMP_NUM_THREADS=1
 RUN useradd --create-home geozero && chown geozero /geozero

@@ -10,7 +10,7 @@ COPY requirements requirements
 COPY pyproject.toml Makefile README.md LICENSE NOTICE ./
 COPY geozero geozero
 COPY flows flows
-RUN make env PYTHON=python3.11 GEOZERO_ENV=gpu && .venv/bin/pip install --no-cache-dir psycopg2-binary==2.9.13
+RUN make env PYTHON=python3.11 GEOZERO_ENV=gpu
 COPY . .
 ENV PATH=/geozero/.venv/bin:$PATH NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN useradd --create-home geozero && chown geozero /geozero
