@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,27 +120,36 @@ def _integer(text: str) -> int | float:
 def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     """Every row becomes a record, in order; what is wrong with a row is listed and costs only that row."""
     objects: list[dict[str, Any]] = [row if isinstance(row, dict) else {} for row in rows]
-    texts: list[Any] = [row.get("raw_output") for row in objects]
-    paths, types = ([row.get(name) for row in objects] for name in ("image_path", "question_type"))
+
+    def column(name: str) -> list[Any]:
+        return list(map(dict.get, objects, repeat(name)))
+
+    def names(column: list[Any], otherwise: Any) -> list[Any]:
+        """The texts of a column, `otherwise` for all else; most columns are all text or all absent."""
+        return (
+            [otherwise] * len(column) if not any(column) else [v if isinstance(v, str) else otherwise for v in column]
+        )
+
+    texts = column("raw_output")
     records = RecordList(
         ids=list(map(str, range(len(objects)))),
         texts=texts,
-        labels=[row.get("label") for row in objects],
-        image_paths=[path if isinstance(path, str) else "" for path in paths],
-        question_types=[kind if isinstance(kind, str) and kind else None for kind in types],
-        widths=_sides([row.get("width") for row in objects]),
-        heights=_sides([row.get("height") for row in objects]),
+        labels=column("label"),
+        image_paths=names(column("image_path"), ""),
+        question_types=[kind or None for kind in names(column("question_type"), None)],
+        widths=_sides(column("width")),
+        heights=_sides(column("height")),
         raw=np.ones(len(objects), dtype=bool),
         readable=np.ones(len(objects), dtype=bool),
         base=base,
     )
     for i in [i for i, text in enumerate(texts) if type(text) is not str]:
         _mend_text(records, i, rows[i])
-    for i, name in [(i, row["id"]) for i, row in enumerate(objects) if "id" in row]:
-        records.ids[i] = _identity(name, i)
-    own = [row.get("sample") for row in objects]
-    records.samples = [s if isinstance(s, str) and s else name for s, name in zip(own, records.ids, strict=True)]
-    records.tasks = [t if isinstance(t, str) else None for t in (row.get("task") for row in objects)]
+    for i, row in enumerate(objects):
+        if "id" in row:
+            records.ids[i] = _identity(row["id"], i)
+    records.samples = [own or name for own, name in zip(names(column("sample"), ""), records.ids, strict=True)]
+    records.tasks = names(column("task"), None)
     if len(set(records.ids)) < len(records):
         seen: set[str] = set()
         for i, name in enumerate(records.ids):
