@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,24 @@ def test_a_server_is_fed_while_it_works(start: Any) -> None:
     first = dict(engine.collect())
     assert list(first) == ["a", "broken"] and first["broken"][0].finish_reason == "error"
     assert [name for name, _ in engine.collect(5)] == ["b"] and engine.collect() == []
+
+
+def test_asking_a_server_again_and_again_waits_a_moment(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+
+    def slow(body: dict[str, Any]) -> Answer:
+        free.wait(30)
+        return complete(body)
+
+    monkeypatch.setattr(server, "MOMENT", 0.2)
+    engine = engine_over(start(slow))
+    engine.submit(ask("a", "b"), HOT)
+    began = time.monotonic()
+    assert engine.collect(0) == [] and time.monotonic() - began >= 0.2
+    free.set()
+    while not (found := engine.collect(0)):  # without anybody who wants it
+        assert time.monotonic() - began < 30
+    assert [name for name, _ in found] == ["a", "b"]
 
 
 def test_a_plain_server_gets_standard_fields_and_the_fitted_picture(start: Any) -> None:

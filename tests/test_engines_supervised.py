@@ -155,6 +155,16 @@ def test_an_old_engine_gives_what_it_owes_before_it_is_renewed() -> None:
     assert len(nursery.opened) > 1 and all(e.closed for e in nursery.opened[:-1]) and not nursery.waited
 
 
+def test_an_old_engine_gives_what_it_owes_before_another_call_renews_it() -> None:
+    nursery = Nursery(lambda _: Mortal(set()))
+    engine = nursery.supervised(recycle=1)
+    engine.generate(ask("a"), TWO)
+    engine.submit(ask("b"), TWO)
+    engine._asked = 1
+    assert engine.generate(ask("c"), TWO)[0][0].text == "c"
+    assert [name for name, _ in engine.collect()] == ["b"]
+
+
 # --- a real process ---
 
 
@@ -220,6 +230,15 @@ def test_an_isolated_engine_works_on_while_nobody_waits(opened: Any, tmp_path: P
         engine.collect()
     with pytest.raises(EngineDied):
         engine.submit(ask("a"), TWO)
+
+
+def test_an_engine_that_hangs_while_it_is_fed_is_given_up(opened: Any) -> None:
+    engine = opened()
+    engine.submit(ask("hang"), TWO)
+    engine.timeout, pid = 0.5, engine.describe()["pid"]
+    with pytest.raises(EngineDied, match=r"no answer within 0\.5 s"):
+        engine.submit([Request("large", [], bytes(8 << 20))], TWO)  # more than the line holds
+    assert gone(pid)
 
 
 def test_warnings_of_the_engine_reach_the_caller(opened: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -36,7 +37,7 @@ class IsolatedEngine:
 
     Args:
         arguments: keyword arguments of the opener.
-        timeout: seconds for opening and for each call of `generate`.
+        timeout: seconds for opening, and for each call that gives or wants something.
         opener: `module:function` that opens an engine in the child.
 
     Raises:
@@ -59,7 +60,7 @@ class IsolatedEngine:
                 start_new_session=True,
                 pass_fds=(theirs.fileno(),),
             )
-        self._line = Connection(ours.detach())
+        self._socket, self._line = ours, Connection(os.dup(ours.fileno()))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -83,10 +84,7 @@ class IsolatedEngine:
         Raises:
             EngineDied: see the class.
         """
-        try:
-            self._line.send(("submit", list(requests), params))
-        except (OSError, ValueError):
-            self._cut()
+        self._say("submit", list(requests), params)
 
     def collect(self, at_least: int = 1) -> list[Answered]:
         """See `Engine.collect`.
@@ -110,15 +108,24 @@ class IsolatedEngine:
             pass
         self._end()
 
+    def _say(self, *words: Any) -> None:
+        try:
+            # what hangs does not read, and pictures are more than the line holds
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_parts(self.timeout)))
+            self._line.send(words)
+        except BlockingIOError:
+            self._hung()
+        except (OSError, ValueError):
+            self._cut()
+
     def _call(self, *words: Any) -> Any:
         deadline = time.monotonic() + self.timeout
+        self._say(*words)
         try:
-            self._line.send(words)
             kind, value = "note", ""
             while kind == "note":
                 if not self._line.poll(max(0.0, deadline - time.monotonic())):
-                    self._end()
-                    raise EngineDied(f"no answer within {self.timeout:g} s")
+                    self._hung()
                 kind, value = self._line.recv()
                 if kind == "note":
                     log.warning("%s", value)
@@ -129,6 +136,10 @@ class IsolatedEngine:
         self._end()
         raise InputError(*value) if kind == "refused" else EngineDied(value)
 
+    def _hung(self) -> NoReturn:
+        self._end()
+        raise EngineDied(f"no answer within {self.timeout:g} s") from None
+
     def _cut(self) -> NoReturn:
         """The line to the child is cut."""
         self._end()
@@ -138,6 +149,7 @@ class IsolatedEngine:
         process.kill_group(self._child)
         self._reader.join(TAIL_SECONDS)
         self._line.close()
+        self._socket.close()
 
     def _read(self) -> None:
         assert self._child.stdout is not None
@@ -161,6 +173,11 @@ class Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if threading.current_thread() is threading.main_thread():  # two at a time would mix on the line
             self._line.send(("note", " ".join(record.getMessage().split())))
+
+
+def _parts(seconds: float) -> tuple[int, int]:
+    """Whole seconds and microseconds."""
+    return int(seconds), int(seconds % 1 * 1e6)
 
 
 def serve(line: Connection, opener: str) -> None:

@@ -15,7 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ ATTEMPTS = 4  # a completion, on one server after the other
 BACKOFF_SECONDS = 0.5  # doubled with each attempt
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 900.0
+MOMENT = 0.02  # seconds that somebody waits who asks again and again
 SHOWN = 200  # characters of what a server said
 ARGUMENT = "geozero_draw"  # geozero.engines.vllm_sampler.ARGUMENT, without importing vLLM
 PROBE = 1 << 6  # side of the picture that is asked about at the start
@@ -131,6 +132,8 @@ class ServerEngine:
     def collect(self, at_least: int = 1) -> list[Answered]:
         """See `Engine.collect`; all that was submitted in one call together, while later calls are under way."""
         found: list[Answered] = []
+        if at_least == 0 and self._owed:
+            at_least = int(not wait([c for one in self._owed[0] for _, c in one.coming], MOMENT).not_done)
         while self._owed and len(found) < at_least:
             asked = self._owed.popleft()
             found += zip((one.id for one in asked), self._gather(asked), strict=True)

@@ -58,10 +58,7 @@ class SupervisedEngine:
 
     def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
         """See `Engine.submit`."""
-        if self.recycle is not None and self._asked >= self.recycle:
-            while self._owed:
-                self._wait_for_some()
-            self._renew()
+        self._renew()
         self._owed |= {request.id: (request, params) for request in requests}
         try:
             self._running(self.restarts).submit(requests, params)
@@ -101,6 +98,8 @@ class SupervisedEngine:
 
     def _renew(self) -> None:
         if self.recycle is not None and self._asked >= self.recycle:
+            while self._owed:
+                self._wait_for_some()
             log.info("the engine has answered %d requests and is started anew", self._asked)
             self.close()
 
