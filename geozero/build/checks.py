@@ -37,8 +37,8 @@ class Checks:
             counted in the manifest's notes) or refused like any other.
         contradictions: an answer that cannot answer its question (an area to a yes/no question) is refused, or kept
             and counted.
-        conflicts: a record that asks the same of a picture as one before it and answers otherwise is kept and counted,
-            or refused; the first one stays.
+        conflicts: a record that answers otherwise than the first one that asks the same of its picture is kept and
+            counted, or refused.
         script: `latin` refuses texts whose letters are mostly of another script (this is no test of the language).
         shortest, longest: characters of an answer or sentence, and of any text.
         max_pixels: of a picture.

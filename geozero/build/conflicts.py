@@ -10,21 +10,23 @@ ONE_ANSWER = ("scene_cls", "vqa")  # of captions many are right, and boxes of on
 
 
 class Conflicts:
-    """Remembers questions and answers as hashes, some 40 bytes a sample.
+    """Remembers questions and their first answers as hashes, some 40 bytes a question.
 
-    Two records are in conflict where picture (by content), task and bare question are the same and the answers are
-    not, letters' case, punctuation and spaces apart. The first that comes is nobody's conflict: which of them is right
-    is not known. [ours]
+    A record is in conflict where one before it asks the same (picture by content, task and bare question), and the
+    first that did so has another answer, letters' case, punctuation and spaces apart. The first itself is nobody's
+    conflict: which of them is right is not known. [ours]
     """
 
     def __init__(self) -> None:
-        self._asked, self._answered = Seen(), Seen()
+        self._asked, self._first = Seen(), Seen()
 
     def add(self, sample: Sample, text: str) -> bool:
-        """Remember a sample, `text` being its question before any template; whether one before it answers otherwise."""
+        """Remember a sample, `text` being its question before any template; whether it is in conflict."""
         if sample.task not in ONE_ANSWER:
             return False
         question = "\x1f".join((sample.image_id, sample.task, normalise(text).strip()))
-        new_question = self._asked.add(question)
-        new_answer = self._answered.add(f"{question}\x1f{normalise(sample.answer).strip()}")
-        return new_answer and not new_question
+        answer = f"{question}\x1f{normalise(sample.answer).strip()}"
+        if self._asked.add(question):
+            self._first.add(answer)
+            return False
+        return answer not in self._first
