@@ -9,7 +9,7 @@ from typing import Any
 from geozero.tracking import Tracker
 
 PROBE, STEP, RUN = "probe", "step", "mlflow.sourceRun"
-MOST = 5000  # traces of one run that are looked through
+PAGE = 500  # traces a request: a tracking server refuses more
 
 
 def log_traces(tracker: Tracker, run_id: str, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -18,6 +18,8 @@ def log_traces(tracker: Tracker, run_id: str, rows: Sequence[Mapping[str, Any]])
     Raises:
         ConnectionError: the store did not keep them all: MLflow itself only warns.
     """
+    if not rows:
+        return 0
     import mlflow
 
     os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # what returns has been sent
@@ -42,10 +44,15 @@ def log_traces(tracker: Tracker, run_id: str, rows: Sequence[Mapping[str, Any]])
 
 
 def _known(tracker: Tracker, experiment: str, run_id: str) -> set[tuple[str, str]]:
-    found = tracker.client.search_traces(
-        locations=[experiment],
-        filter_string=f"metadata.`{RUN}` = '{run_id}'",
-        max_results=MOST,
-        include_spans=False,
-    )
-    return {(trace.info.tags.get(PROBE, ""), trace.info.tags.get(STEP, "")) for trace in found}
+    found, page, token = set[tuple[str, str]](), None, None
+    while page is None or token:
+        page = tracker.client.search_traces(
+            locations=[experiment],
+            filter_string=f"metadata.`{RUN}` = '{run_id}'",
+            max_results=PAGE,
+            page_token=token,
+            include_spans=False,
+        )
+        found |= {(trace.info.tags.get(PROBE, ""), trace.info.tags.get(STEP, "")) for trace in page}
+        token = page.token
+    return found

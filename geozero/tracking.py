@@ -311,7 +311,7 @@ class Tracker:
         try:
             plan = json.loads((self.project / STACK).read_text())["plan"]
             stack = f"http://{str(plan['host']).replace('0.0.0.0', '127.0.0.1')}:{plan['mlflow_port']}"
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             stack = LOCAL_UI
         return os.environ.get(PAGES, stack)
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from mlflow.store.entities import PagedList
+
+from geozero import traces
 from geozero.outbox import Outbox
 from geozero.tracking import Tracker
 
@@ -35,3 +41,16 @@ def test_traces_are_linked_to_their_run_and_sent_once(tmp_path: Path) -> None:
         (last,) = [trace for trace in found if trace.info.tags["step"] == "30"]
         assert last.data.spans[0].outputs == {"thought": "q2 after 30", "answer": "<b>2</b>"}
         assert last.info.request_metadata["mlflow.sourceRun"] == run
+
+
+def test_all_traces_of_a_run_are_found_by_pages_that_a_server_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [SimpleNamespace(info=SimpleNamespace(tags={"probe": f"q{i}", "step": "0"})) for i in range(1200)]
+
+    def search_traces(max_results: int, page_token: str | None, **_: Any) -> PagedList[Any]:
+        assert max_results <= 500  # MLflow's server refuses more, its SQLite store does not
+        start = int(page_token or 0)
+        end = start + max_results
+        return PagedList(there[start:end], str(end) if end < len(there) else None)
+
+    tracker: Any = SimpleNamespace(client=SimpleNamespace(search_traces=search_traces))
+    assert len(traces._known(tracker, "1", "run")) == 1200
