@@ -278,7 +278,7 @@ def _validation(rows: Path, micro: int, wanted: int, n_devices: int) -> dict[str
     Raises:
         InputError: fewer prompts than devices, of which each has to answer one.
     """
-    n = len(rows.read_text().splitlines()) if rows.is_file() else wanted
+    n = rows.read_bytes().count(b"\n") if rows.is_file() else wanted
     if n < n_devices:
         raise InputError(f"{n} validation prompts for {n_devices} devices", "a2grpo.val_prompts", "or keep: last")
     return {

@@ -55,7 +55,8 @@ class Probes(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, answer: Callable[[list[dict[str, Any]]], list[str]], rows: Path, every: int) -> None:
         self.answer, self.every, self.run = answer, every, rows.parent
-        self.rows = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+        with rows.open(encoding="utf-8") as lines:  # not splitlines, which also cuts at marks that a question may hold
+            self.rows = [json.loads(line) for line in lines]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:

@@ -150,7 +150,8 @@ def _questions(corpora: Sequence[Corpus]) -> list[tuple[Corpus, Sample]]:
     """All validation questions, in the order of their stable hash."""
     found = [(corpus, s) for corpus in corpora for s in corpus.samples(split="val") if not _has_media_tag(s)]
     if not found:
-        raise InputError("no validation sample", ", ".join(str(c.path) for c in corpora), "or set a2grpo.keep to last")
+        mend = "or set a2grpo.keep to last and a2grpo.probes to 0"
+        raise InputError("no validation sample", ", ".join(str(c.path) for c in corpora), mend)
     return sorted(found, key=lambda entry: stable_unit(entry[1].id, salt="val"))
 
 

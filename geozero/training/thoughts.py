@@ -22,7 +22,10 @@ class Probe:
 
 def append(run: Path, step: int, samples: Sequence[str], texts: Sequence[str]) -> None:
     """Add one step's completions; `samples` are the questions as JSON."""
-    with (run / FILE).open("a", encoding="utf-8") as file:
+    path = run / FILE
+    with path.open("a", encoding="utf-8") as file:
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")  # the line before was cut off by a kill
         for sample, text in zip(samples, texts, strict=True):
             file.write(json.dumps({"step": step, "sample": sample, "text": text}) + "\n")
 
