@@ -1,4 +1,4 @@
-"""Questions asked on the way: whatever they hold they are read as they were written, and no kill costs the next ones."""
+"""Questions asked on the way: read as they were written whatever they hold, and a kill costs no later answers."""
 
 from __future__ import annotations
 
