@@ -110,7 +110,7 @@ class Sampling(Section):
     memory: Share = 0.9  # share of GPU memory that vLLM may take
     workers: Count = 1  # processes of this machine that share the work; more than one only helps on CPUs
     adaptive: Adaptive | None = None  # {}: its defaults
-    timeout: Positive = 1800.0  # seconds after which an engine that owes a chunk is taken for dead and started again
+    timeout: Positive = 1800.0  # seconds after which an engine that owes answers and gives none is started again
     restarts: Annotated[int, Field(ge=0, le=100)] = 3  # in a row, without an answer in between
     recycle: Count | None = None  # requests after which the engine is started anew, against growing memory
 

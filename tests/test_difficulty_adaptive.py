@@ -169,6 +169,17 @@ def test_decided_samples_get_no_further_answers(corpus: Path, tmp_path: Path) ->
     assert again.n_new == 0 and not nobody.opened and again.n_answers == done.n_answers
 
 
+def test_whoever_listens_hears_the_end(corpus: Path, tmp_path: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    run(corpus, tmp_path / "store", progress=lambda state: heard.append((state.done, state.total)))
+    assert heard[-1][0] == heard[-1][1] and [done == total for done, total in heard].count(True) == 1
+
+
+def test_no_sample_gets_more_than_k_answers(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "store", adaptive=Adaptive(error=0.05, first=3 * K, pilot=0.4))
+    assert set(answers_of(tmp_path / "store").values()) == {K}
+
+
 def test_selection_accepts_what_is_decided_and_tells_what_it_saved(corpus: Path, tmp_path: Path) -> None:
     run(corpus, tmp_path / "store")
     found = select(corpus, tmp_path / "store", tmp_path / "easy", tmp_path / "hard", Select(unsolved_share=1.0))

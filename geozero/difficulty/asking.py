@@ -214,7 +214,7 @@ def ask_until_decided(job: Job, rows_of: dict[str, int], stored: Answers, rule: 
         while (room > 0 or not (now or going)) and (
             one := again.popleft() if again else next(coming, None)
         ) is not None:
-            one.wish.first, one.wish.count = one.n, max(1, rule.settings.first - one.n)
+            one.wish.first, one.wish.count = one.n, max(1, min(rule.settings.first, rule.k) - one.n)
             room -= one.wish.count
             now.append(one)
         job.submit([one.wish for one in now])
@@ -225,12 +225,15 @@ def ask_until_decided(job: Job, rows_of: dict[str, int], stored: Answers, rule: 
         for row in job.collect():
             one = touched[row["id"]] = going[row["id"]]
             one.take(row)
+        spared = job.state.spared
         for name, one in touched.items():
             del going[name]
             if one.decided(rule):
                 job.state.spare(rule.k - one.n)
             else:
                 again.append(one)
+        if job.state.spared > spared:  # the end of it all may be reached by this
+            job.tell(job.state)
 
 
 def _grouped(items: Iterable[Item], n: int) -> Iterator[list[Item]]:
