@@ -119,12 +119,14 @@ class ByBatch:
         self.__dict__.setdefault("_batches", deque()).append((list(requests), params))
 
     def collect(self, at_least: int = 1) -> list[Answered]:
-        """See `Engine.collect`; all of a batch together."""
+        """See `Engine.collect`; what waits and is drawn alike is one batch, so that small ones fill it together."""
         found: list[Answered] = []
         waiting = self.__dict__.get("_batches", ())
         while waiting and (not found or len(found) < at_least):
-            requests, params = waiting.popleft()
-            found += zip((r.id for r in requests), self.generate(requests, params), strict=True)
+            asked, params = waiting.popleft()
+            while waiting and waiting[0][1] == params:
+                asked += waiting.popleft()[0]
+            found += zip((request.id for request in asked), self.generate(asked, params), strict=True)
         return found
 
 
