@@ -64,7 +64,7 @@ def test_a_stage_s_model_with_its_card(run: Path, tmp_path: Path) -> None:
         "| ucm | vqa | strict | 7 | accuracy | 0.5000 |",
     ):
         assert said in text
-    assert "beta: 0.04" in text and "base_model: " in text and "Not checked." in text
+    assert f"beta: {make_params().a2grpo.beta}" in text and "base_model: " in text and "Not checked." in text
     assert text.startswith("---\nlibrary_name: transformers\n")
     with pytest.raises(InputError, match="something stands there"):
         export(run, out, checked=False)

@@ -399,9 +399,9 @@ def test_what_the_fingerprint_covers(corpus: Path, base: Path, tmp_path: Path) -
 
     plain = fingerprint()
     assert fingerprint(sft={"steps": 9}) == plain  # another stage's parameters
-    assert fingerprint(a2grpo={"min_well_formed": 0.1}) == plain  # the gate's bound
+    assert fingerprint(a2grpo={"min_well_formed": 0.1, "probes": 3}) == plain  # bounds of the gate, what is looked at
     assert fingerprint(model={"path": "elsewhere"}) == plain
-    assert len({plain, fingerprint(a2grpo={"beta": 0.2}), fingerprint(model={"max_pixels": 1})}) == 3
+    assert len({plain, fingerprint(a2grpo={"beta": 0.123}), fingerprint(model={"max_pixels": 1})}) == 3
     write_weights(base / "model.safetensors", 16)
     assert fingerprint() != plain
     assert not (tmp_path / "r").exists()  # a dry run writes nothing
