@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from geozero.process import has_gpu
+from geozero.process import cores, has_gpu
 
 Status = Literal["ok", "warn", "missing"]
 
 GIB = 1024**3
 DEMO_MEMORY = 6 * GIB  # vLLM's server measured 3.5 GB, a trainer 1 GB, Prefect and MLflow beside them
-VLLM_MEMORY = 3 * GIB  # in process on the CPU with 1 GB of KV cache, measured 1.9 GB
+VLLM_MEMORY = 3 * GIB  # in process on the CPU with 1 GB of KV cache at most, measured 1.9 GB
 DEMO_DISK = 5 * GIB
 NVIDIA_SMI_SECONDS = 10
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox")
@@ -78,7 +78,7 @@ def look(root: Path) -> Machine:
     return Machine(
         python=(major, minor, micro),
         system=f"{sys.platform} {platform.machine()}",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         memory=_free_memory(),
         disk=shutil.disk_usage(Path.cwd()).free,
         driver=has_gpu(),

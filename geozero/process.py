@@ -70,6 +70,11 @@ def prepare() -> None:
     _libraries.append(library)
 
 
+def cores() -> int:
+    """Cores that this process may use, which a container or a batch system may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def has_gpu() -> bool:
     """Whether an NVIDIA driver answers; asks the driver's files, so that nothing heavy is imported."""
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()

@@ -28,7 +28,7 @@ N = 3 * ALONE
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("geozero.build.decoding.cores", lambda: 2)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def slow(data, max_pixels):
         time.sleep(60)
     return real(data, max_pixels)
 decoding.store = slow
-os.cpu_count = lambda: 2
+decoding.cores = lambda: 2
 ingest("class_folders", Path(sys.argv[1]), Path(sys.argv[2]))
 """
 

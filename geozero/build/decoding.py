@@ -15,6 +15,7 @@ from PIL import Image
 
 from geozero.errors import BadRecord, InputError
 from geozero.images import StoredImage, store
+from geozero.process import cores
 
 ALONE = 64  # pictures decoded in this process before others are started: small sets are done by then
 _MOST_PROCESSES = 4  # more would wait for the one that reads and writes
@@ -39,7 +40,7 @@ class Decoders:
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._processes = min(os.cpu_count() or 1, _MOST_PROCESSES)
+        self._processes = min(cores(), _MOST_PROCESSES)
         self._pool: ProcessPoolExecutor | None = None
         self._seen = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geozero.errors import InputError
+from geozero.process import cores
 
 HASH_BITS = 64
 NONE = -1  # row of a query that is near nothing
@@ -60,7 +60,7 @@ class NearIndex:
         apart = np.zeros(len(distinct), np.uint8)
         if len(distinct) and len(self) and self._radius >= 0:
             pieces = list(self._pieces(distinct))
-            with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as threads:
+            with ThreadPoolExecutor(min(2, cores())) as threads:
                 for piece, (rows, distances) in zip(
                     pieces, threads.map(lambda p: self._search(distinct[p]), pieces), strict=True
                 ):

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,7 +126,7 @@ def run_filters(
     def train(fold: int) -> StageResult:
         return run_filter(params, corpus, base, out_root, fold, on_line=on_line, on_metrics=on_metrics)
 
-    at_once = 1 if process.has_gpu() else min(params.filter.folds, os.cpu_count() or 1)
+    at_once = 1 if process.has_gpu() else min(params.filter.folds, process.cores())
     with ThreadPoolExecutor(at_once) as pool:
         results = list(pool.map(train, range(params.filter.folds)))
     with replacing(out) as temporary:
