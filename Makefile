@@ -37,7 +37,7 @@ demo: env ## the whole line, small: data, difficulty, SFT, A²GRPO, evaluation, 
 test: env ## the tests, what was skipped and why
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal -m "not long and not ray" $(ARGS)
 
-test-long: env ## the tests that wait for minutes, such as a server that finds out that its worker is gone
+test-long: env ## the tests that `make test` leaves out for their time: a whole stack, killed workers, sharded sampling
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
 
 test-ray: env ## the tests of the extra `ray`, which this installs

@@ -26,7 +26,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["auto", "transformers"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("transformers", marks=pytest.mark.long)])
 def test_two_folds_are_sampled_by_two_models(engine: str, tiny_random: Path, tmp_path: Path) -> None:
     from tiny_random import build
 

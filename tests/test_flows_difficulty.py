@@ -25,6 +25,7 @@ def artifacts(database: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(2 * TIME)
 def test_shards_fill_one_store_and_a_second_run_asks_nothing(tiny_random: Path, tmp_path: Path) -> None:
     from mlflow import MlflowClient

@@ -190,6 +190,7 @@ def test_the_commands_end_with_their_codes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_real_stack_comes_up_holds_what_runs_need_and_goes(tmp_path: Path) -> None:
     plan = Plan(tmp_path, port=free_port(), mlflow_port=free_port())

@@ -154,7 +154,7 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     assert all(list(probe.texts) == [0, 3, 4] and all(probe.texts.values()) for probe in probes)
 
 
-@pytest.mark.parametrize("kind", ["sft", "a2grpo"])
+@pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.long), "a2grpo"])
 def test_a_killed_run_ends_where_an_undisturbed_one_does(
     kind: str, taught: stage.StageResult, corpus: Path, tmp_path: Path
 ) -> None:
