@@ -12,9 +12,7 @@ import json
 import os
 import shutil
 import socket
-import threading
-import weakref
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +24,7 @@ import pyarrow.parquet as pq
 
 from geozero.atomic import write_text
 from geozero.errors import BadRecord, InputError, refusal
+from geozero.image_index import ImageIndex, shard
 from geozero.images import StoredImage
 from geozero.sample import SCHEMA, SCHEMA_VERSION, Sample, Split, TaskName
 from geozero.seen import Seen
@@ -37,7 +36,6 @@ REJECTS_PER_ROW_GROUP = 20_000
 IMAGE_BYTES_PER_SHARD = 256 << 20
 IMAGES_PER_ROW_GROUP = 64  # one look-up reads one row group
 BYTES_PER_ROW_GROUP = 1 << 20  # … that ends where the pictures in it reach this size; readers keep a few of them
-CACHED_ROW_GROUPS = 8
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -286,7 +284,7 @@ class Corpus:
     def samples(self, split: Split | None = None, task: TaskName | None = None) -> Iterator[Sample]:
         """Stream the samples in their stored order, at most one batch in memory."""
         for path in self._sample_shards:
-            with _shard(path) as file:
+            with shard(path) as file:
                 for batch in file.iter_batches(batch_size=2_048):
                     for row in batch.to_pylist():
                         if (split is None or row["split"] == split) and (task is None or row["task"] == task):
@@ -295,14 +293,14 @@ class Corpus:
     def columns(self, kind: Literal["samples", "images"], names: list[str]) -> Iterator[pa.RecordBatch]:
         """Stream some columns of the samples or the stored images; the others, such as bytes, are not read."""
         for path in self._sample_shards if kind == "samples" else self._image_shards:
-            with _shard(path) as file:
+            with shard(path) as file:
                 for batch in file.iter_batches(batch_size=4_096, columns=names):
                     yield batch.select(names)
 
     def image_rows(self) -> Iterator[dict[str, Any]]:
         """Stream the stored images as rows of `IMAGE_SCHEMA`."""
         for path in self._image_shards:
-            with _shard(path) as file:
+            with shard(path) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group).to_pylist()
 
@@ -317,68 +315,9 @@ class Corpus:
         return self._images[image_id]
 
     def rejects(self) -> list[dict[str, str]]:
-        with _shard(self.path / REJECTS) as file:
+        with shard(self.path / REJECTS) as file:
             rows: list[dict[str, str]] = file.read().to_pylist()
         return rows
-
-
-class ImageIndex:
-    """`image_id` → bytes over image shards: an index of (file, row group, row) and a few cached row groups.
-
-    Files are opened in the process that reads, so that it works in forked loader workers, and one thread reads at a
-    time: ms-swift encodes a batch in many threads, and an open Parquet file is not made for that.
-    """
-
-    def __init__(self, shards: list[Path]) -> None:
-        self._shards = shards
-        self._where: dict[str, tuple[int, int, int]] = {}
-        self._files: dict[int, pq.ParquetFile] = {}
-        self._cache: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
-        self._one_at_a_time = threading.Lock()
-        _INDICES.add(self)
-        for number, path in enumerate(shards):
-            with _shard(path) as file:
-                for group in range(file.num_row_groups):
-                    ids = file.read_row_group(group, columns=["image_id"]).column(0).to_pylist()
-                    self._where.update((image_id, (number, group, row)) for row, image_id in enumerate(ids))
-
-    def __contains__(self, image_id: str) -> bool:
-        return image_id in self._where
-
-    def __getitem__(self, image_id: str) -> bytes:
-        number, group, row = self._where[image_id]
-        with self._one_at_a_time:
-            value: bytes = self._group(number, group)[row].as_py()
-        return value
-
-    def after_fork(self) -> None:
-        """In a child: neither the parent's open files nor a lock that one of its threads held."""
-        self._files, self._one_at_a_time = {}, threading.Lock()
-
-    def _group(self, number: int, group: int) -> pa.ChunkedArray:
-        key = (number, group)
-        if key not in self._cache:
-            with _readable(self._shards[number]):
-                if number not in self._files:
-                    self._files[number] = pq.ParquetFile(self._shards[number])
-                self._cache[key] = (
-                    self._files[number].read_row_group(group, columns=["bytes"], use_threads=False).column(0)
-                )
-            if len(self._cache) > CACHED_ROW_GROUPS:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
-
-
-_INDICES: weakref.WeakSet[ImageIndex] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for index in list(_INDICES):
-        index.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def copy_image(writer: CorpusWriter, row: Mapping[str, Any]) -> None:
@@ -408,21 +347,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file as a whole; half of a surrogate pair, which UTF-8 cannot hold, as its JSON escape."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n"
     write_text(path, text.encode(errors="backslashreplace").decode())
-
-
-@contextmanager
-def _shard(path: Path) -> Iterator[pq.ParquetFile]:
-    with _readable(path), pq.ParquetFile(path) as file:
-        yield file
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what pyarrow says of a damaged or missing file into InputError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"unreadable shard: {str(error)[:200]}", str(path), "make the corpus again") from None
 
 
 @contextmanager

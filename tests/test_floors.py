@@ -21,6 +21,7 @@ FLOORS = {
             "terminal",
             "traces",
             "sample",
+            "image_index",
             "images",
             "phash",
             "params",

@@ -20,7 +20,6 @@ import pytest
 
 from geozero import corpus as module
 from geozero.corpus import (
-    CACHED_ROW_GROUPS,
     IMAGES_PER_ROW_GROUP,
     MANIFEST,
     REJECTS,
@@ -31,6 +30,7 @@ from geozero.corpus import (
     write_json,
 )
 from geozero.errors import BadRecord, InputError
+from geozero.image_index import CACHED_ROW_GROUPS
 from geozero.images import StoredImage
 from geozero.sample import SCHEMA_VERSION, SPLITS, Sample, digest
 
