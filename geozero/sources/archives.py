@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -99,19 +100,13 @@ class _Zip:
         for info in infos:
             if info.is_dir() or _is_junk(info.filename):
                 continue
-            name, mode = clean_name(info.filename), info.external_attr >> 16
-            reason = ""
-            if name is None:
-                reason = "unsafe_name"
-            elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                reason = "link" if stat.S_ISLNK(mode) else "not_a_file"
+            mode, refused = info.external_attr >> 16, ""
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                refused = "link" if stat.S_ISLNK(mode) else "not_a_file"
             elif info.flag_bits & 0x1:
-                reason = "encrypted"
-            elif name in members:
-                reason = "name_twice"
-            if reason or name is None:
-                ignored.append((_shown(info.filename), reason))
-            else:
+                refused = "encrypted"
+            name = _taken(info.filename, refused, members, ignored)
+            if name is not None:
                 members[name] = Member(self, info.filename, info.file_size)
         return members, ignored
 
@@ -137,19 +132,13 @@ class _Tar:
                 tar.members = []  # type: ignore[attr-defined]  # or it keeps every header, a kilobyte each
                 if info.isdir() or _is_junk(info.name):
                     continue
-                name = clean_name(info.name)
-                reason = ""
-                if name is None:
-                    reason = "unsafe_name"
-                elif info.issym() or info.islnk():
-                    reason = "link"
+                refused = ""
+                if info.issym() or info.islnk():
+                    refused = "link"
                 elif not info.isreg() or info.issparse():
-                    reason = "not_a_file"
-                elif name in members:
-                    reason = "name_twice"
-                if reason or name is None:
-                    ignored.append((_shown(info.name), reason))
-                else:
+                    refused = "not_a_file"
+                name = _taken(info.name, refused, members, ignored)
+                if name is not None:
                     self._places[name] = (info.offset_data, info.size)
                     members[name] = Member(self, name, info.size)
                     _check_count(len(members), self._label)
@@ -161,6 +150,16 @@ class _Tar:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _taken(raw: str, refused: str, members: Mapping[str, Member], ignored: list[tuple[str, str]]) -> str | None:
+    """The clean name under which a member is taken; None where it is not, and why in `ignored`."""
+    name = clean_name(raw)
+    reason = "unsafe_name" if name is None else refused or ("name_twice" if name in members else "")
+    if reason:
+        ignored.append((_shown(raw), reason))
+        return None
+    return name
 
 
 class _Slice(io.RawIOBase):
