@@ -20,3 +20,17 @@ def tiny_random(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_random import build
 
     return build(tmp_path_factory.mktemp("model") / "tiny-random")
+
+
+@pytest.fixture
+def no_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR as it is where nltk finds no WordNet: without synonyms."""
+    from geozero.evaluation import official
+
+    class Absent(official.Meteor):
+        def __init__(self, synonyms: bool = True) -> None:
+            if synonyms:
+                raise LookupError("no WordNet")
+            super().__init__(synonyms)
+
+    monkeypatch.setattr(official, "Meteor", Absent)

@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from geozero.cli import app
-from geozero.evaluation import official
 from geozero.evaluation.captions import bleu_columns, bleu_plain, bleu_smoothed, texts_of
 from geozero.evaluation.meteor import Meteor
 from geozero.evaluation.ngrams import ngram_statistics
@@ -147,16 +146,7 @@ def test_texts_of_a_label() -> None:
     assert texts_of(None) == texts_of({"a": 1}) == []
 
 
-def test_the_command_line_names_what_is_missing_and_prints_no_number_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Absent(official.Meteor):
-        def __init__(self, synonyms: bool = True) -> None:
-            if synonyms:
-                raise LookupError("no WordNet")
-            super().__init__(synonyms)
-
-    monkeypatch.setattr(official, "Meteor", Absent)
+def test_the_command_line_names_what_is_missing_and_prints_no_number_for_it(tmp_path: Path, no_wordnet: None) -> None:
     records = tmp_path / "records.json"
     records.write_text(json.dumps([{"raw_output": "a big house", "label": ["a big house"]}] * 3))
     words = [

@@ -79,17 +79,8 @@ def test_strict_values(name: str) -> None:
         check_metrics(other.metrics(), values, {})
 
 
-def test_meteor_without_synonyms_is_reported_where_wordnet_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meteor_without_synonyms_is_reported_where_wordnet_is_absent(no_wordnet: None) -> None:
     _, rows, expected = load("caption", "official")
-    from geozero.evaluation import official
-
-    class Absent(official.Meteor):
-        def __init__(self, synonyms: bool = True) -> None:
-            if synonyms:
-                raise LookupError("no WordNet")
-            super().__init__(synonyms)
-
-    monkeypatch.setattr(official, "Meteor", Absent)
     scores = score_official("caption", parse_records(rows))
     assert scores.metrics()["METEOR"] is None
     assert "WordNet" in scores.missing["METEOR"]
