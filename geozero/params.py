@@ -166,6 +166,7 @@ class A2grpo(Section):
     max_completion_tokens: Count = 512
     beta: NotNegative = 0.04  # [ours] weight of the answer-anchored KL
     thinking_weight: NotNegative = 0.5  # [ours] λ
+    support: Literal["none", "times", "alone"] = "none"  # [ours] by the reference
     gate_k: Positive = 10.0  # [ours]
     gate_tau: Share = 0.5  # [ours]
     gate: Literal["curve", "sigmoid", "open"] = "curve"  # [ours] the other two are for ablations, see docs/training.md

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from geozero import params
 from geozero.corpus import MANIFEST, Corpus
+from geozero.engines import checkpoint
 from geozero.errors import InputError
 from geozero.sample import Split
 from geozero.tracking import Tracker
@@ -91,17 +93,28 @@ class Workspace:
         } | ({"urls": self.settings.sampling.urls} if self.settings.sampling.urls else {})
 
     def newest(self, stage: str) -> Path:
-        """The model of the stage that was finished last.
+        """The model of the stage that was finished last, of those that began with this profile's base model.
 
         Raises:
             InputError: there is none.
         """
-        done = sorted(self.runs.glob(f"{stage}-*/DONE"), key=lambda p: p.stat().st_mtime)
-        if not done:
-            raise InputError(
-                f"no finished {stage} run", str(self.runs), f"run `geozero {stage}` first, or give --model"
-            )
-        return done[-1].parent / "model"
+        done = sorted(self.runs.glob(f"{stage}-*/DONE"), key=lambda p: p.stat().st_mtime, reverse=True)
+        for one in done:
+            if self._began_with_base(one.with_name("stage.json")):
+                return one.parent / "model"
+        others = f" from {self.settings.model.path} (there are {len(done)} from other base models)" if done else ""
+        raise InputError(
+            f"no finished {stage} run{others}", str(self.runs), f"run `geozero {stage}` first, or give --model"
+        )
+
+    def _began_with_base(self, record: Path) -> bool:
+        """By path, which costs nothing; in a checkout that was moved, by content."""
+        try:
+            made_of = json.loads(record.read_text())
+            base = checkpoint.resolve(self.base)
+        except (OSError, ValueError, InputError):
+            return False
+        return bool(made_of["base"] == str(base) or made_of["base_hash"] == checkpoint.content_hash(base))
 
     def log(self, name: str) -> Path:
         return self.runs / "logs" / f"{name}.log"

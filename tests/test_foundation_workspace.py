@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from geozero.engines import checkpoint
 from geozero.errors import Ambiguous, BadRecord, InputError, refusal
 from geozero.workspace import Workspace
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
+BASE = PARAMS.parent / "models/tiny-qwen3-vl"
 
 
 @pytest.fixture
@@ -50,12 +54,28 @@ def test_only_finished_corpora_are_seen(space: Workspace, tmp_path: Path) -> Non
 def test_the_newest_run_is_the_one_finished_last(space: Workspace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no finished sft run in .* `geozero sft` first"):
         space.newest("sft")
+    base = shutil.copytree(BASE, tmp_path / "models/tiny-qwen3-vl")
+    made_of = json.dumps({"base": str(base), "base_hash": "0"})
     for age, name in enumerate(("sft-b", "sft-a", "a2grpo-c", "sft-d")):
         (tmp_path / "runs" / name).mkdir(parents=True)
         if name != "sft-d":  # not finished
             (tmp_path / "runs" / name / "DONE").write_text("")
+            (tmp_path / "runs" / name / "stage.json").write_text(made_of)
             os.utime(tmp_path / "runs" / name / "DONE", (1_000 + age, 1_000 + age))
     assert space.newest("sft") == tmp_path / "runs/sft-a/model"
+
+
+def test_a_run_from_another_base_model_is_not_gone_on_with(space: Workspace, tmp_path: Path) -> None:
+    """A profile of 8 B must not begin its RL with the toy's SFT model, and a moved checkout must find its own."""
+    base, run = shutil.copytree(BASE, tmp_path / "models/tiny-qwen3-vl"), tmp_path / "runs/sft-a"
+    run.mkdir(parents=True)
+    (run / "DONE").write_text("")
+    (run / "stage.json").write_text(json.dumps({"base": "/elsewhere/base", "base_hash": "0"}))
+    with pytest.raises(InputError, match="there are 1 from other base models"):
+        space.newest("sft")
+    moved = {"base": "/elsewhere/base", "base_hash": checkpoint.content_hash(base)}
+    (run / "stage.json").write_text(json.dumps(moved))
+    assert space.newest("sft") == run / "model"
 
 
 def test_a_base_that_is_no_directory_is_a_name(space: Workspace, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from geozero.training.objective import (
     combine,
     gate,
     group_advantages,
+    said_mask,
+    support,
     thinking_score,
     thinking_scores,
 )
@@ -192,6 +194,35 @@ def test_answer_mask_for_any_split(text: str, cuts: list[int]) -> None:
     for (a, b), masked in zip(itertools.pairwise(edges), answer_mask(tokens), strict=True):
         if b > a:
             assert masked == (position >= 0 and b > position)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([], []),
+        (["no", " tag"], [0, 0]),
+        (["I see", " <answer>", "two", " ships", "</answer>", "<|im_end|>"], [0, 0, 1, 1, 0, 0]),
+        (["I see<ans", "wer>sh", "ip</", "answer>"], [0, 1, 1, 0]),  # tokens that share text with a tag say it, too
+        (["<answer>", "cut", " off"], [0, 1, 1]),
+        (["<answer>", "</answer>", "x"], [0, 0, 0]),
+        (["<answer>a</answer>", "<answer>", "b", "</answer>"], [1, 0, 0, 0]),
+        (["<answer>", "", "x", "</answer>"], [0, 0, 1, 0]),
+    ],
+)
+def test_said_mask(tokens: list[str], expected: list[int]) -> None:
+    assert said_mask(tokens) == [bool(e) for e in expected]
+
+
+def test_support_is_the_references_geometric_mean() -> None:
+    reference = [[math.log(0.5), math.log(0.125), -9.0], [-1.0, float("-inf"), -3.0], [-1.0, -2.0, -3.0]]
+    said = [[True, True, False], [True, True, False], [False, False, False]]
+    found = support(reference, said)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.numpy(), [0.25, 0.0, 0.0], atol=1e-12)
+    rng = np.random.default_rng(0)
+    logp, mask = -rng.exponential(1, (6, 9)), rng.random((6, 9)) < 0.5
+    expected = [np.prod(np.exp(row[m])) ** (1 / m.sum()) if m.any() else 0.0 for row, m in zip(logp, mask, strict=True)]
+    np.testing.assert_allclose(support(torch.tensor(logp), torch.tensor(mask)).numpy(), expected, atol=1e-12)
 
 
 def test_kl_values_and_gradient() -> None:

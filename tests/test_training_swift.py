@@ -56,6 +56,12 @@ def test_right_answers_alone_move_nothing_when_dropped_and_something_when_kept(r
     assert results["logs"]["all_right_keep"]["dropped_groups"] == 0.0
 
 
+def test_support_by_the_reference_is_a_signal_among_right_answers(results: dict[str, Any]) -> None:
+    assert results["moved"]["support"] > 1e-3
+    assert 0 < results["logs"]["support"]["support"] < 1
+    assert results["moved"]["support_of_wrong"] < 1e-6  # the gate stays
+
+
 def test_the_kl_is_exactly_zero_on_thought_tokens(results: dict[str, Any]) -> None:
     seen = results["gradients"]
     assert seen["thought_tokens"] > 0
@@ -142,7 +148,7 @@ def experiments(out: Path) -> dict[str, Any]:
 
     gradients: dict[str, Any] = {}
     watcher = watched(a2grpo.A2GRPOTrainer, gradients)
-    keep, free = ("--uniform_groups", "keep"), ("--beta", "0")
+    keep, free, little = ("--uniform_groups", "keep"), ("--beta", "0"), ("--beta", "1e-12")
     logs = {
         "all_mask": train("all_mask", *keep, answer_mask=lambda t: [True] * len(t)),
         "empty_mask": train("empty_mask", answer_mask=lambda t: [False] * len(t)),
@@ -151,6 +157,8 @@ def experiments(out: Path) -> dict[str, Any]:
         "all_wrong": train("all_wrong", *free, *keep, reward=wrong),
         "all_right_skip": train("all_right_skip", *free, reward=right),
         "all_right_keep": train("all_right_keep", *free, *keep, reward=right),
+        "support": train("support", *little, *keep, "--support", "alone", reward=right, said_mask=second_half),
+        "support_of_wrong": train("support_of_wrong", *little, *keep, "--support", "alone", reward=wrong),
     }
     shared, share, pictures = compare_encodings(groups), groups.share_a_prompt, groups.share_pictures
     groups.share_a_prompt = lambda samples, size: False

@@ -8,6 +8,7 @@ and gradient of ms-swift's k3 term are exactly 0. Importing this module imports 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -38,6 +39,9 @@ from geozero.training.objective import (
     answer_mask,
     group_advantages,
     is_uniform,
+    opening,
+    said_mask,
+    support,
 )
 
 REWARD_FUNCS = [rewards.ANSWER_REWARD, rewards.THINKING_REWARD]
@@ -77,6 +81,7 @@ CHOICES = {
     "uniform_groups": ("skip", "keep"),
     "gate": ("curve", "sigmoid", "open"),
     "kl_tokens": ("answer", "all"),
+    "support": ("none", "times", "alone"),
 }
 
 
@@ -85,6 +90,7 @@ class MethodArguments:
     """What A²GRPO adds to ms-swift's arguments; docs/method.md gives each symbol, all are our choice."""
 
     thinking_weight: float = THINKING_WEIGHT  # λ
+    support: str = "none"  # none | times | alone
     gate_k: float = GATE_K
     gate_tau: float = GATE_TAU
     gate: str = "curve"  # curve | sigmoid | open
@@ -138,6 +144,8 @@ def check_arguments(arguments: Any) -> None:
     for name, words in CHOICES.items():
         if getattr(arguments, name) not in words:
             raise InputError(f"{name} is '{getattr(arguments, name)}'", mend=f"one of {', '.join(words)}")
+    if arguments.support != "none" and not arguments.beta:
+        raise InputError("support asks the reference, and β = 0 has none", "beta", "give beta, or leave --support out")
 
 
 @dataclass
@@ -235,10 +243,26 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         """Group-relative advantages over R, shape (completions,); ms-swift's own are computed for its metrics only."""
         super()._compute_advantages(samples, rewards_per_func, batch_encoded_inputs)
         size = self.num_generations if self.model.training else self.num_generations_eval
+        if self.args.support != "none":
+            rewards_per_func = self._supported(rewards_per_func, batch_encoded_inputs)
         total, answer = (rewards_per_func * self.reward_weights).sum(dim=1), rewards_per_func[:, 0]
         dropped = is_uniform(answer, size).float().mean() if self.args.uniform_groups == "skip" else 0.0
         self._log("dropped_groups", dropped)
         return group_advantages(total, answer, size, self.args.uniform_groups)  # type: ignore[arg-type]
+
+    def _supported(self, values: torch.Tensor, batches: list[dict[str, Any]]) -> torch.Tensor:
+        """R_a and R_t with the thought's support by the reference in (`times`) or instead of (`alone`) S_t."""
+        rows = [
+            support(b.reference, self._over_tokens(inputs["model_inputs"]["input_ids"], b, said_mask))
+            for inputs in batches
+            for b in [inputs["grpo_batch"]]
+        ]
+        granted = gather(torch.cat(rows))
+        self._log("support", granted[values[:, 0] > 0].mean() if (values[:, 0] > 0).any() else 0.0)
+        if self.args.support == "alone":
+            gates = [opening(v, self.args.gate, self.args.gate_k, self.args.gate_tau) for v in values[:, 0].tolist()]  # type: ignore[arg-type]
+            return torch.stack([values[:, 0], torch.tensor(gates).to(granted) * granted], dim=1)
+        return torch.stack([values[:, 0], values[:, 1] * granted], dim=1)
 
     def _prepare_batch_inputs(self, samples: list[Any]) -> list[dict[str, Any]]:
         batches: list[dict[str, Any]] = super()._prepare_batch_inputs(samples)
@@ -246,19 +270,21 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             plain: GRPOBatch = batch["grpo_batch"]
             batch["grpo_batch"] = AnchoredBatch(
                 **{f.name: getattr(plain, f.name) for f in fields(GRPOBatch)},
-                answer=self._answer_tokens(batch["model_inputs"]["input_ids"], plain),
+                answer=self._over_tokens(batch["model_inputs"]["input_ids"], plain, answer_mask),
                 reference=plain.ref_per_token_logps,
             )
         return batches
 
-    def _answer_tokens(self, input_ids: torch.Tensor, batch: GRPOBatch) -> torch.Tensor:
-        """`answer_mask` of every row, laid over the columns in which ms-swift keeps completions."""
+    def _over_tokens(
+        self, input_ids: torch.Tensor, batch: GRPOBatch, mask_of: Callable[[list[str]], list[bool]]
+    ) -> torch.Tensor:
+        """A mask of every row's token texts, laid over the columns in which ms-swift keeps completions."""
         ids = input_ids[:, -batch.logits_to_keep :]
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for row in range(ids.shape[0]):
             columns = batch.completion_mask[row].nonzero().squeeze(1)
             texts = [self._token_text(token) for token in ids[row, columns].tolist()]
-            mask[row, columns] = torch.tensor(answer_mask(texts), dtype=torch.bool, device=mask.device)
+            mask[row, columns] = torch.tensor(mask_of(texts), dtype=torch.bool, device=mask.device)
         return mask
 
     @lru_cache(maxsize=1 << 17)  # noqa: B019 - the trainer lives as long as the process

@@ -111,6 +111,7 @@ def grpo(
         "temperature": settings.temperature,
         "beta": settings.beta,
         "thinking_weight": settings.thinking_weight,
+        "support": settings.support,
         "gate_k": settings.gate_k,
         "gate_tau": settings.gate_tau,
         "gate": settings.gate,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geozero.errors import InputError
 from geozero.terminal import PARAMS, DryRun, ParamsFile
 from geozero.training.told import told
 from geozero.workspace import Workspace
@@ -69,8 +70,12 @@ def a2grpo(
     val = [path for path in space.corpora_with("val") if path.name in space.trained_sources]
     start, tell = model, typer.echo if dry_run else _training_line
     if start is None:
-        unplanned = dry_run and not any(space.runs.glob("sft-*/DONE"))
-        start = space.base if unplanned else space.newest("sft")  # a plan may come before SFT
+        try:
+            start = space.newest("sft")
+        except InputError:
+            if not dry_run:
+                raise
+            start = space.base  # a plan may come before SFT
     _trained(run_a2grpo(space.settings, space.hard, start, space.runs, val=val, dry_run=dry_run, on_line=tell), dry_run)
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
-from geozero.tasks.text import OPEN_TAG, words
+from geozero.tasks.text import CLOSE_TAG, OPEN_TAG, words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,6 +239,51 @@ def answer_mask(token_texts: Sequence[str]) -> list[bool]:
         end += len(token)
         mask.append(0 <= start < end)
     return mask
+
+
+def said_mask(token_texts: Sequence[str]) -> list[bool]:
+    """Which tokens say the answer itself: those that overlap the text between the first `<answer>` and `</answer>`.
+
+    A token that holds part of a tag and part of the answer counts; no tag, no token. Without a closing tag the answer
+    goes on to the end.
+
+    Args:
+        token_texts: the completion's tokens, each decoded by itself, in order.
+    """
+    text = "".join(token_texts)
+    start = text.find(OPEN_TAG)
+    if start < 0:
+        return [False] * len(token_texts)
+    start += len(OPEN_TAG)
+    close = text.find(CLOSE_TAG, start)
+    stop = len(text) if close < 0 else close
+    mask, end = [], 0
+    for token in token_texts:
+        begin, end = end, end + len(token)
+        mask.append(begin < stop and end > start)
+    return mask
+
+
+def support(ref_logp: Tensor | Sequence[Sequence[float]], said: Tensor | Sequence[Sequence[bool]]) -> Tensor:
+    """How well a thought leads to its answer in the eyes of the frozen reference, in [0, 1] (our choice).
+
+    The geometric mean of π_ref over the tokens of the answer, given question, picture and thought. The policy cannot
+    raise it by being sure of itself, only by a thought from which the reference too goes on to that answer.
+
+    Args:
+        ref_logp: log π_ref of the sampled tokens, shape (completions, tokens).
+        said: `said_mask` of each completion, same shape.
+
+    Returns:
+        Shape (completions,); 0 where no token says an answer.
+    """
+    import torch
+
+    reference = _floating(ref_logp)
+    mask = torch.as_tensor(said, dtype=torch.bool, device=reference.device)
+    count = mask.sum(dim=1)
+    total = torch.where(mask, reference, torch.zeros_like(reference)).sum(dim=1)
+    return torch.where(count > 0, torch.exp(total / count.clamp(min=1)), torch.zeros_like(total))
 
 
 def answer_anchored_kl(

@@ -1,0 +1,208 @@
+"""The arms: what each trains from the common start, and what its model then answers."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from geozero import tasks
+from geozero.corpus import Corpus, write_json
+from geozero.evaluation.inference import Job, records_path, run_in_child
+from geozero.params import Params
+from geozero.sample import Sample, Split
+from geozero.tasks.text import OPEN_TAG, Mode, is_well_formed, thought, words
+from geozero.training.guards import CROSSED
+from geozero.training.metrics import read
+from geozero.training.replay import collect
+from geozero.training.rewards import distinct
+from geozero.training.stage import StageResult, run_a2grpo, run_sft
+from geozero.workspace import Workspace
+
+RIGHT_IOU = 0.5
+Start = Literal["sft", "terse"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of going on from the start.
+
+    Attributes:
+        stage: `sft` trains on in direct mode, `a2grpo` reinforces.
+        changes: parameters of the stage that differ from the profile's.
+        data: what is learned from.
+        modes: how its model is asked; the first one is how it was trained.
+        main: one of the three that get all seeds.
+    """
+
+    what: str
+    stage: Literal["sft", "a2grpo"] = "a2grpo"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    data: Literal["instruct", "hard"] = "hard"
+    modes: tuple[Mode, ...] = ("tagged",)
+    main: bool = False
+
+
+ARMS: dict[str, Arm] = {
+    "sft": Arm("SFT continued for as many steps", "sft", data="instruct", modes=("direct", "tagged"), main=True),
+    "sft_hard": Arm("SFT continued on the hard samples", "sft", modes=("direct", "tagged")),
+    "grpo": Arm("stock GRPO: R_a, KL on all tokens", changes={"thinking_weight": 0.0, "kl_tokens": "all"}, main=True),
+    "a2grpo": Arm("A²GRPO", main=True),
+    "no_gate": Arm("A²GRPO without gate: R_a + λ S_t", changes={"gate": "open", "uniform_groups": "keep"}),
+    "no_constraint": Arm("A²GRPO without answer constraint", changes={"beta": 0.0}),
+    "kl_everywhere": Arm("A²GRPO with KL on all tokens", changes={"kl_tokens": "all"}),
+    "no_thinking": Arm("A²GRPO without thinking reward", changes={"thinking_weight": 0.0}),
+    "plain_sigmoid": Arm("A²GRPO with a plain sigmoid gate", changes={"gate": "sigmoid", "uniform_groups": "keep"}),
+    "supported": Arm("A²GRPO, S_t times the reference's support", changes={"support": "times"}),
+    "support_alone": Arm(
+        "A²GRPO, the reference's support for S_t, λ = 1, all-right groups kept",
+        changes={"support": "alone", "thinking_weight": 1.0, "uniform_groups": "keep"},
+    ),
+}  # fmt: skip
+
+
+def settings_of(params: Params, arm: Arm, seed: int) -> Params:
+    """The profile with an arm's changes and a seed.
+
+    SFT takes as many steps as RL does. Guards only warn: an arm that collapses has to be seen to, not ended.
+    """
+    values = params.model_dump()
+    values["seed"] = seed
+    values[arm.stage] |= dict(arm.changes)
+    if arm.stage == "sft":
+        values["sft"] |= {"steps": params.a2grpo.steps, "replay_share": 0.0}
+    else:
+        values["a2grpo"]["probes"] = 0
+        for bound in values["a2grpo"]["guards"].values():
+            if isinstance(bound, dict):
+                bound["action"] = "warn"
+    return Params.model_validate(values)
+
+
+def start_of(space: Workspace, start: Start, out: Path) -> Path:
+    """The model that all arms start from: the newest SFT run's, or one whose thoughts SFT made terse.
+
+    Terse: the same SFT, but of what it rehearses each thought ends after its first sentence.
+    """
+    if start == "sft":
+        return space.newest("sft")
+    replay = collect(space.settings, space.base, space.instruct, space.runs)
+    short = [replace(one, text=terse(one.text)) for one in replay]
+    return run_sft(space.settings, space.instruct, space.base, out / "runs", "sft-terse", replay=short).model
+
+
+def terse(completion: str) -> str:
+    """The completion with the first sentence of its thought only."""
+    said = thought(completion)
+    head, stop, _ = said.partition(". ")
+    return f"{head}. " * bool(stop) + completion[completion.index(OPEN_TAG) :] if stop else completion
+
+
+def outcome(record: Mapping[str, Any], sample: Sample, boxes: Any) -> float:
+    """How right an answer is under the strict protocol: 0 or 1, for a caption its reward."""
+    found = tasks.get(sample.task).answer_reward(record["pred"], sample, boxes) if record["pred"] else 0.0
+    if sample.task == "grounding":
+        return float(found >= RIGHT_IOU)
+    return float(found) if sample.task == "caption" else float(found >= 1.0)
+
+
+def train(space: Workspace, arm_name: str, seed: int, start: Path, out: Path) -> StageResult:
+    """One arm with one seed; a finished one is reused."""
+    arm = ARMS[arm_name]
+    params = settings_of(space.settings, arm, seed)
+    corpus = space.hard if arm.data == "hard" else space.instruct
+    run = run_sft if arm.stage == "sft" else run_a2grpo
+    return run(params, corpus, start, out / "runs", f"{arm_name}-{seed}")
+
+
+def judge(space: Workspace, arm_name: str, model: Path, out: Path, limit: int | None) -> dict[str, Any]:
+    """Answer val and every test split in each of the arm's modes and score each question: mode → what was found.
+
+    What val says is for choosing, and its sources are called `val`.
+    """
+    corpora: dict[Split, list[Path]] = {
+        "val": [path for path in space.corpora_with("val") if path.name in space.trained_sources],
+        "test": space.corpora_with("test"),
+    }
+    boxes = space.settings.model.boxes
+    for split, paths in corpora.items():
+        job = Job(
+            model=str(model),
+            corpora=tuple(map(str, paths)),
+            out=str(out / split),
+            split=split,
+            modes=ARMS[arm_name].modes,
+            max_tokens=space.settings.evaluation.max_tokens,
+            limit=limit,
+            boxes=boxes,
+            engine=space.engine,
+        )
+        run_in_child(job, out / f"answers-{split}.log")
+    return {mode: _judged(corpora, mode, out, boxes) for mode in ARMS[arm_name].modes}
+
+
+def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: Any) -> dict[str, Any]:
+    outcomes: dict[str, dict[str, dict[str, float]]] = {}
+    texts: list[str] = []
+    for split, path in ((split, path) for split, paths in corpora.items() for path in paths):
+        samples = {s.id: s for s in Corpus(path).samples(split)}
+        source = next(iter(samples.values())).source
+        name = "val" if split == "val" else source
+        for record in json.loads(records_path(out / split, mode, source).read_text()):
+            sample = samples[record["sample"]]
+            outcomes.setdefault(name, {}).setdefault(sample.task, {})[sample.id] = outcome(record, sample, boxes)
+            if split == "test":
+                texts.append(record["raw_output"])
+    if mode == "direct":
+        return {"outcomes": outcomes}
+    return {
+        "outcomes": outcomes,
+        "well_formed": sum(map(is_well_formed, texts)) / len(texts),
+        "thought_words": sum(len(words(thought(text))) for text in texts) / len(texts),
+        "distinct": distinct(texts),
+    }
+
+
+def finished(space: Workspace, start: Path, out: Path, limit: int | None, item: tuple[str, int]) -> dict[str, Any]:
+    """Train and judge an arm with a seed, unless its result is there; the result is written last.
+
+    `seconds` is the training's wall time, `cpu_seconds` what it took of the processors (other work does not show).
+    """
+    arm, seed = item
+    target = out / "results" / f"{arm}-{seed}.json"
+    if not target.is_file():
+        begun, used = time.monotonic(), _cpu()
+        result = train(space, arm, seed, start, out)
+        seconds, cpu_seconds = time.monotonic() - begun, _cpu() - used
+        answers = result.directory / "answers"
+        answers.mkdir(exist_ok=True)
+        modes = judge(space, arm, result.model, answers, limit)
+        curve = read(result.directory / "metrics.jsonl")
+        kls = [row["answer_kl"] for row in curve if "answer_kl" in row]
+        found = {
+            "arm": arm,
+            "seed": seed,
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "answer_kl": float(np.mean(kls)) if kls else None,
+            "guarded": sum(CROSSED in row for row in curve),
+            "run": result.directory.name,
+            "modes": modes,
+        }
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, found)
+        print(f"{arm}, seed {seed}: {seconds:.0f} s", flush=True)
+    read_back: dict[str, Any] = json.loads(target.read_text())
+    return read_back
+
+
+def _cpu() -> float:
+    """Processor seconds of this process's children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
