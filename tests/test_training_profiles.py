@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -42,6 +43,8 @@ WRONG = {
     "stale completions": ("grpo", {"async_generate": True}, "async_generate=True cannot be combined"),
 }
 
+ARCHITECTURES = {"same architecture": "Qwen3VLForConditionalGeneration", "llama": "LlamaForCausalLM"}
+
 
 def checked() -> dict[str, str]:
     """In a process of its own: what ms-swift's parsers say to every profile and to every wrong argument."""
@@ -70,6 +73,14 @@ def checked() -> dict[str, str]:
         ask(f"{path.stem} server", "grpo", recipe_of(server, "grpo").arguments(Path("out")))
         ask(f"{path.stem} rollout", "rollout", arguments.rollout_server(server, Path("base")))
         ask(f"{path.stem} export", "export", arguments.export(Path("b"), Path("a"), params.model, Path("out")))
+    with TemporaryDirectory() as llama:
+        for name, architecture in ARCHITECTURES.items():
+            (Path(llama) / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+            try:
+                check.require_architecture(Path(llama), "qwen3_vl")
+                answers[name] = "fine"
+            except InputError as error:
+                answers[name] = str(error)
     for name, (kind, extra, _) in WRONG.items():
         params = make_params(**{"sft" if kind == "sft" else "a2grpo": {"extra": extra}})
         ask(name, kind, recipe_of(params, kind).arguments(Path("out")))
@@ -88,7 +99,7 @@ def answers() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_ms_swift_knows_every_argument_of_every_profile(answers: dict[str, str]) -> None:
-    profiles = {name: answer for name, answer in answers.items() if name not in WRONG}
+    profiles = {name: answer for name, answer in answers.items() if name not in {*WRONG, *ARCHITECTURES}}
     assert len(profiles) == 9 * len(PROFILES)
     assert {name: answer for name, answer in profiles.items() if answer != "fine"} == {}
 
@@ -98,6 +109,12 @@ def test_ms_swift_knows_every_argument_of_every_profile(answers: dict[str, str])
 def test_a_wrong_argument_is_refused_by_its_name(name: str, answers: dict[str, str]) -> None:
     assert WRONG[name][2] in answers[name]
     assert "\n" not in answers[name]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_architecture_is_refused(answers: dict[str, str]) -> None:
+    assert answers["same architecture"] == "fine"
+    assert answers["llama"].startswith("a LlamaForCausalLM, but model.model_type is qwen3_vl")
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------

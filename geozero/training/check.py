@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from geozero.errors import InputError
 
 
-def require(kind: str, words: Sequence[str]) -> None:
-    """Parse the words the way ms-swift will, without acting on them.
+def require(kind: str, words: Sequence[str]) -> Any:
+    """Parse the words the way ms-swift will, without acting on them; returns what they say.
 
     Args:
         kind: of the launcher: sft, grpo, export or rollout.
@@ -30,6 +32,26 @@ def require(kind: str, words: Sequence[str]) -> None:
         from geozero.training.a2grpo import check_arguments
 
         check_arguments(values)
+    return values
+
+
+def require_architecture(model: Path, model_type: str) -> None:
+    """Refuse a checkpoint that is no model of ms-swift's `model_type`; it would fail far from here, or load as noise.
+
+    Raises:
+        InputError: its configuration names architectures, none of which ms-swift lists for the type.
+    """
+    from swift.model import MODEL_MAPPING
+
+    file = model / "config.json"
+    found = json.loads(file.read_text()).get("architectures") or []
+    known = MODEL_MAPPING[model_type].architectures if model_type in MODEL_MAPPING else []
+    if found and known and not set(found) & set(known):
+        raise InputError(
+            f"a {found[0]}, but model.model_type is {model_type} ({', '.join(known)})",
+            str(file),
+            "give a checkpoint of that architecture, or set model.model_type to this one's",
+        )
 
 
 class _Wrong(Exception):

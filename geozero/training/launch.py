@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from geozero import process
 from geozero.errors import InputError
@@ -80,7 +81,11 @@ def _run(kind: str, arguments: list[str]) -> None:
 
     template.register()
     data.install()
-    check.require(kind, arguments)
+    given = check.require(kind, arguments)
+    for name in ("model", "ref_model"):
+        value = getattr(given, name, None)
+        if value and (Path(value) / "config.json").is_file():
+            check.require_architecture(Path(value), given.model_type)
     if kind == "grpo":
         from geozero.training import a2grpo, callbacks
 
