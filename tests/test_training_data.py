@@ -6,6 +6,7 @@ import io
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +130,27 @@ def test_a_media_tag_in_a_question_costs_that_sample(tmp_path: Path) -> None:
     rows = swift_rows(Corpus(tmp_path / "b"), "direct", "norm1000", tmp_path / "rows.jsonl")
     assert rows.n == 3
     assert rows.rejected == {"media_tag_in_question": 1}
+
+
+def test_a_solution_that_no_answer_can_meet_costs_that_sample(tmp_path: Path) -> None:
+    """An answer of marks alone would make every group of RL silent."""
+    source = Corpus(build_corpus(tmp_path / "a", 2))
+
+    def corpus_with(name: str, change: Any) -> Corpus:
+        with CorpusWriter(tmp_path / name, {}) as writer:
+            for row in source.image_rows():
+                writer.add_image(store(row["bytes"]), row["image_key"])
+            for sample in source.samples(split="train"):
+                writer.add(Sample.from_row(sample.to_row() | change(sample)))
+        return Corpus(tmp_path / name)
+
+    vqa = corpus_with("some", lambda s: {"answer": "?!"} if s.task == "vqa" else {})
+    rows = swift_rows(vqa, "tagged", "norm1000", tmp_path / "rows.jsonl")
+    assert rows.n > 0 and rows.rejected["unusable_solution"] > 0
+    none = corpus_with("none", lambda s: {"answer": "?!", "references": ["?!"], "box": None})
+    with pytest.raises(InputError, match=r"no sample to train on: 2 unusable_solution"):
+        swift_rows(none, "tagged", "norm1000", tmp_path / "none.jsonl")
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_pixels_come_back_byte_for_byte_and_in_forked_workers(corpus: Corpus) -> None:

@@ -99,7 +99,7 @@ def swift_rows(
         replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
 
     Raises:
-        InputError: no sample is left, or a share is wanted and there is nothing to replay.
+        InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or a share is wanted and there is nothing to replay.
     """
     if not 0 <= replay_share < 1:
         raise InputError(f"replay_share {replay_share} is not in [0, 1)")
@@ -117,7 +117,12 @@ def swift_rows(
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             rows.n += 1
         if rows.n == 0:
-            raise InputError("no sample to train on", str(corpus.path), f"it needs samples of split '{split}'")
+            left_out = ", ".join(f"{n} {reason}" for reason, n in rows.rejected.most_common())
+            raise InputError(
+                "no sample to train on" + (f": {left_out}" if left_out else ""),
+                str(corpus.path),
+                f"it needs samples of split '{split}' whose own answers are right",
+            )
         for row in _replayed(replay, round(rows.n * replay_share / (1 - replay_share))):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             rows.n += 1
@@ -168,10 +173,14 @@ def _has_media_tag(sample: Sample) -> bool:
 def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention) -> dict[str, Any]:
     if _has_media_tag(sample):
         raise BadRecord("media_tag_in_question", sample.id)
+    task = get(sample.task)
+    target = task.target(sample, boxes)
+    if mode == "tagged" and task.answer_reward(target, sample, boxes) <= 0:  # its groups could only be silent
+        raise BadRecord("unusable_solution", sample.id)
     turns = messages(sample, mode)
     row: dict[str, Any] = {"messages": turns, "images": [image_uri(corpus, sample.image_id)]}
     if mode == "direct":
-        turns.append({"role": "assistant", "content": get(sample.task).target(sample, boxes)})
+        turns.append({"role": "assistant", "content": target})
     else:
         row["sample"] = sample.to_json()
     return row

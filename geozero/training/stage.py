@@ -224,6 +224,8 @@ def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
 
 def _train(recipe: Recipe, directory: Path, node: Node, tell: Tell, on_metrics: OnMetrics | None) -> None:
     rows = recipe.write_rows(directory / ROWS)
+    if rows.rejected:
+        tell(f"left out: {', '.join(f'{n} {reason}' for reason, n in rows.rejected.most_common())}")
     if recipe.kind == "grpo" and rows.n < recipe.settings.prompts_per_step:
         raise InputError(
             f"{rows.n} samples are fewer than the {recipe.settings.prompts_per_step} prompts of one step",

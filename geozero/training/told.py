@@ -14,6 +14,7 @@ BEGINNINGS = (
     "node ",
     "checkpoint-",
     "replay:",
+    "left out:",
 )
 
 
