@@ -99,7 +99,8 @@ def swift_rows(
         replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
 
     Raises:
-        InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or a share is wanted and there is nothing to replay.
+        InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or a share is
+            wanted and there is nothing to replay.
     """
     if not 0 <= replay_share < 1:
         raise InputError(f"replay_share {replay_share} is not in [0, 1)")
