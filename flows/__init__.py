@@ -4,5 +4,8 @@ import os
 
 from geozero.process import QUIET_AND_OFFLINE
 
-for _name, _value in QUIET_AND_OFFLINE.items():  # before anything imports Prefect, from whatever directory
+# A flow without a server starts one for itself; Prefect gives it 20 seconds, which a busy machine does not keep.
+PATIENT = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"}
+
+for _name, _value in (QUIET_AND_OFFLINE | PATIENT).items():  # before anything imports Prefect, from whatever directory
     os.environ.setdefault(_name, _value)

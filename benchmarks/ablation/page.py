@@ -26,7 +26,7 @@ CURVES = {
     "answer_kl": "KL on the answer, nats a token",
     "dropped_groups": "share of groups without a signal",
 }
-INK, FAINT = "#1d5fd1", "#c9ccd0"
+INK, FAINT = "#1d5fd1", "#8d959c"
 ROW = 0.34  # inches
 WINDOW = 8  # steps of the running mean
 
@@ -62,7 +62,9 @@ def _scores(arms: Mapping[str, Any], rows: Mapping[str, Any]) -> Markup:
     places = np.arange(len(rows))[::-1]
     for place, (name, row) in zip(places, rows.items(), strict=True):
         ink = INK if name == OURS else "#444"
-        left.plot([100 * v for v in row["by_seed"]], [place] * len(row["by_seed"]), "o", color=FAINT, ms=4, zorder=1)
+        left.plot(
+            [100 * v for v in row["by_seed"]], [place - 0.28] * len(row["by_seed"]), "|", color=FAINT, ms=6, mew=1.5
+        )
         left.plot([100 * v for v in row["interval"]], [place, place], color=ink, lw=1.6)
         left.plot(100 * row["mean"], place, "o", color=ink, ms=6)
         gap = row.get(f"{OURS} minus it")

@@ -46,6 +46,11 @@ def split_of(source: str) -> str:
     return "test_hard" if source.endswith("_hard") else "test" if source.startswith("toy_") else source
 
 
+def _place(split: str) -> tuple[int, str]:
+    """The splits that decide come first, the one that chooses comes last."""
+    return {"test_hard": 0, "test": 1, "val": 3}.get(split, 2), split
+
+
 def table_of(rows: Sequence[Mapping[str, Any]], split: str) -> Outcomes:
     """Task → outcomes of one row, shape (seeds, samples), seeds and samples in a fixed order."""
     found: Outcomes = {}
@@ -105,7 +110,7 @@ def compare(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> d
 def report(results: Sequence[Mapping[str, Any]], seed: int = 7) -> dict[str, Any]:
     """Every row on every split with intervals, and A²GRPO against each other row."""
     by_row = rows_of(results)
-    splits = sorted({split_of(s) for rows in by_row.values() for r in rows for s in r["outcomes"]})
+    splits = sorted({split_of(s) for rows in by_row.values() for r in rows for s in r["outcomes"]}, key=_place)
     found: dict[str, Any] = {"arms": {}, "splits": {}}
     for name, rows in by_row.items():
         about = {key: _mean([r.get(key) for r in rows]) for key in (*SHAPES, *COSTS)}
