@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from typer.exceptions import TyperException
 
-from geozero import __version__
+from geozero import __version__, process
 from geozero.build.commands import app as build
 from geozero.difficulty.commands import app as difficulty
 from geozero.errors import InputError, refusal
@@ -97,6 +97,7 @@ app.add_typer(runs, name="runs")
 
 def main() -> None:
     """Run the command line: 0 done, 2 wrong use or bad input (one line), 1 our fault (traceback)."""
+    process.end_with_caller()
     try:
         sys.exit(app(prog_name="geozero", standalone_mode=False))
     except InputError as error:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -29,6 +30,8 @@ QUIET_AND_OFFLINE = {
 LAST_LINES = 40
 TERMINATE_SECONDS = 10.0
 DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
+CALLER = "GEOZERO_CALLER"  # environment variable of what `run` starts: the id of the process that waits for it
+CALLER_SECONDS = 1.0  # between two looks whether that one is still there
 
 _libraries: list[Any] = []  # torch.library.Library unregisters its operators when it is collected
 
@@ -91,7 +94,8 @@ def run(
 ) -> None:
     """Run a command in its own process group, its output line by line to `log` and `on_line`.
 
-    Whatever ends the wait (an error, a cancelled flow, a time-out), the whole group is gone afterwards.
+    Whatever ends the wait (an error, a cancelled flow, a time-out), the whole group is gone afterwards. A `kill -9`
+    of this process lets nobody end the group from here: a command of ours ends itself then, see `end_with_caller`.
 
     Args:
         on_line: called in a thread of its own; if it raises, the command is ended.
@@ -112,7 +116,7 @@ def run(
     child = subprocess.Popen(
         list(command),
         cwd=cwd,
-        env=quiet_environment(env),
+        env={**quiet_environment(env), CALLER: str(os.getpid())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -170,3 +174,37 @@ def kill_group(child: subprocess.Popen[str]) -> None:
             child.wait(TERMINATE_SECONDS)
         except subprocess.TimeoutExpired:
             continue
+
+
+def end_with_caller() -> None:
+    """In a command that `run` started: end with the process that waits for it. Elsewhere nothing happens.
+
+    A worker whose caller was killed with -9 (by Ray, by a lack of memory) would go on holding its GPU beside the one
+    that is started in its place.
+    """
+    caller = os.environ.get(CALLER, "")
+    if not caller.isdecimal() or os.getsid(0) != os.getpid():
+        return  # the variable was inherited from further up: `run` makes what it starts lead a session
+    if os.getppid() == int(caller) or not _lives(int(caller)):
+        die_with(int(caller))
+
+
+def die_with(parent: int) -> None:
+    """End this process and all of its group when its parent is gone, even by `kill -9`."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(CALLER_SECONDS)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _lives(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,6 +130,41 @@ def test_a_listener_that_fails_ends_the_child(error: Exception, tmp_path: Path) 
         run(["sh", "-c", "echo $$; while :; do echo line; done"], log=tmp_path / "a.log", on_line=listen)
     assert caught.value is error and time.monotonic() - start < 10
     assert is_gone_soon(int((tmp_path / "a.log").read_text().split()[0]))
+
+
+WAITING_CHILD = """
+import os, sys, time
+from geozero import process
+process.end_with_caller()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+CALLER = """
+import sys
+from geozero import process
+process.run([sys.executable, "-c", sys.argv[1]], on_line=lambda line: print(line, flush=True))
+"""
+
+
+def test_a_child_of_ours_ends_with_a_caller_that_is_killed() -> None:
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, WAITING_CHILD], stdout=subprocess.PIPE, text=True)
+    assert caller.stdout is not None
+    number = int(caller.stdout.readline())
+    assert is_running(number)
+    caller.kill()
+    caller.communicate()
+    assert is_gone_soon(number)
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["its child", "a grandchild"])
+def test_only_the_child_itself_minds_that_the_caller_is_gone_at_its_start(leads: bool) -> None:
+    """A daemon's children inherit the variable of a command that ended long ago."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    script = "from geozero import process; import time; process.end_with_caller(); time.sleep(0.5)"
+    environment = {**os.environ, process.CALLER: str(ended.pid)}
+    child = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=leads)
+    assert child.wait() == (-signal.SIGKILL if leads else 0)
 
 
 def test_a_log_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:

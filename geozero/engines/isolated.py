@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -25,7 +24,6 @@ from geozero.engines.base import Answered, Completion, Engine, EngineDied, Reque
 from geozero.errors import InputError
 
 OPENER = "geozero.engines:open_engine"
-PARENT_SECONDS = 1.0  # between two looks whether the caller is still there
 CLOSE_SECONDS = 10.0
 TAIL_SECONDS = 1.0
 
@@ -218,17 +216,6 @@ def serve(line: Connection, opener: str) -> None:
             raise
 
 
-def die_with(parent: int) -> None:
-    """End this process and all of its group when its parent is gone, even by `kill -9`."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_SECONDS)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 if __name__ == "__main__":
-    die_with(os.getppid())
+    process.die_with(os.getppid())
     serve(Connection(int(sys.argv[1])), sys.argv[2])

@@ -20,7 +20,6 @@ import httpx
 
 from geozero import process
 from geozero.engines.base import EngineDied
-from geozero.engines.isolated import die_with
 from geozero.engines.prompts import Prompter
 from geozero.engines.vllm_inprocess import (
     CPU_ENVIRONMENT,
@@ -186,7 +185,7 @@ def _environment() -> dict[str, str]:
 
 def main(words: list[str]) -> None:
     """Run vLLM's server in this process."""
-    die_with(os.getppid())
+    process.die_with(os.getppid())
     process.prepare()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 

@@ -206,6 +206,7 @@ def _is_complete(target: Path, identity: Mapping[str, Any]) -> bool:
 
 def main(argv: Sequence[str]) -> None:
     """Run the job of a JSON file; bad input ends in one line and exit code 2."""
+    process.end_with_caller()
     values = json.loads(Path(argv[0]).read_text())
     values["corpora"], values["modes"] = tuple(values["corpora"]), tuple(values["modes"])
     try:
