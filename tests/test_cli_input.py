@@ -63,7 +63,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("empty", "no_model", "bad_store", "something"):
         (place / name).mkdir()
     (place / "something" / "thesis.tex").write_text("years of work")
-    (place / "bad_store" / "current.json").write_text("{")
+    (place / "bad_store" / "_current.json").write_text("{")
     (place / "broken.zip").write_bytes(b"PK\x03\x04" + bytes(200))
     (place / "notes.txt").write_text("no archive")
     (place / "broken.json").write_text('[{"raw_output": "yes", ')
@@ -158,7 +158,7 @@ CASES = [
     (f"{SAMPLE} --model no_model --params range.yaml", "parameter 'sampling.k': "),
     (f"{SELECT} --corpus nowhere --store new3", "no such corpus directory in nowhere ("),
     (f"{SELECT} --corpus rsicd --store nowhere", "no answer store here in nowhere (run `geozero sample` first)"),
-    (f"{SELECT} --corpus rsicd --store bad_store", "unreadable answer store in bad_store/current.json ("),
+    (f"{SELECT} --corpus rsicd --store bad_store", "unreadable answer store in bad_store/_current.json ("),
     (
         f"{SELECT} --corpus rsicd --store bad_store --params unknown.yaml",
         "unknown parameter 'sft.stepz' in unknown.yaml",

@@ -217,7 +217,7 @@ def test_workers_share_one_rule(corpus: Path, tmp_path: Path) -> None:
     for shard in range(3):
         run(corpus, tmp_path / "store", shard=f"{shard}/3")
     (directory,) = [p for p in (tmp_path / "store").iterdir() if p.is_dir()]
-    assert len(list(directory.glob("adaptive-*.json"))) == 1
+    assert len(list(directory.glob("_adaptive-*.json"))) == 1
     _, nobody = run(corpus, tmp_path / "store")
     assert not nobody.opened
 

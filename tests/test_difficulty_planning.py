@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from difficulty_world import FakeEngine, Opener, by_number, make_corpus, make_model, plan, sample
 
 from geozero.difficulty.planning import Plan
+from geozero.difficulty.store import answer_files
 from geozero.errors import InputError
 from geozero.params import Adaptive, Select
 
@@ -28,6 +31,33 @@ def test_the_plan_counts_and_measures_and_writes_nothing(world: Any, tmp_path: P
     assert opener.opened[0].closed and not (tmp_path / "store").exists()
     text = "\n".join(found.lines())
     assert "192 to ask for\t0 stored" in text and "for this worker\tmeasured on 16 answers" in text
+
+
+def test_the_warm_up_is_like_the_whole_corpus(tmp_path: Path) -> None:
+    """Corpora are written source by source; the longest answers (captions, here) must weigh what they weigh."""
+    corpus, model = make_corpus(tmp_path / "corpus", 60), make_model(tmp_path / "model")
+    where = corpus, [model], tmp_path / "store"
+    found = plan(*where, k=4, chunk=64, open_engine=(opener := Opener(by_number)))
+    kinds = Counter(name[-4] for name, _ in opener.asked[-64:])
+    assert kinds == {"s": 16, "q": 16, "c": 16, "g": 16}
+    done = sample(*where, k=4, chunk=64, open_engine=Opener(by_number))
+    assert found.tokens == pytest.approx(done.tokens, rel=0.2)
+    stored = sum(path.stat().st_size for path in answer_files(Path(done.directories[0])))
+    assert found.bytes > 0.8 * stored  # small files weigh more, and an engine that answers by batch fills larger ones
+
+
+def test_only_models_that_are_needed_are_planned(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 12)
+    models = [make_model(tmp_path / f"fold-{i}", bytes([i])) for i in range(2)]
+
+    def slow(name: str, model: Path, **_: Any) -> FakeEngine:
+        time.sleep(0.3)
+        return FakeEngine(model, by_number)
+
+    both, one = (
+        plan(corpus, models, tmp_path / "store", k=2, shard=shard, open_engine=slow).seconds for shard in ("0/1", "0/2")
+    )
+    assert 0.6 <= both and 0.3 <= one < both - 0.2
 
 
 def test_what_is_stored_is_not_planned(world: Any) -> None:

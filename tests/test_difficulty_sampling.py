@@ -11,9 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pyarrow.parquet as pq
 import pytest
-from difficulty_world import Opener, by_number, make_corpus, make_model, sample
+from difficulty_world import FakeEngine, Opener, by_number, make_corpus, make_model, sample
 
 from geozero.corpus import Corpus
 from geozero.difficulty.sampling import Progress
@@ -21,6 +22,7 @@ from geozero.difficulty.store import ANSWER_SCHEMA, answer_files, current, pass_
 from geozero.difficulty.wanted import parse_shard
 from geozero.engines.base import rollout_seed
 from geozero.errors import InputError
+from geozero.params import Adaptive
 from geozero.sample import fold_of
 
 
@@ -63,6 +65,43 @@ def test_a_complete_store_opens_no_engine(corpus: Path, model: Path, tmp_path: P
     opener = Opener(by_number)
     again = sample(corpus, [model], tmp_path / "store", k=2, open_engine=opener)
     assert not opener.opened and again.n_new == 0 and again.n_answers == 48
+
+
+def test_the_store_and_each_directory_are_one_table_to_pandas(corpus: Path, model: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = sample(corpus, [model], store, k=8, adaptive=Adaptive(pilot=0.5), open_engine=Opener(by_number))
+    whole, part = pandas.read_parquet(store), pandas.read_parquet(done.directories[0])
+    assert len(whole) == len(part) == done.n_answers and list(part) == ANSWER_SCHEMA.names
+    assert {path.suffix for path in Path(done.directories[0]).iterdir()} == {".json", ".parquet"}
+
+
+def test_an_engine_that_cannot_start_leaves_the_current_answers(corpus: Path, model: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    sample(corpus, [model], store, k=2, open_engine=Opener(by_number))
+    before = current(store), sorted(store.rglob("*"))
+
+    def down(*_: Any, **__: Any) -> FakeEngine:
+        raise InputError("no server answers")
+
+    with pytest.raises(InputError, match="no server answers"):
+        sample(corpus, [model], store, k=2, temperature=0.5, open_engine=down)
+    assert (current(store), sorted(store.rglob("*"))) == before
+    sample(corpus, [model], store, k=2, temperature=0.5, open_engine=Opener(by_number))
+    sample(corpus, [model], store, k=2, open_engine=down)  # nothing to ask: these are the current ones again
+    assert current(store) == before[0]
+
+
+def test_the_rate_counts_no_loading_of_any_fold(corpus: Path, tmp_path: Path) -> None:
+    models = [make_model(tmp_path / f"fold-{i}", bytes([i])) for i in range(2)]
+    opener = Opener(by_number)
+
+    def slow(name: str, path: Path, **_: Any) -> FakeEngine:
+        time.sleep(0.5)
+        return opener(name, path)
+
+    done = sample(corpus, models, tmp_path / "store", k=2, open_engine=slow)
+    assert len(opener.opened) == 2 and done.seconds > 1.0
+    assert done.n_new / done.rate < done.seconds - 0.9
 
 
 def test_k_grows_and_never_shrinks(corpus: Path, model: Path, tmp_path: Path) -> None:

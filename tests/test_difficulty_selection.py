@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_refused_in_one_line(sampled: tuple[Path, Path], tm
         run((make_corpus(tmp_path / "test", 3, split="test"), store), tmp_path)
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "current.json").write_text("{")
+    (broken / "_current.json").write_text("{")
     with pytest.raises(InputError, match="unreadable answer store"):
         run((corpus, broken), tmp_path)
 

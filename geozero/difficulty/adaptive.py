@@ -238,6 +238,7 @@ def decision(successes: int, n: int, easy: float, hard: float) -> int:
 
 def save(directory: Path, rule: Rule) -> Rule:
     """Freeze a rule in a fingerprint's directory; where another worker was quicker, its rule is returned."""
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / file_name(rule.key)
     mine = path.with_name(f".{path.name}.{os.getpid()}")
     write_json(mine, _to_json(rule))
@@ -275,7 +276,7 @@ def load(directory: Path, key: str) -> Rule | None:
 
 
 def file_name(key: str) -> str:
-    return f"adaptive-{key}.json"
+    return f"_adaptive-{key}.json"  # see `store` for the `_`
 
 
 def _to_json(rule: Rule) -> dict[str, Any]:

@@ -50,10 +50,8 @@ class Job:
 
     @property
     def part(self) -> int:
-        """Answers written together: of a small chunk a quarter, because what waits to be written is missing in the
-        engine's batch; of a large one half, because few large files are read sooner.
-        """
-        return max(1, self.chunk // (2 if self.chunk >= LARGE else 4))
+        """Answers written together."""
+        return part_of(self.chunk)
 
     @property
     def busy(self) -> bool:
@@ -110,6 +108,13 @@ class Wish:
             self.image,
             request_seed(seed, self.sample.id) + self.first,
         )
+
+
+def part_of(chunk: int) -> int:
+    """How many answers of a chunk are written together: of a small one a quarter, because what waits to be written is
+    missing in the engine's batch; of a large one half, because few large files are read sooner.
+    """
+    return max(1, chunk // (2 if chunk >= LARGE else 4))
 
 
 def ask_all(job: Job, rows_of: dict[str, int], missing: npt.NDArray[np.bool_]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from geozero.corpus import Corpus
+from geozero.errors import InputError
 from geozero.terminal import summary
 
 app = typer.Typer()
@@ -48,6 +49,8 @@ def sample(
         run_workers(words, workers, typer.echo)
         return
     settings = Settings.of(load(params) if params else None, engine=engine, k=k, urls=url or None)
+    if url and settings.engine != "server":
+        raise InputError(f"addresses are given, but the engine is '{settings.engine}'", "--url", "add --engine server")
     if dry_run:
         from geozero.difficulty.planning import plan
 

@@ -7,19 +7,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geozero import engines
 from geozero.corpus import Corpus
 from geozero.difficulty import store as answer_store
-from geozero.difficulty.asking import Wish, answer_row
+from geozero.difficulty.asking import Wish, answer_row, part_of
 from geozero.difficulty.settings import Settings
 from geozero.difficulty.store import ANSWER_SCHEMA
-from geozero.difficulty.wanted import parse_shard, stored_answers, wanted_samples
+from geozero.difficulty.wanted import Wanted, parse_shard, stored_answers, wanted_samples
 from geozero.engines.base import Engine
+from geozero.sample import stable_unit
 
 WARM_UP_SAMPLES = 4  # asked first, not timed: libraries compile and allocate
 
@@ -88,10 +91,12 @@ def plan(
     if not n_missing:
         return counts
     fold = int(wanted.folds[missing.any(axis=1).argmax()])
-    rows = np.flatnonzero(missing.any(axis=1) & (wanted.folds == fold))
-    rows = rows[: WARM_UP_SAMPLES + max(1, settings.chunk // k)]
-    ids = {str(wanted.ids[row].as_py()) for row in rows}
-    wishes = [Wish(s, source.image_bytes(s.image_id), 0, k) for s in source.samples() if s.id in ids]
+    n_models = len(set(wanted.folds[missing.any(axis=1)].tolist()))
+    chunk = settings.chunk_of(n_missing)
+    first_ids = _spread(wanted, missing.any(axis=1) & (wanted.folds == fold), WARM_UP_SAMPLES + max(1, chunk // k))
+    place = {name: number for number, name in enumerate(first_ids)}
+    chosen = sorted((s for s in source.samples() if s.id in place), key=lambda s: place[s.id])
+    wishes = [Wish(s, source.image_bytes(s.image_id), 0, k) for s in chosen]
     start = time.monotonic()
     opened = open_engine(settings.engine, paths[fold], **settings.engine_options())
     try:
@@ -112,8 +117,6 @@ def plan(
         for i, completion in enumerate(row)
     ]
     share = n_missing / len(table)
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(table, schema=ANSWER_SCHEMA), sink, compression="zstd")
     return Plan(
         n_samples,
         counts.n_stored,
@@ -121,12 +124,36 @@ def plan(
         adaptive is not None,
         measured=len(table),
         tokens=round(share * sum(row["n_tokens"] for row in table)),
-        seconds=(ready - start) * len(paths) + share * seconds,
-        bytes=round(share * sink.getvalue().size),
+        seconds=(ready - start) * n_models + share * seconds,
+        bytes=round(share * _bytes(table, part_of(chunk))),
         free=shutil.disk_usage(_existing(out)).free,
         engine=opened.name,
         reason=opened.reason,
     )
+
+
+def _spread(wanted: Wanted, candidates: npt.NDArray[np.bool_], n: int) -> list[str]:
+    """Ids of n of these samples, each kind in proportion: what a caption costs says nothing of a yes or no.
+
+    In an order by stable hash, so that any few of them are spread as well.
+    """
+    rows = np.flatnonzero(candidates).tolist()
+    ids = {row: str(wanted.ids[row].as_py()) for row in rows}
+    rows.sort(key=lambda row: (str(wanted.kinds[row]), stable_unit(ids[row], "plan")))
+    n = min(n, len(rows))
+    chosen = [ids[rows[(2 * i + 1) * len(rows) // (2 * n)]] for i in range(n)]
+    return sorted(chosen, key=lambda name: stable_unit(name, "plan"))
+
+
+def _bytes(rows: Sequence[dict[str, Any]], part: int) -> int:
+    """Size of these answers in the store, in files of `part` answers."""
+    total = 0
+    for start in range(0, len(rows), part):
+        sink = pa.BufferOutputStream()
+        table = pa.Table.from_pylist(list(rows[start : start + part]), schema=ANSWER_SCHEMA)
+        pq.write_table(table, sink, compression="zstd")
+        total += sink.getvalue().size
+    return total
 
 
 def _existing(path: Path) -> Path:

@@ -25,7 +25,7 @@ class Progress:
     spared: int = 0  # by adaptive sampling
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
-    generating: float | None = None  # when the first engine was ready
+    loading: float = 0.0  # seconds, of all engines so far
     latest: float | None = None  # when the latest answers were stored
 
     @property
@@ -35,12 +35,17 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """From when the first engine was ready (or the start) until the latest answers (or now)."""
-        return max(1e-9, (self.latest or time.monotonic()) - (self.generating or self.started))
+        """From the start until the latest answers (or now), loading of models left out."""
+        return max(1e-9, (self.latest or time.monotonic()) - self.started - self.loading)
 
     @property
     def seconds_left(self) -> float:
         return (self.total - self.done) / self.rate if self.done else float("inf")
+
+    def loaded(self, seconds: float) -> None:
+        """A model was loaded; with cross-fitting there are several, and answers of the one before."""
+        self.loading += seconds
+        self.latest = None
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Count rows of the store that were just written."""

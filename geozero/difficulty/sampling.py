@@ -66,6 +66,7 @@ class Call:
     everyone: Counter[tuple[int, str]]  # (fold, kind) → samples in the whole corpus
     state: Progress
     tell: Callable[[Progress], None]
+    begin: Callable[[], None]  # make the store's current answers those of this call
 
 
 def sample(
@@ -101,8 +102,12 @@ def sample(
     stored = [stored_answers(out, fingerprints[fold], wanted, fold, k, adaptive is None) for fold in range(len(models))]
     missing = [wanted.mine & (wanted.folds == fold) for fold in range(len(models))]
     state = Progress(sum(int((m[:, None] & ~s.present).sum()) for m, s in zip(missing, stored, strict=True)))
-    answer_store.set_current(out, fingerprints, k, settings.rule_key)
-    call = Call(source, wanted, out, settings, f"{number}of{of}", everyone, state, progress or log_line())
+    out.mkdir(parents=True, exist_ok=True)  # refused before a model is loaded
+
+    def begin() -> None:
+        answer_store.set_current(out, fingerprints, k, settings.rule_key)
+
+    call = Call(source, wanted, out, settings, f"{number}of{of}", everyone, state, progress or log_line(), begin)
     answered_by: list[dict[str, Any]] = []
     rules: list[Rule] = []
     for fold, path in enumerate(paths):
@@ -110,6 +115,7 @@ def sample(
             lazy.open = lambda path=path: open_engine(settings.engine, path, **settings.engine_options())
             rule = _fold(call, fold, fingerprints[fold], stored[fold], lazy)
             rules += [rule] if rule is not None else []
+    call.begin()
     _warn(state, settings.max_tokens)
     n_samples = int(wanted.mine.sum())
     return Summary(
@@ -148,9 +154,11 @@ class _Lazy:
         if self._engine is None:
             assert self.open is not None
             self.call.tell(self.call.state)
+            start = time.monotonic()
             self._engine = self.open()
+            self.call.state.loaded(time.monotonic() - start)
             self.answered_by.append(self._engine.describe())
-            self.call.state.generating = self.call.state.generating or time.monotonic()
+            self.call.begin()  # not before: a server that is down must not hide the answers that are there
         return self._engine
 
 
@@ -160,13 +168,12 @@ def _fold(call: Call, fold: int, fingerprint: Fingerprint, stored: Answers, lazy
     members = wanted.folds == fold
     mine = members & wanted.mine
     ids = wanted.ids.to_pylist()
-    writer = AnswerWriter(call.out, fingerprint, call.shard)
+    directory = call.out / fingerprint.key
 
     def job() -> Job:
         chunk = call.settings.chunk_of(call.state.total)
-        return Job(
-            call.corpus, lazy.engine(), call.settings.draws, writer, call.settings.boxes, chunk, call.state, call.tell
-        )
+        engine, writer = lazy.engine(), AnswerWriter(call.out, fingerprint, call.shard)
+        return Job(call.corpus, engine, call.settings.draws, writer, call.settings.boxes, chunk, call.state, call.tell)
 
     full, pilot, adaptive = mine, np.zeros(len(ids), bool), call.settings.adaptive
     if adaptive is not None:
@@ -178,7 +185,7 @@ def _fold(call: Call, fold: int, fingerprint: Fingerprint, stored: Answers, lazy
         ask_all(job(), {ids[row]: row for row in np.flatnonzero(missing.any(axis=1))}, missing)
     if adaptive is None or not mine.any():
         return None
-    rule = _rule(call, fold, writer.path, pilot)
+    rule = _rule(call, fold, directory, pilot)
     rest = mine & ~full
     undecided = rest & ~stopping.decided([rule] * (fold + 1), wanted.folds, wanted.kinds, stored, wanted.closed)
     call.state.spare(int((rest & ~undecided).sum()) * call.settings.k - int(stored.present[rest & ~undecided].sum()))

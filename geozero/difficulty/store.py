@@ -1,7 +1,8 @@
 """The answer store: every sampled answer once, chunk by chunk, resumable and fillable by many workers at once.
 
-Layout: `STORE/<fingerprint>/answers-<shard>-<unique>.parquet` and `fingerprint.json`; `STORE/current.json` names
-the fingerprint of each fold that the last sampling used. A fingerprint covers the model's bytes, the form of the
+Layout: `STORE/<fingerprint>/answers-<shard>-<unique>.parquet` and `_fingerprint.json`; `STORE/_current.json` names
+the fingerprint of each fold that the last sampling used. Readers of Parquet pass over names that begin with `_`, so
+each directory, and the store as a whole, is one table to pandas, DuckDB or Spark. A fingerprint covers the model's bytes, the form of the
 prompt, the sampling parameters and the limits of the picture, but neither how many answers nor which samples:
 both can grow. An answer's key is (id, rollout); its `prompt_hash` must be the sample's of today, else it counts as
 not there.
@@ -31,8 +32,8 @@ from geozero.errors import InputError
 from geozero.sample import Sample, digest
 from geozero.tasks.text import normalise
 
-CURRENT = "current.json"
-FINGERPRINT = "fingerprint.json"
+CURRENT = "_current.json"
+FINGERPRINT = "_fingerprint.json"
 ROWS_AT_ONCE = 500_000  # answers looked up together; bounds the memory of a reader
 ABANDONED_SECONDS = 3600.0  # a chunk is written in well under a second
 FINISH = ("stop", "length", "error")
