@@ -21,10 +21,11 @@ import test_engines_agree as agree
 from fake_server import PROMPT_TOKENS, Answer, FakeServer, complete
 from PIL import Image
 
-from geozero.engines import open_engine, server, vllm_server
+from geozero.engines import open_engine, remote, server, vllm_server
 from geozero.engines.base import EngineDied, Request, SamplingParams, request_seed
 from geozero.engines.prompts import Prompt
-from geozero.engines.server import ServerEngine, address
+from geozero.engines.remote import address
+from geozero.engines.server import ServerEngine
 from geozero.engines.vllm_inprocess import distribution
 from geozero.errors import BadRecord, InputError
 
@@ -199,6 +200,52 @@ def test_one_request_that_a_server_always_fails_on_is_recorded(start: Any) -> No
     fake = start(lambda body: (500, "oh") if body.get("seed") == request_seed(3, "b") else complete(body))
     found = engine_over(fake).generate(ask("a", "b"), HOT)
     assert [[c.finish_reason for c in row] for row in found] == [["stop", "stop"], ["error", "stop"]]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_a_busy_server_does_not_answer_is_not_recorded_as_failed(start: Any, status: int) -> None:
+    """Though others of the same call are answered: nothing says that the request is at fault."""
+    fake = start(lambda body: (status, "busy") if body.get("seed") == request_seed(3, "b") else complete(body))
+    with pytest.raises(EngineDied, match=f"answers {status}: busy"):
+        engine_over(fake).generate(ask("a", "b"), HOT)
+
+
+def test_a_server_that_is_away_for_a_moment_costs_nothing(start: Any) -> None:
+    faults = iter([503] * 5)
+    fake = start(lambda body: (status, "starting") if (status := next(faults, 0)) else complete(body))
+    (row,) = engine_over(fake).generate(ask("a"), SamplingParams())
+    assert row[0].text == "answer greedy" and len(fake.asked) == 6
+
+
+def test_a_server_that_hangs_gives_way_to_another_and_is_left_alone(start: Any) -> None:
+    freed = threading.Event()
+
+    def hang(body: dict[str, Any]) -> Answer:
+        freed.wait(20)
+        return complete(body)
+
+    well, hung = start(), start(hang)
+    urls = [well.url, hung.url]
+    engine = ServerEngine(Path("/models/m"), urls, max_pixels=4096, max_length=256, patience=0.5)
+    try:
+        assert all(row[0].finish_reason == "stop" for row in engine.generate(ask(*"abcd"), SamplingParams()))
+        asked = len(hung.asked)
+        assert 1 <= asked <= 2
+        found = engine.generate(ask(*"efghij"), SamplingParams())
+        assert all(row[0].finish_reason == "stop" for row in found) and len(hung.asked) == asked
+    finally:
+        freed.set()
+        engine.close()
+
+
+def test_a_server_that_accepts_and_never_answers_is_refused_at_the_start(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "LOOK_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match="no server answers: ReadTimeout"):
+            ServerEngine(Path("/models/m"), [url], max_pixels=4096, max_length=256)
 
 
 def test_a_server_that_goes_away_is_dead(start: Any) -> None:

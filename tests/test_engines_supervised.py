@@ -113,6 +113,23 @@ def test_an_engine_that_does_not_start_is_tried_a_few_times() -> None:
     assert len(tries) == 3
 
 
+def test_an_engine_that_was_well_is_waited_for_though_it_is_refused_at_first() -> None:
+    """A user's server that is being started again: no bad input, as its address was right before."""
+    first, second = Mortal(set(), wear=1), Mortal(set())
+    turns = iter([first, InputError("no server answers"), InputError("no server answers"), second])
+    waited: list[float] = []
+
+    def start() -> Mortal:
+        turn = next(turns)
+        if isinstance(turn, InputError):
+            raise turn
+        return turn
+
+    engine = SupervisedEngine(start, wait=waited.append)
+    engine.generate(ask("a"), TWO)
+    assert engine.generate(ask("b"), TWO)[0][0].text == "b" and waited == [1.0, 2.0, 4.0]
+
+
 def test_an_old_engine_is_renewed() -> None:
     nursery = Nursery(lambda _: Mortal(set()))
     engine = nursery.supervised(recycle=4)

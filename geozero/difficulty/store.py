@@ -2,10 +2,10 @@
 
 Layout: `STORE/<fingerprint>/answers-<shard>-<unique>.parquet` and `_fingerprint.json`; `STORE/_current.json` names
 the fingerprint of each fold that the last sampling used. Readers of Parquet pass over names that begin with `_`, so
-each directory, and the store as a whole, is one table to pandas, DuckDB or Spark. A fingerprint covers the model's bytes, the form of the
-prompt, the sampling parameters and the limits of the picture, but neither how many answers nor which samples:
-both can grow. An answer's key is (id, rollout); its `prompt_hash` must be the sample's of today, else it counts as
-not there.
+each directory, and the store as a whole, is one table to pandas, DuckDB or Spark. A fingerprint covers the model's
+bytes, the form of the prompt, the sampling parameters and the limits of the picture, but neither how many answers
+nor which samples: both can grow. An answer's key is (id, rollout); its `prompt_hash` must be the sample's of today,
+else it counts as not there.
 """
 
 from __future__ import annotations

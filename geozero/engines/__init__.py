@@ -38,6 +38,7 @@ def open_engine(
     memory: float = 0.9,
     devices: int = 1,
     urls: Sequence[str] = (),
+    patience: float | None = None,
 ) -> Engine:
     """Load a model and return the engine that answers with it; `engine.reason` says why it was chosen.
 
@@ -52,6 +53,7 @@ def open_engine(
         memory: share of a GPU's memory that vLLM may take.
         devices: GPUs that vLLM spreads the model over.
         urls: OpenAI-compatible servers that hold this model (engine `server`); none: a vLLM server is started here.
+        patience: seconds that a server may take for one completion before another one is asked; None: its own.
 
     Raises:
         InputError: an unknown name or number type, no such model, a model without weights, vLLM was asked for and
@@ -66,7 +68,7 @@ def open_engine(
         dtype = "bfloat16" if process.has_gpu() else "float32"
     path = checkpoint.resolve(model)
     if chosen == "server":
-        from geozero.engines.server import open_server
+        from geozero.engines.server import ANSWER_SECONDS, open_server
 
         return open_server(
             path,
@@ -76,6 +78,7 @@ def open_engine(
             max_length=max_length,
             memory=memory,
             devices=devices,
+            patience=ANSWER_SECONDS if patience is None else patience,
             reason=reason,
         )
     if chosen == "vllm":
@@ -132,7 +135,8 @@ def open_supervised(
     from geozero.engines.isolated import IsolatedEngine
     from geozero.engines.supervised import SupervisedEngine
 
-    arguments = {"name": name, "model": str(model), **options}
+    # before this engine is taken for hung, a server that hangs has to give way to another one
+    arguments = {"name": name, "model": str(model), "patience": timeout / 3, **options}
     return SupervisedEngine(lambda: IsolatedEngine(arguments, timeout), restarts=restarts, recycle=recycle)
 
 

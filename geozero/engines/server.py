@@ -8,7 +8,6 @@ those of the other engines; elsewhere they are drawn by the server's own random 
 
 from __future__ import annotations
 
-import base64
 import io
 import itertools
 import logging
@@ -19,40 +18,29 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from PIL import Image
 
 from geozero.engines.base import Answered, Completion, EngineDied, Request, SamplingParams, failed, first_seed
 from geozero.engines.prompts import IMAGE_MARK, Prompt, Prompter
+from geozero.engines.remote import Refused, Server, Unfit, address, data_url, look, parts, post
 from geozero.engines.vllm_server import VllmServer
 from geozero.errors import BadRecord, InputError
 
 AT_ONCE = 64  # completions under way a server; it batches them itself
-ATTEMPTS = 4  # a completion, on one server after the other
-BACKOFF_SECONDS = 0.5  # doubled with each attempt
+ATTEMPTS = 7  # a completion, on one server after the other
+BACKOFF_SECONDS = 0.5  # doubled with each attempt: half a minute in all, in which a server may be started again
+REST_SECONDS = 60.0  # in which a server that did not answer is asked only if the others do not either
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 900.0
+ANSWER_SECONDS = 600.0
 MOMENT = 0.02  # seconds that somebody waits who asks again and again
-SHOWN = 200  # characters of what a server said
 ARGUMENT = "geozero_draw"  # geozero.engines.vllm_sampler.ARGUMENT, without importing vLLM
 PROBE = 1 << 6  # side of the picture that is asked about at the start
 PROBE_SEEDS = 6
 FLAT = 20.0  # temperature of the probe: with our sampler, seeds then give different answers
-NO_SUCH = (401, 403, 404, 405)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """One server that has shown what it is."""
-
-    url: str  # ends in /v1
-    model: str  # what it calls its model
-    vllm: bool
-    max_length: int | None
 
 
 @dataclass(slots=True)
@@ -66,14 +54,6 @@ class _Asked:
     fault: str = ""  # why it could not be asked
 
 
-class Refused(Exception):
-    """A server said no to one request, for good (400 and the like)."""
-
-
-class Unfit(Exception):
-    """A server did not answer, or answered with a fault of its own or with rubbish; another try may help."""
-
-
 class ServerEngine:
     """Answers through servers; a request goes to the next server in turn, and on to another one where that fails.
 
@@ -83,6 +63,7 @@ class ServerEngine:
         max_pixels: most pixels of a picture.
         max_length: most tokens of prompt and completion.
         own: the server that was started for this engine and ends with it.
+        patience: seconds for one completion.
         reason: why this engine was chosen.
 
     Raises:
@@ -100,15 +81,16 @@ class ServerEngine:
         max_pixels: int,
         max_length: int,
         own: VllmServer | None = None,
+        patience: float = ANSWER_SECONDS,
         reason: str = "asked for",
     ) -> None:
         self.path, self.reason, self._own = path, reason, own
         self._client = httpx.Client(
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(patience, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE * len(urls)),
             trust_env=own is None,  # a proxy has no business between us and our own child
         )
-        self._servers = [self._look(address(url), path) for url in urls]
+        self._servers = [look(self._client, address(url), path) for url in urls]
         shortest = min((s.max_length for s in self._servers if s.max_length), default=max_length)
         self.prompter = Prompter(path, max_pixels, min(max_length, shortest))
         self._turn: Iterator[int] = itertools.count()
@@ -147,7 +129,7 @@ class ServerEngine:
         except BadRecord as bad:
             asked.fault = str(bad)
             return asked
-        picture, greedy = _data_url(prompt.image), params.temperature == 0
+        picture, greedy = data_url(prompt.image), params.temperature == 0
         for rollout in range(1 if greedy else params.n):
             seed = None if greedy else first_seed(request, params) + rollout
             body = self._body(request, prompt, picture, seed, params)
@@ -169,8 +151,7 @@ class ServerEngine:
                     row += failed(str(unwell), 1)
                     unfit.append(unwell)
             answers.append(row * one.params.n if len(row) == 1 < one.params.n else row)
-        lost = any(isinstance(fault.__cause__, httpx.TransportError) for fault in unfit)
-        if unfit and (lost or len(unfit) == sum(len(one.coming) for one in asked)):
+        if unfit and (any(fault.passing for fault in unfit) or len(unfit) == sum(len(one.coming) for one in asked)):
             raise EngineDied(str(unfit[-1]))  # not one request's fault
         return answers
 
@@ -194,7 +175,7 @@ class ServerEngine:
     ) -> dict[str, Any]:
         """A chat completion's request, the model's name left out."""
         turns: list[dict[str, Any]] = [
-            {"role": turn["role"], "content": _parts(turn["content"], picture)} for turn in request.messages
+            {"role": turn["role"], "content": parts(turn["content"], picture)} for turn in request.messages
         ]
         body: dict[str, Any] = {"messages": turns, "max_tokens": self.prompter.budget(prompt, params.max_tokens)}
         if request.prefix:
@@ -226,12 +207,14 @@ class ServerEngine:
         """One completion, as the server sent it; from another server, or later, where the first one fails."""
         first, fault = next(self._turn), Unfit("no server")
         for attempt in range(ATTEMPTS):
-            server = self._servers[(first + attempt) % len(self._servers)]
+            server = self._next(first + attempt)
             try:
-                found = self._post(server, self._for(server, body))
+                found = post(self._client, server, self._for(server, body))
                 break
             except Unfit as unfit:
                 fault = unfit
+                if unfit.silent:
+                    server.resting = time.monotonic() + REST_SECONDS
                 if attempt + 1 < ATTEMPTS:
                     time.sleep(BACKOFF_SECONDS * 2**attempt)
         else:
@@ -246,52 +229,11 @@ class ServerEngine:
             )
         return found
 
-    def _post(self, server: Server, body: dict[str, Any]) -> dict[str, Any]:
-        """Raises Refused, Unfit or InputError."""
-        try:
-            reply = self._client.post(f"{server.url}/chat/completions", json=body)
-        except httpx.TransportError as error:
-            raise Unfit(f"{server.url} does not answer: {type(error).__name__} {error}") from error
-        if reply.status_code in NO_SUCH:
-            raise InputError(f"the server answers {reply.status_code}: {_said(reply)}", server.url, "check the address")
-        if 400 <= reply.status_code < 500 and reply.status_code not in (408, 429):
-            raise Refused(f"refused: {_said(reply)}")
-        if reply.status_code != 200:
-            raise Unfit(f"{server.url} answers {reply.status_code}: {_said(reply)}")
-        try:
-            found: dict[str, Any] = reply.json()
-            _ = found["choices"][0]["message"]["content"], int(found["usage"]["completion_tokens"])
-            _ = found["choices"][0]["finish_reason"], int(found["usage"]["prompt_tokens"])
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise Unfit(f"{server.url} answers rubbish: {_said(reply)}") from None
-        return found
-
-    def _look(self, url: str, path: Path) -> Server:
-        """Which model a server holds.
-
-        Raises:
-            InputError: it is not there, is no such server, or holds several models.
-        """
-        try:
-            reply = self._client.get(f"{url}/models")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise InputError(
-                f"no server answers: {type(error).__name__} {error}", url, "start it, or leave the address out"
-            ) from None
-        try:
-            models = {str(row["id"]): row for row in reply.json()["data"]}
-        except (ValueError, KeyError, TypeError):
-            said = f"status {reply.status_code}: {_said(reply)}"
-            raise InputError(f"no OpenAI-compatible server: {said}", url, "check the address") from None
-        named = [name for name in models if name in (str(path), path.name)]
-        (name, *others) = named or list(models) or [""]
-        if others or not name:
-            raise InputError(
-                f"the server holds {', '.join(models) or 'no model'}", url, f"start it with {path.name} alone"
-            )
-        row = models[name]
-        length = row.get("max_model_len")
-        return Server(url, name, row.get("owned_by") == "vllm", int(length) if length else None)
+    def _next(self, turn: int) -> Server:
+        """The server whose turn it is, among those that are not at rest if there are any."""
+        now = time.monotonic()
+        awake = [server for server in self._servers if server.resting <= now] or self._servers
+        return awake[turn % len(awake)]
 
     def _draws_as_we_do(self) -> bool:
         """Whether every server runs our sampler: then a hot draw depends on its seed, else it is greedy."""
@@ -303,9 +245,9 @@ class ServerEngine:
         for server in self._servers:
             texts = set()
             for seed in range(PROBE_SEEDS):
-                body = self._body(request, prompt, _data_url(prompt.image), seed, hot)
+                body = self._body(request, prompt, data_url(prompt.image), seed, hot)
                 try:
-                    found = self._post(server, self._for(server, body))
+                    found = post(self._client, server, self._for(server, body))
                 except (Refused, Unfit) as fault:
                     raise InputError(str(fault), server.url, "see the server's own log") from None
                 texts.add(str(found["choices"][0].get("token_ids")))
@@ -343,51 +285,16 @@ def open_server(
     max_length: int,
     memory: float,
     devices: int,
+    patience: float = ANSWER_SECONDS,
     reason: str,
 ) -> ServerEngine:
     """An engine over these servers; without addresses over a vLLM server that is started here and ends with it."""
+    limits: dict[str, Any] = {"max_pixels": max_pixels, "max_length": max_length}
     if urls:
-        return ServerEngine(path, urls, max_pixels=max_pixels, max_length=max_length, reason=reason)
-    own = VllmServer(path, dtype=dtype, max_pixels=max_pixels, max_length=max_length, memory=memory, devices=devices)
+        return ServerEngine(path, urls, **limits, patience=patience, reason=reason)
+    own = VllmServer(path, dtype=dtype, **limits, memory=memory, devices=devices)
     try:
-        return ServerEngine(path, [own.url], max_pixels=max_pixels, max_length=max_length, own=own, reason=reason)
+        return ServerEngine(path, [own.url], **limits, own=own, patience=patience, reason=reason)
     except BaseException:
         own.close()
         raise
-
-
-def address(url: str) -> str:
-    """A server's address, ending in `/v1`.
-
-    Raises:
-        InputError: no http address.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(f"no server's address: '{url}'", "--url", "write http://HOST:PORT")
-    bare = url.rstrip("/")
-    return bare if bare.endswith("/v1") else f"{bare}/v1"
-
-
-def _data_url(image: Image.Image) -> str:
-    """The fitted picture, without loss."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _parts(content: str, picture: str) -> str | list[dict[str, Any]]:
-    """A turn's text in OpenAI's form."""
-    if IMAGE_MARK not in content:
-        return content
-    parts: list[dict[str, Any]] = []
-    for number, text in enumerate(content.split(IMAGE_MARK)):
-        if number:
-            parts.append({"type": "image_url", "image_url": {"url": picture}})
-        if text:
-            parts.append({"type": "text", "text": text})
-    return parts
-
-
-def _said(reply: httpx.Response) -> str:
-    return " ".join(reply.text.split())[:SHOWN] or "nothing"

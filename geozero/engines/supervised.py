@@ -140,6 +140,10 @@ class SupervisedEngine:
                 self._engine, self._asked = self._start(), 0
             except EngineDied as died:
                 self._died(died, most)
+            except InputError as refused:
+                if not self._answered:
+                    raise
+                self._died(EngineDied(str(refused)), most)  # it was well before: a server that is being started again
         return self._engine
 
     def _died(self, died: EngineDied, most: int) -> None:
