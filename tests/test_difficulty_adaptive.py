@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from geozero import params
 from geozero.corpus import Corpus
-from geozero.difficulty import adaptive
+from geozero.difficulty import adaptive, rule_file, stopping
 from geozero.difficulty.sampling import Summary
 from geozero.difficulty.selection import select
 from geozero.difficulty.store import answer_files, current, pass_rates
@@ -88,16 +88,16 @@ def test_an_unknown_kind_takes_the_rule_of_its_source_or_task_or_is_sampled_in_f
 def test_the_expected_error_is_what_a_simulation_finds(weights: list[float], price: float, first: int) -> None:
     """The forward recursion against drawing without replacement, answer by answer."""
     shares = np.array(weights) / np.sum(weights)
-    table = adaptive._Table(shares, Select(), Adaptive(first=first))
+    table = stopping.Table(shares, Select(), Adaptive(first=first))
     stop = table.stops(price)
     assert not stop[:first].any() and stop[K].all()
     rng, wrong, n = np.random.default_rng(1), 0, 1000
     for t in rng.choice(K + 1, n, p=shares):
         answers = rng.permutation([1] * t + [0] * (K - t))
         length = next(i for i in range(1, K + 1) if stop[i, answers[:i].sum()])
-        now = adaptive.decision(int(answers[:length].sum()), length, 0.75, 0.5)
-        then = adaptive.decision(int(t), K, 0.75, 0.5)
-        wrong += adaptive._cost(now, then) == 1
+        now = stopping.decision(int(answers[:length].sum()), length, 0.75, 0.5)
+        then = stopping.decision(int(t), K, 0.75, 0.5)
+        wrong += stopping.cost(now, then) == 1
     assert abs(table.expected(stop) - wrong / n) < 0.06
 
 
@@ -108,14 +108,14 @@ def test_k_beyond_the_tables_is_refused() -> None:
 
 def test_a_rule_is_frozen_by_whoever_comes_first_and_read_back_whole(tmp_path: Path) -> None:
     rule, *_ = learned([0.1, 0.9])
-    assert adaptive.save(tmp_path, rule) == rule == adaptive.load(tmp_path, rule.key)
+    assert rule_file.save(tmp_path, rule) == rule == rule_file.load(tmp_path, rule.key)
     later = dataclasses.replace(rule, checked={})
-    assert adaptive.save(tmp_path, later) == rule
-    assert [p.name for p in tmp_path.iterdir()] == [adaptive.file_name(rule.key)]
-    assert adaptive.load(tmp_path, "other") is None
-    (tmp_path / adaptive.file_name(rule.key)).write_text("{}")
+    assert rule_file.save(tmp_path, later) == rule
+    assert [p.name for p in tmp_path.iterdir()] == [rule_file.file_name(rule.key)]
+    assert rule_file.load(tmp_path, "other") is None
+    (tmp_path / rule_file.file_name(rule.key)).write_text("{}")
     with pytest.raises(InputError, match="unreadable stopping rule"):
-        adaptive.load(tmp_path, rule.key)
+        rule_file.load(tmp_path, rule.key)
 
 
 # --- in the store ---

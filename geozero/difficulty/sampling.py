@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from geozero import engines
 from geozero.corpus import Corpus
-from geozero.difficulty import adaptive as stopping
+from geozero.difficulty import adaptive, rule_file
 from geozero.difficulty import store as answer_store
 from geozero.difficulty.adaptive import Rule, in_pilot
 from geozero.difficulty.asking import Job, ask_all, ask_until_decided
@@ -96,10 +96,10 @@ def sample(
             engine that cannot be kept running.
     """
     source, (number, of) = Corpus(corpus), parse_shard(shard)
-    k, adaptive = settings.k, settings.adaptive
+    k, early = settings.k, settings.adaptive
     paths, fingerprints = settings.models(models)
-    wanted, everyone = wanted_samples(source, len(models), number, of, limit, adaptive)
-    stored = [stored_answers(out, fingerprints[fold], wanted, fold, k, adaptive is None) for fold in range(len(models))]
+    wanted, everyone = wanted_samples(source, len(models), number, of, limit, early)
+    stored = [stored_answers(out, fingerprints[fold], wanted, fold, k, early is None) for fold in range(len(models))]
     missing = [wanted.mine & (wanted.folds == fold) for fold in range(len(models))]
     state = Progress(sum(int((m[:, None] & ~s.present).sum()) for m, s in zip(missing, stored, strict=True)))
     out.mkdir(parents=True, exist_ok=True)  # refused before a model is loaded
@@ -131,7 +131,7 @@ def sample(
         rate=state.rate,
         directories=tuple(str(out / f.key) for f in fingerprints),
         engines=tuple(answered_by),
-        adaptive=stopping.account(rules, n_samples * k - state.spared, n_samples * k) if rules else None,
+        adaptive=adaptive.account(rules, n_samples * k - state.spared, n_samples * k) if rules else None,
     )
 
 
@@ -175,19 +175,19 @@ def _fold(call: Call, fold: int, fingerprint: Fingerprint, stored: Answers, lazy
         engine, writer = lazy.engine(), AnswerWriter(call.out, fingerprint, call.shard)
         return Job(call.corpus, engine, call.settings.draws, writer, call.settings.boxes, chunk, call.state, call.tell)
 
-    full, pilot, adaptive = mine, np.zeros(len(ids), bool), call.settings.adaptive
-    if adaptive is not None:
-        pilot = members & np.array([in_pilot(i, adaptive.pilot) for i in ids]) & (wanted.tasks != "caption")
+    full, pilot, early = mine, np.zeros(len(ids), bool), call.settings.adaptive
+    if early is not None:
+        pilot = members & np.array([in_pilot(i, early.pilot) for i in ids]) & (wanted.tasks != "caption")
         gaps = stored.present[:, 1:] & ~stored.present[:, :-1]
         full = mine & (pilot | (wanted.tasks == "caption") | gaps.any(axis=1))
     missing = full[:, None] & ~stored.present
     if missing.any():
         ask_all(job(), {ids[row]: row for row in np.flatnonzero(missing.any(axis=1))}, missing)
-    if adaptive is None or not mine.any():
+    if early is None or not mine.any():
         return None
     rule = _rule(call, fold, directory, pilot)
     rest = mine & ~full
-    undecided = rest & ~stopping.decided([rule] * (fold + 1), wanted.folds, wanted.kinds, stored, wanted.closed)
+    undecided = rest & ~adaptive.decided([rule] * (fold + 1), wanted.folds, wanted.kinds, stored, wanted.closed)
     call.state.spare(int((rest & ~undecided).sum()) * call.settings.k - int(stored.present[rest & ~undecided].sum()))
     if undecided.any():
         ask_until_decided(job(), {ids[row]: row for row in np.flatnonzero(undecided)}, stored, rule)
@@ -198,14 +198,14 @@ def _rule(call: Call, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) 
     """The frozen rule of a fold; where there is none yet it is learned from all pilot answers that are stored."""
     settings, key = call.settings, call.settings.rule_key
     assert settings.adaptive is not None and key is not None
-    found = stopping.load(directory, key)
+    found = rule_file.load(directory, key)
     if found is not None:
         return found
     wanted = call.wanted
     answers = answer_store.load(directory, wanted.ids, wanted.prompts, call.settings.k, pilot)
     rows = np.flatnonzero(pilot & answers.asked.all(axis=1))
     everyone = {kind: n for (of, kind), n in call.everyone.items() if of == fold}
-    rule = stopping.fit(
+    rule = adaptive.fit(
         wanted.kinds[rows].tolist(),
         answers.success[rows] == 1,
         answers.alike(wanted.closed)[rows],
@@ -215,7 +215,7 @@ def _rule(call: Call, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) 
         settings.adaptive,
     )
     log.info("adaptive sampling: rule learned on %d pilot samples", len(rows))
-    return stopping.save(directory, rule)
+    return rule_file.save(directory, rule)
 
 
 def _warn(state: Progress, max_tokens: int) -> None:

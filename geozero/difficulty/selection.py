@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from geozero import params
 from geozero.atomic import replacing
 from geozero.corpus import MANIFEST, Corpus, CorpusWriter, copy_image, write_json
-from geozero.difficulty import adaptive, histogram
+from geozero.difficulty import adaptive, histogram, rule_file
 from geozero.difficulty import store as answer_store
 from geozero.difficulty.adaptive import Rule
 from geozero.difficulty.bands import BANDS, Bools, Candidates, Difficulty, choose, measure
@@ -171,7 +171,7 @@ def load_answers(
 def _rules(store: Path, fingerprints: list[str], key: str | None, settings: params.Select) -> list[Rule]:
     if key is None:
         return []
-    found = [adaptive.load(store / name, key) for name in fingerprints]
+    found = [rule_file.load(store / name, key) for name in fingerprints]
     for rule in found:
         if rule is not None and (rule.easy, rule.hard) != (settings.easy, settings.hard):
             raise InputError(

@@ -123,7 +123,7 @@ class IsolatedEngine:
             kind, value = "note", ""
             while kind == "note":
                 if not self._line.poll(max(0.0, deadline - time.monotonic())):
-                    self._hung()
+                    self._hung("not ready" if words[0] == "open" else "no answer")
                 kind, value = self._line.recv()
                 if kind == "note":
                     log.warning("%s", value)
@@ -134,9 +134,9 @@ class IsolatedEngine:
         self._end()
         raise InputError(*value) if kind == "refused" else EngineDied(value)
 
-    def _hung(self) -> NoReturn:
+    def _hung(self, what: str = "no answer") -> NoReturn:
         self._end()
-        raise EngineDied(f"no answer within {self.timeout:g} s") from None
+        raise EngineDied(f"{what} within {self.timeout:g} s (sampling.timeout)") from None
 
     def _cut(self) -> NoReturn:
         """The line to the child is cut."""
