@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,33 @@ def test_the_page_shows_every_band_with_pictures(made: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:)', text)  # nothing is fetched
 
 
+def test_the_tables_say_whom_each_set_takes(made: Path) -> None:
+    text = (made / "page.html").read_text()
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)]
+    found = {r[0]: (int(r[8]), int(r[9])) for r in rows if len(r) == 10 and r[0] not in ("easy", "hard")}
+    for place, name in enumerate(("easy", "hard")):
+        taken = Counter(word for s in Corpus(made / name).samples() for word in (s.task, s.source))
+        assert {word: both[place] for word, both in found.items() if both[place]} == taken
+
+
+def test_boxes_are_shown_as_the_model_counts_them(made: Path) -> None:
+    """The label lies at 10 to 30 of 40 pixels; the model says 0 to 1000."""
+    text = (made / "page.html").read_text()
+    assert "[10, 10, 30, 30] in pixels, [250, 250, 750, 750] as the model counts" in text
+    places = re.findall(r'<span class="(label|right|wrong)" style="([^"]*)"', text)
+    inside = "left: 25.00%; top: 25.00%; width: 50.00%; height: 50.00%"
+    assert ("label", inside) in places and ("right", inside) in places
+    assert ("wrong", "left: 0.00%; top: 0.00%; width: 10.00%; height: 10.00%") in places
+
+
+def test_captions_are_right_above_their_median(made: Path) -> None:
+    text = (made / "page.html").read_text()
+    said = re.findall(
+        r'<span class="(yes|no)">.</span> \d × (many green|&lt;script)[^<]*<span class="tag">reward', text
+    )
+    assert set(said) == {("yes", "many green"), ("no", "&lt;script")}
+
+
 def test_what_a_model_says_is_text_and_nothing_else(made: Path) -> None:
     text = (made / "page.html").read_text()
     assert "<script" not in text and html.escape("<script>alert(1)</script>") in text
@@ -54,8 +82,8 @@ def test_what_a_model_says_is_text_and_nothing_else(made: Path) -> None:
 
 def test_a_moved_threshold_moves_the_sets(made: Path) -> None:
     text = (made / "page.html").read_text()
-    rows = [re.findall(r"<td>([^<]*)</td>", row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)]
-    moves = {(r[0], float(r[1])): [int(v) for v in r[2:]] for r in rows if len(r) == 10}
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)]
+    moves = {(r[0], float(r[1])): [int(v) for v in r[2:]] for r in rows if len(r) == 10 and r[0] in ("easy", "hard")}
     now = moves["easy", 0.75]
     assert now == moves["hard", 0.5] and now[1] == len(Corpus(made / "easy")) and now[5] == 20
     assert now[2:4] == now[6:8] == [0, 0]

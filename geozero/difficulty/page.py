@@ -23,6 +23,7 @@ from geozero.difficulty.store import Answers
 from geozero.errors import BadRecord, InputError
 from geozero.images import decode, thumbnail
 from geozero.sample import Sample
+from geozero.tasks.boxes import format_box, from_model, is_degenerate, parse_box, to_model
 
 THUMBNAIL_SIDE = 192
 EXAMPLES = 6  # a band
@@ -72,7 +73,13 @@ def write_page(chosen: Selection, out: Path) -> None:
         numbers=chosen.numbers,
         bands=BANDS,
         meaning=MEANING,
-        tables=[("task", chosen.numbers["bands_by_task"]), ("source", chosen.numbers["bands_by_source"])],
+        tables=[
+            (name, [(row, counts, *_went(chosen, column == row)) for row, counts in chosen.numbers[key].items()])
+            for name, key, column in (
+                ("task", "bands_by_task", chosen.candidates.tasks),
+                ("source", "bands_by_source", chosen.candidates.sources),
+            )
+        ],
         charts=[*_charts(chosen, chosen.candidates.tasks), *_charts(chosen, chosen.candidates.sources)],
         moves=[*moved(chosen, "easy"), *moved(chosen, "hard")],
         examples=_examples(chosen),
@@ -81,6 +88,11 @@ def write_page(chosen: Selection, out: Path) -> None:
         write_text(out, text)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror}", str(out), "choose another --html") from None
+
+
+def _went(chosen: Selection, rows: Bools) -> tuple[int, int]:
+    """How many of these samples Instruct and Hard take."""
+    return int((chosen.instruct & rows).sum()), int((chosen.hard & rows).sum())
 
 
 def _charts(chosen: Selection, column: npt.NDArray[np.str_]) -> list[dict[str, Any]]:
@@ -166,35 +178,51 @@ def _shown(chosen: Selection, sample: Sample, row: int, said: Sequence[Mapping[s
     except (BadRecord, KeyError) as error:
         where = str(chosen.corpus.path)
         raise InputError(f"picture {sample.image_id}: {error}", where, "make the corpus again") from None
+    median = chosen.found.caption_medians.get(sample.source, 0.0)
     counts: dict[str, dict[str, Any]] = {}
     for answer in said:
         text = str(answer["text"]).strip() or "(nothing)"
-        if answer["finish_reason"] == "error":
+        failed, reward, success = answer["finish_reason"] == "error", float(answer["reward"]), answer["success"]
+        if failed:
             text = "(failed)"
-        known = counts.setdefault(text, {"text": _short(text), "n": 0, "success": answer["success"], "reward": 0.0})
+        elif success is None:  # a caption, see `bands.measure`
+            success = bool(np.float32(reward) > np.float32(median))
+        graded = reward if sample.task == "caption" and not failed else None
+        known = counts.setdefault(text, {"text": _short(text), "n": 0, "success": success, "reward": graded})
         known["n"] += 1
-        known["reward"] = float(answer["reward"])
-    box = None
+    answers = sorted(counts.values(), key=lambda a: -int(a["n"]))[:ANSWERS_SHOWN]
+    label, boxes = _short(sample.answer), []
     if sample.box is not None:
-        x1, y1, x2, y2 = sample.box
-        box = {
-            "left": 100 * x1 / sample.width,
-            "top": 100 * y1 / sample.height,
-            "width": 100 * (x2 - x1) / sample.width,
-            "height": 100 * (y2 - y1) / sample.height,
-        }
+        means = answer_store.convention(chosen.store / chosen.fingerprints[chosen.candidates.folds[row]])
+        for answer in answers:
+            found = parse_box(answer["text"])
+            if found is not None and not is_degenerate(found):
+                place = from_model(found, sample.width, sample.height, means)
+                boxes.append(_place(place, sample, "right" if answer["success"] else "wrong"))
+        boxes.append(_place(sample.box, sample, "label"))
+        if means != "pixels":
+            theirs = to_model(sample.box, sample.width, sample.height, means)
+            label += f" in pixels, {format_box(theirs)} as the model counts"
     return {
         "sample": sample,
         "question": _short(sample.question),
-        "label": _short(sample.answer),
+        "label": label,
         "picture": "data:image/jpeg;base64," + base64.b64encode(small).decode(),
-        "box": box,
+        "boxes": boxes,
         "rate": chosen.found.rate[row],
         "n": int(chosen.found.n[row]),
-        "answers": sorted(counts.values(), key=lambda a: -int(a["n"]))[:ANSWERS_SHOWN],
+        "answers": answers,
         "others": max(0, len(counts) - ANSWERS_SHOWN),
         "went": "Instruct" if chosen.instruct[row] else "Hard" if chosen.hard[row] else "",
     }
+
+
+def _place(box: Sequence[float], sample: Sample, kind: str) -> dict[str, Any]:
+    """A box within its picture, in percent of the sides."""
+    x1, x2 = (min(max(v / sample.width, 0.0), 1.0) for v in (box[0], box[2]))
+    y1, y2 = (min(max(v / sample.height, 0.0), 1.0) for v in (box[1], box[3]))
+    sides = {"left": x1, "top": y1, "width": x2 - x1, "height": y2 - y1}
+    return {"kind": kind, **{name: 100 * value for name, value in sides.items()}}
 
 
 def _mean(rates: npt.NDArray[np.float64]) -> float | None:

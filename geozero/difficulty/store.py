@@ -30,6 +30,7 @@ from geozero.atomic import replacing
 from geozero.corpus import write_json
 from geozero.errors import InputError
 from geozero.sample import Sample, digest
+from geozero.tasks.boxes import CONVENTIONS, Convention
 from geozero.tasks.text import normalise
 
 CURRENT = "_current.json"
@@ -92,8 +93,6 @@ class AnswerWriter:
     def __init__(self, store: Path, fingerprint: Fingerprint, shard: str = "0of1") -> None:
         self.path, self.shard, self.fingerprint = store / fingerprint.key, shard, fingerprint
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / FINGERPRINT).exists():
-            write_json(self.path / FINGERPRINT, dataclasses.asdict(fingerprint))
         for left in self.path.glob(".answers-*.part-*"):  # of a worker that was killed while it wrote
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 left.unlink(missing_ok=True)
@@ -263,7 +262,8 @@ def answers_to(directory: Path, ids: pa.Array, k: int) -> dict[str, list[dict[st
 
 
 def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adaptive: str | None = None) -> None:
-    """Say which directories hold the answers of the last sampling, one a fold, and how many a sample has.
+    """Say that these directories, one a fold, hold the answers of the last sampling, and how many a sample has; and in
+    each what it stands for.
 
     Args:
         adaptive: key of the stopping rule by which a sample may have fewer than `k`; None: all have them.
@@ -271,6 +271,11 @@ def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adapti
     value: dict[str, Any] = {"fingerprints": [f.key for f in fingerprints], "k": k}
     if adaptive is not None:
         value["adaptive"] = adaptive
+    for fingerprint in fingerprints:
+        path = store / fingerprint.key / FINGERPRINT
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, dataclasses.asdict(fingerprint))
     if not (store / CURRENT).is_file() or current(store) != value:
         store.mkdir(parents=True, exist_ok=True)
         write_json(store / CURRENT, value)
@@ -293,6 +298,20 @@ def current(store: Path) -> dict[str, Any]:
     if not isinstance(k, int) or k < 1 or not isinstance(fingerprints, list) or not fingerprints:
         raise InputError("unreadable answer store", str(path), "run `geozero sample` again")
     return value
+
+
+def convention(directory: Path) -> Convention:
+    """What the coordinates in a directory's answers mean.
+
+    Raises:
+        InputError: it does not say.
+    """
+    path = directory / FINGERPRINT
+    try:
+        found = json.loads(path.read_text())["boxes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError("unreadable fingerprint", str(path), "run `geozero sample` again") from None
+    return next(c for c in CONVENTIONS if c == found)
 
 
 def answer_files(directory: Path) -> list[Path]:
