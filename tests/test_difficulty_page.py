@@ -70,8 +70,6 @@ def test_boxes_are_shown_as_the_model_counts_them(made: Path) -> None:
 def test_captions_are_right_above_their_median(made: Path) -> None:
     text = (made / "page.html").read_text()
     said = re.findall(r'"(yes|no)">.</span> \d × (many green|&lt;script)[^<]*<span class="tag">reward', text)
-        r'<span class="(yes|no)">.</span> \d × (many green|&lt;script)[^<]*<span class="tag">reward', text
-    )
     assert set(said) == {("yes", "many green"), ("no", "&lt;script")}
 
 
