@@ -47,7 +47,14 @@ def sample_shard(
 
     Returns:
         Answers and tokens a second; nothing where the share was complete.
+
+    Raises:
+        InputError: what the worker refused; or there is no such GPU here.
     """
+    if gpu is not None:
+        if not process.has_gpu():
+            raise InputError(f"no GPU {gpu}: this machine has none", "gpus", "leave it empty to answer on the CPU")
+        process.check_gpu(gpu, "gpus")
     tell, found, settings = bounded(get_run_logger().info), dict[str, float](), space.settings.sampling
     command = [sys.executable, "-m", "geozero.cli", "sample", "--params", str(space.file), "--corpus", str(space.raw)]
     command += ["--engine", settings.engine, "--k", str(settings.k)]

@@ -15,6 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+from geozero.errors import InputError
+
 QUIET_AND_OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -30,6 +32,7 @@ QUIET_AND_OFFLINE = {
 LAST_LINES = 40
 TERMINATE_SECONDS = 10.0
 DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
+DEVICES = Path("/dev")
 CALLER = "GEOZERO_CALLER"  # environment variable of what `run` starts: the id of the process that waits for it
 CALLER_SECONDS = 1.0  # between two looks whether that one is still there
 
@@ -81,6 +84,22 @@ def cores() -> int:
 def has_gpu() -> bool:
     """Whether an NVIDIA driver answers; asks the driver's files, so that nothing heavy is imported."""
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
+
+
+def gpus() -> int:
+    """How many NVIDIA GPUs this machine shows; 0 where there is none, or where it cannot be told."""
+    return sum(path.name.removeprefix("nvidia").isdecimal() for path in DEVICES.glob("nvidia*"))
+
+
+def check_gpu(number: int, where: str) -> None:
+    """Refuse a GPU that is not there; without this, the work would go on in silence on the CPU.
+
+    Raises:
+        InputError: it is beyond those of this machine. A machine without any is left to the caller.
+    """
+    if 0 < gpus() <= number:
+        what = f"no GPU {number}: this machine has {gpus()}"
+        raise InputError(what, where, "name GPUs as nvidia-smi does, from 0")
 
 
 def run(

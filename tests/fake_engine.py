@@ -32,7 +32,7 @@ class ObedientEngine(ByBatch):
         if self.once is not None and word in ("die", "hang", "fail"):
             self.once.touch()
         if word == "die":
-            print("out of memory, sorry", flush=True)
+            print("out of memory, sorry\n[W1] Warning: memory is bound to node 0", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         if word == "hang":
             time.sleep(600)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from geozero import cli, engines
+from geozero import cli, engines, process
 from geozero.engines.base import Completion, Request, SamplingParams
 from geozero.errors import InputError
 from geozero.evaluation import answer_log
@@ -250,12 +250,27 @@ def test_batches(world: World, stand_in: StandIn) -> None:
     assert stand_in.sizes[3:] == [N]  # vLLM fills its own batches
 
 
+def test_a_gpu_that_is_not_there_is_refused_or_noted(
+    world: World, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # put back afterwards
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(process, "has_gpu", lambda: False)
+    assert "no GPU here: in spite of --gpu 0 the CPU answers" in world.infer(gpu=0).notes
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    monkeypatch.setattr(process, "gpus", lambda: 1)
+    with pytest.raises(InputError, match="no GPU 1: this machine has 1 in --gpu"):
+        world.infer(gpu=1)
+
+
 def test_the_gpu_counts_among_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
     choose_gpu(1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
     with pytest.raises(InputError, match="no GPU 1: CUDA_VISIBLE_DEVICES shows 1 in --gpu"):
         choose_gpu(1)
+    monkeypatch.setattr(process, "gpus", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     choose_gpu(3)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"

@@ -13,7 +13,9 @@ import pytest
 from difficulty_world import make_corpus
 from flows_checkout import ROOT, checkout, python, settings
 
+from geozero import process
 from geozero.difficulty.store import answer_files, current
+from geozero.errors import InputError
 
 TIME = 1200.0  # seconds; two quiet cores take a twentieth of it
 
@@ -51,6 +53,16 @@ def test_shards_fill_one_store_and_a_second_run_asks_nothing(tiny_random: Path, 
     assert again.returncode == 0 and "over all shards 0.0 answers a second" in again.stderr, again.stderr[-2000:]
     assert answer_files(store / key) == files
     assert "sample-1-of-2: answer" in artifacts(path / ".prefect/prefect.db")
+
+
+def test_a_worker_refuses_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.difficulty import sample_shard
+
+    for there, gpus, words in ((False, 0, "this machine has none in gpus"), (True, 2, "no GPU 3: this machine has 2")):
+        monkeypatch.setattr(process, "has_gpu", lambda there=there: there)
+        monkeypatch.setattr(process, "gpus", lambda gpus=gpus: gpus)
+        with pytest.raises(InputError, match=words):
+            sample_shard.fn(None, 0, 1, 3, "")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from geozero import process
+from geozero.errors import InputError
 from geozero.process import LAST_LINES, QUIET_AND_OFFLINE, ChildFailed, quiet_environment, run
 
 
@@ -130,6 +131,17 @@ def test_a_listener_that_fails_ends_the_child(error: Exception, tmp_path: Path) 
         run(["sh", "-c", "echo $$; while :; do echo line; done"], log=tmp_path / "a.log", on_line=listen)
     assert caught.value is error and time.monotonic() - start < 10
     assert is_gone_soon(int((tmp_path / "a.log").read_text().split()[0]))
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "DEVICES", tmp_path)
+    process.check_gpu(7, "--gpu")  # none at all, or none that shows itself: the caller's matter
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert process.gpus() == 2
+    process.check_gpu(1, "--gpu")
+    with pytest.raises(InputError, match="no GPU 2: this machine has 2 in --gpu"):
+        process.check_gpu(2, "--gpu")
 
 
 WAITING_CHILD = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -141,7 +142,7 @@ class IsolatedEngine:
     def _cut(self) -> NoReturn:
         """The line to the child is cut."""
         self._end()
-        raise EngineDied(f"its process ended with code {self._child.returncode}{self._last_words()}") from None
+        raise EngineDied(f"its process {_ending(self._child.returncode)}{self._last_words()}") from None
 
     def _end(self) -> None:
         process.kill_group(self._child)
@@ -157,7 +158,7 @@ class IsolatedEngine:
                 log.debug("%s", line.rstrip())
 
     def _last_words(self) -> str:
-        said = [line for line in self._tail if line.strip()]
+        said = [line for line in self._tail if line.strip() and "Warning" not in line]
         return f": {said[-1][:300]}" if said else ""
 
 
@@ -171,6 +172,13 @@ class Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if threading.current_thread() is threading.main_thread():  # two at a time would mix on the line
             self._line.send(("note", " ".join(record.getMessage().split())))
+
+
+def _ending(code: int | None) -> str:
+    """How a process came to its end, in words."""
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
+    return f"ended with code {code}"
 
 
 def _parts(seconds: float) -> tuple[int, int]:

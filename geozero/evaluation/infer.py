@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geozero import process
 from geozero.corpus import file_hash, write_json
 from geozero.errors import InputError
 from geozero.evaluation.answer_log import AnswerLog
@@ -136,6 +137,8 @@ def infer(
         failed_path.unlink(missing_ok=True)
     n_cut = sum(answer.finish_reason == "length" for answer in log.answers.values())
     notes = _notes(task, sampling, records, failed, others)
+    if gpu is not None and not process.has_gpu():
+        notes.append(f"no GPU here: in spite of --gpu {gpu} the CPU answers")
     if n_cut:
         notes.append(f"{n_cut} answers were cut off at {max_new_tokens} tokens")
     return Summary(len(records), run.n_new, failed, failed_path, n_cut, time.monotonic() - started, notes)
@@ -156,10 +159,11 @@ def choose_gpu(number: int) -> None:
     """Let this process see one GPU alone: `number` counts among those that it may see now.
 
     Raises:
-        InputError: fewer are visible.
+        InputError: fewer are visible, or there.
     """
     visible = os.environ.get(CUDA_DEVICES)
     if visible is None:
+        process.check_gpu(number, "--gpu")
         os.environ[CUDA_DEVICES] = str(number)
         return
     names = [name for name in visible.split(",") if name.strip()]
