@@ -206,6 +206,7 @@ def test_failed_and_truncated_answers_are_counted(
     done = sample(corpus, [model], tmp_path / "store", k=2, open_engine=Opener(rule))
     assert (done.errors, done.truncated) == (2, 46)
     assert "46 of 48 answers were cut off" in caplog.text and "2 of 48 answers failed" in caplog.text
+    assert "2 of these, the first: picture" in caplog.text
     bad = [r for r in rows(done.directories[0]) if r["id"] == "s000"]
     assert [(r["success"], r["reward"], r["finish_reason"]) for r in bad] == [(None, 0.0, "error")] * 2
     table = {r["id"]: r for r in pass_rates(tmp_path / "store").to_pylist()}

@@ -81,6 +81,8 @@ class Job:
             prompt = answer_store.prompt_hash(wish.sample)
             for rollout, completion in enumerate(completions, start=wish.first):
                 if wish.skip is None or not wish.skip[rollout]:
+                    if completion.finish_reason == "error":
+                        self.state.failed(completion.error or "unknown")
                     found.append(answer_row(wish.sample, rollout, completion, self.boxes, fingerprint.model, prompt))
         self._rows += found
         if len(self._rows) >= self.part or not self._asked:

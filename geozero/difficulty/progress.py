@@ -21,6 +21,7 @@ class Progress:
     done: int = 0
     truncated: int = 0
     errors: int = 0
+    faults: dict[str, tuple[int, str]] = field(default_factory=dict)  # of errors: kind → how many, and one in words
     empty: int = 0
     spared: int = 0  # by adaptive sampling
     tokens: int = 0
@@ -55,6 +56,12 @@ class Progress:
         self.truncated += sum(row["finish_reason"] == "length" for row in rows)
         self.errors += sum(row["finish_reason"] == "error" for row in rows)
         self.empty += sum(row["finish_reason"] != "error" and not row["text"].strip() for row in rows)
+
+    def failed(self, fault: str) -> None:
+        """An answer could not be asked for; why is told at the end, as the store has no column for it."""
+        kind = fault.partition(":")[0].strip()
+        n, words = self.faults.get(kind, (0, fault))
+        self.faults[kind] = n + 1, words
 
     def spare(self, answers: int) -> None:
         """These answers are not needed."""

@@ -32,6 +32,8 @@ from geozero.engines.base import Engine
 
 TRUNCATED_WARNING = 0.05  # share of cut-off answers from which on max_tokens looks too small
 
+MOST_FAULTS = 5  # kinds of failure that are told
+
 log = logging.getLogger(__name__)
 
 
@@ -227,6 +229,8 @@ def _warn(state: Progress, max_tokens: int) -> None:
             max_tokens,
         )
     if state.errors:
-        log.warning("%d of %d answers failed: picture or prompt out of bounds", state.errors, state.done)
+        log.warning("%d of %d answers failed and are stored as such", state.errors, state.done)
+        for n, words in sorted(state.faults.values(), reverse=True)[:MOST_FAULTS]:
+            log.warning("%d of these, the first: %s", n, words)
     if state.empty:
         log.warning("%d of %d answers are empty: the model ended at once", state.empty, state.done)
