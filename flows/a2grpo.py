@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
-from flows.forms import GroupSize, Hours, LearningRate, Seed, Steps, Weight, opened, seconds
+from flows.forms import GroupSize, Hours, LearningRate, Seed, Steps, Weight, form, opened, seconds
 from flows.survive import RETRIES, gpu, hurried
 from flows.tracked import pipeline_run, trained
 from flows.watching import bounded, training
@@ -66,6 +66,7 @@ def train_a2grpo(space: Workspace, model: Path, parent: str) -> StageResult:
     return trained(space, parent, "a2grpo", corpus, tell, run)
 
 
+@form
 @flow(name="geozero-a2grpo")
 def a2grpo(
     model: Path | None = None,
@@ -82,12 +83,13 @@ def a2grpo(
     Args:
         model: Directory of the SFT checkpoint; if empty, the one that was finished last in runs/.
         params: The parameter file, seen from the checkout; profiles/ holds more. Empty fields below keep its values.
-        steps: Optimizer steps.
-        learning_rate: Highest learning rate of the schedule.
-        group_size: Completions of one question, G.
-        beta: Weight of the answer-anchored KL.
-        seed: Of the order of questions, and of all else that is drawn.
-        hours: Time limit. The run fails when it is over; its checkpoint stays, and the next run goes on from it.
+        steps: Optimizer steps, 1 to 1,000,000.
+        learning_rate: Highest learning rate of the schedule, above 0, at most 0.1.
+        group_size: Completions of one question, G, 2 to 64.
+        beta: Weight of the answer-anchored KL, 0 to 10.
+        seed: Of the order of questions, and of all else that is drawn; 0 to 2,147,483,647.
+        hours: Time limit, above 0, at most 2,160. The run fails when it is over; its checkpoint stays, and the next
+            run goes on from it.
     """
     space = opened(params, "a2grpo", seed, steps=steps, learning_rate=learning_rate, group_size=group_size, beta=beta)
     with pipeline_run(space, "a2grpo") as parent:

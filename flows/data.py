@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
-from flows.forms import Stage
+from flows.forms import Stage, form
 from flows.survive import RETRIES
 from flows.tracked import log_data, pipeline_run
 from flows.watching import bounded
@@ -74,6 +74,7 @@ def explain(tail: Sequence[str], space: Workspace) -> InputError | None:
     return None
 
 
+@form
 @flow(name="geozero-data")
 def data(params: Path = Path("params.yaml"), last: Stage = LAST) -> bool:
     """The data stages alone: from the sources to GeoZero-Instruct and GeoZero-Hard. Returns whether anything ran.

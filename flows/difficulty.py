@@ -21,7 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import survive
 from flows.command import BAD_INPUT, start
-from flows.forms import Answers, Engine, Hours, Number, Shards, opened, seconds
+from flows.forms import Answers, Engine, Hours, Number, Shards, form, opened, seconds
 from flows.progress import Progress
 from flows.survive import RETRIES
 from flows.tracked import outbox, pipeline_run
@@ -88,6 +88,7 @@ def sample_shard(
     return found
 
 
+@form
 @flow(name="geozero-difficulty", task_runner=ThreadPoolTaskRunner(max_workers=MOST_WORKERS))
 def difficulty(
     shards: Shards = 1,
@@ -104,13 +105,14 @@ def difficulty(
     of a Ray cluster, which need the checkout at the same path.
 
     Args:
-        shards: Workers in all, on every machine together. Another number takes over what is left.
-        only: The shards that this machine takes, from 0; if empty, all.
-        gpus: The GPUs that its workers take in turn; if empty, each worker sees them all.
+        shards: Workers in all, on every machine together, 1 to 4,096. Another number takes over what is left.
+        only: The shards that this machine takes, from 0 to 4,095; if empty, all.
+        gpus: The GPUs that its workers take in turn, from 0 to 4,095; if empty, each worker sees them all.
         engine: What answers; if empty, what the parameter file says.
-        k: Answers a sample; if empty, as many as the parameter file says. A store can grow to more.
+        k: Answers a sample, 1 to 1,024; if empty, as many as the parameter file says. A store can grow to more.
         params: The parameter file, seen from the checkout; profiles/ holds more.
-        hours: Time limit of each worker. It fails when it is over; its answers stay, and the next run goes on.
+        hours: Time limit of each worker, above 0, at most 2,160. It fails when it is over; its answers stay, and the
+            next run goes on.
     """
     space = opened(params, "sampling", engine=engine, k=k)
     mine = check_shards(space, shards, only, gpus)

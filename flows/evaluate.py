@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
-from flows.forms import Limit, Modes, Name, Seed, opened
+from flows.forms import Limit, Modes, Name, Seed, form, opened
 from flows.survive import RETRIES, gpu
 from flows.tracked import guarded
 from flows.watching import bounded
@@ -39,6 +39,7 @@ def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], ou
     return Answered(name, out, job.ways)
 
 
+@form
 @flow(name="geozero-evaluate")
 def evaluate(
     model: Path,
@@ -52,10 +53,10 @@ def evaluate(
 
     Args:
         model: Directory of the checkpoint.
-        name: Under which the answers are kept, runs/answers-NAME.
+        name: Under which the answers are kept, runs/answers-NAME: letters, digits, _ - and dots, at most 60.
         modes: Answer directly, with a thought before the answer, or both.
-        limit: Questions a benchmark, chosen by stable hash; if empty, as many as the parameter file says.
-        seed: Of the engine.
+        limit: Questions a benchmark, 1 or more, chosen by stable hash; if empty, as many as the parameter file says.
+        seed: Of the engine; 0 to 2,147,483,647.
         params: The parameter file, seen from the checkout; profiles/ holds more.
     """
     space = opened(params, "evaluation", seed, limit=limit)

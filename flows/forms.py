@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import Field, ValidationError
+from pydantic_core import MISSING
 
 from geozero.errors import InputError
 from geozero.params import Params
 from geozero.workspace import Workspace
+
+Flow = TypeVar("Flow")
 
 Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=0.1)]
@@ -26,6 +31,28 @@ Engine = Literal["auto", "vllm", "transformers", "server"]
 Answers = Annotated[int, Field(ge=1, le=1024)]
 Shards = Annotated[int, Field(ge=1, le=4096)]
 Number = Annotated[int, Field(ge=0, le=4095)]  # of a shard or a GPU
+
+
+def form(flow: Flow) -> Flow:
+    """Let Prefect draw `X | None = None` as a plain field for an X that may stay empty.
+
+    Of a union it draws a switch, hides the field behind it, and says of a wrong value only that no schema takes it; of
+    a plain type it draws the field and says which bound was passed. The function itself is left as it is: what changes
+    is the signature that `prefect deploy` reads.
+    """
+    signature = inspect.signature(flow.fn, eval_str=True)  # type: ignore[attr-defined]
+    fields = [
+        one.replace(annotation=_without_none(one.annotation), default=MISSING) if one.default is None else one
+        for one in signature.parameters.values()
+    ]
+    flow.__signature__ = signature.replace(parameters=fields)  # type: ignore[attr-defined]
+    return flow
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    return Union[tuple(one for one in get_args(annotation) if one is not NoneType)]  # noqa: UP007 (of a list)
 
 
 def opened(params: Path, section: str | None = None, seed: int | None = None, **given: Any) -> Workspace:

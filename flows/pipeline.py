@@ -12,20 +12,22 @@ from flows.a2grpo import check_gate, train_a2grpo
 from flows.command import start
 from flows.data import build_data, check_stages
 from flows.evaluate import answer
-from flows.forms import Hours, seconds
+from flows.forms import Hours, form, seconds
 from flows.sft import train_sft
 from flows.tracked import log_data, pipeline_run
 from flows.watching import Times
 from geozero.workspace import Workspace
 
 
+@form
 @flow(name="geozero-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=2))
 def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> Path:
     """The whole of GeoZero: what is finished with the same parameters, data and code is reused. Returns the page.
 
     Args:
         params: The params.yaml of the checkout, beside dvc.yaml; profiles/ holds more to copy over it.
-        hours: Time limit of each training. The run fails when it is over; the next one goes on from its checkpoint.
+        hours: Time limit of each training, above 0, at most 2,160. The run fails when it is over; the next one goes on
+            from its checkpoint.
     """
     space, limit = Workspace.open(params), seconds(hours)
     check_stages(space)

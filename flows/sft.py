@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
-from flows.forms import Hours, LearningRate, Seed, Steps, opened, seconds
+from flows.forms import Hours, LearningRate, Seed, Steps, form, opened, seconds
 from flows.survive import RETRIES, hurried
 from flows.tracked import pipeline_run, trained
 from flows.watching import training
@@ -27,6 +27,7 @@ def train_sft(space: Workspace, parent: str) -> StageResult:
     return trained(space, parent, "sft", corpus, tell, run)
 
 
+@form
 @flow(name="geozero-sft")
 def sft(
     params: Path = Path("params.yaml"),
@@ -39,10 +40,11 @@ def sft(
 
     Args:
         params: The parameter file, seen from the checkout; profiles/ holds more. Empty fields below keep its values.
-        steps: Optimizer steps.
-        learning_rate: Highest learning rate of the schedule.
-        seed: Of the order of samples, and of all else that is drawn.
-        hours: Time limit. The run fails when it is over; its checkpoint stays, and the next run goes on from it.
+        steps: Optimizer steps, 1 to 1,000,000.
+        learning_rate: Highest learning rate of the schedule, above 0, at most 0.1.
+        seed: Of the order of samples, and of all else that is drawn; 0 to 2,147,483,647.
+        hours: Time limit, above 0, at most 2,160. The run fails when it is over; its checkpoint stays, and the next
+            run goes on from it.
     """
     space = opened(params, "sft", seed, steps=steps, learning_rate=learning_rate)
     with pipeline_run(space, "sft") as parent:

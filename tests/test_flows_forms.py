@@ -25,14 +25,8 @@ def schema(name: str) -> dict[str, Any]:
 
     path, function = BY_NAME[name]["entrypoint"].split(":")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    found: dict[str, Any] = parameter_schema(getattr(module, function).fn).model_dump()
+    found: dict[str, Any] = parameter_schema(getattr(module, function)).model_dump()  # as `prefect deploy` does
     return found
-
-
-def bounds(field: dict[str, Any]) -> dict[str, Any]:
-    """The part of an optional field that says what a value must be."""
-    choices = [one for one in field.get("anyOf", [field]) if one.get("type") != "null"]
-    return dict(choices[0])
 
 
 def test_what_the_line_needs_is_deployed() -> None:
@@ -55,7 +49,12 @@ def test_a_deployment_is_limited_tagged_unscheduled_and_checked(name: str) -> No
 def test_every_field_of_a_form_has_help_and_a_type(name: str) -> None:
     for field, values in schema(name)["properties"].items():
         assert values.get("description"), f"{name}: {field} has no help"
-        assert bounds(values).get("type") or "enum" in bounds(values) or "$ref" in bounds(values), (name, field)
+        assert isinstance(values.get("type"), str), (name, field)  # of a union the page draws a switch, not a field
+        assert values.get("default", "") is not None, (name, field)  # the page would send it, and the server refuse it
+        of = values.get("items", values)
+        for key in ("minimum", "exclusiveMinimum", "maximum"):
+            bound = f"{of[key]:,}" if key in of else ""
+            assert bound in values["description"], f"{name}: {field} does not tell its {key}"
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -83,16 +82,39 @@ def test_a_run_without_its_code_or_with_an_unknown_field_is_one_line(tmp_path: P
 
 def test_fields_have_bounds_and_choices() -> None:
     fields = schema("a2grpo")["properties"]
-    assert bounds(fields["steps"])["minimum"] == 1
-    assert (bounds(fields["group_size"])["minimum"], bounds(fields["group_size"])["maximum"]) == (2, 64)
-    assert bounds(fields["learning_rate"])["exclusiveMinimum"] == 0
-    assert bounds(schema("evaluate")["properties"]["modes"])["enum"] == ["both", "direct", "tagged"]
-    assert bounds(schema("data")["properties"]["last"])["enum"][0] == "select"
+    assert fields["steps"]["minimum"] == 1
+    assert (fields["group_size"]["minimum"], fields["group_size"]["maximum"]) == (2, 64)
+    assert fields["learning_rate"]["exclusiveMinimum"] == 0
+    assert schema("evaluate")["properties"]["modes"]["enum"] == ["both", "direct", "tagged"]
+    assert schema("data")["properties"]["last"]["enum"][0] == "select"
     assert schema("evaluate")["required"] == ["model"]
     shards = schema("difficulty")["properties"]
-    assert (bounds(shards["shards"])["minimum"], bounds(shards["shards"])["maximum"]) == (1, 4096)
-    assert bounds(shards["gpus"])["items"]["minimum"] == bounds(shards["only"])["items"]["minimum"] == 0
-    assert bounds(shards["engine"])["enum"] == ["auto", "vllm", "transformers", "server"]
+    assert (shards["shards"]["minimum"], shards["shards"]["maximum"]) == (1, 4096)
+    assert shards["gpus"]["items"]["minimum"] == shards["only"]["items"]["minimum"] == 0
+    assert shards["engine"]["enum"] == ["auto", "vllm", "transformers", "server"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0 is less than the minimum of 2"), (65, "65 is greater than the maximum of 64"), (None, ""), (8, "")],
+)
+def test_the_server_says_of_a_field_which_bound_was_passed_and_takes_an_empty_one(value: int | None, said: str) -> None:
+    from prefect.utilities.schema_tools.validation import validate
+
+    wrong = [error.message for error in validate({"group_size": value}, schema("a2grpo"))]
+    assert wrong == ([said] if said else [])
+
+
+def test_a_form_leaves_the_flow_itself_as_it_is() -> None:
+    import inspect
+
+    from flows.sft import sft
+
+    assert inspect.signature(sft.fn).parameters["steps"].default is None
+    taken = sft.validate_parameters({"steps": None, "seed": 3})
+    assert (taken["steps"], taken["seed"], taken["hours"]) == (None, 3, None)
+    with pytest.raises(Exception, match="greater than or equal to 1"):
+        sft.validate_parameters({"steps": 0})
 
 
 def test_a_form_s_values_take_the_place_of_the_file_s(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def _start(plan: Plan, name: str) -> dict[str, Any]:
         child = subprocess.Popen(
             plan.command(name),
             cwd=plan.root,
-            env=plan.environment(),
+            env=plan.environment(name),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -13,6 +13,7 @@ SERVER, MLFLOW = "prefect", "mlflow"
 POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each takes at a time
 MARK = "GEOZERO_STACK"  # environment variable that every process of a stack carries, its directory as the value
 HEARTBEAT_SECONDS = 30  # the shortest that Prefect takes
+SERVER_LOGGING = Path(__file__).with_name("server-logging.yaml")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Plan:
     def log(self, part: str) -> Path:
         return self.directory / f"{part}.log"
 
-    def environment(self) -> dict[str, str]:
-        """Of every part: this Prefect and no other, all telemetry off, this environment's commands found first."""
+    def environment(self, part: str = "") -> dict[str, str]:
+        """Of a part: this Prefect and no other, all telemetry off, this environment's commands found first."""
+        own = {"PREFECT_LOGGING_SETTINGS_PATH": str(SERVER_LOGGING)} if part == SERVER else {}
         search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         return quiet_environment(
             {
@@ -76,6 +78,7 @@ class Plan:
                 "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an unreachable server is an error, not another server
                 "GEOZERO_PREFECT_UI": self.prefect_address,
                 "GEOZERO_MLFLOW_UI": self.mlflow_address,
+                **own,
             }
         )
 
