@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.command import start
 from flows.forms import GroupSize, Hours, LearningRate, Seed, Steps, Weight, form, opened, seconds
 from flows.survive import RETRIES, gpu, hurried
-from flows.tracked import pipeline_run, trained
+from flows.tracked import log_data, pipeline_run, trained
 from flows.watching import bounded, training
 from geozero.corpus import write_json
 from geozero.evaluation.inference import Job, records_path, run_in_child
@@ -93,7 +93,8 @@ def a2grpo(
     """
     space = opened(params, "a2grpo", seed, steps=steps, learning_rate=learning_rate, group_size=group_size, beta=beta)
     with pipeline_run(space, "a2grpo") as parent:
-        taught = model or space.newest("sft")
+        log_data(space, parent)
+        taught = model if model and model.parts else space.newest("sft")  # an emptied field of the form is Path("")
         check_gate(space, taught)
         return train_a2grpo.with_options(timeout_seconds=seconds(hours))(space, taught, parent).model
 

@@ -88,7 +88,7 @@ def data(params: Path = Path("params.yaml"), last: Stage = LAST) -> bool:
     with pipeline_run(space, "data") as parent:
         ran = build_data(space, last)
         if last == LAST:
-            log_data(space, parent)
+            log_data(space, parent, *space.made)
     return ran
 
 

@@ -24,7 +24,7 @@ from flows.command import BAD_INPUT, start
 from flows.forms import Answers, Engine, Hours, Number, Shards, form, opened, seconds
 from flows.progress import Progress
 from flows.survive import RETRIES
-from flows.tracked import outbox, pipeline_run
+from flows.tracked import log_data, outbox, pipeline_run
 from flows.watching import bounded
 from geozero import process
 from geozero.errors import InputError
@@ -118,6 +118,7 @@ def difficulty(
     mine = check_shards(space, shards, only, gpus)
     devices = [gpus[i % len(gpus)] if gpus else None for i in range(len(mine))]
     with pipeline_run(space, "difficulty") as parent, survive.gpu():
+        log_data(space, parent, space.raw)
         limit = unmapped(seconds(hours))
         shares = sample_shard.map(unmapped(space), mine, unmapped(shards), devices, unmapped(parent), limit)
         shares.wait()  # one that fails leaves the others to end, and what they stored stays

@@ -9,11 +9,13 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import start
 from flows.forms import Limit, Modes, Name, Seed, form, opened
+from flows.scores import log_scores, tested_sources
 from flows.survive import RETRIES, gpu
-from flows.tracked import guarded
+from flows.tracked import leave_links, log_data, pipeline_run
 from flows.watching import bounded
 from geozero.evaluation.inference import Job, run_in_child
-from geozero.evaluation.parts import Answered
+from geozero.evaluation.parts import Answered, parts
+from geozero.evaluation.summary import rows_of
 from geozero.tasks.text import Mode
 from geozero.workspace import Workspace
 
@@ -49,7 +51,9 @@ def evaluate(
     seed: Seed | None = None,
     params: Path = Path("params.yaml"),
 ) -> Path:
-    """The answers of one checkpoint to every test question; `geozero evaluate` scores them. Returns their directory.
+    """The answers of one checkpoint to every test question, and their strict scores. Returns the answers' directory.
+
+    It may run beside a training in the same checkout.
 
     Args:
         model: Directory of the checkpoint.
@@ -61,8 +65,12 @@ def evaluate(
     """
     space = opened(params, "evaluation", seed, limit=limit)
     asked: tuple[Mode, ...] = ("direct", "tagged") if modes == "both" else (modes,)
-    with guarded(space):
-        return answer(space, name, model, asked, space.runs / f"answers-{name}").out
+    with pipeline_run(space, f"evaluate-{name}", alone=False) as parent:
+        log_data(space, parent, *space.corpora_with("test"))
+        answered = answer(space, name, model, asked, space.runs / f"answers-{name}")
+        log_scores(space, parent, list(rows_of(parts([answered], tested_sources(space), space.settings.model.boxes))))
+        leave_links(space, parent)
+        return answered.out
 
 
 if __name__ == "__main__":

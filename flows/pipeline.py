@@ -35,7 +35,7 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
     with pipeline_run(space, space.settings.profile) as parent:
         with times.measure("data") as spent:
             spent.reused = not build_data(space)
-        log_data(space, parent)
+        log_data(space, parent, *space.made)
         # the base model needs no training: it answers while SFT runs on the other core
         base = answer.submit(space, "base", space.base, both, space.runs / "answers-base")
         with times.measure("sft") as spent:

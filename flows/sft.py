@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.command import start
 from flows.forms import Hours, LearningRate, Seed, Steps, form, opened, seconds
 from flows.survive import RETRIES, hurried
-from flows.tracked import pipeline_run, trained
+from flows.tracked import log_data, pipeline_run, trained
 from flows.watching import training
 from geozero.training.replay import collect
 from geozero.training.stage import StageResult, run_sft
@@ -48,6 +48,7 @@ def sft(
     """
     space = opened(params, "sft", seed, steps=steps, learning_rate=learning_rate)
     with pipeline_run(space, "sft") as parent:
+        log_data(space, parent)
         return train_sft.with_options(timeout_seconds=seconds(hours))(space, parent).model
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,18 +55,18 @@ def outbox(space: Workspace) -> Outbox:
 
 
 @contextmanager
-def pipeline_run(space: Workspace, name: str) -> Iterator[str]:
+def pipeline_run(space: Workspace, name: str, alone: bool = True) -> Iterator[str]:
     """The id of a new parent run, which ends as the block ends: FAILED after an error, KILLED after an interrupt.
 
-    The checkout is held as long; whatever the block started is ended with it, however it ends. A retry of the same
-    Prefect run goes on in the same MLflow run.
+    The checkout is held as long, but for a flow that need not be `alone`; whatever the block started is ended with it,
+    however it ends. A retry of the same Prefect run goes on in the same MLflow run.
 
     Raises:
         InputError: another flow runs in this checkout, or the tracking store cannot be reached.
     """
     guard = Guard(space.tracker, space.runs / FOLDER)
     try:
-        with survive.only_one(space, name):
+        with survive.only_one(space, name) if alone else nullcontext():
             parent = _open(space, name)
             guard.watch_run(parent)
             box = outbox(space)
@@ -97,19 +97,6 @@ def pipeline_run(space: Workspace, name: str) -> Iterator[str]:
             _outbox.cache_clear()
 
 
-@contextmanager
-def guarded(space: Workspace) -> Iterator[None]:
-    """For a flow that has no run in MLflow: whatever the block started is ended with it, however it ends."""
-    guard = Guard(space.tracker, space.runs / FOLDER)
-    try:
-        yield
-    except BaseException:
-        guard.end_children()
-        raise
-    finally:
-        guard.close()
-
-
 def _open(space: Workspace, name: str) -> str:
     tracker, own = space.tracker, str(flow_run.id or "")
     if own and (flow_run.run_count or 0) > 1:
@@ -118,7 +105,7 @@ def _open(space: Workspace, name: str) -> str:
             tracker.reopen(known)
             return known
     tags = {FLOW_RUN_TAG: own, FLOW_PAGE_TAG: flow_run.ui_url or ""} if own else {}
-    return tracker.open_pipeline(name, space.settings.model_dump(), tags)
+    return tracker.open_pipeline(name, space.settings.model_dump(), tags | lineage.code_tags(space.root))
 
 
 def leave_links(space: Workspace, parent: str) -> None:
@@ -139,15 +126,19 @@ def leave_links(space: Workspace, parent: str) -> None:
     create_markdown_artifact(markdown="\n".join(lines), key="links", description="Where everything of this run is")
 
 
-def log_data(space: Workspace, parent: str) -> None:
-    """The git commit and DVC's hashes as tags, GeoZero-Raw, -Instruct and -Hard as data sets of the pipeline run."""
+def log_data(space: Workspace, parent: str, *corpora: Path) -> None:
+    """DVC's hashes as tags of a flow's run, and the corpora that it works on as its data sets."""
     box = outbox(space)
-    for key, value in lineage.tags(space.root).items():
+    for key, value in lineage.data_tags(space.root).items():
         box.set_tag(parent, key, value)
-    hashes = {path: md5 for outs in lineage.dvc_hashes(space.root).values() for path, md5 in outs.items()}
-    for corpus in (space.raw, space.instruct, space.hard):
-        digest = hashes.get(corpus.relative_to(space.root).as_posix()) or Corpus(corpus).digest
-        box.log_dataset(parent, corpus, digest, context="data")
+    for corpus in corpora:
+        box.log_dataset(parent, corpus, _digest(space, corpus), context="data")
+
+
+def _digest(space: Workspace, corpus: Path) -> str:
+    """DVC's hash of a corpus; of one that DVC does not know, that of its manifest."""
+    place = corpus.relative_to(space.root).as_posix() if corpus.is_relative_to(space.root) else ""
+    return lineage.hashes(space.root).get(place) or Corpus(corpus).digest
 
 
 def trained(
@@ -164,7 +155,7 @@ def trained(
     settings = space.settings.model_dump()[stage]
     with box.stage(parent, stage, planned.directory) as child:
         box.log_params(child, settings | {"fingerprint": planned.fingerprint})
-        box.log_dataset(child, corpus, Corpus(corpus).digest)
+        box.log_dataset(child, corpus, _digest(space, corpus))
         with Progress(stage, settings["steps"]) as progress:
 
             def on_metrics(step: int, values: Any) -> None:

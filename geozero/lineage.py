@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 
 import yaml
 
 COMMIT_TAG = "mlflow.source.git.commit"  # the tag that MLflow's page shows as a run's version
+CHANGED_TAG = "git.changed"
+LOCK = "dvc.lock"
+SHOWN, DIGEST_LENGTH = 5, 8  # files that are named; letters of the changes' hash
 
 
 def git_state(project: Path) -> dict[str, str]:
-    """`{"commit": …, "dirty": "true"|"false"}` of the checkout; empty outside a git repository."""
+    """`{"commit": …, "dirty": "true"|"false"}` of the checkout; empty outside a git repository.
+
+    Where files differ from the commit, `changed` names some of them, with a hash of the changes by which two runs of
+    one commit can be told apart. `dvc.lock` does not count: it is what a run makes, and each hash in it is noted.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout.rstrip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": "true" if git("status", "--porcelain") else "false"} if commit else {}
+    if not commit:
+        return {}
+    but_lock = ("--", ".", f":(exclude,top){LOCK}")
+    changed = [line[3:] for line in (git("status", "--porcelain", *but_lock) or "").splitlines()]
+    if not changed:
+        return {"commit": commit, "dirty": "false"}
+    named = ", ".join(changed[:SHOWN]) + (f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else "")
+    changes = "\n".join([*changed, git("diff", "HEAD", *but_lock) or ""])
+    digest = hashlib.sha256(changes.encode()).hexdigest()[:DIGEST_LENGTH]
+    return {"commit": commit, "dirty": "true", "changed": f"{named} ({digest})"}
 
 
 def dvc_hashes(project: Path) -> dict[str, dict[str, str]]:
     """`{stage: {output path: md5}}` as `dvc.lock` records it; empty where there is no readable lock."""
     try:
-        lock = yaml.safe_load((project / "dvc.lock").read_text())
+        lock = yaml.safe_load((project / LOCK).read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     stages = lock.get("stages") if isinstance(lock, dict) else None
@@ -38,10 +55,19 @@ def dvc_hashes(project: Path) -> dict[str, dict[str, str]]:
     return hashes
 
 
-def tags(project: Path) -> dict[str, str]:
-    """Tags of a parent run: git commit, whether the checkout was dirty, and `dvc.<path>` per data set."""
+def code_tags(project: Path) -> dict[str, str]:
+    """Tags of any run: git commit, and what differs from it."""
     git = git_state(project)
-    found = {COMMIT_TAG: git["commit"], "git.dirty": git["dirty"]} if git else {}
-    for outs in dvc_hashes(project).values():
-        found.update({f"dvc.{path}": md5 for path, md5 in outs.items()})
-    return found
+    if not git:
+        return {}
+    return {COMMIT_TAG: git["commit"], "git.dirty": git["dirty"], CHANGED_TAG: git.get("changed", "nothing")}
+
+
+def data_tags(project: Path) -> dict[str, str]:
+    """Tags of a run that reads data: `dvc.<path>` per output of a data stage."""
+    return {f"dvc.{path}": md5 for path, md5 in hashes(project).items()}
+
+
+def hashes(project: Path) -> dict[str, str]:
+    """`{output path: md5}` of all data stages together."""
+    return {path: md5 for outs in dvc_hashes(project).values() for path, md5 in outs.items()}

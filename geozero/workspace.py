@@ -46,6 +46,11 @@ class Workspace:
         return self.root / "data/geozero-hard"
 
     @property
+    def made(self) -> tuple[Path, Path, Path]:
+        """What the data stages end in."""
+        return self.raw, self.instruct, self.hard
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
 

@@ -97,6 +97,38 @@ def test_after_a_kill_status_says_so_up_mends_it_and_down_leaves_nothing(plan: P
     assert not control.down(plan.root, tell=quiet)
 
 
+def test_what_does_not_answer_is_starting_at_first_and_silent_later(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.up(plan, tell=quiet)
+    server = pids(plan.root)[SERVER]
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    os.waitpid(server, 0)
+    without = {SERVER: "dead", MLFLOW: "up"}
+    assert states(control.status(plan.root)) == {**dict.fromkeys(PARTS, "starting"), **without}
+    monkeypatch.setattr(control, "STARTING_SECONDS", 0.0)
+    assert states(control.status(plan.root)) == {**dict.fromkeys(PARTS, "silent"), **without}
+
+
+@pytest.mark.slow
+def test_the_server_s_log_tells_failures_but_not_each_try(tmp_path: Path) -> None:
+    """Prefect's SQLite turns writers away for a moment; each retry would be a traceback of 8 kB, for ever."""
+    names = ("docket.dependencies", "docket.worker", "prefect.server.api", "other")
+    said = "; ".join(f"logging.getLogger('{name}').error('{name} failed')" for name in names)
+    plan = Plan(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import logging, prefect.logging.configuration as c; c.setup_logging(); {said}"],
+        env=plan.environment(SERVER),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert [f"{name} failed" in done.stderr for name in names] == [False, True, True, True], done.stderr
+    assert "PREFECT_LOGGING_SETTINGS_PATH" not in plan.environment("worker-gpu")  # a flow's log is Prefect's own
+
+
 def test_a_port_in_use_is_one_clear_line_and_starts_nothing(plan: Plan) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", plan.mlflow_port))
@@ -108,7 +140,8 @@ def test_a_port_in_use_is_one_clear_line_and_starts_nothing(plan: Plan) -> None:
 
 def test_other_ports_than_those_it_runs_on_are_refused(plan: Plan) -> None:
     control.up(plan, tell=quiet)
-    with pytest.raises(InputError, match="runs already"):
+    here = f"--port {plan.port} --mlflow-port {plan.mlflow_port} --host 127.0.0.1 mends it"
+    with pytest.raises(InputError, match=f"runs already.*{here}"):
         control.up(FakePlan(plan.root, port=free_port(), mlflow_port=plan.mlflow_port), tell=quiet)
 
 

@@ -39,7 +39,31 @@ def test_commit_and_dirty_flag_follow_the_checkout(tmp_path: Path) -> None:
     clean = lineage.git_state(tmp_path)
     assert len(clean["commit"]) == 40 and clean["dirty"] == "false"
     (tmp_path / "a").write_text("2")
-    assert lineage.git_state(tmp_path) == {"commit": clean["commit"], "dirty": "true"}
+    dirty = lineage.git_state(tmp_path)
+    assert (dirty["commit"], dirty["dirty"], dirty["changed"][:3]) == (clean["commit"], "true", "a (")
+    (tmp_path / "a").write_text("3")
+    assert lineage.git_state(tmp_path)["changed"] != dirty["changed"]  # two changes of one file are told apart
+    for i in range(7):
+        (tmp_path / f"new{i}").touch()
+    assert ", new3 and 3 more (" in lineage.git_state(tmp_path)["changed"]
+
+
+def test_what_a_run_makes_does_not_make_the_checkout_dirty(tmp_path: Path) -> None:
+    """`dvc.lock` is untracked until somebody adds it, and changed by the next run; its hashes are noted one by one."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/a").write_text("1")
+    git(tmp_path, "add", "inner")
+    git(tmp_path, "commit", "-qm", "one")
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    assert lineage.git_state(tmp_path)["dirty"] == "false"
+    git(tmp_path, "add", "dvc.lock")
+    git(tmp_path, "commit", "-qm", "two")
+    (tmp_path / "dvc.lock").write_text(LOCK.replace("1f2e", "2f2e"))
+    clean = lineage.code_tags(tmp_path)
+    assert (clean["git.dirty"], clean["git.changed"]) == ("false", "nothing")
+    (tmp_path / "inner/a").write_text("2")
+    assert lineage.code_tags(tmp_path)["git.changed"].startswith("inner/a (")
 
 
 def test_dvc_hashes_are_outputs_by_stage(tmp_path: Path) -> None:
@@ -50,7 +74,8 @@ def test_dvc_hashes_are_outputs_by_stage(tmp_path: Path) -> None:
         "frozen": {},
         "difficulty": {"data/difficulty": "77aa.dir"},
     }
-    assert lineage.tags(tmp_path) == {"dvc.data/geozero-raw": "1f2e.dir", "dvc.data/difficulty": "77aa.dir"}
+    assert lineage.data_tags(tmp_path) == {"dvc.data/geozero-raw": "1f2e.dir", "dvc.data/difficulty": "77aa.dir"}
+    assert lineage.code_tags(tmp_path) == {}
     (tmp_path / "dvc.lock").write_text("{not yaml: [")
     assert lineage.dvc_hashes(tmp_path) == {}
 

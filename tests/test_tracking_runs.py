@@ -14,11 +14,10 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from geozero import tracking
 from geozero.errors import InputError
 from geozero.stack import control
 from geozero.stack.parts import Plan
-from geozero.tracking import RUN_ID_FILE, Tracker
+from geozero.tracking import RUN_ID_FILE, Tracker, store
 
 pytestmark = pytest.mark.slow  # MLflow's import takes 3 s and a new SQLite store 5 s
 
@@ -138,13 +137,13 @@ def test_a_store_that_cannot_be_opened_is_a_readable_error(tmp_path: Path, monke
 
 
 def test_the_pages_are_where_the_checkout_s_stack_serves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(tracking.PAGES, raising=False)
+    monkeypatch.delenv(store.PAGES, raising=False)
     tracker = Tracker(project=tmp_path)
-    assert tracker._pages() == tracking.LOCAL_UI
+    assert tracker._pages() == store.LOCAL_UI
     (tmp_path / ".geozero/stack").mkdir(parents=True)
     control._write(Plan(tmp_path, "0.0.0.0", 4321, 5321), {"mlflow": {"pid": 1, "started": 0.0}})
     assert tracker._pages() == "http://127.0.0.1:5321"
-    monkeypatch.setenv(tracking.PAGES, "http://lab:80")
+    monkeypatch.setenv(store.PAGES, "http://lab:80")
     assert tracker._pages() == "http://lab:80"
     assert Tracker("http://other:5000/", project=tmp_path)._pages() == "http://other:5000"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geozero.errors import Ambiguous, InputError
-from geozero.lineage import COMMIT_TAG
+from geozero.lineage import CHANGED_TAG, COMMIT_TAG
 from geozero.tracking import PARENT_TAG, Tracker
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def facts(tracker: Tracker, run: Run) -> Facts:
     """All that a run says, with its stages' datasets and scores; a reused stage counts as the run's own."""
     tags = run.data.tags
     data = {name.removeprefix("dvc."): value for name, value in tags.items() if name.startswith("dvc.")}
-    code = {"commit": tags.get(COMMIT_TAG, "unknown"), "changed since": tags.get("git.dirty", "unknown")}
+    changed = tags.get(CHANGED_TAG, tags.get("git.dirty", "unknown"))
+    code = {"commit": tags.get(COMMIT_TAG, "unknown"), "changed since": changed}
     scores = {name: value for name, value in run.data.metrics.items() if not name.startswith(SYSTEM)}
     for one in (run, *tracker.stages(run)):
         for entry in one.inputs.dataset_inputs if one.inputs else []:

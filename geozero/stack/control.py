@@ -25,20 +25,22 @@ from geozero.stack import prefect_api
 from geozero.stack.parts import MARK, MLFLOW, PARTS, SERVER, Plan
 
 Tell = Callable[[str], None]
+State = Literal["up", "starting", "silent", "dead", "down"]
 
 STATE, LOCK, DEPLOYMENTS = "state.json", "lock", "prefect.yaml"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 25.0  # for workers to end their runs, and the runs to say so
 LOG_BYTES = 5_000_000  # a log that is longer when its part starts is kept once, as NAME.log.1
 DEPLOY_SECONDS = 180.0
+STARTING_SECONDS = 240.0  # after which a part that does not answer is called silent: a worker is, too, without a server
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part as it is: `up` answers, `starting` lives but does not answer, `dead` was started and is gone."""
+    """A part as it is: `up` answers, `starting` does not yet, `silent` should by now, `dead` was up and is gone."""
 
     name: str
-    state: Literal["up", "starting", "dead", "down"]
+    state: State
     pid: int | None
     address: str
     log: Path
@@ -113,10 +115,14 @@ def status(root: Path) -> list[Part]:
 
 
 def _part(plan: Plan, name: str, one: dict[str, Any] | None) -> Part:
-    state: Literal["up", "starting", "dead", "down"] = "down"
+    state: State = "down"
     if one is not None:
-        living = sweep.alive(one["pid"], one["started"])
-        state = "dead" if not living else "up" if _answers(plan, name, one["started"]) else "starting"
+        if not sweep.alive(one["pid"], one["started"]):
+            state = "dead"
+        elif _answers(plan, name, one["started"]):
+            state = "up"
+        else:
+            state = "starting" if time.time() - one["started"] < STARTING_SECONDS else "silent"
     return Part(name, state, one["pid"] if one else None, plan.address(name), plan.log(name))
 
 
@@ -228,7 +234,8 @@ def _same_place(plan: Plan, running: dict[str, Any]) -> None:
     there = _plan_of(plan.root)
     if running and (there.host, there.port, there.mlflow_port) != (plan.host, plan.port, plan.mlflow_port):
         what = f"the stack runs already, at {there.prefect_address} and {there.mlflow_address}"
-        raise InputError(what, str(plan.directory), "`geozero stack down` ends it")
+        same = f"--port {there.port} --mlflow-port {there.mlflow_port} --host {there.host}"
+        raise InputError(what, str(plan.directory), f"{same} mends it, `geozero stack down` ends it")
 
 
 def _plan_of(root: Path) -> Plan:

@@ -75,7 +75,9 @@ def furnish(address: str) -> None:
     """Create what is not there yet; what is there keeps the values that somebody may have given it."""
     for pool, limit in POOLS.items():
         _create(address, "work_pools/", {"name": pool, "type": "process", "concurrency_limit": limit})
-    _create(address, "v2/concurrency_limits/", {"name": "gpu", "limit": POOLS["gpu"], "active": True})
+    limits = call(address, "v2/concurrency_limits/filter", {})  # asked first: a second one is a traceback in its log
+    if not any(limit["name"] == "gpu" for limit in limits):
+        _create(address, "v2/concurrency_limits/", {"name": "gpu", "limit": POOLS["gpu"], "active": True})
     if not call(address, "automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):
         call(address, "automations/", zombies())
 

@@ -1,0 +1,164 @@
+"""What a run holds: parameters, metrics, data sets, artifacts, checkpoints; every call with an explicit run id.
+
+MLflow's active run is thread-local and Prefect runs tasks in threads, so nothing here depends on an active run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geozero.tracking.store import Store
+
+PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
+
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
+
+
+class Contents(Store):
+    """Writes into runs of a store; which runs there are, and when one begins and ends, is the tracker's matter."""
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log nested settings flat with dots. MLflow's parameters are final, so on a reopened run those already
+        there stay, and one that has changed becomes the tag `changed.<key>`."""
+        from mlflow.entities import Param
+
+        flat = {plain_name(key): str(value) for key, value in flatten(params).items()}
+        present = self.client.get_run(run_id).data.params
+        fresh = [Param(key, value) for key, value in flat.items() if key not in present]
+        for start in range(0, len(fresh), PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=fresh[start : start + PARAMS_PER_BATCH])
+        for key, value in flat.items():
+            if key in present and present[key] != value:
+                self.client.set_tag(run_id, f"changed.{key}", value)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log finite numbers at one step; `acc@0.5` becomes `acc_at_0.5` (MLflow's names know no @)."""
+        now = _now()
+        self.log_points(run_id, [(key, step, value, now) for key, value in metrics.items()])
+
+    def log_points(self, run_id: str, points: Sequence[tuple[str, int, Any, int]]) -> int:
+        """Log `(name, step, value, milliseconds since 1970)`; values that are no finite numbers are passed over.
+
+        MLflow keeps one of two equal points, so a second sending doubles nothing. Returns how many went.
+        """
+        from mlflow.entities import Metric
+
+        metrics = [Metric(plain_name(key), float(v), at, step) for key, step, v, at in points if _is_number(v)]
+        for start in range(0, len(metrics), METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+        return len(metrics)
+
+    def log_curve(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Log rows `{step, loss, …}`; steps the run already has are left out, so a replay doubles nothing.
+
+        Rows without a whole `step` (a trainer's summaries) and values that are no finite numbers are passed over.
+        Returns how many points are new.
+        """
+        logged: dict[str, set[int]] = {}
+        fresh: list[tuple[str, int, float, int]] = []
+        now = _now()
+        for row in rows:
+            step = row.get("step")
+            if not isinstance(step, int):
+                continue
+            for key, value in row.items():
+                if key == "step" or not _is_number(value):
+                    continue
+                name = plain_name(key)
+                if name not in logged:
+                    logged[name] = {m.step for m in self.client.get_metric_history(run_id, name)}
+                if step not in logged[name]:
+                    logged[name].add(step)
+                    fresh.append((name, step, value, now))
+        return self.log_points(run_id, fresh)
+
+    def log_dataset(self, run_id: str, path: Path, digest: str, context: str = "training") -> None:
+        """Record which bytes a run read: a directory or file and its hash (DVC's md5 or a manifest's fingerprint)."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        shown = _relative(path, self.project)
+        dataset = Dataset(shown, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": shown}))
+        tags = {"mlflow.data.context": context, "dvc.md5": digest, "path": shown}
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(*tag) for tag in tags.items()])])
+
+    def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Copy a file, or a directory with all it holds, into the run's artifacts."""
+        if path.is_dir():
+            self.client.log_artifacts(run_id, str(path), folder or path.name)
+        else:
+            self.client.log_artifact(run_id, str(path), folder)
+
+    def log_table(self, run_id: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows as a table that MLflow's pages show; nested values as JSON."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        plain = {
+            key: [json.dumps(v) if isinstance(v := row.get(key), dict | list) else v for row in rows] for key in columns
+        }
+        if plain:
+            self.client.log_table(run_id, plain, f"tables/{name}.json")
+
+    def register_checkpoint(
+        self, run_id: str, path: Path, name: str, step: int = 0, params: Mapping[str, Any] | None = None
+    ) -> str:
+        """Make a checkpoint known as a logged model whose weights stay where they are; returns its id, the same id
+        for the same path of the same run."""
+        from mlflow.entities import LoggedModelOutput
+
+        shown = _relative(path, self.project)
+        run = self.client.get_run(run_id)
+        for output in run.outputs.model_outputs if run.outputs else []:
+            if self.client.get_logged_model(output.model_id).tags.get("path") == shown:
+                return str(output.model_id)
+        model = self.client.create_logged_model(
+            run.info.experiment_id,
+            name=re.sub(r"[^\w\-]", "-", name),  # a model's name takes no . / : %
+            source_run_id=run_id,
+            tags={"path": shown, "mlflow.model.isExternal": "true"},
+            params={plain_name(key): str(value) for key, value in flatten(params or {}).items()},
+            model_type="checkpoint",
+        )
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        return str(model.model_id)
+
+    def headline(self, parent: str, scores: Mapping[str, float]) -> None:
+        """Log the scores that stand for the whole pipeline run on its parent, where the runs table shows them."""
+        self.log_metrics(parent, scores)
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self.client.set_tag(run_id, plain_name(key), value)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to one level, keys joined with dots; an empty mapping stays as `{}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def plain_name(key: str) -> str:
+    return _NOT_IN_A_NAME.sub("_", key.replace("@", "_at_"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _relative(path: Path, project: Path) -> str:
+    """The path from the project's directory where it lies inside, so that runs on two machines can be compared."""
+    path, root = path.resolve(), project.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
