@@ -35,12 +35,25 @@ def test_a_dockerfile_is_short_and_copies_what_is_there(dockerfile: Path) -> Non
     assert found[0][0] == "FROM" and ":" in found[0][1]
     assert {name for name, _ in found} <= INSTRUCTIONS
     assert len(found) <= 14
-    copied = [word for name, words in found if name == "COPY" for word in words.split()[:-1]]
+    copied = [word for name, words in found if name == "COPY" for word in words.split()[:-1] if word[:2] != "--"]
     assert [word for word in copied if not (ROOT / word).exists()] == []
     ends_as = [words for name, words in found if name == "USER"]
     assert ends_as and ends_as[-1] != "root"
     for _, words in found:
         assert "apt-get install" not in words or ("--no-install-recommends" in words and "rm -rf /var/lib/apt" in words)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_who_runs_in_an_image_may_write_where_volumes_are_mounted_and_dvc_needs_no_git(dockerfile: Path) -> None:
+    ours = [service for service in SERVICES.values() if service.get("image", "").startswith("geozero")]
+    mounted = {volume.split(":")[1].removeprefix("/geozero/") for s in ours for volume in s.get("volumes", [])}
+    found = instructions(dockerfile)
+    (user,) = [words.split(":")[0] for name, words in found if name == "USER"]
+    assert any(name == "RUN" and f"useradd --create-home --uid {user} " in words for name, words in found)
+    (owned,) = [words.partition(f"chown {user}:{user}")[2].split() for name, words in found if f"chown {user}" in words]
+    assert mounted and mounted < set(owned)
+    assert ".git" in (ROOT / ".dockerignore").read_text().splitlines()
+    assert ("RUN", "dvc config --local core.no_scm true") in found[[name for name, _ in found].index("USER") :]
 
 
 def test_both_images_are_built_by_the_composition() -> None:
@@ -90,6 +103,8 @@ def test_the_kubernetes_template_names_only_variables_that_it_declares() -> None
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
     assert volumes["shared-memory"]["emptyDir"]["medium"] == "Memory"
+    users = {words for path in DOCKERFILES for name, words in instructions(path) if name == "USER"}
+    assert users == {"{0}:{0}".format(spec["securityContext"]["fsGroup"])}  # else the claim is root's alone
     assert template["job_configuration"]["job_manifest"]["spec"]["backoffLimit"] == 0  # Prefect decides on retries
 
 

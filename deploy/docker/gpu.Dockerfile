@@ -2,17 +2,23 @@
 # The CUDA libraries come with torch's wheels; the driver comes from the host (NVIDIA Container Toolkit).
 FROM python:3.11-slim-bookworm
 # a C compiler: triton and vLLM compile kernels on first use
+# not pinned: Debian's archive keeps a version only until the next
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends build-essential git make \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --create-home --uid 1000 geozero
 WORKDIR /geozero
 COPY requirements requirements
 COPY pyproject.toml Makefile README.md LICENSE NOTICE ./
 COPY geozero geozero
 COPY flows flows
 RUN make env PYTHON=python3.11 GEOZERO_ENV=gpu
-COPY . .
+COPY --chown=1000:1000 . .
+# a volume takes the owner of the directory that it is mounted at
+RUN mkdir -p runs reports /artifacts && chown 1000:1000 . data models runs reports /artifacts
+USER 1000:1000
 ENV PATH=/geozero/.venv/bin:$PATH NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN useradd --create-home geozero && chown geozero /geozero
-USER geozero
+# there is no git repository in the image, which DVC would ask for
+RUN dvc config --local core.no_scm true
 CMD ["geozero", "doctor"]
