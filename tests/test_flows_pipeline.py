@@ -120,6 +120,20 @@ def test_the_whole_line_runs_and_is_reused(tiny_random: Path, tmp_path: Path) ->
     assert [parent.info.status for parent, _ in runs] == ["FINISHED", "FINISHED"]
     assert {"reused.sft", "reused.a2grpo"} <= set(runs[1][0].data.tags)
 
+    (model,) = path.glob("runs/a2grpo-*/model")
+    alone = python(path, "flows.evaluate", str(model), timeout=TIME)
+    assert alone.returncode == 0, alone.stdout[-4000:] + alone.stderr[-4000:]
+    parent, children = mlflow_runs(path)[-1]
+    assert (parent.info.run_name, parent.info.status) == ("evaluate-model", "FINISHED")
+    assert {run.info.run_name for run in children} == {"scores-model-direct", "scores-model-tagged"}
+    known = runs[0][0].data  # the very same answers, under another name
+    mine = {name.replace("model/", "a2grpo/", 1): value for name, value in parent.data.metrics.items()}
+    assert {name: known.metrics[name] for name in mine if "toy" in name} == {
+        k: v for k, v in mine.items() if "toy" in k
+    }
+    assert parent.data.tags["test.digest"] == known.tags["test.digest"]
+    assert parent.data.tags["dvc.data/geozero-hard"] == known.tags["dvc.data/geozero-hard"]
+
 
 def mlflow_runs(path: Path) -> list[tuple[Any, list[Any]]]:
     """Every parent run with its children, the oldest first."""

@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 from flows_checkout import ROOT
 
-from flows import guard, survive
+from flows import guard, survive, tracked
 from flows.survive import LOCK, can_help, hurried, may_pass, only_one
 from geozero import process, sweep
+from geozero.corpus import MANIFEST, Corpus
 from geozero.errors import InputError
 from geozero.process import ChildFailed
+from geozero.sample import SCHEMA_VERSION
 from geozero.tracking import Tracker
 from geozero.workspace import Workspace
 
@@ -180,6 +182,21 @@ def test_under_a_worker_a_training_leaves_before_prefect_kills_its_flow(
         update={"hardware": space.settings.hardware.model_copy(update={"leave_seconds": 2.0})}
     )
     assert hurried(replace(space, settings=quick)).settings.hardware.leave_seconds == 2.0
+
+
+def test_every_run_of_a_flow_tells_its_commit(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a corpus has one hash wherever it is noted: DVC's, or that of its manifest where DVC does not know it."""
+    opened: dict[str, str] = {}
+    state = {"commit": "c0ffee", "dirty": "true", "changed": "a"}
+    monkeypatch.setattr(Tracker, "open_pipeline", lambda self, name, params, tags: opened.update(tags))
+    monkeypatch.setattr(tracked.lineage, "git_state", lambda root: state)
+    tracked._open(space, "sft")
+    assert opened == {"mlflow.source.git.commit": "c0ffee", "git.dirty": "true", "git.changed": "a"}
+    (space.root / "dvc.lock").write_text("stages: {raw: {outs: [{path: data/geozero-raw, md5: 1f2e.dir}]}}")
+    assert tracked._digest(space, space.raw) == "1f2e.dir"
+    space.hard.mkdir(parents=True)
+    (space.hard / MANIFEST).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "shards": {}}))
+    assert tracked._digest(space, space.hard) == Corpus(space.hard).digest
 
 
 def test_one_gpu_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
