@@ -138,6 +138,22 @@ def test_a_port_in_use_is_one_clear_line_and_starts_nothing(plan: Plan) -> None:
     assert states(control.status(plan.root)) == dict.fromkeys(PARTS, "down")
 
 
+def test_no_checkout_and_one_port_for_two_servers_are_refused_before_anything_starts(plan: Plan) -> None:
+    gone = FakePlan(plan.root / "gone", port=plan.port, mlflow_port=plan.mlflow_port)
+    with pytest.raises(InputError, match="no such directory"):
+        control.up(gone, tell=quiet)
+    assert not gone.root.exists()
+    with pytest.raises(InputError, match=f"cannot share port {plan.port}"):
+        control.up(FakePlan(plan.root, port=plan.port, mlflow_port=plan.port), tell=quiet)
+    assert not plan.directory.exists()
+
+
+def test_a_directory_without_deployments_is_told(plan: Plan) -> None:
+    said: list[str] = []
+    control.up(plan, tell=said.append)
+    assert said[-1] == f"deployments: none, for there is no prefect.yaml in {plan.root}"
+
+
 def test_other_ports_than_those_it_runs_on_are_refused(plan: Plan) -> None:
     control.up(plan, tell=quiet)
     here = f"--port {plan.port} --mlflow-port {plan.mlflow_port} --host 127.0.0.1 mends it"

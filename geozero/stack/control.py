@@ -52,9 +52,13 @@ def up(plan: Plan, timeout: float = 240.0, tell: Tell = print) -> list[Part]:
     The deployments of `prefect.yaml`, where one stands in the checkout, are registered as well.
 
     Raises:
-        InputError: a port is in use, the stack runs with other ports, or a part did not come up; then what this call
-            has started is ended again.
+        InputError: there is no such checkout, a port is in use, the stack runs with other ports, or a part did not come
+            up; then what this call has started is ended again.
     """
+    if not plan.root.is_dir():
+        raise InputError("no such directory", str(plan.root), "give a checkout as --root, or run in one")
+    if plan.port == plan.mlflow_port:
+        raise InputError(f"two servers cannot share port {plan.port}", mend="give another --port or --mlflow-port")
     plan.directory.mkdir(parents=True, exist_ok=True)
     with _locked(plan):
         known = _read(plan)
@@ -78,6 +82,8 @@ def up(plan: Plan, timeout: float = 240.0, tell: Tell = print) -> list[Part]:
                     prefect_api.furnish(plan.prefect_address)
             if begun and (plan.root / DEPLOYMENTS).is_file():
                 _deploy(plan, tell)
+            elif begun:
+                tell(f"deployments: none, for there is no {DEPLOYMENTS} in {plan.root}")
             _wait(plan, list(PARTS), running, end)
         except BaseException:
             _stop(plan, {name: running.pop(name) for name in begun})
@@ -102,7 +108,7 @@ def down(root: Path, tell: Tell = print) -> bool:
         _stop(plan, living)
         left = sweep.end_marked(MARK, str(plan.directory))  # what lost its parent to a kill
         if left:
-            tell(f"{left} processes without a parent: ended")
+            tell(f"processes without a parent: {left} ended")
         (plan.directory / STATE).unlink(missing_ok=True)
     return bool(known or left)
 
