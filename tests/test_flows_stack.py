@@ -189,6 +189,26 @@ def test_a_process_id_that_another_process_has_by_now_is_not_taken_for_ours(plan
     assert control.down(plan.root, tell=quiet)  # and this test goes on living
 
 
+@pytest.mark.parametrize(
+    "state",
+    ["", "no json", "[]", '{"plan": {"host": 3}, "parts": {"prefect": {}}}', '{"plan": null, "parts": {"prefect": 7}}'],
+)
+def test_a_state_that_is_none_of_ours_counts_as_none(plan: Plan, state: str) -> None:
+    control.up(plan, tell=quiet)
+    (plan.directory / control.STATE).write_text(state)
+    assert states(control.status(plan.root)) == dict.fromkeys(PARTS, "down")
+    assert control.down(plan.root, tell=quiet)  # found by their mark
+    assert sweep.marked(MARK, str(plan.directory)) == []
+
+
+def test_a_stack_for_other_machines_can_be_called_by_this_one_s_name() -> None:
+    name = socket.gethostname()
+    words = Plan(ROOT, host="0.0.0.0", mlflow_port=5401).command(MLFLOW)
+    assert f"{name}:5401" in words[words.index("--allowed-hosts") + 1].split(",")
+    assert f"http://{name}:5401" in words[words.index("--cors-allowed-origins") + 1].split(",")
+    assert "--allowed-hosts" not in Plan(ROOT).command(MLFLOW)
+
+
 def test_the_zombie_watch_waits_longer_than_a_heartbeat() -> None:
     trigger = prefect_api.zombies()["trigger"]
     assert int(Plan(ROOT).environment()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) * 3 < trigger["within"] < 360

@@ -248,17 +248,18 @@ def _plan_of(root: Path) -> Plan:
     """The plan of the stack that runs, or was last started, in a checkout."""
     try:
         values = json.loads((Plan(root).directory / STATE).read_text())["plan"]
-    except (OSError, ValueError, KeyError):
+        return Plan(root, str(values["host"]), int(values["port"]), int(values["mlflow_port"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return Plan(root)
-    return Plan(root, values["host"], values["port"], values["mlflow_port"])
 
 
 def _read(plan: Plan) -> dict[str, Any]:
+    """What was started; nothing where the file is not there or no such file: `down` finds processes by their mark."""
     try:
-        parts: dict[str, Any] = json.loads((plan.directory / STATE).read_text())["parts"]
-    except (OSError, ValueError, KeyError):
+        parts = json.loads((plan.directory / STATE).read_text())["parts"]
+        return {name: {"pid": int(one["pid"]), "started": float(one["started"])} for name, one in parts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return parts
 
 
 def _write(plan: Plan, parts: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ SERVER, MLFLOW = "prefect", "mlflow"
 POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each takes at a time
 MARK = "GEOZERO_STACK"  # environment variable that every process of a stack carries, its directory as the value
 HEARTBEAT_SECONDS = 30  # the shortest that Prefect takes
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PRIVATE = ("localhost:*", "127.*", "10.*", "192.168.*", *(f"172.{i}.*" for i in range(16, 32)))  # MLflow's own defaults
 SERVER_LOGGING = Path(__file__).with_name("server-logging.yaml")
 
 
@@ -93,9 +96,19 @@ class Plan:
                 *("--backend-store-uri", f"sqlite:///{self.root / 'mlflow.db'}"),
                 *("--artifacts-destination", (self.root / "mlartifacts").as_uri()),
                 *("--uvicorn-opts", "--log-level warning"),
+                *self._let_in(),
             ]
         pool = part.removeprefix("worker-")
         return [*python, "prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", self.worker(pool)]
+
+    def _let_in(self) -> list[str]:
+        """By which names MLflow may be called: of itself it refuses this machine's own to others, and to its pages."""
+        if self.host in LOOPBACK:
+            return []
+        names = dict.fromkeys((self.host, socket.gethostname(), socket.getfqdn()))
+        hosts = [*(f"{name}:{self.mlflow_port}" for name in names), *PRIVATE]
+        origins = [f"http://{host}" for host in hosts]
+        return ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
 
     def worker(self, pool: str) -> str:
         return f"geozero-{pool}"
