@@ -51,6 +51,8 @@ def checkout(space: Workspace, out: Path, stage: str, steps: int, sft_run: Path 
 def start(where: Path, stage: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", f"flows.{stage}"]
+    if stage == "a2grpo":
+        command.append(str(Workspace.open(where / "params.yaml").newest("sft")))
     with (where / "flow.log").open("ab") as log:
         return subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log, start_new_session=True)
 
