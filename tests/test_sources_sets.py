@@ -285,9 +285,8 @@ def test_distinct_sentences_keep_the_first_of_each(raws: list[str]) -> None:
     kept = distinct_sentences(sentences)
     assert len({k.casefold() for k in kept}) == len(kept)
     assert {k.casefold() for k in kept} == {c.casefold() for c in cleaned}
-    assert sorted(kept, key=lambda k: [c.casefold() for c in cleaned].index(k.casefold())) == sorted(
-        kept, key=cleaned.index
-    )
+    first = {c.casefold(): c for c in reversed(cleaned)}
+    assert list(kept) == [first[folded] for folded in dict.fromkeys(c.casefold() for c in cleaned)]
 
 
 def test_rsicd_malformed_list_is_one_clear_line(root: Path) -> None:

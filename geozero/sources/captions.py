@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from geozero.errors import BadRecord, InputError
+from geozero.errors import BadRecord, InputError, Missing
 from geozero.sample import SPLITS, Split
 from geozero.sources.annotations import json_items, list_of, text_of
 from geozero.sources.archives import DAMAGED
@@ -65,7 +65,7 @@ class KarpathyCaptions(Captions):
             places = self._places(tree)
         if not places:
             home = tree.locate(self.title, (self.list_file,), self.pictures, self.folders)
-            raise InputError(
+            raise Missing(
                 f"no {self.title} found: {self.list_file} is another data set's", home.where(), "check --root"
             )
         return best_place(tree, self.title, places)
@@ -160,10 +160,13 @@ def distinct(texts: list[str]) -> tuple[str, ...]:
     Raises:
         BadRecord: none is left.
     """
-    kept = {text.casefold(): text for text in reversed(texts) if text}
+    kept: dict[str, str] = {}
+    for text in texts:
+        if text:
+            kept.setdefault(text.casefold(), text)
     if not kept:
         raise BadRecord("references_missing")
-    return tuple(reversed(kept.values()))
+    return tuple(kept.values())
 
 
 def plain_text(text: str) -> str:
