@@ -38,6 +38,10 @@ class Ambiguous(InputError):
     """What was looked for is there more than once; the message lists the places."""
 
 
+class Missing(InputError):
+    """A data set is not there at all; where parameters call it optional, it is passed over."""
+
+
 class BadRecord(Exception):
     """One record that cannot become a sample; it is listed in `rejects.parquet` and costs only itself.
 

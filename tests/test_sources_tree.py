@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from geozero.errors import BadRecord, InputError
 from geozero.sources import archives
-from geozero.sources.archives import clean_name
+from geozero.sources.members import clean_name
 from geozero.sources.tree import open_tree
 
 FILES = {"set/a/one.jpg": b"1" * 700, "set/a/two.jpg": b"22", "set/list.json": b"[]", "set/empty.txt": b""}
@@ -173,7 +173,8 @@ def test_an_encrypted_member_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "word"), [(b"Rar!\x1a\x07\x00", "RAR"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"GIF89a", "no zip")]
+    ("head", "word"),
+    [(b"Rar!\x1a\x07\x00", "RAR archive .*`unrar x .*set.rar`"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"GIF89a", "no zip")],
 )
 def test_another_kind_of_file_says_what_it_is(head: bytes, word: str, tmp_path: Path) -> None:
     (tmp_path / "set.rar").write_bytes(head + b"\0" * 600)
@@ -249,7 +250,8 @@ def test_archives_that_lie_in_the_tree_are_looked_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "advice"), [("set.rar", "unpack set.rar first"), ("set.tar.gz", "give the archive set.tar.gz itself")]
+    ("name", "advice"),
+    [("set.rar", "unpack it with `unrar x .*set.rar`"), ("set.tar.gz", "give the archive set.tar.gz itself")],
 )
 def test_the_advice_names_the_archive(name: str, advice: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"")
@@ -270,3 +272,41 @@ def test_a_name_that_is_no_text_is_left_out(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(root) + b"/\xff.jpg")).write_bytes(b"")
     with open_tree(root) as tree:
         assert [reason for _, reason in tree.left_out()] == ["name_not_utf8"]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("around", ["stored", "deflated", "tar", "tar.gz"])
+def test_an_archive_in_an_archive_is_looked_into(
+    kind: str, around: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = zipped(tmp_path / "i.zip") if kind == "zip" else tarred(tmp_path / "i.tar")
+    files = {"top/notes.txt": b"x", f"top/sets.{kind}": inner.read_bytes()}
+    outer = tmp_path / "outer"
+    if around.startswith("tar"):
+        tarred(outer, files, "w" + around.removeprefix("tar").replace(".", ":"))
+    else:
+        with zipfile.ZipFile(outer, "w", zipfile.ZIP_STORED if around == "stored" else zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    # a file of that name beside the user is none of the data set's
+    elsewhere = tmp_path / "elsewhere" / "top"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / f"sets.{kind}").write_bytes(b"not this one")
+    monkeypatch.chdir(elsewhere.parent)
+    with open_tree(outer) as tree:
+        home = tree.locate("the set", ("list.json",), ("a",))
+        assert home.names() == ["a/one.jpg", "a/two.jpg", "empty.txt", "list.json"]
+        assert {name: home.read(name) for name in home.names()} == {n.removeprefix("set/"): d for n, d in FILES.items()}
+
+
+def test_a_damaged_archive_in_an_archive_is_one_line(tmp_path: Path) -> None:
+    zipped(tmp_path / "outer.zip", {"top/sets.tar": b"no tar at all" * 99, "top/x.txt": b""})
+    with open_tree(tmp_path / "outer.zip") as tree, pytest.raises(InputError, match=r"sets.tar"):
+        tree.locate("the set", ("list.json",))
+
+
+def test_an_archive_in_an_archive_may_be_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MIN_UNPACKED_BYTES", 1 << 20)
+    zipped(tmp_path / "outer.zip", {"top/sets.tar": b"\0" * (3 << 20), "top/x.txt": b""})
+    with open_tree(tmp_path / "outer.zip") as tree, pytest.raises(InputError, match="unpacks to more than"):
+        tree.locate("the set", ("list.json",))

@@ -31,7 +31,7 @@ from geozero.build.stage import Progress
 from geozero.corpus import Corpus
 from geozero.errors import InputError
 from geozero.sample import Sample, Split
-from geozero.sources.archives import clean_name
+from geozero.sources.members import clean_name
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.boxes import Convention, is_degenerate, to_model
 

@@ -10,30 +10,46 @@ import gzip
 import io
 import lzma
 import os
+import shlex
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from geozero.errors import InputError
+from geozero.sources.members import JUNK_DIRECTORIES, is_junk, is_text, taken
 
 MAX_MEMBERS = 5_000_000  # the largest set of the field has about 1.05 million files
 MAX_UNPACKED_RATIO = 200  # text packs up to about 30:1, pictures hardly at all; a bomb 1,000:1
 MIN_UNPACKED_BYTES = 64 << 20  # below this no ratio is suspicious
-_JUNK_DIRECTORIES = ("__MACOSX", ".git", ".ipynb_checkpoints")
-_JUNK_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, ValueError)
+_ZIP_HEADER = 30  # bytes before a member's name
+DAMAGED = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    ValueError,
+    struct.error,
+)
+
+
+Packed = IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 
 
 class Store(Protocol):
     """Where members lie."""
 
     def open(self, key: str) -> IO[bytes]: ...
+
+    def whole(self, key: str) -> IO[bytes]:
+        """A member with random access: an archive that lies in the store."""
 
     def close(self) -> None: ...
 
@@ -66,15 +82,15 @@ class Directory:
                 continue
             for entry in entries:
                 name = prefix + entry.name
-                if not _is_text(name):
+                if not is_text(name):
                     ignored.append((name.encode("utf-8", "replace").decode(), "name_not_utf8"))
                 elif entry.is_symlink():
                     ignored.append((name, "link"))
                 elif entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _JUNK_DIRECTORIES:
+                    if entry.name not in JUNK_DIRECTORIES:
                         waiting.append(name + "/")
                 elif entry.is_file(follow_symlinks=False):
-                    if not _is_junk(name):
+                    if not is_junk(name):
                         members[name] = Member(self, name, entry.stat(follow_symlinks=False).st_size)
                 else:
                     ignored.append((name, "not_a_file"))
@@ -84,28 +100,32 @@ class Directory:
     def open(self, key: str) -> IO[bytes]:
         return io.BufferedReader(io.FileIO(f"{self._root}/{key}"))
 
+    def whole(self, key: str) -> IO[bytes]:
+        return self.open(key)
+
     def close(self) -> None:
         pass
 
 
 class _Zip:
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
+    def __init__(self, file: IO[bytes], label: str) -> None:
+        self._file, self._label = file, label
+        self._zip = zipfile.ZipFile(file)
 
     def index(self) -> tuple[dict[str, Member], list[tuple[str, str]]]:
         members: dict[str, Member] = {}
         ignored: list[tuple[str, str]] = []
         infos = self._zip.infolist()
-        _check_count(len(infos), str(self._zip.filename))
+        _check_count(len(infos), self._label)
         for info in infos:
-            if info.is_dir() or _is_junk(info.filename):
+            if info.is_dir() or is_junk(info.filename):
                 continue
             mode, refused = info.external_attr >> 16, ""
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 refused = "link" if stat.S_ISLNK(mode) else "not_a_file"
             elif info.flag_bits & 0x1:
                 refused = "encrypted"
-            name = _taken(info.filename, refused, members, ignored)
+            name = taken(info.filename, refused, members, ignored)
             if name is not None:
                 members[name] = Member(self, info.filename, info.file_size)
         return members, ignored
@@ -113,8 +133,19 @@ class _Zip:
     def open(self, key: str) -> IO[bytes]:
         return self._zip.open(key)
 
+    def whole(self, key: str) -> IO[bytes]:
+        info = self._zip.getinfo(key)
+        with self._zip.open(key) as packed:
+            if info.compress_type != zipfile.ZIP_STORED:
+                return _copied(packed, info.compress_size, f"{self._label}/{key}")
+        self._file.seek(info.header_offset)
+        lengths = struct.unpack("<HH", self._file.read(_ZIP_HEADER)[-4:])  # of the name and of what else follows it
+        start = info.header_offset + _ZIP_HEADER + sum(lengths)
+        return io.BufferedReader(_Slice(self._file, start, info.file_size))
+
     def close(self) -> None:
         self._zip.close()
+        self._file.close()
 
 
 class _Tar:
@@ -130,14 +161,14 @@ class _Tar:
         with tarfile.open(fileobj=self._file, mode="r:") as tar:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # or it keeps every header, a kilobyte each
-                if info.isdir() or _is_junk(info.name):
+                if info.isdir() or is_junk(info.name):
                     continue
                 refused = ""
                 if info.issym() or info.islnk():
                     refused = "link"
                 elif not info.isreg() or info.issparse():
                     refused = "not_a_file"
-                name = _taken(info.name, refused, members, ignored)
+                name = taken(info.name, refused, members, ignored)
                 if name is not None:
                     self._places[name] = (info.offset_data, info.size)
                     members[name] = Member(self, name, info.size)
@@ -148,28 +179,29 @@ class _Tar:
         start, size = self._places[key]
         return io.BufferedReader(_Slice(self._file, start, size))
 
+    def whole(self, key: str) -> IO[bytes]:
+        return self.open(key)
+
     def close(self) -> None:
         self._file.close()
-
-
-def _taken(raw: str, refused: str, members: Mapping[str, Member], ignored: list[tuple[str, str]]) -> str | None:
-    """The clean name under which a member is taken; None where it is not, and why in `ignored`."""
-    name = clean_name(raw)
-    reason = "unsafe_name" if name is None else refused or ("name_twice" if name in members else "")
-    if reason:
-        ignored.append((_shown(raw), reason))
-        return None
-    return name
 
 
 class _Slice(io.RawIOBase):
     """A stretch of a shared file; it keeps its own position, so several may be open at once."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._at, self._end = file, start, start + size
+        self._file, self._start, self._at, self._end = file, start, start, start + size
 
     def readable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
+        self._at = min(max(base + offset, self._start), self._end)
+        return self._at - self._start
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         self._file.seek(self._at)
@@ -180,82 +212,87 @@ class _Slice(io.RawIOBase):
 
 
 def list_archive(path: Path) -> tuple[dict[str, Member], Store, list[tuple[str, str]]]:
+    """The members of a zip or tar file, where they lie, and what was left out.
+
+    Raises:
+        InputError: unreadable, damaged, of another kind, too many members.
+    """
     try:
-        with path.open("rb") as file:
-            head = file.read(262)
+        file = path.open("rb")
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", str(path)) from None
-    store: _Zip | _Tar | None = None
+    return list_opened(file, str(path))
+
+
+def list_opened(file: IO[bytes], label: str) -> tuple[dict[str, Member], Store, list[tuple[str, str]]]:
+    """As `list_archive`, of a file with random access, which is closed with the store or where it fails."""
     try:
-        if head[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"):
-            store = _Zip(path)
-        elif head[257:262] == b"ustar":
-            store = _Tar(path.open("rb"), str(path))
-        elif head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head[:6] == b"\xfd7zXZ\x00":
-            store = _Tar(_unpacked(path, head), str(path))
-        else:
-            kind = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive"}.get(head[:4], "no zip or tar archive")
-            raise InputError(
-                f"this is {kind}", str(path), "unpack it and give the directory; .zip, .tar and .tar.gz are read"
-            )
-        members, ignored = store.index()
-    except (*DAMAGED, NotImplementedError) as error:
-        if store is not None:
+        store = _store(file, label)
+        try:
+            members, ignored = store.index()
+        except BaseException:
             store.close()
-        raise InputError(f"the archive is damaged: {error}", str(path), "download it again") from None
+            raise
+    except BaseException as error:
+        file.close()
+        if isinstance(error, (*DAMAGED, NotImplementedError)):
+            raise InputError(f"the archive is damaged: {error}", label, "download it again") from None
+        raise
     return members, store, ignored
 
 
-def _unpacked(path: Path, head: bytes) -> IO[bytes]:
-    """The tar inside a compressed file, as an unnamed temporary file."""
-    most = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
-    opened = gzip.open if head[:2] == b"\x1f\x8b" else bz2.open if head[:3] == b"BZh" else lzma.open
+def _store(file: IO[bytes], label: str) -> _Zip | _Tar:
+    head = file.read(262)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"):
+        return _Zip(file, label)
+    if head[257:262] == b"ustar":
+        return _Tar(file, label)
+    if head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head[:6] == b"\xfd7zXZ\x00":
+        opened = gzip.open if head[:2] == b"\x1f\x8b" else bz2.open if head[:3] == b"BZh" else lzma.open
+        with file, opened(file, "rb") as packed:
+            return _Tar(_copied(packed, size, label), label)
+    kind = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive"}.get(head[:4], "no zip or tar archive")
+    mend = unpacking(label) if kind.startswith("a ") else "unpack it and give the directory"
+    raise InputError(f"this is {kind}", label, f"{mend}; .zip, .tar and .tar.gz are read in place")
+
+
+def unpacking(name: str) -> str:
+    """What to do with an archive that cannot be read in place."""
+    name = shlex.quote(name)
+    command = f"unrar x {name}" if name.strip("'").lower().endswith(".rar") else f"7z x {name}"
+    return f"unpack it with `{command}` and give the directory"
+
+
+def _copied(packed: Packed, size: int, label: str) -> IO[bytes]:
+    """What a compressed file holds, as an unnamed temporary file, because it has no random access.
+
+    Args:
+        size: of the compressed file, in bytes.
+
+    Raises:
+        InputError: it unpacks to suspiciously much, or there is no room.
+    """
+    most = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size)
     out = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the tree
     try:
-        with opened(path, "rb") as packed:
-            while block := packed.read(1 << 20):
-                if out.tell() + len(block) > most:
-                    raise InputError(
-                        f"unpacks to more than {MAX_UNPACKED_RATIO} times its size", str(path), "unpack it yourself"
-                    )
-                try:
-                    out.write(block)
-                except OSError as error:
-                    raise InputError(
-                        f"cannot unpack: {error.strerror}", str(path), "set TMPDIR to a larger disk, or unpack it"
-                    ) from None
+        while block := packed.read(1 << 20):
+            if out.tell() + len(block) > most:
+                raise InputError(
+                    f"unpacks to more than {MAX_UNPACKED_RATIO} times its size", label, "unpack it yourself"
+                )
+            try:
+                out.write(block)
+            except OSError as error:
+                raise InputError(
+                    f"cannot unpack: {error.strerror}", label, "set TMPDIR to a larger disk, or unpack it"
+                ) from None
     except BaseException:
         out.close()
         raise
     out.seek(0)
     return out
-
-
-def clean_name(raw: str) -> str | None:
-    """A member's name as a relative POSIX path; None for an absolute one, one with `..`, or one that is no text."""
-    name = raw.replace("\\", "/")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts or name.startswith("/") or parts[0][1:2] == ":" or "\0" in name:
-        return None
-    return "/".join(parts) if _is_text(name) else None
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()[:200]
-
-
-def _is_junk(name: str) -> bool:
-    """What operating systems leave behind; no data set's file."""
-    parts = name.split("/")
-    return parts[-1] in _JUNK_FILES or parts[-1].startswith("._") or any(p in _JUNK_DIRECTORIES for p in parts[:-1])
 
 
 def _check_count(count: int, label: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from geozero.errors import InputError
+from geozero.errors import Missing
 from geozero.sample import Split
 from geozero.sources.base import IMAGE_SUFFIXES, Ratio, Record, Rejected, Source, stem
 from geozero.sources.class_names import SCENE_SETS
@@ -59,7 +59,7 @@ class ClassFolders(Source):
             places = self._places(tree)
         if not places:
             home = tree.locate(self.title, self.required, self.any_of, self.folders)  # says what is missing
-            raise InputError(
+            raise Missing(
                 f"no {self.title} found: its folders are another data set's, or hold no {'/'.join(self.suffixes)}",
                 home.where(),
                 f"expected {self.layout}",

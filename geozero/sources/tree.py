@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from geozero.errors import Ambiguous, BadRecord, InputError
-from geozero.sources.archives import DAMAGED, Directory, Member, Store, list_archive
+from geozero.errors import Ambiguous, BadRecord, InputError, Missing
+from geozero.sources.archives import DAMAGED, Directory, Member, Store, list_archive, list_opened, unpacking
 
 MAX_IMAGE_BYTES = 512 << 20  # of one file read whole
 MAX_DEPTH = 4  # how far below the given root a data set's top directory is looked for
@@ -162,7 +162,7 @@ class Tree:
         if not places and self.mount_archives():
             places = self._matches(required, any_of)
         if not places:
-            raise InputError(self._not_found(title, required, any_of), self.where(), self._how_to_mend())
+            raise Missing(self._not_found(title, required, any_of), self.where(), self._how_to_mend())
         wanted = {folder.casefold() for folder in folders}
         named = [p for p in places if wanted & {part.casefold() for part in p.split("/")}]
         candidates = named or places
@@ -188,18 +188,25 @@ class Tree:
         return [p for p, have in found.items() if have.issuperset(required) and (not any_of or have & set(any_of))]
 
     def mount_archives(self) -> bool:
-        """Add the members of the zip and tar files near the top, each once; True where there were new ones."""
+        """Add the members of the zip and tar files near the top, each once; True where there were new ones.
+
+        Such a file may itself lie in an archive; one that is packed there is unpacked into a temporary file.
+
+        Raises:
+            InputError: one of them is damaged.
+        """
         mounted = False
         for name in self.names(suffixes=(".zip", ".tar")):
             if name.count("/") > 1 or name in self._mounted:
                 continue
             self._mounted.add(name)
-            with self.open(name) as file:
-                path = Path(file.name) if hasattr(file, "name") and isinstance(file.name, str) else None
-            if path is None or not path.is_file():
-                continue
+            member = self._members[self._top + name]
+            try:
+                file = member.store.whole(member.key)
+            except (*DAMAGED, NotImplementedError, RuntimeError) as error:
+                raise InputError(f"cannot be read: {error}", self.where(name), "download it again") from None
             prefix = self._top + name[: name.rfind("/") + 1]
-            members, store, ignored = list_archive(path)
+            members, store, ignored = list_opened(file, self.where(name))
             for inner, member in members.items():
                 self._members.setdefault(prefix + inner, member)
             self._stores.append(store)
@@ -221,7 +228,7 @@ class Tree:
             return f"links are not followed, such as {links[0]}: give their target as --root"
         packed = self.names(suffixes=(".rar", ".7z"))
         if packed:
-            return f"unpack {packed[0]} first: RAR and 7z cannot be read in place"
+            return f"RAR and 7z cannot be read in place: {unpacking(self.where(packed[0]))}"
         packed = self.names(suffixes=(".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
         if packed:
             return f"give the archive {packed[0]} itself as --root"
@@ -248,12 +255,12 @@ def open_tree(root: Path | str) -> Tree:
     elif root.is_file():
         members, opened, ignored = list_archive(root)
     else:
-        raise InputError("no such file or directory", str(root), "give the directory of the data set as --root")
+        raise Missing("no such file or directory", str(root), "give the directory of the data set as --root")
     tree = Tree(str(root), members, [opened])
     tree.ignored = ignored
     if not members:
         opened.close()
-        raise InputError(
+        raise Missing(
             "no files there" + (f" but {len(ignored)} left out ({ignored[0][1]})" if ignored else ""),
             str(root),
             "give the directory that holds the data set as --root",
