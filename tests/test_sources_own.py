@@ -316,3 +316,48 @@ def test_every_option_can_be_said(source: Source) -> None:
         value = getattr(source, field.name)
         if isinstance(value, str):
             assert with_options(source, [f"{field.name}={value}"]) == source
+
+
+# --- names and frames as other machines write them --------------------------------------------------------
+
+
+def test_a_picture_is_found_by_its_name_in_another_case_or_unicode_form(tmp_path: Path) -> None:
+    for name in ("Hafen.JPG", "Ko\u0308ln.jpg"):  # as macOS writes an umlaut
+        make_sources.write(tmp_path / "pictures" / name, make_sources.encoded(make_sources.picture(1)))
+    rows = "image,question,answer\nhafen.jpg,Is there a ship?,yes\nK\u00f6ln.jpg,Is there a ship?,no\nbonn.jpg,Why?,x\n"
+    (tmp_path / "q.csv").write_text(rows, encoding="utf-8")
+    records, rejects = read("questions", tmp_path)
+    assert [r.image for r in records] == ["pictures/Hafen.JPG", "pictures/Ko\u0308ln.jpg"]
+    assert reasons(rejects) == [("q.csv/4", "image_missing")]
+
+
+def test_names_that_differ_in_case_alone_are_two_pictures(tmp_path: Path) -> None:
+    for name in ("a/x.jpg", "a/X.jpg"):
+        make_sources.write(tmp_path / name, make_sources.encoded(make_sources.picture(1)))
+    (tmp_path / "q.csv").write_text("image,question,answer\nx.jpg,Who?,a\nX.jpg,Who?,b\n")
+    assert [r.image for r in read("questions", tmp_path)[0]] == ["a/x.jpg", "a/X.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("q.csv", "\ufeffImage, Question ,ANSWER,Split,,\r\n1.jpg,Who?,a,val,,\r\n"),
+        ("q.jsonl", '{"IMAGE": "1.jpg", "Question": "Who?", "answer": "a", "SPLIT": "val"}\n'),
+        ("q.json", '[{"IMAGE": "1.jpg", "Question": "Who?", "answer": "a", "SPLIT": "val"}]'),
+    ],
+)
+def test_columns_are_known_in_any_case(file: str, text: str, tmp_path: Path) -> None:
+    make_sources.write(tmp_path / "1.jpg", make_sources.encoded(make_sources.picture(1)))
+    (tmp_path / file).write_bytes(text.encode())
+    records, rejects = read("questions", tmp_path)
+    assert [(r.image, r.text, r.answer, r.split) for r in records] == [("1.jpg", "Who?", "a", "val")] and not rejects
+
+
+def test_a_box_without_an_area_counts_as_vague(tmp_path: Path) -> None:
+    make_sources.write(tmp_path / "1.jpg", make_sources.encoded(make_sources.picture(1)))
+    boxes = [{"id": n, "image_id": 1, "category_id": 1, "bbox": b} for n, b in enumerate([[1, 1, 5, 5], [3, 3, 0, 4]])]
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": boxes}
+    (tmp_path / "b.json").write_text(json.dumps(content | {"categories": [{"id": 1, "name": "ship"}]}))
+    records, rejects = read("coco", tmp_path, "questions=presence,count")
+    assert [(r.text, r.answer) for r in records] == [("Is there a ship in the image?", "yes")]
+    assert [r.reason for r in rejects] == ["box_degenerate"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,8 @@ class OwnQuestions(Source):
         """The rows with their numbers from 1; one that cannot be read is a BadRecord."""
         if file.lower().endswith(".json"):
             for number, item in enumerate(json_items(tree, file), 1):
+                if isinstance(item, dict):
+                    item = {self._known(name, item): value for name, value in item.items()}
                 self._check_columns(tree, file, number, list(item) if isinstance(item, dict) else [])
                 yield number, item
             return
@@ -129,13 +131,16 @@ class OwnQuestions(Source):
             except (ValueError, RecursionError) as error:
                 yield number, BadRecord("line_malformed", str(error)[:80])
                 continue
+            if isinstance(item, dict):
+                item = {self._known(name, item): value for name, value in item.items()}
             self._check_columns(tree, file, number, list(item) if isinstance(item, dict) else [])
             yield number, item
 
     def _read_table(self, tree: Tree, file: str, text: io.TextIOWrapper) -> Iterator[tuple[int, Any]]:
         rows = csv.reader(text, delimiter="\t" if file.lower().endswith(".tsv") else self.delimiter, strict=True)
         try:
-            columns = [name.strip() for name in next(rows, [])]
+            names = [name.strip() for name in next(rows, [])]
+            columns = [self._known(name, names) for name in names]
             self._check_columns(tree, file, 1, columns)
             for row in rows:
                 if not row:
@@ -147,6 +152,13 @@ class OwnQuestions(Source):
                     yield rows.line_num, dict(zip(columns, row, strict=True))
         except csv.Error as error:
             raise InputError(f"line {rows.line_num}: {error}", tree.where(file), "correct the quotes") from None
+
+    def _known(self, name: str, present: Collection[str]) -> str:
+        """A column's name as the options write it, where it differs in its letters' case alone."""
+        for known in (self.image, self.question, self.answer, self.split, self.type, self.id):
+            if known not in present and name.casefold() == known.casefold():
+                return known
+        return name
 
     def _check_columns(self, tree: Tree, file: str, number: int, columns: list[str]) -> None:
         missing = [name for name in (self.image, self.question, self.answer) if name not in columns]

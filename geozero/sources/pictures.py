@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from PIL import Image, UnidentifiedImageError
 
 from geozero.errors import BadRecord
-from geozero.images import ALLOWED_FORMATS
+from geozero.images import ALLOWED_FORMATS, upright_size
 from geozero.sources.base import IMAGE_SUFFIXES, stem
 from geozero.sources.tree import Tree
 
@@ -21,6 +22,7 @@ class Pictures:
     def __init__(self, tree: Tree, under: str = "") -> None:
         self._tree = tree
         self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._folded: dict[str, list[str]] | None = None  # made where a name is not found as it is written
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         self._sizes: dict[str, tuple[int, int] | BadRecord] = {}
         for member in tree.names(under, IMAGE_SUFFIXES):
@@ -29,6 +31,9 @@ class Pictures:
 
     def __len__(self) -> int:
         return sum(map(len, self._by_name.values()))
+
+    def __contains__(self, member: object) -> bool:
+        return isinstance(member, str) and member in self._by_name.get(member.rpartition("/")[2], ())
 
     def find(self, name: str, near: Sequence[str] = ()) -> str:
         """The member that an annotation means by `name`, which may have directories in front, or another suffix.
@@ -45,7 +50,7 @@ class Pictures:
         wanted = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         if not wanted:
             raise BadRecord("image_missing", name[:80])
-        found = self._by_name.get(wanted[-1]) or self._by_stem.get(stem(wanted[-1])) or []
+        found = self._by_name.get(wanted[-1]) or self._by_stem.get(stem(wanted[-1])) or self._alike(wanted[-1])
         if near:
             beginnings = tuple(map(_letters, near))
             found = [member for member in found if _lies_near(member, beginnings)]
@@ -58,6 +63,15 @@ class Pictures:
         if len(found) > 1:
             raise BadRecord("image_ambiguous", f"{name[:60]} could be {', '.join(found[:3])}")
         return found[0]
+
+    def _alike(self, name: str) -> list[str]:
+        """Members whose file name is `name` but for its letters' case and the way in which accents are written, which
+        other file systems and archives change."""
+        if self._folded is None:
+            self._folded = defaultdict(list)
+            for known, members in self._by_name.items():
+                self._folded[_fold(known)] += members
+        return self._folded.get(_fold(name), [])
 
     def size(self, member: str) -> tuple[int, int]:
         """Width and height of a picture in pixels, from its header; each is read once.
@@ -82,11 +96,15 @@ def _size(data: bytes) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nothing is decoded here
             with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
-                return image.width, image.height
+                return upright_size(image)
     except UnidentifiedImageError:
         raise BadRecord("image_unreadable", "not a JPEG, PNG, TIFF, BMP or WebP file") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise BadRecord("image_broken", str(error)[:200]) from None
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _letters(text: str) -> str:

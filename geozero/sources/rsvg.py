@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def read_list(tree: Tree, file: str) -> list[Any]:
         raise InputError(bad.reason.replace("_", " "), tree.where(file), "the data set needs this file") from None
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"refused, because it holds more than lists, numbers and texts: {first_line(error)}",
+            f"refused, because it holds more than lists, numbers and texts{_named(error)}",
             tree.where(file),
             "a pickle can run code; take the authors' own file",
         ) from None
@@ -116,6 +117,12 @@ def read_list(tree: Tree, file: str) -> list[Any]:
     if not isinstance(content, list):
         raise InputError(f"holds {type(content).__name__}, expected a list", tree.where(file), "check --root")
     return content
+
+
+def _named(error: Exception) -> str:
+    """What the unpickler names as the culprit, if it names one."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f": {found[1]}" if found else ""
 
 
 def first_line(error: Exception) -> str:
