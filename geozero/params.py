@@ -43,6 +43,7 @@ class Data(Section):
 
     root: str  # directory that holds the distributed trees or archives
     sources: list[str]  # ingested from `root`: training and evaluation
+    optional: list[str] = []  # as `sources`, but passed over, and said so, while they are not there
     eval_root: str
     eval_only: list[str] = []  # ingested from `eval_root`: evaluation alone
     samples: list[str] = []  # shards in git, under data/samples

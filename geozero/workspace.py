@@ -77,7 +77,7 @@ class Workspace:
     @property
     def trained_sources(self) -> list[str]:
         """The sources whose train split is learned from, and whose val split may choose."""
-        return [*self.settings.data.sources, *self.settings.data.samples]
+        return [*self.settings.data.sources, *self.settings.data.optional, *self.settings.data.samples]
 
     @property
     def tracker(self) -> Tracker:

@@ -421,3 +421,58 @@ if __name__ == "__main__":  # writes the golden file anew; read the difference b
         make_sources.write_all(Path(place) / "root")
         rows = golden_rows(Path(place) / "root", Path(place))
     GOLDEN.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+# --- frames -----------------------------------------------------------------------------------------------
+
+
+def boxed(root: Path, width: int, height: int) -> Path:
+    """COCO boxes drawn on a picture of this size; the one that lies there has 48x40 px."""
+    make_sources.write(root / "1.jpg", make_sources.encoded(make_sources.picture(1)))
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": width, "height": height}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 16, 8]}],
+        "categories": [{"id": 1, "name": "ship"}],
+    }
+    (root / "boxes.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_box_drawn_on_a_picture_of_another_size_is_refused_or_scaled(tmp_path: Path) -> None:
+    kept = ingest("coco", boxed(tmp_path / "same", 48, 40), tmp_path / "a")
+    assert kept["n_samples"] == 1 and "mended" not in kept["notes"]
+    ingest("coco", boxed(tmp_path / "unsaid", 0, 0), tmp_path / "b")
+    root = boxed(tmp_path / "other", 96, 80)
+    with pytest.raises(InputError, match="1 rejected as box_of_other_size"):
+        ingest("coco", root, tmp_path / "c")
+    scaled = ingest("coco", root, tmp_path / "c", checks=with_checks(["resized=scale"]))
+    assert [s.box for s in Corpus(tmp_path / "c").samples()] == [(4, 4, 12, 8)]
+    assert scaled["notes"]["mended"] == {"box_scaled": 1}
+
+
+def test_an_optional_data_set_that_is_not_there_is_said_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from geozero import cli
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["geozero", "ingest", "aid", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    make_sources.rsicd(tmp_path / "data")
+    asked = ("--root", str(tmp_path / "data"), "--out", str(tmp_path / "aid"))
+    assert run(*asked) == 2 and not (tmp_path / "aid").exists()
+    assert run(*asked, "--optional") == 0
+    assert "skipped" in capsys.readouterr().out and list((tmp_path / "aid").iterdir()) == []
+    make_sources.aid(tmp_path / "data")  # now it is there
+    assert run(*asked, "--optional") == 0 and len(Corpus(tmp_path / "aid")) == 10
+    shutil.rmtree(tmp_path / "data" / "AID_dataset")  # and gone again: the old corpus goes with it
+    assert run(*asked, "--optional") == 0 and list((tmp_path / "aid").iterdir()) == []
+    (tmp_path / "data" / "RSICD.zip").write_bytes(b"PK\x03\x04 cut off")  # there, but damaged
+    assert run(*asked, "--optional") == 2
+    mine = tmp_path / "mine"
+    make_sources.write(mine / "thesis.txt", "x")
+    assert run("--root", str(tmp_path / "nowhere"), "--out", str(mine), "--optional") == 2
+    assert (mine / "thesis.txt").exists()

@@ -51,6 +51,7 @@ def test_every_source_of_the_parameters_has_its_stage(stages: dict[str, Stage], 
     data = load(profile).data
     wanted = {
         *(f"ingest@{name}" for name in data.sources),
+        *(f"ingest_optional@{name}" for name in data.optional),
         *(f"ingest_eval@{name}" for name in data.eval_only),
         *(f"ingest_samples@{name}" for name in data.samples),
     }

@@ -35,6 +35,8 @@ class Checks:
     Attributes:
         outside: a box that reaches outside its picture by at most `box_tolerance` pixels is moved inside (`clamp`, and
             counted in the manifest's notes) or refused like any other.
+        resized: a box that was drawn on a picture of another size, as its annotation says, is refused, or scaled to
+            this one and counted.
         contradictions: an answer that cannot answer its question (an area to a yes/no question) is refused, or kept
             and counted.
         conflicts: a record that answers otherwise than the first one that asks the same of its picture is kept and
@@ -46,6 +48,7 @@ class Checks:
 
     outside: Literal["clamp", "refuse"] = "clamp"
     box_tolerance: float = BOX_TOLERANCE
+    resized: Literal["refuse", "scale"] = "refuse"
     contradictions: Literal["refuse", "keep"] = "refuse"
     conflicts: Literal["refuse", "keep"] = "keep"
     script: Literal["latin", "any"] = "latin"

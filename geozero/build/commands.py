@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from geozero.corpus import MANIFEST
-from geozero.errors import Ambiguous, InputError
+from geozero.errors import Ambiguous, InputError, Missing
 from geozero.terminal import summary
 
 app = typer.Typer()
@@ -69,6 +69,9 @@ def ingest(
     checks: Annotated[
         list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of records; repeatable.")
     ] = None,
+    optional: Annotated[
+        bool, typer.Option("--optional", help="Say so and leave --out empty where the data set is not there.")
+    ] = False,
 ) -> None:
     """Read one data set and write it as a corpus.
 
@@ -76,10 +79,17 @@ def ingest(
     """
     from geozero.build.checks import with_checks
     from geozero.build.ingest import ingest as make
+    from geozero.build.stage import leave_empty
     from geozero.sources import get, with_options
 
     asked = with_options(get(source), options or [])
-    summary(make(asked, root, out, split, with_checks(checks or [])), out)
+    try:
+        summary(make(asked, root, out, split, with_checks(checks or [])), out)
+    except Missing as missing:
+        if not optional:
+            raise
+        leave_empty(out)
+        typer.echo(f"{out}\tskipped\t{missing}")
 
 
 @app.command()
@@ -172,7 +182,7 @@ def import_release(
 
 @app.command()
 def tile(
-    scenes: Annotated[list[Path], typer.Argument(help="Pictures; GeoTIFF too (`pip install 'geozero[geo]'`).")],
+    scenes: Annotated[list[Path], typer.Argument(help="Pictures; GeoTIFF too (`pip install 'geozero\\[geo]'`).")],
     out: Annotated[Path, typer.Option(help="Directory to write; an older one of the same scenes is replaced.")],
     annotations: Annotated[Path | None, typer.Option(help="Their boxes: COCO's detection JSON.")] = None,
     side: Annotated[int, typer.Option(min=1, help="Pixels of a tile.")] = 512,

@@ -143,8 +143,24 @@ class Ingest:
     def sample(self, record: Record, picture: Picture) -> Sample:
         """The sample of a record: id, question from the task's templates, box inside the picture."""
         if record.box is not None:
-            record = dataclasses.replace(record, box=self.inside(record.box, record, picture))
+            box = self.inside(self._in_frame(record.box, record, picture), record, picture)
+            record = dataclasses.replace(record, box=box)
         return to_sample(self._data_set.name, record, picture)
+
+    def _in_frame(self, box: Box, record: Record, picture: Picture) -> Box:
+        """The box in pixels of its picture, where it was drawn on one of another size.
+
+        Raises:
+            BadRecord: it was, and is to be refused.
+        """
+        wide, high = record.drawn_on or (picture.width, picture.height)
+        if (wide, high) == (picture.width, picture.height):
+            return box
+        if self.checks.resized == "refuse":
+            raise BadRecord("box_of_other_size", f"drawn on {wide}x{high} px, it has {picture.width}x{picture.height}")
+        self._mended["box_scaled"] += 1
+        across, down = picture.width / wide, picture.height / high
+        return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
     def inside(self, box: Box, record: Record, picture: Picture) -> Box:
         """The box moved inside its picture as the checks say; counted."""

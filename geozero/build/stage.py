@@ -1,8 +1,9 @@
-"""What every stage of this room shares: skip finished work and show progress."""
+"""What every stage of this room shares: skip finished work, leave a place empty, show progress."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from geozero.corpus import MANIFEST
+from geozero.errors import InputError
 
 LINE_SECONDS = 20.0  # between two lines of progress in a log
 
@@ -29,6 +31,19 @@ def finished(out: Path, made_by: Mapping[str, Any], but_for: str | None = None) 
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if same and whole else None
+
+
+def leave_empty(out: Path) -> None:
+    """An empty directory in place of the corpus of a data set that is not there; an older corpus goes.
+
+    Raises:
+        InputError: something that is no corpus stands there.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
+        raise InputError("something that is no corpus stands there", str(out), "choose another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 class Progress:

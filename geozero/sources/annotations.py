@@ -240,6 +240,12 @@ def list_of(item: Any, field: str) -> list[Any]:
     raise BadRecord("record_malformed", f"'{field}' is {_kind(value)}, expected a list")
 
 
+def size_of(item: Any, width: str = "width", height: str = "height") -> tuple[int, int] | None:
+    """Width and height that an item gives its picture; None where they are no whole numbers above 0."""
+    sides = _field(item, width), _field(item, height)
+    return sides if all(type(side) is int and side > 0 for side in sides) else None
+
+
 def _field(item: Any, field: str) -> Any:
     if not isinstance(item, dict):
         raise BadRecord("record_malformed", f"the item is {_kind(item)}, expected an object")

@@ -22,7 +22,8 @@ class Record:
     in the tree that `Source.find` returned; `image_key` = `set/class/name` without suffix (leak control); `text`
     the bare question or expression (empty for scene classification and captions); `answer` the truth as text
     (empty for grounding, whose answer is `box`, and for captions, whose answer is the first of `references`);
-    `box` absolute pixels xyxy; `classes` the label set that the question offers.
+    `box` absolute pixels xyxy; `classes` the label set that the question offers; `drawn_on` the width and height of
+    the picture that the box was drawn on, where the annotation says it.
     """
 
     task: TaskName
@@ -36,6 +37,7 @@ class Record:
     box: Box | None = None
     question_type: str | None = None
     classes: tuple[str, ...] = ()
+    drawn_on: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

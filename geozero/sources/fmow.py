@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from geozero.errors import BadRecord
 from geozero.sample import Box, Split
-from geozero.sources.annotations import list_of, text_of
+from geozero.sources.annotations import list_of, size_of, text_of
 from geozero.sources.base import Record, Rejected, Source, stem
 from geozero.sources.class_names import FMOW as CATEGORIES
 from geozero.sources.folders import label_text
@@ -119,10 +119,18 @@ class Fmow(Source):
         if self.grounding:
             key = f"{name.rpartition('.')[0]}.json"
             try:
-                box = the_object(_annotation(tree, key), category)
+                annotation = _annotation(tree, key)
+                box = the_object(annotation, category)
                 text = f"the {_LABELS[category]}"
                 yield Record(
-                    task="grounding", split=split, key=key, image=name, image_key=image_key, text=text, box=box
+                    task="grounding",
+                    split=split,
+                    key=key,
+                    image=name,
+                    image_key=image_key,
+                    text=text,
+                    box=box,
+                    drawn_on=size_of(annotation, "img_width", "img_height"),
                 )
             except BadRecord as bad:
                 yield Rejected(key, bad.reason, bad.detail, split)

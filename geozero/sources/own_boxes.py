@@ -27,7 +27,7 @@ from typing import Any
 
 from geozero.errors import BadRecord, InputError
 from geozero.sample import Box, Split, stable_unit
-from geozero.sources.annotations import int_of, json_items, list_of, text_of
+from geozero.sources.annotations import int_of, json_items, list_of, size_of, text_of
 from geozero.sources.base import Ratio, Record, Rejected, Source
 from geozero.sources.own import RATIO, files, picture_key, split_named, the_file
 from geozero.sources.pictures import Pictures
@@ -111,14 +111,21 @@ class OwnBoxes(Source):
             try:
                 image_id, named = int_of(item, "id"), text_of(item, "file_name")
                 image = pictures.find(f"{file.rpartition('/')[0]}/{named}".lstrip("/"))
-                yield from self._ask(f"{file}/{image_id}", image, split, found.pop(image_id, _Objects()), names)
+                objects = found.pop(image_id, _Objects())
+                yield from self._ask(f"{file}/{image_id}", image, split, objects, names, size_of(item))
             except BadRecord as bad:
                 yield Rejected(f"{file}/images[{place}]", bad.reason, bad.detail, split)
         for image_id in sorted(found):
             yield Rejected(f"{file}/{image_id}", "image_not_listed", "annotations of no listed picture", split)
 
     def _ask(
-        self, key: str, image: str, split: Split | None, objects: _Objects, names: dict[int, str]
+        self,
+        key: str,
+        image: str,
+        split: Split | None,
+        objects: _Objects,
+        names: dict[int, str],
+        drawn_on: tuple[int, int] | None,
     ) -> Iterator[Record]:
         image_key = picture_key(self.name, image)
         split = split or self.ratio.split(image_key)
@@ -146,6 +153,7 @@ class OwnBoxes(Source):
                     image_key=image_key,
                     text=f"the {names[category]}",
                     box=next(iter(boxes)),
+                    drawn_on=drawn_on,
                 )
         if "presence" in self.questions:
             present = objects.boxes.keys() | objects.vague
@@ -174,9 +182,11 @@ def corners(bbox: list[Any]) -> Box:
     """COCO's x, y, width, height as xyxy.
 
     Raises:
-        BadRecord: not four finite numbers.
+        BadRecord: not four finite numbers, or a box without an area.
     """
     if len(bbox) != 4 or not all(type(v) in (int, float) and math.isfinite(v) for v in bbox):
         raise BadRecord("box_malformed", str(bbox)[:80])
     x, y, width, height = map(float, bbox)
+    if min(width, height) <= 0:
+        raise BadRecord("box_degenerate", str(bbox)[:80])
     return x, y, x + width, y + height
