@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from fixtures.make_sources import encoded, picture
-from PIL import Image
+from PIL import Image, ImageOps
 
 from geozero.errors import BadRecord
-from geozero.images import StoredImage, decode, store, thumbnail
+from geozero.images import StoredImage, decode, store, thumbnail, upright_size
 from geozero.sample import digest
 
 
@@ -37,11 +37,11 @@ def png(width: int, height: int, depth: int = 8, colour: int = 2, pixels: bytes 
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def tiff16(bands: int, width: int = 4, height: int = 3) -> bytes:
+def tiff16(bands: int, width: int = 4, height: int = 3, bits: int = 16) -> bytes:
     """A TIFF of 16-bit bands as satellites' products come, written by hand for the same reason."""
-    data = np.full((height, width, bands), 3_000, "<u2").tobytes()
+    data = np.full((height, width, bands), 3_000 % (1 << bits), f"<u{bits // 8}").tobytes()
     tags = [(256, width), (257, height), (258, 0), (259, 1), (262, 2), (273, 0), (277, bands), (278, height)]
-    depths = struct.pack(f"<{bands}H", *[16] * bands)
+    depths = struct.pack(f"<{bands}H", *[bits] * bands)
     end = 8 + 2 + 12 * (len(tags) + 1) + 4
     entries = b""
     for tag, value in [*tags, (279, len(data))]:
@@ -147,7 +147,9 @@ def test_16_bit_png_is_refused(colour: int) -> None:
 
 @pytest.mark.parametrize("bands", [3, 4])
 def test_16_bit_colours_in_a_tiff_do_not_turn_black(bands: int) -> None:
-    assert refused(tiff16(bands)) == "image_not_8bit: 16 bits a channel: stretch it to 8-bit RGB first"
+    assert refused(tiff16(bands)) == (
+        "image_not_8bit: 16 bits a channel: stretch it to 8-bit RGB first, as `geozero tile` does"
+    )
 
 
 @pytest.mark.parametrize("kind", ["float32", "uint16", "int32"])
@@ -176,3 +178,31 @@ def test_a_thumbnail_is_scaled_down_and_never_up(size: tuple[int, int], expected
     image = picture(1, size)
     small = Image.open(io.BytesIO(thumbnail(image, side=100)))
     assert (small.format, small.size, image.size) == ("JPEG", expected, size)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_is_stored_upright_as_viewers_show_it(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    data = save(picture(5), kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as opened:
+        shown = ImageOps.exif_transpose(opened)
+        assert upright_size(opened) == shown.size
+    kept = store(data)
+    stored = Image.open(io.BytesIO(kept.data))
+    assert np.array_equal(np.asarray(stored), np.asarray(shown)) and (kept.width, kept.height) == shown.size
+    assert stored.getexif().get(0x112, 1) == 1 and (kept.data == data) == (orientation == 1)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(shown))
+
+
+def test_damaged_metadata_does_not_cost_the_picture() -> None:
+    data = save(picture(5), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert store(data).data == data
+
+
+@pytest.mark.parametrize("bands", [5, 13])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_of_many_bands_says_so(bands: int, bits: int) -> None:
+    assert refused(tiff16(bands, bits=bits)).startswith(f"image_not_8bit: a TIFF of {bands} bands of {bits} bits: ")
+    assert refused(b"II*\0" + b"\0" * 99).startswith("image_unreadable")
