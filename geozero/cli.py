@@ -49,7 +49,7 @@ def doctor() -> None:
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures; GeoTIFF too (`pip install 'geozero[geo]'`).")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures; GeoTIFF too (`pip install 'geozero\\[geo]'`).")],
     model: Annotated[str, typer.Option(help="A checkpoint, or a hub name in the local cache.")],
     question: Annotated[str, typer.Option(help="What is asked about each picture.")] = "Describe this image.",
     engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",

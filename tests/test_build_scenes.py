@@ -212,6 +212,37 @@ def test_a_deep_scene_becomes_tiles_that_ingest_reads(tmp_path: Path, monkeypatc
     assert again.tiles == 1 and not (tmp_path / "out" / "annotations.json").exists()
 
 
+def test_boxes_of_a_scene_of_another_size_are_refused(tmp_path: Path) -> None:
+    make_sources.picture(1, (70, 50)).save(tmp_path / "a.png")
+    notes = annotated(tmp_path / "a.json", "a.png")
+    content = json.loads(notes.read_text())
+    content["images"][0] |= {"width": 140, "height": 100}
+    notes.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"boxes of a.png are those of 140x100 px, the scene has 70x50"):
+        tile_scenes([tmp_path / "a.png"], tmp_path / "out", notes, side=32)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_deep_scene_without_a_stretch_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_rasterio(monkeypatch, np.ones((4, 40, 64), np.uint16))
+    (tmp_path / "bay.tif").write_bytes(b"")
+    with pytest.raises(InputError, match="choose a stretch"):
+        tile_scenes([tmp_path / "bay.tif"], tmp_path / "out", stretch=Stretch("none"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_16_bit_png_goes_through_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_rasterio(monkeypatch, np.ones((1, 40, 64), np.uint16))
+    Image.fromarray(np.ones((40, 64), np.uint16)).save(tmp_path / "deep.png")
+    assert tile_scenes([tmp_path / "deep.png"], tmp_path / "out").tiles == 1
+
+
+def test_an_8_bit_tiff_needs_no_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    make_sources.picture(1).save(tmp_path / "a.tif")
+    assert tile_scenes([tmp_path / "a.tif"], tmp_path / "out").tiles == 1
+
+
 def test_ordinary_pictures_are_tiled_as_they_are(tmp_path: Path) -> None:
     picture = make_sources.picture(1, (70, 50))
     picture.save(tmp_path / "a.png")
@@ -230,7 +261,7 @@ def test_bad_scenes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     make_sources.write(tmp_path / "c.png", make_sources.encoded(make_sources.picture(1), "PNG"))
     out = tmp_path / "out"
     wrong: list[tuple[list[Path], dict[str, Any], str]] = [
-        ([tmp_path / "a.tif"], {}, r"needs rasterio: pip install 'geozero\[geo\]'"),
+        ([tmp_path / "a.tif"], {}, r"need rasterio: pip install 'geozero\[geo\]'"),
         ([tmp_path / "b.png"], {}, "image_unreadable"),
         ([tmp_path / "none.png"], {}, "no such scene"),
         ([tmp_path / "c.png", tmp_path / "sub" / "c.png"], {}, "two scenes of one name"),

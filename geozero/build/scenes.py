@@ -6,6 +6,7 @@ their bands become is `geozero.bands`' part.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from geozero.images import decode
 from geozero.sample import Box
 
 LOOK_SIDE = 1024  # pixels of the reduced view from which a scene's stretch is taken
-NEEDS_RASTERIO = "a GeoTIFF needs rasterio: pip install 'geozero[geo]'"
+NEEDS_RASTERIO = "16 bits a channel and many bands need rasterio: pip install 'geozero[geo]'"
+_DEEP = "image_not_8bit"  # why Pillow's reader refuses what rasterio's reads
 
 # --- tiles ------------------------------------------------------------------------------------------------
 
@@ -101,28 +103,53 @@ class Scene(Protocol):
 
 @contextmanager
 def open_scene(path: Path) -> Iterator[Scene]:
-    """A GeoTIFF through rasterio, any other picture whole through Pillow.
+    """A TIFF, and what Pillow gives no 8-bit colours of, through rasterio; any other picture whole through Pillow.
+
+    An 8-bit TIFF without rasterio goes through Pillow, too.
 
     Raises:
-        InputError: missing, unreadable, or a TIFF without rasterio.
+        InputError: missing, unreadable, or it needs rasterio and there is none.
     """
     if not path.is_file():
         raise InputError("no such scene", str(path), "give a picture")
-    if path.suffix.lower() not in TIFF:
+    rasterio = _rasterio()
+    plain: _Plain | None = None
+    is_tiff = path.suffix.lower() in TIFF
+    if rasterio is None or not is_tiff:
         try:
-            yield _Plain(path.read_bytes())
+            plain = _Plain(path.read_bytes())
         except BadRecord as bad:
-            raise InputError(str(bad), str(path), "give a JPEG, PNG, BMP, WebP or (Geo)TIFF") from None
+            if not is_tiff and bad.reason != _DEEP:
+                raise InputError(str(bad), str(path), "give a JPEG, PNG, BMP, WebP or (Geo)TIFF") from None
+    if plain is not None:
+        yield plain
         return
+    if rasterio is None:
+        raise InputError(NEEDS_RASTERIO, str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scenes that lie nowhere on earth, or say twice what is no data
+        try:
+            source = rasterio.open(path)
+        except rasterio.errors.RasterioError as error:
+            raise _unreadable(error, path) from None
+        with source:
+            try:
+                yield _Raster(source)
+            except rasterio.errors.RasterioError as error:
+                raise _unreadable(error, path) from None
+
+
+def _rasterio() -> Any:
+    """The module; None where it is not installed."""
     try:
         import rasterio
     except ModuleNotFoundError:
-        raise InputError(NEEDS_RASTERIO, str(path)) from None
-    try:
-        with rasterio.open(path) as source:
-            yield _Raster(source)
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f"unreadable: {' '.join(str(error).split())[:200]}", str(path), "give a GeoTIFF") from None
+        return None
+    return rasterio
+
+
+def _unreadable(error: Exception, path: Path) -> InputError:
+    return InputError(f"unreadable: {' '.join(str(error).split())[:200]}", str(path), "give a GeoTIFF")
 
 
 class _Plain:

@@ -14,7 +14,7 @@ from PIL import Image
 from geozero.atomic import replacing
 from geozero.bands import Stretch, choose_bands, to_rgb
 from geozero.build.scenes import Scene, Tile, open_scene, tiles
-from geozero.errors import InputError
+from geozero.errors import BadRecord, InputError
 from geozero.sample import Box
 
 SIDE = 512  # pixels [ours]
@@ -73,6 +73,8 @@ def tile_scenes(
     with replacing(out) as place:
         for path in scenes:
             with open_scene(path) as scene:
+                if objects is not None:
+                    objects.check_size(path.name, scene, annotations)
                 for tile, name in _written(scene, path, place, side, overlap, bands, stretch):
                     number = len(images)
                     images.append({"id": number, "file_name": name, "width": tile.width, "height": tile.height})
@@ -92,7 +94,10 @@ def _written(
     scene: Scene, path: Path, place: Path, side: int, overlap: int, bands: tuple[int, ...], stretch: Stretch
 ) -> Iterator[tuple[Tile, str]]:
     chosen = choose_bands(scene.count, bands)
-    limits = stretch.limits(scene.look(chosen))
+    try:
+        limits = stretch.limits(scene.look(chosen))
+    except BadRecord as bad:
+        raise InputError(str(bad), str(path), "--stretch percentile or range") from None
     (place / path.stem).mkdir(parents=True)
     for tile in tiles(scene.width, scene.height, side, overlap):
         name = f"{path.stem}/{path.stem}_{tile.x}_{tile.y}.png"
@@ -104,18 +109,30 @@ def _written(
 class _Objects:
     boxes: dict[str, list[tuple[int, Box]]]  # file name of the scene → (category, box)
     categories: list[Any]
+    sizes: dict[str, tuple[Any, Any]]  # file name of the scene → width and height that the annotations give
+
+    def check_size(self, name: str, scene: Scene, annotations: Path | None) -> None:
+        """Raise InputError where the boxes of a scene were drawn on a picture of another size."""
+        given = self.sizes.get(name, (None, None))
+        if all(type(side) is int and side > 0 for side in given) and given != (scene.width, scene.height):
+            raise InputError(
+                f"boxes of {name} are those of {given[0]}x{given[1]} px, the scene has {scene.width}x{scene.height}",
+                str(annotations),
+                "give the scene on which they were drawn",
+            )
 
 
 def _objects(path: Path) -> _Objects:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {row["id"]: Path(row["file_name"]).name for row in content["images"]}
+        sizes = {names[row["id"]]: (row.get("width"), row.get("height")) for row in content["images"]}
         boxes: dict[str, list[tuple[int, Box]]] = defaultdict(list)
         for row in content["annotations"]:
             x, y, width, height = map(float, row["bbox"])
             if width > 0 and height > 0:
                 boxes[names[row["image_id"]]].append((row["category_id"], (x, y, x + width, y + height)))
-        return _Objects(dict(boxes), list(content["categories"]))
+        return _Objects(dict(boxes), list(content["categories"]), sizes)
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", str(path), "give COCO's detection JSON") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
