@@ -171,6 +171,16 @@ def test_one_picture_under_two_keys_and_two_under_one(tmp_path: Path) -> None:
     assert Corpus(tmp_path / "back").manifest["n_images"] == 2
 
 
+def test_a_picture_whose_path_ends_as_another_sets_is_found(tmp_path: Path) -> None:
+    both = [sample(4, "vqa", "rsicd/00001"), sample(5, "vqa", "skyeye/rsicd/00001")]
+    export(tmp_path / "out", {"raw": corpus(tmp_path / "c", both)}, [])
+    manifest = import_release(tmp_path / "out", tmp_path / "back")
+    assert (manifest["n_samples"], manifest["n_rejects"]) == (2, 0)
+    assert {s.image_key: s.image_id for s in Corpus(tmp_path / "back").samples()} == {
+        s.image_key: s.image_id for s in both
+    }
+
+
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     tiny = sample(5, "grounding", "s/1", question="Locate: it", answer="x", box=(8.0, 16.0, 8.01, 32.0))
     marked = sample(6, "vqa", "s/2", question="What is <image>?")

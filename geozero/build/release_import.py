@@ -17,7 +17,7 @@ from typing import Any
 from geozero import __version__
 from geozero.build.checks import Checks
 from geozero.build.ingest import Ingest, Picture
-from geozero.build.release_export import FILES, IMAGE_MARK
+from geozero.build.release_export import FILES, IMAGE_MARK, IMAGES
 from geozero.build.stage import Progress, finished
 from geozero.corpus import Corpus, CorpusWriter
 from geozero.errors import BadRecord, InputError
@@ -164,7 +164,7 @@ class Released(Source):
             task=task,
             split=split,
             key=key,
-            image=pictures.find(images[0]),
+            image=_picture(images[0], pictures),
             image_key=image_key,
             text=question,
             answer="" if task == "grounding" else answer,
@@ -251,6 +251,14 @@ class _Import(Ingest):
             height=picture.height,
             question_type=record.question_type,
         )
+
+
+def _picture(path: str, pictures: Pictures) -> str:
+    """The member that a release means: the path itself or below `images/`, where its tar files lie, before others."""
+    for member in (path, f"{IMAGES}/{path}"):
+        if member in pictures:
+            return member
+    return pictures.find(path)
 
 
 def _verbatim(item: Any, field: str) -> str:
