@@ -62,6 +62,22 @@ def test_every_source_of_the_parameters_has_its_stage(stages: dict[str, Stage], 
         assert commands(stages[name])[0][:3] == ["geozero", "ingest", source]
 
 
+def test_an_optional_source_has_a_stage_that_may_pass_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.repo import Repo
+
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["data"]["optional"] = ["vhm"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.chdir(tmp_path)
+    with Repo.init(str(tmp_path), no_scm=True) as repo:
+        found = {stage.addressing: stage for stage in repo.index.stages}
+    assert commands(found["ingest_optional@vhm"])[0][-1] == "--optional"
+    assert all("--optional" not in str(found[f"ingest@{name}"].cmd) for name in params["data"]["sources"])
+    assert load(tmp_path / "params.yaml").data.optional == ["vhm"]
+
+
 def test_what_a_stage_depends_on_is_in_the_checkout_or_made_by_a_stage(stages: dict[str, Stage], profile: Path) -> None:
     given = load(profile)
     made = {out.def_path for stage in stages.values() for out in stage.outs}

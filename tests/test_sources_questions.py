@@ -189,6 +189,7 @@ def test_fmow_boxes_by_parameter(alone: Callable[[str], Path]) -> None:
         ("multi-unit_residential_0_0_rgb.json", "category_conflict"),
         ("airport_0_0_rgb.json", "object_not_visible"),
     ]
+    assert {r.drawn_on for r in records if r.task == "grounding"} == {(48, 40)}
 
 
 @pytest.mark.parametrize(
