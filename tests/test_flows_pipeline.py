@@ -125,7 +125,7 @@ def test_the_whole_line_runs_and_is_reused(tiny_random: Path, tmp_path: Path) ->
     assert alone.returncode == 0, alone.stdout[-4000:] + alone.stderr[-4000:]
     parent, children = mlflow_runs(path)[-1]
     assert (parent.info.run_name, parent.info.status) == ("evaluate-model", "FINISHED")
-    assert {run.info.run_name for run in children} == {"scores-model-direct", "scores-model-tagged"}
+    assert {run.info.run_name for run in children} == {f"scores-model-{way}" for way in WAYS}
     known = runs[0][0].data  # the very same answers, under another name
     mine = {name.replace("model/", "a2grpo/", 1): value for name, value in parent.data.metrics.items()}
     assert {name: known.metrics[name] for name in mine if "toy" in name} == {
