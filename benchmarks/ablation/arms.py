@@ -59,6 +59,8 @@ ARMS: dict[str, Arm] = {
     "kl_everywhere": Arm("A²GRPO with KL on all tokens", changes={"kl_tokens": "all"}),
     "no_thinking": Arm("A²GRPO without thinking reward", changes={"thinking_weight": 0.0}),
     "plain_sigmoid": Arm("A²GRPO with a plain sigmoid gate", changes={"gate": "sigmoid", "uniform_groups": "keep"}),
+    "resampled": Arm("A²GRPO, groups without a signal sampled again", changes={"resample": 2}),
+    "light": Arm("A²GRPO, λ = 0.1", changes={"thinking_weight": 0.1}),
     "supported": Arm("A²GRPO, S_t times the reference's support", changes={"support": "times"}),
     "support_alone": Arm(
         "A²GRPO, the reference's support for S_t, λ = 1, all-right groups kept",
