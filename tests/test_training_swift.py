@@ -79,6 +79,12 @@ def test_sharing_a_prompt_changes_no_number(results: dict[str, Any]) -> None:
     assert results["apart"]["shared-half_mask"] > 1e-3  # the vision tower did move
 
 
+def test_a_group_may_be_spread_over_forward_passes(results: dict[str, Any]) -> None:
+    """Half a group a pass: the second half is made from the first one's encoding, from which a collator has taken."""
+    assert results["moved"]["parts"] > 1e-3
+    assert results["apart"]["parts-half_mask"] < 1e-5
+
+
 def test_the_metrics_have_their_names(results: dict[str, Any]) -> None:
     wanted = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
     assert wanted | {"dropped_groups"} <= set(results["logs"]["half_mask"])
@@ -149,11 +155,13 @@ def experiments(out: Path) -> dict[str, Any]:
     gradients: dict[str, Any] = {}
     watcher = watched(a2grpo.A2GRPOTrainer, gradients)
     keep, free, little = ("--uniform_groups", "keep"), ("--beta", "0"), ("--beta", "1e-12")
+    halves = ("--per_device_train_batch_size", str(GROUP // 2), "--gradient_accumulation_steps", "4")
     logs = {
         "all_mask": train("all_mask", *keep, answer_mask=lambda t: [True] * len(t)),
         "empty_mask": train("empty_mask", answer_mask=lambda t: [False] * len(t)),
         "beta_0": train("beta_0", *free),
         "half_mask": train("half_mask", answer_mask=second_half, A2GRPOTrainer=watcher),
+        "parts": train("parts", *halves, answer_mask=second_half),
         "all_wrong": train("all_wrong", *free, *keep, reward=wrong),
         "all_right_skip": train("all_right_skip", *free, reward=right),
         "all_right_keep": train("all_right_keep", *free, *keep, reward=right),
@@ -188,6 +196,7 @@ def experiments(out: Path) -> dict[str, Any]:
         "apart": {
             pair: distance(*(out / name for name in pair.split("-")))
             for pair in ("all_mask-stock", "beta_0-stock", "empty_mask-beta_0", "half_mask-stock", "half_mask-beta_0",
+                         "parts-half_mask",
                          "unshared-shared", "shared-half_mask")
         },
         "logs": logs,

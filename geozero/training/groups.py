@@ -79,7 +79,7 @@ class SharedEncoding:
         encoded = self._encode(sample, template)
         self._key = None
         if completion is not None and self._is_plain(encoded, completion):
-            self._key, self._first = key, encoded
+            self._key, self._first = key, dict(encoded)  # a collator takes things out of what it is given
             self._prompt_tokens = len(encoded["input_ids"]) - len(completion)
         return encoded
 
