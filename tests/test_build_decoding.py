@@ -89,6 +89,25 @@ def test_a_process_that_is_ended_from_outside_is_one_line(tree: Path, tmp_path: 
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.timeout(60)
+def test_what_is_half_sent_to_a_killed_process_is_not_waited_for(monkeypatch: Any) -> None:
+    parent = os.getpid()
+
+    def ends(data: bytes, max_pixels: int) -> StoredImage:
+        if os.getpid() != parent:
+            time.sleep(0.3)  # meanwhile the pipe fills with the next batch
+            os.kill(os.getpid(), signal.SIGKILL)
+        return store(make_sources.encoded(make_sources.picture(1, (9, 8))), max_pixels)
+
+    monkeypatch.setattr(decoding, "store", ends)
+    with pytest.raises(InputError, match="ended from outside"), Decoders(MAX_PIXELS) as decoders:
+        decoders.begin([b""] * ALONE)
+        batches = [[bytes(8 << 20)] for _ in range(6)]
+        begun = [decoders.begin(batch) for batch in batches]
+        for one, batch in zip(begun, batches, strict=True):
+            results(one, batch)
+
+
 SLEEPS = r"""
 import sys, time
 from pathlib import Path

@@ -105,14 +105,14 @@ def test_the_root_is_read_once(
 ) -> None:
     opened: list[str] = []
 
-    def counted(place: str, real: Callable[[Path], Any]) -> None:
-        def call(path: Path) -> Any:
-            opened.append(path.name)
-            return real(path)
+    def counted(place: str, real: Callable[..., Any]) -> None:
+        def call(*what: Any) -> Any:
+            opened.append(Path(what[-1]).name)
+            return real(*what)
 
         monkeypatch.setattr(place, call)
 
-    counted("geozero.sources.tree.list_archive", archives.list_archive)
+    counted("geozero.sources.tree.list_opened", archives.list_opened)
     counted("geozero.sources.open_tree", tree.open_tree)
     shutil.make_archive(str(tmp_path / "RSICD"), "zip", sets, "RSICD")
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")

@@ -249,9 +249,12 @@ def test_an_isolated_engine_works_on_while_nobody_waits(opened: Any, tmp_path: P
         engine.submit(ask("a"), TWO)
 
 
-def test_an_engine_that_hangs_while_it_is_fed_is_given_up(opened: Any) -> None:
-    engine = opened()
+def test_an_engine_that_hangs_while_it_is_fed_is_given_up(opened: Any, tmp_path: Path) -> None:
+    engine = opened(once=str(tmp_path / "once"))
     engine.submit(ask("hang"), TWO)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "once").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)  # until it hangs it would go on taking what is sent
     engine.timeout, pid = 0.5, engine.describe()["pid"]
     with pytest.raises(EngineDied, match=r"no answer within 0\.5 s"):
         engine.submit([Request("large", [], bytes(8 << 20))], TWO)  # more than the line holds

@@ -18,6 +18,7 @@ from geozero.images import StoredImage, store
 from geozero.process import cores
 
 ALONE = 64  # pictures decoded in this process before others are started: small sets are done by then
+SHUTDOWN_SECONDS = 2.0  # for a pool whose process was killed
 _MOST_PROCESSES = 4  # more would wait for the one that reads and writes
 
 Decoded = StoredImage | BadRecord
@@ -51,7 +52,7 @@ class Decoders:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            _end(self._pool)
 
     def begin(self, pictures: Sequence[bytes]) -> Begun:
         """Have the encoded pictures of a batch decoded; give the result to `results` when its turn comes."""
@@ -81,6 +82,23 @@ def results(begun: Begun, pictures: Sequence[bytes]) -> list[Decoded]:
     except BrokenProcessPool:
         raise _ended() from None
     return [_decoded(answer, data) for answer, data in zip(answers, pictures, strict=True)]
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Shut a pool down; where a process of it was killed, a batch may be half sent, and nobody reads on.
+
+    Early 3.11 waits without end for the thread that sends it (CPython issue 94777). Closing the end that
+    is read from lets that thread go; later versions do so themselves, at once.
+    """
+    manager = getattr(pool, "_executor_manager_thread", None)
+    reader = getattr(getattr(pool, "_call_queue", None), "_reader", None)
+    broken = bool(getattr(pool, "_broken", False))
+    pool.shutdown(wait=not broken, cancel_futures=True)
+    if broken and manager is not None:
+        manager.join(SHUTDOWN_SECONDS)
+        if manager.is_alive() and reader is not None:
+            reader.close()
+            manager.join()
 
 
 def _ended() -> InputError:
