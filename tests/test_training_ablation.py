@@ -172,6 +172,9 @@ def test_a_stopped_ablation_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         line.run(space, names, 2, 1, tmp_path / "out", None)
     trained.append(("killed", 0))
     found = statistics.report(line.run(space, names, 2, 1, tmp_path / "out", None))
+    space = SimpleNamespace(settings=make_params(), tracker=Tracker(project=tmp_path))
+    told = line.tell(space, tmp_path / "out", "sft")
+    assert "A²GRPO without gate" in told and (tmp_path / "out/ablation.html").is_file()
     assert trained == [("grpo", 1), ("a2grpo", 1), ("no_gate", 1), ("killed", 0), ("grpo", 2), ("a2grpo", 2)]
     assert [found["arms"][arm]["seeds"] for arm in names] == [2, 2, 1]
     assert found["arms"]["grpo"]["answer_kl"] == 0.5

@@ -10,6 +10,7 @@ that arms are compared on the same questions. The results go to MLflow and onto 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -47,8 +48,9 @@ def run(
         return list(pool.map(one, todo))
 
 
-def tell(space: Workspace, results: Sequence[dict[str, Any]], out: Path, start: Start) -> str:
-    """Write the tables and the page, and send all to MLflow; returns the tables."""
+def tell(space: Workspace, out: Path, start: Start) -> str:
+    """Write tables and page of all that was ever finished there, and send it to MLflow; returns the tables."""
+    results = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
     found = report(results)
     files = [out / "ablation.json", out / "ablation.md", out / "ablation.html"]
     write_json(files[0], found)
@@ -77,8 +79,8 @@ def main() -> int:
     space = Workspace.open(options.params)
     out = options.out or space.runs / ("ablation" if options.start == "sft" else f"ablation-{options.start}")
     workers = options.workers or (1 if process.has_gpu() else process.cores())
-    results = run(space, options.arms, options.seeds, options.few, out, options.limit, options.start, workers)
-    print(tell(space, results, out, options.start))
+    run(space, options.arms, options.seeds, options.few, out, options.limit, options.start, workers)
+    print(tell(space, out, options.start))
     return 0
 
 
