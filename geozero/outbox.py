@@ -243,9 +243,14 @@ class Outbox:
             getattr(tracker, what)(run, **{**given, **paths})
 
     def _stuck(self, group: list[dict[str, Any]]) -> bool:
-        """Whether this fails again and again although the server answers: it must not hold up what comes after it."""
-        self._failed = (group[0], self._failed[1] + 1 if self._failed[0] == group[0] else 1)
-        return self._failed[1] > TRIES and self.tracker.answers()
+        """Whether this fails again and again although the server answers: it must not hold up what comes after it.
+
+        Only failures beside an answer count. Were those of an outage counted, a server that comes back between a last
+        failed try and this question would lose what waited for it.
+        """
+        before = self._failed[1] if self._failed[0] == group[0] else 0
+        self._failed = (group[0], before + 1 if self.tracker.answers() else before)
+        return self._failed[1] > TRIES
 
     def _refuse(self, group: list[dict[str, Any]], error: Exception) -> None:
         """Keep what MLflow will never take, with the reason, and go on with the rest."""

@@ -240,6 +240,33 @@ def stop(child: subprocess.Popen[bytes]) -> None:
     child.wait(30)
 
 
+def test_a_server_that_comes_back_just_after_a_failed_try_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many tries fail while it is away; then it is asked whether it answers at the moment when it is there again."""
+    monkeypatch.setattr(outbox, "PAUSES", (0.01,))
+    tracker = FakeTracker()
+    asked = 0
+
+    def back_at_the_end() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 3 * outbox.TRIES:
+            tracker.state = "up"
+        return tracker.state == "up"
+
+    tracker.answers = back_at_the_end  # type: ignore[method-assign]
+    box: Any = Outbox(tracker, tmp_path)  # type: ignore[arg-type]
+    run = box.child("parent", "sft", tmp_path / "sft-1")
+    assert box.flush(10.0) == 0
+    tracker.state = "down"
+    box.log_metrics(run, {"loss": 1.0}, 1)
+    assert box.flush(10.0) == 0
+    assert asked == 3 * outbox.TRIES and len(tracker.points) == 1
+    assert not (tmp_path / REFUSED).exists()
+    box.close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_server_stopped_for_the_middle_third_gets_every_point(
