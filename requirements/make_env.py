@@ -234,7 +234,7 @@ def make(root: Path) -> None:
         log.write_text("")
         if was and was[0] != here:
             print(f"{venv.name} was made for '{was[0]}', this is '{here}': making it anew", flush=True)
-            shutil.rmtree(venv)
+            venv.unlink() if venv.is_symlink() else shutil.rmtree(venv)  # a link's environment is another checkout's
         if not python.exists():
             check_machine(root, kind)
             create(venv, log)

@@ -154,6 +154,12 @@ def test_a_current_environment_is_left_alone(
     monkeypatch.setattr(make_env, "kind_of_machine", lambda: "gpu")
     make_env.make(checkout)
     assert calls[5:] == ["create", "install", "compile"], "CPU and GPU packages do not mix"
+    (checkout / ".venv").rename(checkout / "elsewhere")
+    (checkout / ".venv").symlink_to("elsewhere")
+    monkeypatch.setattr(make_env, "kind_of_machine", lambda: "cpu")
+    make_env.make(checkout)
+    assert calls[8:] == ["create", "install", "compile"] and not (checkout / ".venv").is_symlink()
+    assert (checkout / "elsewhere" / "bin" / "python").exists(), "another checkout's environment is not touched"
 
 
 def test_an_install_that_fails_leaves_no_stamp(
