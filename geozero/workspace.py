@@ -104,22 +104,37 @@ class Workspace:
             InputError: there is none.
         """
         done = sorted(self.runs.glob(f"{stage}-*/DONE"), key=lambda p: p.stat().st_mtime, reverse=True)
-        for one in done:
-            if self._began_with_base(one.with_name("stage.json")):
-                return one.parent / "model"
+        run = self._begun_with_base([one.parent for one in done])
+        if run is not None:
+            return run / "model"
         others = f" from {self.settings.model.path} (there are {len(done)} from other base models)" if done else ""
         raise InputError(
             f"no finished {stage} run{others}", str(self.runs), f"run `geozero {stage}` first, or give --model"
         )
 
-    def _began_with_base(self, record: Path) -> bool:
-        """By path, which costs nothing; in a checkout that was moved, by content."""
+    def _begun_with_base(self, runs: list[Path]) -> Path | None:
+        """The first by the base's path, which costs nothing; where a checkout was moved, by its content, read once."""
+        made_of = {run: _record(run / "stage.json") for run in runs}
+        if not any(made_of.values()):
+            return None
         try:
-            made_of = json.loads(record.read_text())
             base = checkpoint.resolve(self.base)
-        except (OSError, ValueError, InputError):
-            return False
-        return bool(made_of["base"] == str(base) or made_of["base_hash"] == checkpoint.content_hash(base))
+        except InputError:
+            return None
+        found = [run for run, record in made_of.items() if record.get("base") == str(base)]
+        if not found:
+            content = checkpoint.content_hash(base)
+            found = [run for run, record in made_of.items() if record.get("base_hash") == content]
+        return found[0] if found else None
 
     def log(self, name: str) -> Path:
         return self.runs / "logs" / f"{name}.log"
+
+
+def _record(file: Path) -> dict[str, Any]:
+    """What a stage was made of; nothing where its record cannot be read."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
