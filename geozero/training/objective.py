@@ -232,23 +232,14 @@ def answer_mask(token_texts: Sequence[str]) -> list[bool]:
     Args:
         token_texts: the completion's tokens, each decoded by itself, in order.
     """
-    text = "".join(token_texts)
-    start = text.find(OPEN_TAG)
-    mask, end = [], 0
-    for token in token_texts:
-        end += len(token)
-        mask.append(0 <= start < end)
-    return mask
+    start = "".join(token_texts).find(OPEN_TAG)
+    return _overlap(token_texts, start, math.inf) if start >= 0 else [False] * len(token_texts)
 
 
 def said_mask(token_texts: Sequence[str]) -> list[bool]:
     """Which tokens say the answer itself: those that overlap the text between the first `<answer>` and `</answer>`.
 
-    A token that holds part of a tag and part of the answer counts; no tag, no token. Without a closing tag the answer
-    goes on to the end.
-
-    Args:
-        token_texts: the completion's tokens, each decoded by itself, in order.
+    As `answer_mask`, without the tags; where no tag closes, the answer goes on to the end.
     """
     text = "".join(token_texts)
     start = text.find(OPEN_TAG)
@@ -256,7 +247,11 @@ def said_mask(token_texts: Sequence[str]) -> list[bool]:
         return [False] * len(token_texts)
     start += len(OPEN_TAG)
     close = text.find(CLOSE_TAG, start)
-    stop = len(text) if close < 0 else close
+    return _overlap(token_texts, start, math.inf if close < 0 else close)
+
+
+def _overlap(token_texts: Sequence[str], start: int, stop: float) -> list[bool]:
+    """Which tokens reach into the characters from `start` to before `stop`."""
     mask, end = [], 0
     for token in token_texts:
         begin, end = end, end + len(token)
