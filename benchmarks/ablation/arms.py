@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -186,14 +186,15 @@ def finished(space: Workspace, start: Path, out: Path, limit: int | None, item: 
         answers.mkdir(exist_ok=True)
         modes = judge(space, arm, result.model, answers, limit)
         curve = read(result.directory / "metrics.jsonl")
-        kls = [row["answer_kl"] for row in curve if "answer_kl" in row]
         found = {
             "arm": arm,
             "seed": seed,
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
-            "answer_kl": float(np.mean(kls)) if kls else None,
+            "answer_kl": _mean(curve, "answer_kl"),
             "guarded": sum(CROSSED in row for row in curve),
+            "silent": _mean(curve, "dropped_groups"),
+            "rounds": _mean(curve, "resampled"),
             "run": result.directory.name,
             "modes": modes,
         }
@@ -202,6 +203,12 @@ def finished(space: Workspace, start: Path, out: Path, limit: int | None, item: 
         print(f"{arm}, seed {seed}: {seconds:.0f} s", flush=True)
     read_back: dict[str, Any] = json.loads(target.read_text())
     return read_back
+
+
+def _mean(curve: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Mean over the steps that logged it."""
+    values = [row[name] for row in curve if name in row]
+    return float(np.mean(values)) if values else None
 
 
 def _cpu() -> float:

@@ -13,7 +13,7 @@ from benchmarks.ablation.arms import ARMS
 DRAWS = 2000
 OURS = "a2grpo"
 SHAPES = ("well_formed", "thought_words", "distinct")  # what is told of thoughts
-COSTS = ("answer_kl", "guarded", "seconds", "cpu_seconds")
+COSTS = ("answer_kl", "silent", "rounds", "guarded", "seconds", "cpu_seconds")
 
 Outcomes = dict[str, npt.NDArray[np.float64]]
 
@@ -171,8 +171,9 @@ def markdown(found: Mapping[str, Any], start: str = "sft") -> str:
     lines += [
         "## How they think, and what it costs",
         "",
-        "| arm | well formed | words | distinct-3 | KL | steps with a guard crossed | seconds | CPU seconds |",
-        "|---" * 8 + "|",
+        "| arm | well formed | words | distinct-3 | KL | groups dropped | further rounds a step "
+        "| steps with a guard crossed | seconds | CPU seconds |",
+        "|---" * 10 + "|",
     ]
     for row in found["arms"].values():
         lines.append(f"| {row['what']} | {' | '.join(shown(row[k]) for k in (*SHAPES, *COSTS))} |")
