@@ -52,10 +52,9 @@ lint: env ## style, formatting and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict geozero
 
-bench: env ## every benchmark in benchmarks/, one after another (but for the ablation, which takes hours)
-	@set -e; for file in benchmarks/[a-z]*.py; do \
-	  [ "$$file" != benchmarks/ablation.py ] || continue; \
-	  echo "== $$file"; $(ONE_THREAD) $(PY) -m benchmarks.$$(basename "$$file" .py) $(ARGS); \
+bench: env ## the figures, one benchmark after another, after `make demo` (the ablation, which takes hours, has its own command)
+	@set -e; for name in metrics page corpus near store rewards step_time adaptive sampling kills orchestration; do \
+	  echo "== $$name"; $(ONE_THREAD) $(PY) -m benchmarks.$$name; \
 	done
 
 # Never here: data/samples and models/ (in git, or put there by you), .dvc/cache (`dvc gc`).

@@ -120,14 +120,14 @@ def apart(one: Path, other: Path) -> float:
 def main() -> int:
     """Run both ways and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="+", choices=("sft", "a2grpo"))
+    parser.add_argument("stages", nargs="*", choices=[[], "sft", "a2grpo"], help="both, if none is named")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     space = Workspace.open(options.params)
     rng = random.Random(options.seed)
-    for stage in options.stages:
+    for stage in options.stages or ("sft", "a2grpo"):
         sft_run = space.newest("sft").parent if stage == "a2grpo" else None
         moments = sorted(rng.sample(range(1, options.steps - 1), KILLS))
         ends: dict[str, dict[str, Any]] = {}

@@ -208,11 +208,12 @@ def end_with_caller() -> None:
         die_with(int(caller))
 
 
-def die_with(parent: int) -> None:
-    """End this process and all of its group when its parent is gone, even by `kill -9`."""
+def die_with(ancestor: int) -> None:
+    """End this process and all of its group when its parent, or one further up, is gone, even by `kill -9`."""
+    is_parent = os.getppid() == ancestor  # then its number cannot be another process's by now
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == ancestor if is_parent else _lives(ancestor):
             time.sleep(CALLER_SECONDS)
         os.killpg(os.getpgrp(), signal.SIGKILL)
 

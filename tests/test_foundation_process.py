@@ -144,13 +144,8 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.
         process.check_gpu(2, "--gpu")
 
 
-WAITING_CHILD = """
-import os, sys, time
-from geozero import process
-process.end_with_caller()
-print(os.getpid(), flush=True)
-time.sleep(60)
-"""
+SAY_AND_WAIT = "print(os.getpid(), flush=True); time.sleep(60)"
+WAITING_CHILD = f"import os, time; from geozero import process; process.end_with_caller(); {SAY_AND_WAIT}"
 CALLER = """
 import sys
 from geozero import process
@@ -165,6 +160,20 @@ def test_a_child_of_ours_ends_with_a_caller_that_is_killed() -> None:
     assert is_running(number)
     caller.kill()
     caller.communicate()
+    assert is_gone_soon(number)
+
+
+def test_a_process_can_end_with_one_further_up() -> None:
+    """A trainer's parent is torchrun; what it has to end with is the stage."""
+    below = f"import os, time; from geozero import process; process.die_with(int(os.environ['TOP'])); {SAY_AND_WAIT}"
+    between = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}], start_new_session=True)"
+    top = f"import os, subprocess, sys; os.environ['TOP'] = str(os.getpid()); subprocess.run([sys.executable, '-c', {between!r}])"
+    highest = subprocess.Popen([sys.executable, "-c", top], stdout=subprocess.PIPE, text=True)
+    assert highest.stdout is not None
+    number = int(highest.stdout.readline())
+    assert is_running(number)
+    highest.kill()
+    highest.wait()
     assert is_gone_soon(number)
 
 

@@ -71,10 +71,12 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, default=10, help="of the three main arms")
     parser.add_argument("--few", type=int, default=3, help="seeds of the other arms")
-    parser.add_argument("--start", choices=get_args(Start), default="sft", help="terse: SFT made the thoughts short")
+    parser.add_argument(
+        "--start", choices=get_args(Start), default="sft", help="terse, mixed: SFT made all or most thoughts short"
+    )
     parser.add_argument("--limit", type=int, help="questions a test split; all if left out")
     parser.add_argument("--workers", type=int, help="arms at once; left out: a core each, or one on a GPU")
-    parser.add_argument("--out", type=Path, help="runs/ablation (-terse) beside params.yaml if left out")
+    parser.add_argument("--out", type=Path, help="runs/ablation (-terse, -mixed) beside params.yaml if left out")
     options = parser.parse_args()
     space = Workspace.open(options.params)
     out = options.out or space.runs / ("ablation" if options.start == "sft" else f"ablation-{options.start}")

@@ -16,7 +16,7 @@ from geozero import tasks
 from geozero.corpus import Corpus, write_json
 from geozero.evaluation.inference import Job, records_path, run_in_child
 from geozero.params import Params
-from geozero.sample import Sample, Split
+from geozero.sample import Sample, Split, stable_unit
 from geozero.tasks.text import OPEN_TAG, Mode, is_well_formed, thought, words
 from geozero.training.guards import CROSSED
 from geozero.training.metrics import read
@@ -26,7 +26,8 @@ from geozero.training.stage import StageResult, run_a2grpo, run_sft
 from geozero.workspace import Workspace
 
 RIGHT_IOU = 0.5
-Start = Literal["sft", "terse"]
+Start = Literal["sft", "terse", "mixed"]
+SHORTENED: dict[Start, float] = {"terse": 1.0, "mixed": 0.75}  # share of rehearsed thoughts cut to their first sentence
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ ARMS: dict[str, Arm] = {
     "no_thinking": Arm("A²GRPO without thinking reward", changes={"thinking_weight": 0.0}),
     "plain_sigmoid": Arm("A²GRPO with a plain sigmoid gate", changes={"gate": "sigmoid", "uniform_groups": "keep"}),
     "resampled": Arm("A²GRPO, groups without a signal sampled again", changes={"resample": 2}),
+    "grpo_resampled": Arm(
+        "stock GRPO, groups without a signal sampled again",
+        changes={"thinking_weight": 0.0, "kl_tokens": "all", "resample": 2},
+    ),
     "light": Arm("A²GRPO, λ = 0.1", changes={"thinking_weight": 0.1}),
     "supported": Arm("A²GRPO, S_t times the reference's support", changes={"support": "times"}),
     "support_alone": Arm(
@@ -90,13 +95,17 @@ def settings_of(params: Params, arm: Arm, seed: int) -> Params:
 def start_of(space: Workspace, start: Start, out: Path) -> Path:
     """The model that all arms start from: the newest SFT run's, or one whose thoughts SFT made terse.
 
-    Terse: the same SFT, but of what it rehearses each thought ends after its first sentence.
+    The same SFT, but of what it rehearses each thought (`terse`) or three of four (`mixed`, by stable hash) end after
+    their first sentence.
     """
     if start == "sft":
         return space.newest("sft")
     replay = collect(space.settings, space.base, space.instruct, space.runs)
-    short = [replace(one, text=terse(one.text)) for one in replay]
-    return run_sft(space.settings, space.instruct, space.base, out / "runs", "sft-terse", replay=short).model
+    short = [
+        replace(one, text=terse(one.text)) if stable_unit(one.text, salt=start) < SHORTENED[start] else one
+        for one in replay
+    ]
+    return run_sft(space.settings, space.instruct, space.base, out / "runs", f"sft-{start}", replay=short).model
 
 
 def terse(completion: str) -> str:

@@ -11,8 +11,6 @@ import itertools
 import os
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 
 from geozero import process
@@ -20,7 +18,6 @@ from geozero.errors import InputError
 
 KINDS = ("sft", "grpo", "export", "rollout")
 PARENT = "GEOZERO_STAGE_PROCESS"  # id of the process that watches this one; it ends when that one is gone
-WATCH_SECONDS = 2.0
 REFUSAL = "refused: "  # how the line begins that says why this launcher would not train
 
 
@@ -32,7 +29,8 @@ def main(argv: list[str]) -> int:
     kind, arguments = argv[0], argv[1:]
     process.prepare()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a stage asks a hung training with
-    _end_with_parent()
+    if stage := os.environ.get(PARENT):  # a trainer without one would hold its GPU, and write beside the next
+        process.die_with(int(stage))
     _hide_unused(arguments)
     try:
         _run(kind, arguments)
@@ -40,28 +38,6 @@ def main(argv: list[str]) -> int:
         print(f"{REFUSAL}{error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _end_with_parent() -> None:
-    """End this process group once the stage's process is gone: killed with -9, it could not end us itself.
-
-    A trainer without a stage would go on holding its GPU, and write into the directory of the one that follows.
-    """
-    parent = os.environ.get(PARENT)
-    if parent is None:
-        return
-
-    def watch() -> None:
-        while True:
-            try:
-                os.kill(int(parent), 0)
-            except ProcessLookupError:
-                os.killpg(0, signal.SIGKILL)
-            except PermissionError:
-                return  # another user's: alive, and nothing more can be known
-            time.sleep(WATCH_SECONDS)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _hide_unused(arguments: list[str]) -> None:
