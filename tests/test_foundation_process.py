@@ -167,7 +167,8 @@ def test_a_process_can_end_with_one_further_up() -> None:
     """A trainer's parent is torchrun; what it has to end with is the stage."""
     below = f"import os, time; from geozero import process; process.die_with(int(os.environ['TOP'])); {SAY_AND_WAIT}"
     between = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}], start_new_session=True)"
-    top = f"import os, subprocess, sys; os.environ['TOP'] = str(os.getpid()); subprocess.run([sys.executable, '-c', {between!r}])"
+    start = f"subprocess.run([sys.executable, '-c', {between!r}])"
+    top = f"import os, subprocess, sys; os.environ['TOP'] = str(os.getpid()); {start}"
     highest = subprocess.Popen([sys.executable, "-c", top], stdout=subprocess.PIPE, text=True)
     assert highest.stdout is not None
     number = int(highest.stdout.readline())
