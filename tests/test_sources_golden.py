@@ -31,16 +31,17 @@ OPTIONS = {"fmow": ["grounding=yes"], "coco": ["questions=presence,count"], "rsv
 
 
 def rows(name: str, place: Path) -> dict[str, list[Any]]:
-    """Samples (id, task, split, key of the picture, question, answer, …) and rejects (key, reason, detail)."""
+    """Samples (id, task, split, key of the picture, question, …), rejects (key, reason, detail), mends."""
     source: Source = with_options(get(name), OPTIONS.get(name, []))
     MAKERS[name](place / "root")
-    ingest(source, place / "root", place / "corpus")
+    mended = ingest(source, place / "root", place / "corpus")["notes"].get("mended", {})
     corpus = Corpus(place / "corpus")
     samples = []
     for s in corpus.samples():
         asked = (s.id, s.task, s.split, s.image_key, s.question, s.answer, list(s.references))
         samples.append([*asked, list(s.box or ()), f"{s.width}x{s.height}", s.question_type, len(s.classes)])
-    return {"samples": samples, "rejects": [[r["key"], r["reason"], r["detail"]] for r in corpus.rejects()]}
+    rejects = [[r["key"], r["reason"], r["detail"]] for r in corpus.rejects()]
+    return {"samples": samples, "rejects": rejects, "mended": [list(item) for item in mended.items()]}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -80,7 +81,7 @@ if __name__ == "__main__":
             found = rows(name, Path(place))
         parts = [
             f'"{kind}": [' + ",".join(f"\n  {json.dumps(row, ensure_ascii=False)}" for row in found[kind]) + "]"
-            for kind in ("samples", "rejects")
+            for kind in ("samples", "rejects", "mended")
         ]
         lines.append(f'"{name}": {{' + ", ".join(parts) + "}")
     GOLDEN.write_text("{" + ",\n".join(lines) + "}\n")

@@ -237,6 +237,7 @@ class Ingest:
             self._writer.add_image(image, record.image_key)
         if self._writer.add(sample):
             self._accepted += 1
+            self._mended.update(record.mended)
         else:
             self._reasons["duplicate_id"] += 1
 

@@ -23,7 +23,8 @@ class Record:
     the bare question or expression (empty for scene classification and captions); `answer` the truth as text
     (empty for grounding, whose answer is `box`, and for captions, whose answer is the first of `references`);
     `box` absolute pixels xyxy; `classes` the label set that the question offers; `drawn_on` the width and height of
-    the picture that the box was drawn on, where the annotation says it.
+    the picture that the box was drawn on, where the annotation says it; `mended` what was put right in reading it, in
+    short stable words for counting.
     """
 
     task: TaskName
@@ -38,6 +39,7 @@ class Record:
     question_type: str | None = None
     classes: tuple[str, ...] = ()
     drawn_on: tuple[int, int] | None = None
+    mended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

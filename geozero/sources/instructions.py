@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -42,33 +41,30 @@ class Instructions(Source):
     outside: Literal["clamp", "refuse"] = "clamp"
     boxes: Convention = "norm100"
 
-    def ask(
-        self, turns: Iterable[Turn | Rejected], pictures: Pictures, clamped: Counter[Split]
-    ) -> Iterator[Record | Rejected]:
+    def ask(self, turns: Iterable[Turn | Rejected], pictures: Pictures) -> Iterator[Record | Rejected]:
         """The records of turns; one that cannot become a record costs itself."""
         for turn in turns:
             if isinstance(turn, Rejected):
                 yield turn
                 continue
             try:
-                yield self.record(turn, pictures, clamped)
+                yield self.record(turn, pictures)
             except BadRecord as bad:
                 yield Rejected(turn.key, bad.reason, bad.detail, turn.split)
 
-    def record(self, turn: Turn, pictures: Pictures, clamped: Counter[Split]) -> Record:
-        """The record of a turn; a clamped box is counted in `clamped`.
+    def record(self, turn: Turn, pictures: Pictures) -> Record:
+        """The record of a turn.
 
         Raises:
             BadRecord: picture, box or text missing.
         """
         image = pictures.find(turn.picture, turn.near)
-        text, answer, box = "", "", None
+        text, answer, box, moved = "", "", None, False
         references: tuple[str, ...] = ()
         classes: tuple[str, ...] = ()
         if turn.task == "grounding":
             text = bare_expression(turn.asked)
             box, moved = box_in(turn.answered, pictures.size(image), self.boxes, self.outside == "clamp")
-            clamped[turn.split] += moved
         elif turn.task == "caption":
             if not turn.answered:
                 raise BadRecord("references_missing")
@@ -90,11 +86,5 @@ class Instructions(Source):
             box=box,
             question_type=turn.question_type,
             classes=classes,
+            mended=("box_clamped",) * moved,
         )
-
-    @staticmethod
-    def told(clamped: Counter[Split], file: str) -> Iterator[Rejected]:
-        """The count of clamped boxes, so that the report shows it; the records themselves are kept."""
-        for split, count in clamped.items():
-            if count:
-                yield Rejected(file, "box_clamped", f"{count} boxes moved inside their pictures and kept", split)

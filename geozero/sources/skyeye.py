@@ -18,13 +18,12 @@ and one that could be several is refused. Untagged dialogues are no task and are
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from geozero.errors import BadRecord, InputError
-from geozero.sample import Split, TaskName
+from geozero.sample import TaskName
 from geozero.sources.annotations import json_items, text_of
 from geozero.sources.base import Record, Rejected, stem
 from geozero.sources.conversations import tagged, turns
@@ -80,16 +79,14 @@ class SkyEye(Instructions):
         pictures = Pictures(tree)
         for path in _texts(tree):
             task, origin = FILES[path.rpartition("/")[2]]
-            clamped: Counter[Split] = Counter()
             for place, item in enumerate(json_items(tree, path)):
                 if place == 0:
                     _check_fields(tree, path, item)
                 key = f"{stem(path)}/{place}"
                 try:
-                    yield from self.ask(self._turns(item, key, task, origin), pictures, clamped)
+                    yield from self.ask(self._turns(item, key, task, origin), pictures)
                 except BadRecord as bad:
                     yield Rejected(key, bad.reason, bad.detail, "train")
-            yield from self.told(clamped, stem(path))
 
     def _turns(self, item: Any, key: str, task: TaskName | None, origin: str) -> list[Turn | Rejected]:
         picture = text_of(item, _first(item, _PICTURE))

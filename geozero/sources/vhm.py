@@ -16,13 +16,12 @@ UCM, RSVQA-LR and more: leaks by name are looked for with `source_dataset` in th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from geozero.errors import BadRecord
-from geozero.sample import Split, TaskName
+from geozero.sample import TaskName
 from geozero.sources.annotations import json_items, text_of
 from geozero.sources.base import Record, Rejected, stem
 from geozero.sources.conversations import tagged, turns
@@ -57,13 +56,11 @@ class Vhm(Instructions):
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
         pictures = Pictures(tree)
-        clamped: Counter[Split] = Counter()
         for place, item in enumerate(json_items(tree, LIST)):
             try:
-                yield from self.ask(self._turns(item, str(place)), pictures, clamped)
+                yield from self.ask(self._turns(item, str(place)), pictures)
             except BadRecord as bad:
                 yield Rejected(str(place), bad.reason, bad.detail, "train")
-        yield from self.told(clamped, LIST)
 
     def _turns(self, item: Any, key: str) -> list[Turn | Rejected]:
         picture, origin = text_of(item, "image"), text_of(item, "source_dataset")

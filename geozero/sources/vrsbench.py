@@ -22,7 +22,6 @@ of DIOR-RSVG.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,14 +72,12 @@ class VrsBench(Instructions):
             if file not in tree:
                 yield Rejected(file, "split_missing", "no such file", part)
                 continue
-            clamped: Counter[Split] = Counter()
             for place, item in enumerate(json_items(tree, file)):
                 try:
                     turn = self._trained(item) if file == TRAIN else self._evaluated(item, EVALS[file])
-                    yield self.record(turn, pictures, clamped)
+                    yield self.record(turn, pictures)
                 except BadRecord as bad:
                     yield Rejected(f"{file}[{place}]", bad.reason, bad.detail, part)
-            yield from self.told(clamped, file)
 
     def _trained(self, item: Any) -> Turn:
         picture, pairs = text_of(item, "image"), turns(item)
