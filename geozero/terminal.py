@@ -13,9 +13,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the whole plan an
 
 
 def summary(manifest: dict[str, Any], out: Path) -> None:
-    """One line of a corpus, then one for each reason of refusal, from its manifest."""
+    """One line of a corpus, then one for each reason of refusal and each thing mended, from its manifest."""
     typer.echo(
         f"{out}\t{manifest['n_samples']} samples\t{manifest['n_images']} images\t{manifest['n_rejects']} rejected"
     )
     for row in manifest["rejects"]:
         typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
+    for what, n in manifest.get("notes", {}).get("mended", {}).items():
+        typer.echo(f"{out}\tmended or odd, kept\t{what}\t{n}")

@@ -37,7 +37,7 @@ def samples(n: int, source: str = "s") -> list[Sample]:
 
 def test_plain_lines(corpus: Path) -> None:
     lines = inspect(corpus, 2).splitlines()
-    assert lines[:7] == [
+    assert lines[:8] == [
         f"{corpus}: 5 samples, 3 images, 3 rejects",
         "dior_rsvg\tgrounding\ttest\t1",
         "dior_rsvg\tgrounding\ttrain\t3",
@@ -45,9 +45,10 @@ def test_plain_lines(corpus: Path) -> None:
         "rejected\tdior_rsvg\tbox_degenerate\t1",
         "rejected\tdior_rsvg\tbox_outside_image\t1",
         "rejected\tdior_rsvg\texpression_missing\t1",
+        "mended or odd, kept\tbox_clamped\t1",
     ]
-    assert [line.split("\t")[0] for line in lines[7:]] == ["sample", "sample"]
-    assert inspect(corpus, 2).splitlines() == lines and len(inspect(corpus, 0).splitlines()) == 7
+    assert [line.split("\t")[0] for line in lines[8:]] == ["sample", "sample"]
+    assert inspect(corpus, 2).splitlines() == lines and len(inspect(corpus, 0).splitlines()) == 8
 
 
 def test_the_look_is_spread_over_groups_and_does_not_depend_on_order() -> None:

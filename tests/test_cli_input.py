@@ -207,6 +207,13 @@ def test_a_truncated_picture_costs_its_record(geozero: Geozero, here: Path) -> N
     assert "aid\trejected\timage_broken\t1" in result.out.splitlines()
 
 
+def test_what_was_mended_is_told(geozero: Geozero, here: Path) -> None:
+    """The fixture has a box that reaches a pixel outside its picture."""
+    result = geozero("ingest", "dior_rsvg", "--root", "sets", "--out", "new")
+    assert "new\tmended or odd, kept\tbox_clamped\t1" in result.out.splitlines()
+    assert "mended or odd, kept\tbox_clamped\t1" in geozero("inspect", "new").out.splitlines()
+
+
 def test_an_annotation_that_names_a_missing_picture_costs_itself(geozero: Geozero, here: Path) -> None:
     result = geozero("ingest", "rsicd", "--root", "sets", "--out", "new")
     assert result.code == 0 and "rsicd\trejected\timage_missing\t1" in result.out.splitlines()

@@ -42,6 +42,8 @@ def inspect(corpus: Path, n: int = 8, html: Path | None = None, card: Path | Non
     lines = [f"{opened.path}: {samples} samples, {images} images, {rejects} rejects"]
     lines += [f"{c['source']}\t{c['task']}\t{c['split']}\t{c['n']}" for c in manifest["counts"]]
     lines += [f"rejected\t{r['source']}\t{r['reason']}\t{r['n']}" for r in manifest["rejects"]]
+    mended = manifest.get("notes", {}).get("mended", {})
+    lines += [f"mended or odd, kept\t{what}\t{n}" for what, n in mended.items()]
     lines += [
         f"sample\t{s.id}\t{s.source}\t{s.task}\t{s.split}\t{s.image_key} {s.width}x{s.height}"
         f"\t{_one_line(s.question)}\t→ {_one_line(s.answer)}"
