@@ -41,7 +41,7 @@ test-long: env ## the tests that `make test` leaves out for their time: a whole 
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
 
 test-ray: env ## the tests of the extra `ray`, which this installs
-	$(PY) -m uv pip install --quiet --python $(PY) --no-deps -r requirements/ray.txt
+	$(PY) -m pip install --quiet --no-deps -r requirements/ray.txt
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m ray $(ARGS)
 
 test-unit: env ## the quick tests: nothing that starts ms-swift, vLLM, DVC, Prefect or MLflow
