@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from weights import write_weights
 
 from geozero.corpus import CorpusWriter
 from geozero.difficulty import planning, sampling
@@ -90,7 +91,7 @@ def make_corpus(out: Path, n: int = 24, split: str = "train", tag: str = "") -> 
 def make_model(path: Path, weights: bytes = b"one") -> Path:
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl"}))
-    (path / "model.safetensors").write_bytes(weights)
+    write_weights(path / "model.safetensors", weights)
     return path
 
 

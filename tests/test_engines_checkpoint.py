@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from weights import write_weights
 
 from geozero.engines import choose_engine, open_engine
 from geozero.engines.checkpoint import Vocabulary, content_hash, resolve
@@ -19,7 +20,7 @@ def model(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"text_config": {"vocab_size": 12}}))
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [8, 7], "suppress_tokens": [3, 8]}))
-    (path / "model.safetensors").write_bytes(b"weights")
+    write_weights(path / "model.safetensors", b"weights")
     return path
 
 
@@ -32,6 +33,7 @@ def test_a_whole_model_is_taken(model: Path) -> None:
     [
         (lambda m: (m / "config.json").unlink(), "config.json is missing"),
         (lambda m: (m / "model.safetensors").unlink(), "no weights"),
+        (lambda m: (m / "model.safetensors").write_bytes(b"\x40"), "cut off"),
         (
             lambda m: (m / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'),
             "model-2.safetensors is missing",
@@ -101,7 +103,7 @@ def test_the_content_hash_covers_weights_and_configuration_alone(model: Path) ->
     first = content_hash(model)
     (model / "trainer_state.json").write_text("{}")
     assert content_hash(model) == first
-    (model / "model.safetensors").write_bytes(b"other")
+    write_weights(model / "model.safetensors", b"other")
     second = content_hash(model)
     (model / "chat_template.jinja").write_text("{{ messages }}")
     assert len({first, second, content_hash(model)}) == 3

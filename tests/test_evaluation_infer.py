@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from weights import write_weights
 
 from geozero import cli, engines, process
 from geozero.engines.base import Completion, Request, SamplingParams
@@ -99,7 +100,7 @@ class World:
         self.model = path / "model"
         self.model.mkdir()
         (self.model / "config.json").write_text("{}")
-        (self.model / "model.safetensors").write_bytes(b"weights")
+        write_weights(self.model / "model.safetensors", b"weights")
         self.json, self.out = path / "eval.json", path / "answers.json"
         self.write([item(i, f"pictures/{i // 2}.png", str(i)) for i in range(N)])
 
@@ -313,7 +314,7 @@ def test_other_models_and_settings_never_mix(change: str, world: World, stand_in
     stand_in.stop_after, n_before = None, len(stand_in.asked)
     other = {"task": "vqa", "system": True, "max_new_tokens": 9, "sampling": "greedy", "seed": 1}
     if change == "weights":
-        (world.model / "model.safetensors").write_bytes(b"others")
+        write_weights(world.model / "model.safetensors", b"others")
     elif change == "json":
         world.write(world.items()[::-1])
     else:

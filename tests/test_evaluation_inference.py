@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from weights import write_weights
 
 from geozero import engines
 from geozero.corpus import Corpus, CorpusWriter, write_json
@@ -64,7 +65,7 @@ def make_model(path: Path, weights: bytes = b"one") -> Path:
     """A directory with the files of a checkpoint and no model in it."""
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl"}))
-    (path / "model.safetensors").write_bytes(weights)
+    write_weights(path / "model.safetensors", weights)
     return path
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from test_training_data import build_corpus
 from test_training_stage import base as base  # a fixture
-from test_training_stage import make_params, write_checkpoint, write_weights
+from test_training_stage import make_params, write_checkpoint
+from weights import write_weights
 
 from geozero.engines.base import Completion
 from geozero.errors import InputError
@@ -40,7 +41,7 @@ def run(tmp_path: Path, base: Path) -> Path:
     (directory / "stage.json").write_text(json.dumps(record))
     model = directory / "model"
     model.mkdir()
-    write_weights(model / "model.safetensors", 8)
+    write_weights(model / "model.safetensors", bytes(32))
     for name in ("config.json", "generation_config.json", "chat_template.jinja"):
         (model / name).write_text((base / name).read_text())
     return directory

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_training_data import build_corpus
+from weights import write_weights
 
 from geozero.errors import InputError
 from geozero.params import Params, load
@@ -34,11 +35,6 @@ def make_params(**sections: dict) -> Params:
         for name, section in changes.items():
             values[name] |= section
     return Params.model_validate(values)
-
-
-def write_weights(path: Path, numbers: int = 4) -> None:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * numbers))
 
 
 def write_checkpoint(run: Path, step: int) -> Path:
@@ -253,7 +249,7 @@ def test_deepspeed_checkpoints_are_known(tmp_path: Path) -> None:
 
 def test_the_model_is_the_base_with_other_weights(tmp_path: Path, base: Path) -> None:
     trained = write_checkpoint(tmp_path / "run", 3)
-    write_weights(trained / "model.safetensors", 8)
+    write_weights(trained / "model.safetensors", bytes(32))
     (trained / "generation_config.json").write_text('{"changed": true}')
     out = tmp_path / "run" / "model"
     out.mkdir()
@@ -402,7 +398,7 @@ def test_what_the_fingerprint_covers(corpus: Path, base: Path, tmp_path: Path) -
     assert fingerprint(a2grpo={"min_well_formed": 0.1, "probes": 3}) == plain  # bounds of the gate, what is looked at
     assert fingerprint(model={"path": "elsewhere"}) == plain
     assert len({plain, fingerprint(a2grpo={"beta": 0.123}), fingerprint(model={"max_pixels": 1})}) == 3
-    write_weights(base / "model.safetensors", 16)
+    write_weights(base / "model.safetensors", bytes(64))
     assert fingerprint() != plain
     assert not (tmp_path / "r").exists()  # a dry run writes nothing
 

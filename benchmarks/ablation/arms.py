@@ -60,6 +60,7 @@ ARMS: dict[str, Arm] = {
     "kl_everywhere": Arm("A²GRPO with KL on all tokens", changes={"kl_tokens": "all"}),
     "no_thinking": Arm("A²GRPO without thinking reward", changes={"thinking_weight": 0.0}),
     "plain_sigmoid": Arm("A²GRPO with a plain sigmoid gate", changes={"gate": "sigmoid", "uniform_groups": "keep"}),
+    "kept": Arm("A²GRPO, all-right groups kept for their thoughts", changes={"uniform_groups": "keep"}),
     "resampled": Arm("A²GRPO, groups without a signal sampled again", changes={"resample": 2}),
     "grpo_resampled": Arm(
         "stock GRPO, groups without a signal sampled again",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +38,19 @@ def resolve(model: Path | str) -> Path:
     ms-swift loads every model with `trust_remote_code=True`; so a model that brings code to run is refused here.
 
     Raises:
-        InputError: there is none, it holds no configuration, no weights, not all weight files of its index, or code.
+        InputError: there is none, it holds no configuration, no weights, cut off ones, not all of its index, or code.
     """
     path = Path(model)
     if not path.is_dir():
         path = _from_cache(str(model))
     if not (path / "config.json").is_file():
         raise InputError("no model here: config.json is missing", str(path), "give the directory of a checkpoint")
-    if not weight_files(path):
+    weights = weight_files(path)
+    if not weights:
         raise InputError("the model has no weights (*.safetensors)", str(path), "train or download it again")
+    for file in weights:
+        if file.suffix == ".safetensors" and not is_whole(file):  # older .bin files are no archives
+            raise InputError("the weights are cut off", str(file), "train or download the model again")
     _refuse_code(path)
     index = path / "model.safetensors.index.json"
     if index.is_file():
@@ -57,6 +62,23 @@ def resolve(model: Path | str) -> Path:
         if missing:
             raise InputError(f"weight file {missing[0]} is missing", str(path), "download the model again")
     return path
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a weight file is as long as its header says, or the zip archive that torch writes has its end."""
+    if file.suffix != ".safetensors":
+        return zipfile.is_zipfile(file)
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= size - 8:
+            return False
+        try:
+            header = json.loads(stream.read(length))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return False
+    return bool(size == 8 + length + end)
 
 
 def _from_cache(name: str) -> Path:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -133,16 +134,32 @@ class IsolatedEngine:
         if kind == "answer":
             return value
         self._end()
-        raise InputError(*value) if kind == "refused" else EngineDied(value)
+        raise _fault(kind, value)
 
     def _hung(self, what: str = "no answer") -> NoReturn:
         self._end()
         raise EngineDied(f"{what} within {self.timeout:g} s (sampling.timeout)") from None
 
     def _cut(self) -> NoReturn:
-        """The line to the child is cut."""
+        """The line to the child is cut: what it said last is the reason, or else how its process ended."""
+        said = self._unread()
+        with suppress(subprocess.TimeoutExpired):  # its own exit code tells more than that of our signal
+            self._child.wait(TAIL_SECONDS)
         self._end()
+        if said is not None:
+            raise _fault(*said) from None
         raise EngineDied(f"its process {_ending(self._child.returncode)}{self._last_words()}") from None
+
+    def _unread(self) -> tuple[str, Any] | None:
+        """What a child that fails while nobody waits has said of it."""
+        try:
+            while self._line.poll():
+                kind, value = self._line.recv()
+                if kind in ("refused", "failed"):
+                    return kind, value
+        except (OSError, EOFError, ValueError):
+            pass
+        return None
 
     def _end(self) -> None:
         process.kill_group(self._child)
@@ -172,6 +189,10 @@ class Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if threading.current_thread() is threading.main_thread():  # two at a time would mix on the line
             self._line.send(("note", " ".join(record.getMessage().split())))
+
+
+def _fault(kind: str, value: Any) -> Exception:
+    return InputError(*value) if kind == "refused" else EngineDied(value)
 
 
 def _ending(code: int | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geozero.atomic import replacing
-from geozero.engines.checkpoint import weight_files
+from geozero.engines.checkpoint import is_whole, weight_files
 from geozero.errors import InputError
 
 PREFIX = "checkpoint-"
@@ -39,7 +39,7 @@ def fault(path: Path) -> str | None:
     if not weights:
         return "no weights"
     for file in weights:
-        if not (_whole_safetensors(file) if file.suffix == ".safetensors" else zipfile.is_zipfile(file)):
+        if not is_whole(file):
             return f"{file.name} is cut off"
     for index in path.glob("*.safetensors.index.json"):
         try:
@@ -60,21 +60,6 @@ def _fault_of_optimizer(path: Path) -> str | None:
     if not states or not all(file.is_file() and zipfile.is_zipfile(file) for file in states):
         return "the optimiser's state is missing or cut off"
     return None
-
-
-def _whole_safetensors(file: Path) -> bool:
-    """Whether the file is as long as its header says."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= size - 8:
-            return False
-        try:
-            header = json.loads(stream.read(length))
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return False
-    return bool(size == 8 + length + end)
 
 
 def step_of(path: Path) -> int:
