@@ -11,9 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from geozero.errors import InputError
 
@@ -183,7 +185,12 @@ def run(
 
 
 def kill_group(child: subprocess.Popen[str]) -> None:
-    """End the whole group of a child started in its own session: first politely, then for certain."""
+    """End the whole group of a child started in its own session: first politely, then for certain.
+
+    With it goes what it started in sessions of their own, as an engine does its server: that ends by itself when its
+    parent is gone, but not while it is stopped.
+    """
+    below = _below(child)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, sign)
@@ -193,6 +200,19 @@ def kill_group(child: subprocess.Popen[str]) -> None:
             child.wait(TERMINATE_SECONDS)
         except subprocess.TimeoutExpired:
             continue
+    for process in below:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _below(child: subprocess.Popen[str]) -> list[psutil.Process]:
+    """All that descend from a child that still runs."""
+    if child.poll() is not None:
+        return []
+    try:
+        return list(psutil.Process(child.pid).children(recursive=True))
+    except psutil.Error:
+        return []
 
 
 def end_with_caller() -> None:

@@ -145,6 +145,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 
 SAY_AND_WAIT = "print(os.getpid(), flush=True); time.sleep(60)"
+WAITING = f"import os, time; {SAY_AND_WAIT}"
 WAITING_CHILD = f"import os, time; from geozero import process; process.end_with_caller(); {SAY_AND_WAIT}"
 CALLER = """
 import sys
@@ -187,6 +188,17 @@ def test_only_the_child_itself_minds_that_the_caller_is_gone_at_its_start(leads:
     environment = {**os.environ, process.CALLER: str(ended.pid)}
     child = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=leads)
     assert child.wait() == (-signal.SIGKILL if leads else 0)
+
+
+def test_a_stopped_process_in_a_session_of_its_own_goes_too() -> None:
+    """As a server that hangs, of an engine that is given up: stopped, it cannot notice that its parent is gone."""
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAITING!r}], start_new_session=True)"
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stdout is not None
+    number = int(child.stdout.readline())
+    os.kill(number, signal.SIGSTOP)
+    process.kill_group(child)
+    assert is_gone_soon(number)
 
 
 def test_a_log_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:
