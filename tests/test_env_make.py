@@ -57,6 +57,16 @@ def test_the_two_locks_differ_only_where_they_must() -> None:
     assert {"triton", "nvidia-cublas"} <= gpu.keys() - cpu.keys()
 
 
+@pytest.mark.parametrize("extra", ["ray", "s3"])
+def test_an_extra_adds_pins_and_changes_none(extra: str) -> None:
+    lines = (REQUIREMENTS / f"{extra}.txt").read_text().splitlines()[1:]
+    assert [line for line in lines if not PIN.fullmatch(line)] == [] and lines == sorted(lines)
+    for kind in ("cpu", "gpu"):
+        lock, added = read_lock((REQUIREMENTS / f"{kind}.lock").read_text()), read_lock("\n".join(lines))
+        assert not added.keys() & lock.keys()
+        assert added.get("s3fs", lock["fsspec"]) == lock["fsspec"]  # s3fs takes no other
+
+
 def test_the_locks_hold_what_pyproject_asks_for() -> None:
     import tomllib
 
