@@ -45,9 +45,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.parametrize(("slots", "size"), [(8, 4 << 20), (1, 4 << 20), (8, 10_000)], ids=["", "few", "small"])
 def test_several_processes_make_the_corpus_that_one_makes(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slots: int, size: int, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Batches that find no room in shared memory go through a pipe."""
+    monkeypatch.setattr(decoding, "_SLOTS", slots)
+    monkeypatch.setattr(decoding, "_SLOT_BYTES", size)
     many = ingest("class_folders", tree, tmp_path / "many")
     started = len(many["shards"]) and many["n_images"] > ALONE
     monkeypatch.setattr(decoding, "ALONE", 10 * N)

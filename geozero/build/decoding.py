@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
 import signal
 import threading
@@ -20,12 +22,16 @@ from geozero.process import cores
 ALONE = 64  # pictures decoded in this process before others are started: small sets are done by then
 SHUTDOWN_SECONDS = 2.0  # for a pool whose process was killed
 _MOST_PROCESSES = 4  # more would wait for the one that reads and writes
+_SLOTS = 8  # batches on their way at a time; a further one, or a larger one, goes through a pipe
+_SLOT_BYTES = 4 << 20
 
 Decoded = StoredImage | BadRecord
 # What comes back from another process: hash, width, height, perceptual hash, and the bytes only where they are others
 # than those sent; or reason and detail.
 _Answer = tuple[str, int, int, str, bytes | None] | tuple[str, str]
 Begun = Future[list[_Answer]]
+
+_received: _Slots  # in a process that decodes: what it shares with the one that reads
 
 
 class Decoders:
@@ -43,6 +49,7 @@ class Decoders:
         self._max_pixels = max_pixels
         self._processes = min(cores(), _MOST_PROCESSES)
         self._pool: ProcessPoolExecutor | None = None
+        self._slots = _Slots()
         self._seen = 0
 
     def __enter__(self) -> Decoders:
@@ -61,14 +68,48 @@ class Decoders:
             if self._pool is None:
                 Image.preinit()  # once, and not in every process
                 context = get_context("fork")
-                self._pool = ProcessPoolExecutor(self._processes, context, _begin_process)
+                self._pool = ProcessPoolExecutor(self._processes, context, _begin_process, (self._slots,))
             try:
-                return self._pool.submit(_answers, pictures, self._max_pixels)
+                return self._send(self._pool, pictures)
             except BrokenProcessPool:
                 raise _ended() from None
         done: Begun = Future()
         done.set_result(_answers(pictures, self._max_pixels))
         return done
+
+    def _send(self, pool: ProcessPoolExecutor, pictures: Sequence[bytes]) -> Begun:
+        slot = self._slots.put(pictures)
+        if slot is None:
+            return pool.submit(_answers, pictures, self._max_pixels)
+        begun = pool.submit(_answers_to, slot, [len(data) for data in pictures], self._max_pixels)
+        begun.add_done_callback(lambda _: self._slots.give_back(slot))
+        return begun
+
+
+class _Slots:
+    """Memory that is shared with forked processes: pictures in it are copied once, those in a pipe five times."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _SLOTS * _SLOT_BYTES)  # pages that nobody writes to take no room
+        self._free = list(range(_SLOTS))
+
+    def put(self, pictures: Sequence[bytes]) -> int | None:
+        """The slot that the pictures lie in now, one after another; None if they find no room."""
+        if not self._free or sum(map(len, pictures)) > _SLOT_BYTES:
+            return None
+        slot = self._free.pop()
+        self._memory.seek(slot * _SLOT_BYTES)
+        for data in pictures:
+            self._memory.write(data)
+        return slot
+
+    def take(self, slot: int, sizes: Sequence[int]) -> list[bytes]:
+        """The pictures in a slot."""
+        ends = itertools.accumulate(sizes, initial=slot * _SLOT_BYTES)
+        return [self._memory[start:end] for start, end in itertools.pairwise(ends)]
+
+    def give_back(self, slot: int) -> None:
+        self._free.append(slot)
 
 
 def results(begun: Begun, pictures: Sequence[bytes]) -> list[Decoded]:
@@ -107,6 +148,10 @@ def _ended() -> InputError:
     )
 
 
+def _answers_to(slot: int, sizes: Sequence[int], max_pixels: int) -> list[_Answer]:
+    return _answers(_received.take(slot, sizes), max_pixels)
+
+
 def _answers(pictures: Sequence[bytes], max_pixels: int) -> list[_Answer]:
     return [_answer(data, max_pixels) for data in pictures]
 
@@ -127,7 +172,9 @@ def _decoded(answer: _Answer, data: bytes) -> Decoded:
     return StoredImage(image_id, data if changed is None else changed, width, height, phash)
 
 
-def _begin_process() -> None:
+def _begin_process(slots: _Slots) -> None:
+    global _received
+    _received = slots
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()

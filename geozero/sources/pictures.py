@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import unicodedata
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -93,10 +92,8 @@ class Pictures:
 
 def _size(data: bytes) -> tuple[int, int]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nothing is decoded here
-            with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
-                return upright_size(image)
+        with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
+            return upright_size(image)
     except UnidentifiedImageError:
         raise BadRecord("image_unreadable", "not a JPEG, PNG, TIFF, BMP or WebP file") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
