@@ -52,7 +52,7 @@ lint: env ## style, formatting and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict geozero
 
-bench: env ## the figures, one benchmark after another, after `make demo` (the ablation, which takes hours, has its own command)
+bench: env ## the figures, one benchmark after another, after `make demo` (not `ablation`, which takes hours, nor `variants`)
 	@set -e; for name in metrics page corpus near store rewards step_time adaptive sampling kills orchestration; do \
 	  echo "== $$name"; $(ONE_THREAD) $(PY) -m benchmarks.$$name; \
 	done

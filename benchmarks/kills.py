@@ -120,7 +120,9 @@ def apart(one: Path, other: Path) -> float:
 def main() -> int:
     """Run both ways and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", choices=[[], "sft", "a2grpo"], help="both, if none is named")
+    parser.add_argument(
+        "stages", nargs="*", choices=[[], "sft", "a2grpo"], metavar="STAGE", help="sft, a2grpo; both, if none is named"
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

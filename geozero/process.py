@@ -187,8 +187,8 @@ def run(
 def kill_group(child: subprocess.Popen[str]) -> None:
     """End the whole group of a child started in its own session: first politely, then for certain.
 
-    With it goes what it started in sessions of their own, as an engine does its server: that ends by itself when its
-    parent is gone, but not while it is stopped.
+    With it goes what it started in sessions of their own, as an engine does its server: that ends by itself once it
+    notices that its parent is gone, but not while it is stopped.
     """
     below = _below(child)
     for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -200,9 +200,10 @@ def kill_group(child: subprocess.Popen[str]) -> None:
             child.wait(TERMINATE_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-    for process in below:
+    _, stopped = psutil.wait_procs(below, timeout=2 * CALLER_SECONDS)
+    for one in stopped:
         with suppress(psutil.Error):
-            process.kill()
+            one.kill()
 
 
 def _below(child: subprocess.Popen[str]) -> list[psutil.Process]:

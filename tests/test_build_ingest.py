@@ -363,6 +363,13 @@ def test_one_picture_in_two_class_folders_is_a_conflict(tmp_path: Path) -> None:
     assert manifest["n_samples"] == 4 and manifest["notes"]["mended"] == {"answer_conflicts": 1}
 
 
+def test_what_was_mended_of_a_refused_record_is_not_counted(root: Path, tmp_path: Path) -> None:
+    path = root / "DIOR_RSVG" / "Annotations" / "00001.xml"
+    path.write_text(path.read_text().replace("<xmin>4<", "<xmin>-1<").replace("<xmax>20<", "<xmax>0<"))
+    manifest = ingest("dior_rsvg", root, tmp_path / "c")
+    assert manifest["n_samples"] == 4 and manifest["notes"]["mended"] == {"box_clamped": 1}
+
+
 @pytest.mark.parametrize(("options", "kept"), [([], 5), (["outside=refuse"], 3), (["box_tolerance=0.5"], 3)])
 def test_boxes_at_the_edge_are_moved_and_counted_or_refused(
     options: list[str], kept: int, root: Path, tmp_path: Path

@@ -201,6 +201,18 @@ def test_a_stopped_process_in_a_session_of_its_own_goes_too() -> None:
     assert is_gone_soon(number)
 
 
+def test_what_writes_its_checkpoint_in_a_session_of_its_own_may_finish(tmp_path: Path) -> None:
+    """A trainer below a stage below dvc, which is gone at the first signal."""
+    done = tmp_path / "done"
+    work = f"print(1, flush=True); time.sleep(0.7); pathlib.Path({str(done)!r}).touch()"
+    trainer = f"import pathlib, time; {work}"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {trainer!r}], start_new_session=True)"
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stdout is not None and child.stdout.readline()
+    process.kill_group(child)
+    assert done.exists()
+
+
 def test_a_log_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         run(["touch", str(tmp_path / "started")], log=tmp_path)

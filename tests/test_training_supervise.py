@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_foundation_process import is_gone_soon
 from test_training_data import build_corpus
 from test_training_stage import base as base  # a fixture
 from test_training_stage import make_params
@@ -113,6 +114,22 @@ def test_one_that_hangs_at_the_same_place_is_given_up(behave, corpus: Path, base
     # the first start made two checkpoints; the second and the third none
     assert (directory / "calls").read_text().splitlines() == ["0 8 1", "2 8 1"]
     assert checkpoint_names(directory) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_hung_training_under_torchrun_is_ended_too(behave, tmp_path: Path) -> None:
+    """torchrun starts its workers in sessions of their own; one that hangs would keep its GPU beside the next."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, signal, time\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
+        "print(os.getpid(), flush=True)\ntime.sleep(60)\n"
+    )
+    words = f"[{sys.executable!r}, {str(worker)!r}, {supervise.TRAINER!r}]"
+    agent = f"import subprocess; subprocess.run({words}, start_new_session=True)"
+    numbers: list[int] = []
+    watched = supervise.Supervisor(tmp_path / "log", 1.0, 1.0, lambda line: None)
+    with pytest.raises(supervise.Stalled):
+        watched.run([sys.executable, "-c", agent], dict(os.environ), lambda line: numbers.append(int(line)))
+    assert numbers and is_gone_soon(numbers[0])
 
 
 def checkpoint_names(directory: Path) -> list[str]:

@@ -23,7 +23,7 @@ ALONE = 64  # pictures decoded in this process before others are started: small 
 SHUTDOWN_SECONDS = 2.0  # for a pool whose process was killed
 _MOST_PROCESSES = 4  # more would wait for the one that reads and writes
 _SLOTS = 8  # batches on their way at a time; a further one, or a larger one, goes through a pipe
-_SLOT_BYTES = 4 << 20
+_SLOT_BYTES = 8 << 20  # a batch ends at half of that
 
 Decoded = StoredImage | BadRecord
 # What comes back from another process: hash, width, height, perceptual hash, and the bytes only where they are others

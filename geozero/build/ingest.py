@@ -109,6 +109,7 @@ class Ingest:
         self._accepted = 0
         self._reasons: Counter[str] = Counter()
         self._mended: Counter[str] = Counter()
+        self._marks: list[str] = []  # what was mended of the record in hand; counted once it is accepted
         self._conflicts = Conflicts()
         self._pictures: Counter[str] = Counter()
         self._sizes: list[tuple[int, int]] = []  # the smallest and the largest
@@ -158,7 +159,7 @@ class Ingest:
             return box
         if self.checks.resized == "refuse":
             raise BadRecord("box_of_other_size", f"drawn on {wide}x{high} px, it has {picture.width}x{picture.height}")
-        self._mended["box_scaled"] += 1
+        self._marks.append("box_scaled")
         across, down = picture.width / wide, picture.height / high
         return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
@@ -166,7 +167,7 @@ class Ingest:
         """The box moved inside its picture as the checks say; counted."""
         moved = self.checks.clamped(box, picture.width, picture.height)
         if moved != box:
-            self._mended["box_clamped"] += 1
+            self._marks.append("box_clamped")
         return moved
 
     def hash_of(self, name: str) -> str | None:
@@ -203,7 +204,7 @@ class Ingest:
             if record.task == "vqa" and contradicts(record.text, record.answer):
                 if self.checks.contradictions == "refuse":
                     raise BadRecord("answer_contradicts", f"{record.text[:80]}: {record.answer[:40]}")
-                self._mended["answer_contradicts"] += 1
+                record = dataclasses.replace(record, mended=(*record.mended, "answer_contradicts"))
         except BadRecord as bad:
             return Rejected(record.key, bad.reason, bad.detail)
         name = record.image
@@ -221,13 +222,14 @@ class Ingest:
         return record
 
     def _take(self, record: Record) -> None:
+        self._marks = list(record.mended)
         try:
             picture, fresh = self._picture(record.image)
             sample = self.sample(record, picture).validate()
             if self._conflicts.add(sample, record.text):
                 if self.checks.conflicts == "refuse":
                     raise BadRecord("answer_conflicts", f"{record.text[:80]}: {sample.answer[:40]}, before otherwise")
-                self._mended["answer_conflicts"] += 1
+                self._marks.append("answer_conflicts")
         except BadRecord as bad:
             self._reject(record.key, bad)
             return
@@ -237,7 +239,7 @@ class Ingest:
             self._writer.add_image(image, record.image_key)
         if self._writer.add(sample):
             self._accepted += 1
-            self._mended.update(record.mended)
+            self._mended.update(self._marks)
         else:
             self._reasons["duplicate_id"] += 1
 

@@ -157,6 +157,8 @@ class IsolatedEngine:
                 kind, value = self._line.recv()
                 if kind in ("refused", "failed"):
                     return kind, value
+                if kind == "note":
+                    log.warning("%s", value)
         except (OSError, EOFError, ValueError):
             pass
         return None

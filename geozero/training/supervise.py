@@ -141,9 +141,14 @@ class Supervisor:
         return out
 
     def _kill(self) -> None:
-        if self._pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, signal.SIGKILL)
+        if self._pid is None:
+            return
+        found = trainers(self._pid)  # torchrun's lead sessions of their own
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        for one in found:
+            with suppress(psutil.Error):
+                one.kill()
 
     @contextmanager
     def _until_terminated(self) -> Iterator[None]:
