@@ -22,7 +22,7 @@ from geozero.evaluation.inference import Job, records_path, run
 from geozero.evaluation.parts import Answered, split_of, world_of
 from geozero.evaluation.report_records import Baseline, Score
 from geozero.evaluation.report_scores import worlds
-from geozero.evaluation.summary import baseline_rows, by_source, gallery, headline_mean, score_rows
+from geozero.evaluation.summary import baseline_rows, by_source, gallery, headline_mean, probe_rows, score_rows
 
 SOURCES = {
     "toy_aid": "scene_cls",
@@ -285,10 +285,18 @@ def test_boxes_in_the_gallery_are_pixels(tmp_path: Path, corpora: list[Path], mo
     after = answer(tmp_path, boxes, "rl", lambda r, i: "<answer>[250, 250, 750, 750]</answer>", monkeypatch)
     item = next(gallery(before, after, boxes, "norm1000", 1))
     assert item["box"] == (10.0, 5.0, 30.0, 15.0)  # of a picture of 40 by 20
+    assert item["answer"] == "[250, 250, 750, 750]"  # its text stands beside the model's, so in the same units
     assert item["after"]["box"] == pytest.approx((10.0, 5.0, 30.0, 15.0))
     assert (item["after"]["reward"], item["before"]["box"], item["before"]["reward"]) == (pytest.approx(1.0), None, 0.0)
     item = next(gallery(before, after, boxes, "pixels", 1))
     assert item["after"]["box"] == (250.0, 250.0, 750.0, 750.0)
+
+
+def test_a_probes_right_box_is_written_as_the_models(corpora: list[Path]) -> None:
+    boxes = next(path for path in corpora if path.name == "toy_dior_rsvg")
+    sample = next(Corpus(boxes).samples("test"))
+    (row,) = probe_rows([(sample, {0: "here <answer>[250, 250, 750, 750]</answer>"})], [boxes], "norm1000")
+    assert row["answer"] == row["steps"][0]["answer"] == "[250, 250, 750, 750]"
 
 
 def test_a_source_without_test_samples_has_no_place_in_the_gallery(

@@ -18,7 +18,7 @@ from geozero.evaluation.parts import Answered, Part, parts, split_of
 from geozero.evaluation.scores import headline
 from geozero.images import decode, thumbnail
 from geozero.sample import Sample, stable_unit
-from geozero.tasks.boxes import Convention, from_model, parse_box
+from geozero.tasks.boxes import Convention, format_box, from_model, parse_box, to_model
 from geozero.tasks.text import extract_answer, thought
 
 THUMBNAIL = 256  # pixels
@@ -108,7 +108,7 @@ def gallery(
                 "source": sample.source,
                 "split": split_of(sample.source),
                 "question": sample.question,
-                "answer": sample.answer,
+                "answer": _truth(sample, boxes),
                 "image_jpeg_base64": base64.b64encode(picture).decode(),
                 "width": sample.width,
                 "height": sample.height,
@@ -134,7 +134,7 @@ def probe_rows(
             "task": sample.task,
             "source": sample.source,
             "question": sample.question,
-            "answer": sample.answer,
+            "answer": _truth(sample, boxes),
             "image_jpeg_base64": picture,
             "steps": steps,
         }
@@ -151,6 +151,13 @@ def _shares(sizes: Sequence[int], n: int) -> list[int]:
 
 def _raw_outputs(path: Path) -> dict[str, str]:
     return {r["id"]: r["raw_output"] for r in _records(path)}
+
+
+def _truth(sample: Sample, boxes: Convention) -> str:
+    """The right answer as the model would write it: boxes stand beside the model's, in its units."""
+    if sample.box is None:
+        return sample.answer
+    return format_box(to_model(sample.box, sample.width, sample.height, boxes))
 
 
 def _output(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
