@@ -30,8 +30,8 @@ _UPRIGHT = {  # EXIF orientation → what turns the picture upright; those from 
 _SIDEWAYS = 5
 _STRETCH = "stretch it to 8-bit RGB first, as `geozero tile` does"
 
-# Pillow warns of large pictures, which are refused here, and of odd metadata, which nobody reads. Once for all: changed
-# and put back at every picture, the filters would take a tenth of the time of decoding a small one.
+# Pillow warns of large pictures, which are refused here, and of odd metadata, which nobody reads. Once for all:
+# filters that are changed and put back at every picture are felt in ingest.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

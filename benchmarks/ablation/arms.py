@@ -50,10 +50,12 @@ class Arm:
     main: bool = False
 
 
+STOCK_GRPO = {"thinking_weight": 0.0, "kl_tokens": "all"}
+
 ARMS: dict[str, Arm] = {
     "sft": Arm("SFT continued for as many steps", "sft", data="instruct", modes=("direct", "tagged"), main=True),
     "sft_hard": Arm("SFT continued on the hard samples", "sft", modes=("direct", "tagged")),
-    "grpo": Arm("stock GRPO: R_a, KL on all tokens", changes={"thinking_weight": 0.0, "kl_tokens": "all"}, main=True),
+    "grpo": Arm("stock GRPO: R_a, KL on all tokens", changes=STOCK_GRPO, main=True),
     "a2grpo": Arm("A²GRPO", main=True),
     "no_gate": Arm("A²GRPO without gate: R_a + λ S_t", changes={"gate": "open", "uniform_groups": "keep"}),
     "no_constraint": Arm("A²GRPO without answer constraint", changes={"beta": 0.0}),
@@ -62,10 +64,7 @@ ARMS: dict[str, Arm] = {
     "plain_sigmoid": Arm("A²GRPO with a plain sigmoid gate", changes={"gate": "sigmoid", "uniform_groups": "keep"}),
     "kept": Arm("A²GRPO, all-right groups kept for their thoughts", changes={"uniform_groups": "keep"}),
     "resampled": Arm("A²GRPO, groups without a signal sampled again", changes={"resample": 2}),
-    "grpo_resampled": Arm(
-        "stock GRPO, groups without a signal sampled again",
-        changes={"thinking_weight": 0.0, "kl_tokens": "all", "resample": 2},
-    ),
+    "grpo_resampled": Arm("stock GRPO, groups without a signal sampled again", changes=STOCK_GRPO | {"resample": 2}),
     "light": Arm("A²GRPO, λ = 0.1", changes={"thinking_weight": 0.1}),
     "supported": Arm("A²GRPO, S_t times the reference's support", changes={"support": "times"}),
     "support_alone": Arm(

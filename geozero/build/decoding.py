@@ -87,7 +87,7 @@ class Decoders:
 
 
 class _Slots:
-    """Memory that is shared with forked processes: pictures in it are copied once, those in a pipe five times."""
+    """Memory that is shared with forked processes: pictures in a pipe are copied several times."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _SLOTS * _SLOT_BYTES)  # pages that nobody writes to take no room
