@@ -154,11 +154,17 @@ process.run([sys.executable, "-c", sys.argv[1]], on_line=lambda line: print(line
 """
 
 
-def test_a_child_of_ours_ends_with_a_caller_that_is_killed() -> None:
-    caller = subprocess.Popen([sys.executable, "-c", CALLER, WAITING_CHILD], stdout=subprocess.PIPE, text=True)
-    assert caller.stdout is not None
-    number = int(caller.stdout.readline())
+def begun(*script: str) -> tuple[subprocess.Popen[str], int]:
+    """A process, and the number of the one below it that has said its own."""
+    top = subprocess.Popen([sys.executable, "-c", *script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert top.stdout is not None
+    number = int(top.stdout.readline())
     assert is_running(number)
+    return top, number
+
+
+def test_a_child_of_ours_ends_with_a_caller_that_is_killed() -> None:
+    caller, number = begun(CALLER, WAITING_CHILD)
     caller.kill()
     caller.communicate()
     assert is_gone_soon(number)
@@ -170,10 +176,7 @@ def test_a_process_can_end_with_one_further_up() -> None:
     between = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}], start_new_session=True)"
     start = f"subprocess.run([sys.executable, '-c', {between!r}])"
     top = f"import os, subprocess, sys; os.environ['TOP'] = str(os.getpid()); {start}"
-    highest = subprocess.Popen([sys.executable, "-c", top], stdout=subprocess.PIPE, text=True)
-    assert highest.stdout is not None
-    number = int(highest.stdout.readline())
-    assert is_running(number)
+    highest, number = begun(top)
     highest.kill()
     highest.wait()
     assert is_gone_soon(number)
@@ -193,9 +196,7 @@ def test_only_the_child_itself_minds_that_the_caller_is_gone_at_its_start(leads:
 def test_a_stopped_process_in_a_session_of_its_own_goes_too() -> None:
     """As a server that hangs, of an engine that is given up: stopped, it cannot notice that its parent is gone."""
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAITING!r}], start_new_session=True)"
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert child.stdout is not None
-    number = int(child.stdout.readline())
+    child, number = begun(script)
     os.kill(number, signal.SIGSTOP)
     process.kill_group(child)
     assert is_gone_soon(number)
