@@ -229,13 +229,19 @@ def end_with_caller() -> None:
         die_with(int(caller))
 
 
-def die_with(ancestor: int) -> None:
-    """End this process and all of its group when its parent, or one further up, is gone, even by `kill -9`."""
+def die_with(ancestor: int, *, alone: bool = False) -> None:
+    """End this process when its parent, or one further up, is gone, even by `kill -9`.
+
+    Args:
+        alone: only this process, for one that shares the group of who called it; else all of its group.
+    """
     is_parent = os.getppid() == ancestor  # then its number cannot be another process's by now
 
     def watch() -> None:
         while os.getppid() == ancestor if is_parent else _lives(ancestor):
             time.sleep(CALLER_SECONDS)
+        if alone:
+            os.kill(os.getpid(), signal.SIGKILL)
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from geozero import process
@@ -180,6 +181,18 @@ def test_a_process_can_end_with_one_further_up() -> None:
     highest.kill()
     highest.wait()
     assert is_gone_soon(number)
+
+
+def test_one_that_shares_the_group_ends_alone() -> None:
+    """A worker of a pool: the shell that the command was typed in is in its group as well."""
+    below = f"import os, time; from geozero import process; process.die_with(os.getppid(), alone=True); {SAY_AND_WAIT}"
+    caller = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}])"
+    shell, number = begun(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {caller!r}]); {WAITING}")
+    os.kill(psutil.Process(number).ppid(), signal.SIGKILL)
+    assert is_gone_soon(number)
+    assert shell.poll() is None
+    shell.kill()
+    shell.communicate()
 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["its child", "a grandchild"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -44,7 +45,9 @@ def run(
     one = partial(finished, space, model, out, limit)
     if workers == 1:
         return [one(item) for item in todo]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    # A worker would finish its arm, an hour on a GPU, after the command was stopped.
+    end_with_us = partial(process.die_with, os.getpid(), alone=True)
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_us) as pool:
         return list(pool.map(one, todo))
 
 
