@@ -100,21 +100,25 @@ class Workspace:
     def newest(self, stage: str) -> Path:
         """The model of the stage that was finished last, of those that began with this profile's base model.
 
+        A smoke run's model has learned next to nothing: only another smoke run goes on with it.
+
         Raises:
             InputError: there is none.
         """
         done = sorted(self.runs.glob(f"{stage}-*/DONE"), key=lambda p: p.stat().st_mtime, reverse=True)
-        run = self._begun_with_base([one.parent for one in done])
+        made_of = {one.parent: _record(one.parent / "stage.json") for one in done}
+        whole = {run: record for run, record in made_of.items() if self.settings.smoke or record.get("limit") is None}
+        run = self._begun_with_base(whole)
         if run is not None:
             return run / "model"
-        others = f" from {self.settings.model.path} (there are {len(done)} from other base models)" if done else ""
+        other = f" (there are {len(done)} smoke runs or from other bases)"
+        others = f" from {self.settings.model.path}{other}" if done else ""
         raise InputError(
             f"no finished {stage} run{others}", str(self.runs), f"run `geozero {stage}` first, or give --model"
         )
 
-    def _begun_with_base(self, runs: list[Path]) -> Path | None:
+    def _begun_with_base(self, made_of: dict[Path, dict[str, Any]]) -> Path | None:
         """The first by the base's path, which costs nothing; where a checkout was moved, by its content, read once."""
-        made_of = {run: _record(run / "stage.json") for run in runs}
         if not any(made_of.values()):
             return None
         try:

@@ -71,11 +71,23 @@ def test_a_run_from_another_base_model_is_not_gone_on_with(space: Workspace, tmp
     run.mkdir(parents=True)
     (run / "DONE").write_text("")
     (run / "stage.json").write_text(json.dumps({"base": "/elsewhere/base", "base_hash": "0"}))
-    with pytest.raises(InputError, match="there are 1 from other base models"):
+    with pytest.raises(InputError, match="there are 1 smoke runs or from other bases"):
         space.newest("sft")
     moved = {"base": "/elsewhere/base", "base_hash": checkpoint.content_hash(base)}
     (run / "stage.json").write_text(json.dumps(moved))
     assert space.newest("sft") == run / "model"
+
+
+def test_only_a_smoke_run_goes_on_with_a_smoke_run(space: Workspace, tmp_path: Path) -> None:
+    """Else a trial of four steps, made after the real training, would be what RL begins with."""
+    base, run = shutil.copytree(BASE, tmp_path / "models/tiny-qwen3-vl"), tmp_path / "runs/sft-a"
+    run.mkdir(parents=True)
+    (run / "DONE").write_text("")
+    (run / "stage.json").write_text(json.dumps({"base": str(base), "limit": 50}))
+    with pytest.raises(InputError, match="there are 1 smoke runs or from other bases"):
+        space.newest("sft")
+    smoke = Workspace(space.file, space.settings.model_copy(update={"smoke": True}))
+    assert smoke.newest("sft") == run / "model"
 
 
 def test_a_base_that_is_no_directory_is_a_name(space: Workspace, tmp_path: Path) -> None:
