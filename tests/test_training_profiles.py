@@ -43,7 +43,11 @@ WRONG = {
     "stale completions": ("grpo", {"async_generate": True}, "async_generate=True cannot be combined"),
 }
 
-ARCHITECTURES = {"same architecture": "Qwen3VLForConditionalGeneration", "llama": "LlamaForCausalLM"}
+ARCHITECTURES = {  # architecture and model_type of a config.json
+    "same architecture": ("Qwen3VLForConditionalGeneration", "qwen3_vl"),
+    "llama": ("LlamaForCausalLM", "llama"),
+    "another's type": ("Qwen3VLForConditionalGeneration", "llama"),
+}
 
 
 def checked() -> dict[str, str]:
@@ -74,8 +78,8 @@ def checked() -> dict[str, str]:
         ask(f"{path.stem} rollout", "rollout", arguments.rollout_server(server, Path("base")))
         ask(f"{path.stem} export", "export", arguments.export(Path("b"), Path("a"), params.model, Path("out")))
     with TemporaryDirectory() as llama:
-        for name, architecture in ARCHITECTURES.items():
-            (Path(llama) / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+        for name, (architecture, kind) in ARCHITECTURES.items():
+            (Path(llama) / "config.json").write_text(json.dumps({"architectures": [architecture], "model_type": kind}))
             try:
                 check.require_architecture(Path(llama), "qwen3_vl")
                 answers[name] = "fine"
@@ -115,6 +119,7 @@ def test_a_wrong_argument_is_refused_by_its_name(name: str, answers: dict[str, s
 def test_a_checkpoint_of_another_architecture_is_refused(answers: dict[str, str]) -> None:
     assert answers["same architecture"] == "fine"
     assert answers["llama"].startswith("a LlamaForCausalLM, but model.model_type is qwen3_vl")
+    assert answers["another's type"].startswith("its model_type is llama, but a Qwen3VLForConditionalGeneration's is")
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------

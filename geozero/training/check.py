@@ -39,12 +39,15 @@ def require_architecture(model: Path, model_type: str) -> None:
     """Refuse a checkpoint that is no model of ms-swift's `model_type`; it would fail far from here, or load as noise.
 
     Raises:
-        InputError: its configuration names architectures, none of which ms-swift lists for the type.
+        InputError: its configuration names architectures, none of which ms-swift lists for the type, or a type of
+            configuration that its architecture does not have.
     """
+    import transformers
     from swift.model import MODEL_MAPPING
 
     file = model / "config.json"
-    found = json.loads(file.read_text()).get("architectures") or []
+    config = json.loads(file.read_text())
+    found = config.get("architectures") or []
     known = MODEL_MAPPING[model_type].architectures if model_type in MODEL_MAPPING else []
     if found and known and not set(found) & set(known):
         raise InputError(
@@ -52,6 +55,11 @@ def require_architecture(model: Path, model_type: str) -> None:
             str(file),
             "give a checkpoint of that architecture, or set model.model_type to this one's",
         )
+    built = getattr(transformers, found[0], None) if found else None
+    wanted = getattr(getattr(built, "config_class", None), "model_type", None)
+    if wanted and config.get("model_type") != wanted:
+        said = f"its model_type is {config.get('model_type')}, but a {found[0]}'s is {wanted}"
+        raise InputError(said, str(file), "download the checkpoint again")
 
 
 class _Wrong(Exception):
