@@ -19,7 +19,7 @@ from geozero import process
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.boxes import iou, parse_box
 from geozero.tasks.text import tagged_answer
-from geozero.toy.everyday import GenericQuestion, everyday_question
+from geozero.toy.description import GenericQuestion, everyday_question
 from geozero.toy.model import MERGE, PATCH
 from geozero.toy.world import render, sample_scene
 

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geozero.tasks.boxes import from_model, iou, parse_box
-from geozero.toy.description import describe
-from geozero.toy.everyday import QUESTION_KINDS, generic_question
-from geozero.toy.language import captions, referring, vqa
+from geozero.toy.description import QUESTION_KINDS
+from geozero.toy.language import captions, describe, generic_question, referring, vqa
 from geozero.toy.world import COLOURS, KINDS, SCENE_CLASSES, Scene, SceneObject, sample_scene
 
 SEEDS = st.integers(0, 2**40)

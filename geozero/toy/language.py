@@ -1,6 +1,6 @@
 """What is asked and said about a toy scene in the evaluation's wording: questions, captions, expressions.
 
-`geozero.toy.everyday` asks in other words.
+`geozero.toy.description` holds the free descriptions and everyday questions in other words.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from geozero.toy.description import GenericQuestion, describe, generic_question
 from geozero.toy.facts import draw_comparison, draw_count, draw_presence, number, plural, with_article
 from geozero.toy.referring import part_of, part_words, referring
 from geozero.toy.world import KINDS, Scene
 
-__all__ = ["captions", "referring", "vqa"]
+__all__ = ["GenericQuestion", "captions", "describe", "generic_question", "referring", "vqa"]
 
 
 # --- questions, worded as in RSVQA-LR ----------------------------------------------------------------------

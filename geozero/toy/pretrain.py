@@ -26,8 +26,7 @@ import numpy.typing as npt
 from geozero import process
 from geozero.tasks import SYSTEM_PROMPT, TASKS
 from geozero.tasks.text import CLOSE_TAG, OPEN_TAG
-from geozero.toy.description import describe, opening
-from geozero.toy.everyday import GenericQuestion, everyday_question, sentence_answer
+from geozero.toy.description import GenericQuestion, describe, everyday_question, sentence_answer
 from geozero.toy.language import captions, referring, vqa
 from geozero.toy.model import PATCH, build_model, build_processor, save
 from geozero.toy.world import SCENE_CLASSES, Scene, render, sample_scene
@@ -62,15 +61,14 @@ class Recipe:
     vision_learning_rate: float = 3e-3
     lookup_steps: int = 900  # text alone
     lookup_batch: int = 64
-    language_cycles: tuple[int, ...] = (3_000,)  # steps of each; the learning rate rises and falls in each
+    language_cycles: tuple[int, ...] = (2_500,)  # steps of each; the learning rate rises and falls in each
     language_batch: int = 32
     language_learning_rate: float = 2e-3
     tagged_share: float = 0.55  # of language examples: system prompt, thought and answer in the format
     sentence_share: float = 0.3  # the same questions without the system prompt, answered by a sentence
     answer_weight: float = 10.0  # thought tokens that a whole answer counts as, however short it is
-    relevant_share: float = 0.9  # of tagged examples whose thought holds the facts that the question asks about
-    bare_share: float = 0.2  # of those: nothing but these facts
-    terse_share: float = 0.4  # of tagged examples whose thought says what place it is, and nothing that helps
+    relevant_share: float = 0.7  # of tagged examples whose thought holds the facts that the question asks about
+    terse_share: float = 0.25  # of tagged examples whose thought is one short sentence
 
 
 Progress = Callable[[str], None]
@@ -138,7 +136,7 @@ _MATTERS = {
     "vision": ("seed", "scenes", "vision_steps", "vision_batch", "vision_learning_rate"),
     "counting": ("counting_steps",),
     "lookup": ("lookup_steps", "lookup_batch", "language_learning_rate", "answer_weight"),
-    "language": ("language_batch", "tagged_share", "sentence_share", "relevant_share", "bare_share", "terse_share"),
+    "language": ("language_batch", "tagged_share", "sentence_share", "relevant_share", "terse_share"),
 }
 
 
@@ -216,21 +214,15 @@ def dialogue(
 
 
 def thought(scene: Scene, question: GenericQuestion, recipe: Recipe, rng: random.Random) -> str:
-    """What is written before the answer: mostly a description with the facts that the question asks about.
-
-    A terse one helps with few questions, so that thinking pays: a model that was taught so answers better when it
-    looks up more (docs/experiments.md).
-    """
+    """A description before the answer: at times with the facts the question asks about, at times without them."""
     if rng.random() < recipe.terse_share:
-        return opening(scene, rng)
+        return rng.choice(question.facts) if rng.random() < recipe.relevant_share else describe(scene, rng, 0.0)
     description = describe(scene, rng, rng.random() * 0.5)
     if question.kind == "caption" or rng.random() >= recipe.relevant_share:
         return description
-    facts = " ".join(question.facts)
-    if rng.random() < recipe.bare_share:
-        return facts
     sentences = [s for s in description.split(". ") if s][:2]
     lead = ". ".join(sentences).rstrip(".") + "."
+    facts = " ".join(question.facts)
     return f"{lead} {facts}" if rng.random() < 0.7 else f"{facts} {lead}"
 
 
@@ -238,7 +230,7 @@ def teach_lookup(model: Any, processor: Any, scenes: Sequence[Scene], recipe: Re
     """Train the text model on dialogues without their pictures: to write down the facts that a question asks for
     (which number stands there cannot be known, which kind can) and to answer from them."""
     rng = random.Random(recipe.seed)
-    facts_only = replace(recipe, tagged_share=1.0, relevant_share=1.0, bare_share=0.7, terse_share=0.0)
+    facts_only = replace(recipe, tagged_share=1.0, relevant_share=1.0, terse_share=0.7)
     stream = batches(scenes, facts_only, recipe.lookup_batch, rng, LOOKUP_KINDS)
 
     def forward(batch: list[Dialogue]) -> tuple[Any, Any, Any]:
