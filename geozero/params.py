@@ -174,6 +174,7 @@ class A2grpo(Section):
     kl_tokens: Literal["answer", "all"] = "answer"  # all: stock GRPO's constraint, for ablations
     thought_words: Count = 40  # [ours] L0
     thought_words_max: Count = 200  # [ours] L_max
+    diversity: Literal["wanted", "ignored", "unwanted"] = "wanted"  # [ours] of a group's thoughts, in S_t
     uniform_groups: Literal["skip", "keep"] = "skip"  # [ours]
     resample: Number = 0  # [ours] times a step may draw more prompts in place of groups without an answer signal
     order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"  # [ours] by the filtering model's pass rate

@@ -13,7 +13,7 @@ from geozero.training.objective import gate, thinking_score
 from geozero.training.rewards import AnswerReward, ThinkingReward, answer_rewards, shape, thinking_rewards
 
 SETTINGS = SimpleNamespace(
-    boxes="norm1000", gate="curve", gate_k=10.0, gate_tau=0.5, thought_words=5, thought_words_max=50
+    boxes="norm1000", gate="curve", gate_k=10.0, gate_tau=0.5, thought_words=5, thought_words_max=50, diversity="wanted"
 )
 
 

@@ -82,6 +82,7 @@ CHOICES = {
     "gate": ("curve", "sigmoid", "open"),
     "kl_tokens": ("answer", "all"),
     "support": ("none", "times", "alone"),
+    "diversity": ("wanted", "ignored", "unwanted"),
 }
 
 
@@ -97,6 +98,7 @@ class MethodArguments:
     kl_tokens: str = "answer"  # answer | all
     thought_words: int = THOUGHT_WORDS  # L0
     thought_words_max: int = THOUGHT_WORDS_MAX  # L_max
+    diversity: str = "wanted"  # wanted | ignored | unwanted
     uniform_groups: str = "skip"  # skip | keep
     resample: int = 0  # times a step may draw more prompts in place of groups without an answer signal
     boxes: str = "norm1000"  # the coordinate convention of the model's answers

@@ -118,6 +118,7 @@ def grpo(
         "kl_tokens": settings.kl_tokens,
         "thought_words": settings.thought_words,
         "thought_words_max": settings.thought_words_max,
+        "diversity": settings.diversity,
         "uniform_groups": settings.uniform_groups,
         "resample": settings.resample,
         "boxes": params.model.boxes,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 UniformGroups = Literal["skip", "keep"]
 GateForm = Literal["curve", "sigmoid", "open"]
+Diversity = Literal["wanted", "ignored", "unwanted"]
 
 GATE_K = 10.0
 GATE_TAU = 0.5
@@ -104,10 +105,15 @@ def thinking_scores(
     l0: int = THOUGHT_WORDS,
     l_max: int = THOUGHT_WORDS_MAX,
     decay: float | None = None,
+    diversity: Diversity = "wanted",
 ) -> list[float]:
-    """`thinking_score` of every thought of a group, the group's others beside it; each is read once."""
+    """`thinking_score` of every thought of a group, the group's others beside it; each is read once.
+
+    Args:
+        diversity: `unwanted` puts the mean similarity to the others in its place (1 for a thought alone), `ignored` 1.
+    """
     read = [_Read.of(thought) for thought in thoughts]
-    return [_thinking_score(one, read[:i] + read[i + 1 :], l0, l_max, decay) for i, one in enumerate(read)]
+    return [_thinking_score(one, read[:i] + read[i + 1 :], l0, l_max, decay, diversity) for i, one in enumerate(read)]
 
 
 class _Read(NamedTuple):
@@ -124,15 +130,22 @@ class _Read(NamedTuple):
         return cls(len(tokens), len(grams), frozenset(grams))
 
 
-def _thinking_score(one: _Read, others: Sequence[_Read], l0: int, l_max: int, decay: float | None) -> float:
+def _thinking_score(
+    one: _Read, others: Sequence[_Read], l0: int, l_max: int, decay: float | None, diversity: Diversity = "wanted"
+) -> float:
     if not one.n_words:
         return 0.0
     adequacy = min(1.0, one.n_words / l0)
     if one.n_words > l_max:
         adequacy *= math.exp((l_max - one.n_words) / (decay or l_max / 2))
-    similarities = [_jaccard(one.distinct, other.distinct) for other in others]
-    diversity = 1 - sum(similarities) / len(similarities) if similarities else 1.0
-    return adequacy * len(one.distinct) / one.n_grams * diversity
+    return adequacy * len(one.distinct) / one.n_grams * _place_in_group(one, others, diversity)
+
+
+def _place_in_group(one: _Read, others: Sequence[_Read], diversity: Diversity) -> float:
+    if not others or diversity == "ignored":
+        return 1.0
+    similarity = sum(_jaccard(one.distinct, other.distinct) for other in others) / len(others)
+    return similarity if diversity == "unwanted" else 1 - similarity
 
 
 def ngrams(tokens: Sequence[str]) -> list[tuple[str, ...]]:

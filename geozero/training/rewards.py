@@ -16,7 +16,7 @@ from geozero.sample import Sample
 from geozero.tasks import get
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import is_well_formed, thought, words
-from geozero.training.objective import GateForm, ngrams, opening, thinking_scores
+from geozero.training.objective import Diversity, GateForm, ngrams, opening, thinking_scores
 
 ANSWER_REWARD = "geozero_answer"
 THINKING_REWARD = "geozero_thinking"
@@ -31,6 +31,7 @@ class Settings(Protocol):
     gate_tau: float
     thought_words: int
     thought_words_max: int
+    diversity: Diversity
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ def thinking_rewards(completions: Sequence[str], samples: Sequence[str], setting
         if not any(openings):
             continue
         thoughts = [thought(completions[i]) for i in members]
-        scores = thinking_scores(thoughts, settings.thought_words, settings.thought_words_max)
+        scores = thinking_scores(
+            thoughts, settings.thought_words, settings.thought_words_max, diversity=settings.diversity
+        )
         for i, factor, score in zip(members, openings, scores, strict=True):
             values[i] = factor * score
     return values
