@@ -19,7 +19,13 @@ from geozero.training import rewards
 
 GROUP, REPEAT, GOAL_SECONDS, GOAL_COMPLETIONS = 8, 3, 5.0, 10_000
 SETTINGS = SimpleNamespace(
-    boxes="norm1000", gate="curve", gate_k=10.0, gate_tau=0.5, thought_words=40, thought_words_max=200, diversity="wanted"
+    boxes="norm1000",
+    gate="curve",
+    gate_k=10.0,
+    gate_tau=0.5,
+    thought_words=40,
+    thought_words_max=200,
+    diversity="wanted",
 )
 WORDS = """
     the image shows a large airport with two long runways and several planes parked near the terminal while roads

@@ -77,6 +77,14 @@ def test_thinking_score_of_plain_cases() -> None:
     assert thinking_score("two words", ["two words", "other"], l0=2) == pytest.approx(0.5)
 
 
+def test_diversity_is_a_parameter() -> None:
+    group = ["a rural river scene", "a rural river scene", "three ships at a port"]
+    assert thinking_scores(group, l0=4) == pytest.approx([0.5, 0.5, 1.0])
+    assert thinking_scores(group, l0=4, diversity="ignored") == [1.0, 1.0, 1.0]
+    assert thinking_scores(group, l0=4, diversity="unwanted") == pytest.approx([0.5, 0.5, 0.0])
+    assert thinking_scores(group[:1], l0=4, diversity="unwanted") == [1.0]
+
+
 def test_thinking_score_against_a_loop() -> None:
     group = ["a ship lies in the port", "A ship, lies in the harbour!", "in the port a ship lies", "nothing"]
 
