@@ -73,7 +73,12 @@ def features(question: str, completions: Sequence[str], settings: dict[str, Any]
     asked = {_stem(word) for word in words(question.splitlines()[0]) if len(word) >= LONG}
     return {
         "words": [float(len(words(text))) for text in thoughts],
-        "S_t": objective.thinking_scores(thoughts, settings["thought_words"], settings["thought_words_max"]),
+        "S_t": objective.thinking_scores(
+            thoughts,
+            settings["thought_words"],
+            settings["thought_words_max"],
+            diversity=settings.get("diversity", "wanted"),
+        ),
         "like the others": [
             float(np.mean([_share(one, other) for j, other in enumerate(grams) if j != i]))
             for i, one in enumerate(grams)

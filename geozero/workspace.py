@@ -111,7 +111,7 @@ class Workspace:
         run = self._begun_with_base(whole)
         if run is not None:
             return run / "model"
-        other = f" (there are {len(done)} smoke runs or from other bases)"
+        other = f" (those there are smoke runs or from other base models: {len(done)})"
         others = f" from {self.settings.model.path}{other}" if done else ""
         raise InputError(
             f"no finished {stage} run{others}", str(self.runs), f"run `geozero {stage}` first, or give --model"

@@ -71,7 +71,7 @@ def test_a_run_from_another_base_model_is_not_gone_on_with(space: Workspace, tmp
     run.mkdir(parents=True)
     (run / "DONE").write_text("")
     (run / "stage.json").write_text(json.dumps({"base": "/elsewhere/base", "base_hash": "0"}))
-    with pytest.raises(InputError, match="there are 1 smoke runs or from other bases"):
+    with pytest.raises(InputError, match="those there are smoke runs or from other base models: 1"):
         space.newest("sft")
     moved = {"base": "/elsewhere/base", "base_hash": checkpoint.content_hash(base)}
     (run / "stage.json").write_text(json.dumps(moved))
@@ -84,7 +84,7 @@ def test_only_a_smoke_run_goes_on_with_a_smoke_run(space: Workspace, tmp_path: P
     run.mkdir(parents=True)
     (run / "DONE").write_text("")
     (run / "stage.json").write_text(json.dumps({"base": str(base), "limit": 50}))
-    with pytest.raises(InputError, match="there are 1 smoke runs or from other bases"):
+    with pytest.raises(InputError, match="those there are smoke runs or from other base models: 1"):
         space.newest("sft")
     smoke = Workspace(space.file, space.settings.model_copy(update={"smoke": True}))
     assert smoke.newest("sft") == run / "model"
