@@ -69,7 +69,7 @@ def groups(run: Path, size: int, first: int, last: int) -> Iterator[tuple[str, l
 def features(question: str, completions: Sequence[str], settings: dict[str, Any]) -> dict[str, list[float]]:
     """By name, one value a completion: words, S_t, likeness to the group's other thoughts, words of the question."""
     thoughts = [thought(text) for text in completions]
-    grams = [set(objective.ngrams(words(text))) for text in thoughts]
+    grams = [frozenset(objective.ngrams(words(text))) for text in thoughts]
     asked = {_stem(word) for word in words(question.splitlines()[0]) if len(word) >= LONG}
     return {
         "words": [float(len(words(text))) for text in thoughts],
@@ -80,7 +80,7 @@ def features(question: str, completions: Sequence[str], settings: dict[str, Any]
             diversity=settings.get("diversity", "wanted"),
         ),
         "like the others": [
-            float(np.mean([_share(one, other) for j, other in enumerate(grams) if j != i]))
+            float(np.mean([objective.jaccard(one, other) for j, other in enumerate(grams) if j != i]))
             for i, one in enumerate(grams)
         ],
         "names what is asked": [
@@ -91,10 +91,6 @@ def features(question: str, completions: Sequence[str], settings: dict[str, Any]
 
 def _stem(word: str) -> str:
     return word.rstrip("s")
-
-
-def _share(a: set[Any], b: set[Any]) -> float:
-    return len(a & b) / len(a | b) if a | b else 1.0
 
 
 if __name__ == "__main__":

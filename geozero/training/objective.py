@@ -144,7 +144,7 @@ def _thinking_score(
 def _place_in_group(one: _Read, others: Sequence[_Read], diversity: Diversity) -> float:
     if not others or diversity == "ignored":
         return 1.0
-    similarity = sum(_jaccard(one.distinct, other.distinct) for other in others) / len(others)
+    similarity = sum(jaccard(one.distinct, other.distinct) for other in others) / len(others)
     return similarity if diversity == "unwanted" else 1 - similarity
 
 
@@ -154,7 +154,8 @@ def ngrams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)] if n else []
 
 
-def _jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
+def jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
+    """Share of the n-grams of two texts that both have; 1 where neither has any."""
     common = len(a & b)
     return common / (len(a) + len(b) - common) if a or b else 1.0
 
