@@ -40,3 +40,27 @@ def test_what_a_collator_takes_out_is_still_there_for_the_next_member() -> None:
     assert len(calls) == 1
     assert shared(sample("another", [4]), template)["input_ids"] == [7, 8, 9, 4]
     assert len(calls) == 2
+
+
+def test_groups_without_a_signal_give_way_to_other_prompts_that_have_one() -> None:
+    import torch
+
+    from geozero import process
+
+    process.prepare()
+    from geozero.training.groups import exchange
+
+    def groups(*prompts: str) -> list[Any]:
+        return [sample(prompt, [k]) for prompt in prompts for k in range(2)]
+
+    def values(*answers: float) -> torch.Tensor:
+        return torch.tensor([[answer, 0.1 * i] for i, answer in enumerate(answers)])
+
+    here, further = groups("a", "b", "c", "d"), groups("a", "e", "f", "f", "g")
+    rewards = values(0, 1, 1, 1, 0, 0, 1, 1)  # only the first differs in R_a
+    others = values(1, 0, 0, 0, 0, 1, 1, 0, 1, 0)
+    kept, result = exchange(here, rewards, further, others, 2)
+    # "a" stands in the batch already, "e" has no signal, the second "f" is a repetition; "d" stays as it was.
+    assert [s.messages[0]["content"] for s in kept[::2]] == ["a", "f", "g", "d"]
+    assert torch.equal(result, torch.cat([rewards[:2], others[4:6], others[8:], rewards[6:]]))
+    assert len(here) == 8 and torch.equal(rewards[2:4, 0], torch.ones(2))  # what was given is as it was

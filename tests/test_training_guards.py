@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,45 @@ def test_a_short_run_meets_all_rates() -> None:
     few = curriculum.ordered(samples(400), rates, "easy_first", 40)
     assert len(few) == 40
     assert {rates[s.id] for s in few} == {0.0, 0.25, 0.5, 0.75}
+
+
+def test_spare_samples_lie_behind_the_run_and_between_its_rates() -> None:
+    rates = {f"s{i}": i / 60 for i in range(60)}
+    found = [rates[s.id] for s in curriculum.ordered(samples(60), rates, "hard_first", 20, spare=40)]
+    assert len(set(found)) == 60
+    own, spare = found[:20], found[20:]
+    assert own == sorted(own) and spare == sorted(spare)
+    assert max(b - a for a, b in pairwise(own)) <= 3.01 / 60  # every third of all rates
+    assert curriculum.ordered(samples(15), rates, "hard_first", 20, spare=40) == curriculum.ordered(
+        samples(15), rates, "hard_first", 20
+    )
+
+
+def resampling(rows: int, shuffled: bool, **other: int) -> curriculum.Resampling:
+    settings = {"prompts": 4, "steps": 5, "draws": 2, "seed": 7} | other
+    return curriculum.Resampling(rows=rows, shuffled=shuffled, **settings)
+
+
+def test_an_ordered_step_draws_spare_prompts_about_as_hard_as_its_own() -> None:
+    spare = resampling(60, shuffled=False)  # rows 0 to 19 are the run's
+    drawn = [spare.drawn(step, draw) for step in range(5) for draw in (1, 2)]
+    assert [i for rows in drawn for i in rows] == list(range(20, 60))
+
+
+def test_an_ordered_step_without_spare_prompts_draws_the_next_steps() -> None:
+    none = resampling(20, shuffled=False)
+    assert none.drawn(0, 1) == [4, 5, 6, 7] and none.drawn(0, 2) == [8, 9, 10, 11]
+    assert none.drawn(4, 1) == [0, 1, 2, 3]
+    assert resampling(8, shuffled=False).drawn(2, 1) == [4, 5, 6, 7]  # the second epoch's first step
+
+
+def test_a_shuffled_run_draws_everything_before_anything_twice() -> None:
+    shuffled = resampling(40, shuffled=True)
+    drawn = [i for step in range(5) for draw in (1, 2) for i in shuffled.drawn(step, draw)]
+    assert sorted(drawn) == list(range(40)) != drawn
+    assert shuffled.drawn(5, 1) == drawn[:4]
+    assert resampling(40, shuffled=True, seed=8).drawn(0, 1) != drawn[:4]
+    assert len(resampling(3, shuffled=True).drawn(0, 1)) == 4  # fewer rows than a step has prompts
 
 
 def test_pass_rates_are_read_from_beside_the_corpus(tmp_path: Path) -> None:

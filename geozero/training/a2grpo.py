@@ -29,6 +29,7 @@ from geozero.engines.checkpoint import Vocabulary
 from geozero.errors import InputError
 from geozero.training import groups, rewards
 from geozero.training.callbacks import Probes
+from geozero.training.curriculum import Resampling
 from geozero.training.objective import (
     GATE_K,
     GATE_TAU,
@@ -175,10 +176,6 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         for model in (self.model, self.ref_model):
             if model is not None:
                 groups.share_pictures(model)
-        if self.args.resample:
-            self.args.dynamic_sample = True  # ms-swift then makes the loader of further prompts
-            self._prepare_resample_data_iterator()
-            self.args.dynamic_sample = False
         if self.args.probe_rows:
             self.add_callback(Probes(self.answers, Path(self.args.probe_rows), self.args.probe_steps))
 
@@ -231,13 +228,28 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         rounds = 0
         while rounds < self.args.resample and is_uniform(values[:, 0], size).any():
             rounds += 1
-            more = self._rollout_samples(next(self.dynamic_resample_iterator))
+            more = self._rollout_samples(self._further_rows(rounds, len(samples)))
             new_values = self._compute_rewards_per_func(more)
             kept, values = groups.exchange(kept, values, gather_object(more), new_values, size)
         self._log("resampled", rounds)
         self._rewards_per_func = values
         n, index = len(samples), int(self.accelerator.process_index)
         return kept[index * n : (index + 1) * n]
+
+    def _further_rows(self, draw: int, n: int) -> list[dict[str, Any]]:
+        """This process's `n` rows, each prompt as often as its group has members, of a step's draw (from 1)."""
+        size = int(self.num_generations)
+        resampling = Resampling(
+            rows=len(self.train_dataset),
+            prompts=n * int(self.accelerator.num_processes) // size,
+            steps=self.state.max_steps // self.num_iterations,
+            draws=self.args.resample,
+            shuffled=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+        rows = resampling.drawn(self.state.global_step // self.num_iterations, draw)
+        first = int(self.accelerator.process_index) * n
+        return [dict(self.train_dataset[rows[i // size]]) for i in range(first, first + n)]
 
     def _compute_advantages(
         self, samples: list[Any], rewards_per_func: torch.Tensor, batch_encoded_inputs: list[dict[str, Any]]
@@ -368,7 +380,6 @@ def check_swift() -> None:
         "_compute_rewards_per_func": ["samples"],
         "_score_completions": ["samples"],
         "_rollout_samples": ["inputs"],
-        "_prepare_resample_data_iterator": [],
         "_prepare_batch_inputs": ["samples"],
         "_colocate_rollout": ["samples", "request_config"],
         "_compute_loss_and_metrics": ["model", "model_inputs", "grpo_batch"],

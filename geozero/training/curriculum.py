@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -50,14 +52,57 @@ def some(samples: Iterable[Sample], n: int) -> list[Sample]:
     return sorted(samples, key=_place)[:n]
 
 
-def ordered(samples: Iterable[Sample], rates: Mapping[str, float], order: Order, n: int) -> list[Sample]:
-    """At most `n` samples by pass rate, those of one rate in the order of a stable hash.
+def ordered(
+    samples: Iterable[Sample], rates: Mapping[str, float], order: Order, n: int, spare: int = 0
+) -> list[Sample]:
+    """At most `n` samples by pass rate, those of one rate in the order of a stable hash; then `spare` more, likewise.
 
     A run that sees fewer samples than there are takes them from all rates first and orders these: else it would only
-    ever meet one end. A sample without a pass rate counts as the hardest.
+    ever meet one end. The spare ones, which `resample` draws from, lie evenly between them. A sample without a pass
+    rate counts as the hardest.
     """
     sign = -1.0 if order == "easy_first" else 1.0
-    return sorted(some(samples, n), key=lambda s: (sign * rates.get(s.id, 0.0), _place(s)))
+    found = sorted(some(samples, n + spare), key=lambda s: (sign * rates.get(s.id, 0.0), _place(s)))
+    own, total = min(n, len(found)), len(found)
+    met = [(i + 1) * own // total > i * own // total for i in range(total)]
+    return [s for s, is_met in zip(found, met, strict=True) if is_met] + [
+        s for s, is_met in zip(found, met, strict=True) if not is_met
+    ]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Which prompts a step samples in place of groups without an answer signal.
+
+    They depend on the step and the draw alone, so that a run that was cut off draws what it would have drawn.
+
+    Attributes:
+        rows: of the training data; in a run with an order those behind its own steps' are spare.
+        prompts: of a step.
+        steps: of the run.
+        draws: most that a step may make.
+        shuffled: whether the run is; one with an order draws prompts about as hard as the step's own.
+        seed: of the run; a shuffled one draws in another permutation than it trains in.
+    """
+
+    rows: int
+    prompts: int
+    steps: int
+    draws: int
+    shuffled: bool
+    seed: int
+
+    def drawn(self, step: int, draw: int) -> list[int]:
+        """The rows that step `step` (from 0) takes in its draw `draw` (from 1), as many as it has prompts."""
+        if self.shuffled:
+            places = random.Random(self.seed + 1).sample(range(self.rows), self.rows)
+            start = (step * self.draws + draw - 1) * self.prompts
+        else:
+            own = min(self.rows, self.steps * self.prompts)
+            places = list(range(own, self.rows)) or list(range(self.rows))  # none to spare: the next steps' prompts
+            epoch = max(1, own // self.prompts)
+            start = step % epoch * len(places) // epoch + (draw if own == self.rows else draw - 1) * self.prompts
+        return [places[(start + i) % len(places)] for i in range(self.prompts)]
 
 
 def _place(sample: Sample) -> float:

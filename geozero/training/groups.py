@@ -29,6 +29,8 @@ def exchange(
 ) -> tuple[list[Any], torch.Tensor]:
     """Put groups with an answer signal in the place of groups without, first come, as many as there are.
 
+    A prompt that stands in the batch already is not taken a second time.
+
     Args:
         samples: whole groups of `size`, side by side.
         values: their rewards, shape (len(samples), functions), R_a in column 0.
@@ -38,7 +40,12 @@ def exchange(
         As many samples and rewards as were given, in their places.
     """
     silent = is_uniform(values[:, 0], size).nonzero().flatten().tolist()
-    useful = (~is_uniform(new_values[:, 0], size)).nonzero().flatten().tolist()
+    prompts = [_prompt(sample) for sample in samples[::size]]
+    useful = []
+    for new in (~is_uniform(new_values[:, 0], size)).nonzero().flatten().tolist():
+        if (prompt := _prompt(more[new * size])) not in prompts:
+            prompts.append(prompt)
+            useful.append(new)
     kept, result = list(samples), values.clone()
     for old, new in zip(silent, useful, strict=False):
         kept[old * size : (old + 1) * size] = more[new * size : (new + 1) * size]

@@ -120,7 +120,8 @@ class Recipe:
         if order == "shuffled":
             return samples
         rates = curriculum.read_rates(curriculum.rates_file(self.corpus))
-        return curriculum.ordered(samples, rates, order, self.settings.steps * self.batch_size)
+        n = self.settings.steps * self.batch_size
+        return curriculum.ordered(samples, rates, order, n, spare=n * getattr(self.settings, "resample", 0))
 
     def _keep(self, sample: Sample) -> bool:
         folds = self.params.filter.folds
