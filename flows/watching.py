@@ -17,7 +17,7 @@ import psutil
 
 from geozero import process
 from geozero.corpus import write_json
-from geozero.training.told import LOSSES, told
+from geozero.training.told import LOSSES, shown, told
 
 RESOURCE_SECONDS = 15.0  # between two points of the resource curves
 MEMORY_SECONDS = 1.0  # between two looks at the processes' memory
@@ -49,7 +49,7 @@ def training(write: Callable[[str], None]) -> Callable[[str], None]:
 
     def take(line: str) -> None:
         if line.startswith(COMMAND) or told(line):
-            (losses if LOSSES in line else said)(line)
+            (losses if LOSSES in line else said)(shown(line))
 
     return take
 

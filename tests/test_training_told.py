@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.watching import COMMAND, training
-from geozero.training.told import told
+from geozero.training.told import shown, told
 
 TRAINING = Path(__file__).resolve().parents[1] / "geozero/training"
 STAGES = ("attempts", "checkpoints", "replay", "stage", "supervise")
@@ -50,3 +50,44 @@ def test_losses_and_guards_are_shown(line: str) -> None:
 @pytest.mark.parametrize("line", ["adalora_beta1=0.85,", "", "The guard: of nothing", "[INFO:swift] no step"])
 def test_ms_swift_s_other_lines_are_not(line: str) -> None:
     assert not told(line) and not in_flow(line)
+
+
+SFT = "{'loss': 0.81747735, 'grad_norm': 1.07, 'token_acc': 0.787, 'global_step/max_steps': '60/60', 'epoch': 0.98}"
+RL = (
+    "[rank0] {'loss': -3e-08, 'answer_reward': 0.177287, 'thinking_reward': 0.1012, 'thought_words': 16.945, "
+    "'well_formed': 0.9766, 'completions/clipped_ratio': 0.0156, 'answer_kl': 0.0084, 'epoch': 0.25, "
+    "'global_step/max_steps': '2/8', 'remaining_time': '1m 28s'}"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (SFT, "step 60/60 · loss 0.8175 · tokens right 79%"),
+        (
+            RL,
+            "step 2/8 · answer reward 0.18 · thinking 0.10 · 16.9 words · well formed 98% · cut off 2% · "
+            "answer KL 0.008 · 1m 28s left",
+        ),
+    ],
+)
+def test_a_step_is_told_in_a_few_words(line: str, words: str) -> None:
+    assert shown(line) == words
+    passed: list[str] = []
+    training(passed.append)(line)
+    assert passed == [words]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "guard: half the answers",
+        "{'loss': 0.5, 'step': 3}",  # no step out of how many: shown as it is
+        "{'loss': nan, 'global_step/max_steps': '1/2'}",
+        "{'loss': 'much', 'global_step/max_steps': '1/2'}",
+        "{'loss': __import__('os').getpid(), 'global_step/max_steps': '1/2'}",
+        "{'loss': 0.5, 'global_step/max_steps': '1/2",
+    ],
+)
+def test_what_is_no_step_s_metrics_is_shown_as_it_is(line: str) -> None:
+    assert shown(line) == line

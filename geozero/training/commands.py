@@ -9,7 +9,7 @@ import typer
 
 from geozero.errors import InputError
 from geozero.terminal import PARAMS, DryRun, ParamsFile
-from geozero.training.told import told
+from geozero.training.told import shown, told
 from geozero.workspace import Workspace
 
 app = typer.Typer()
@@ -102,7 +102,7 @@ def export(
 
 def _training_line(line: str) -> None:
     if told(line):
-        typer.echo(line)
+        typer.echo(shown(line))
 
 
 def _trained(result: Any, dry_run: bool) -> None:

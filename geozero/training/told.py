@@ -1,6 +1,9 @@
-"""Which lines of a training's output somebody wants to see, at a terminal and in a flow's log; its log file has all."""
+"""What of a training's output is shown at a terminal and in a flow's log, and how; its log file has all of it."""
 
 from __future__ import annotations
+
+import ast
+from typing import Any
 
 LOSSES = "{'loss'"  # of ms-swift's hundreds of lines, those with a logged step's metrics
 # How lines begin that the training stages themselves say.
@@ -16,8 +19,35 @@ BEGINNINGS = (
     "replay:",
     "left out:",
 )
+# Of a step's thirty metrics, those that say how it goes: name in ms-swift's line, how they are shown.
+SHOWN = (
+    ("loss", "loss {:.4f}"),
+    ("token_acc", "tokens right {:.0%}"),
+    ("answer_reward", "answer reward {:.2f}"),
+    ("thinking_reward", "thinking {:.2f}"),
+    ("thought_words", "{:.1f} words"),
+    ("well_formed", "well formed {:.0%}"),
+    ("completions/clipped_ratio", "cut off {:.0%}"),
+    ("answer_kl", "answer KL {:.3f}"),
+)
 
 
 def told(line: str) -> bool:
     """Whether a line tells how the training goes."""
     return LOSSES in line or line.startswith(BEGINNINGS)
+
+
+def shown(line: str) -> str:
+    """A line as people read it: a step's metrics in a few words, any other as it is."""
+    start = line.find(LOSSES)
+    if start < 0:
+        return line
+    try:
+        metrics: Any = ast.literal_eval(line[start:].strip())
+        step = f"step {metrics['global_step/max_steps']}"
+        unwanted = {"loss"} if "answer_reward" in metrics else set()  # of a policy gradient it says nothing
+        parts = [words.format(float(metrics[n])) for n, words in SHOWN if n in metrics and n not in unwanted]
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        return line
+    left = f"{metrics['remaining_time']} left" if "remaining_time" in metrics else ""
+    return " · ".join(filter(None, (step, *parts, left)))
