@@ -68,7 +68,8 @@ from geozero.training.data import Replay, image_uri
 values, kind, corpus, base, out = sys.argv[1:]
 run = stage.run_sft if kind == "sft" else stage.run_a2grpo
 print_step = lambda step, values: print("step", step, flush=True)
-run(Params.model_validate_json(values), Path(corpus), Path(base), Path(out), on_metrics=print_step)
+say = lambda line: line.startswith("left ") and print(line, flush=True)
+run(Params.model_validate_json(values), Path(corpus), Path(base), Path(out), on_line=say, on_metrics=print_step)
 """
 
 
@@ -180,6 +181,7 @@ def test_sigterm_reaches_the_trainer_which_leaves_with_a_checkpoint(
         for line in running.stdout:
             if line.split() == ["step", "2"]:
                 running.terminate()
+    assert line.startswith("left at step ") and line.endswith(" of 60; the same command goes on from there\n")
     assert running.returncode == 128 + signal.SIGTERM
     (directory,) = tmp_path.iterdir()
     last = checkpoints.newest(directory)

@@ -85,7 +85,8 @@ def to_the_end(
             last = checkpoints.newest(directory, tell)
             if watch.left:
                 at = "before its first checkpoint" if last is None else f"at step {last.step} of {steps}"
-                raise supervise.Left(f"left {at}; the same command goes on from there")
+                tell(f"left {at}; the same command goes on from there")
+                raise supervise.Left
             if last is None or last.step < steps:
                 raise RuntimeError(f"the training ended without its last checkpoint, {steps}; see {directory / LOG}")
             return last

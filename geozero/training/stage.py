@@ -211,7 +211,8 @@ def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
     def start(words: list[str]) -> None:
         watch.run([*command, *words], attempts.environment(directory), tell)
         if watch.left:
-            raise supervise.Left("left; node 0 writes the checkpoint")
+            tell(f"node {node.rank}: left; node 0 writes the checkpoint")
+            raise supervise.Left
 
     def attempt(words: list[str]) -> None:
         try:

@@ -41,8 +41,7 @@ class Stalled(RuntimeError):
 class Left(SystemExit):
     """SIGTERM came, and the training has written its checkpoint: the exit code is that of a terminated process."""
 
-    def __init__(self, line: str) -> None:
-        self.line = line
+    def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 

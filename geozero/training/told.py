@@ -17,7 +17,7 @@ BEGINNINGS = (
     "node ",
     "checkpoint-",
     "replay:",
-    "left out:",
+    "left ",
 )
 # Of a step's thirty metrics, those that say how it goes: name in ms-swift's line, how they are shown.
 SHOWN = (
