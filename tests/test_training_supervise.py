@@ -40,6 +40,8 @@ with (out / "calls").open("a") as file:
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 def hang_here():
+    if how.get("stopped"):
+        os.kill(os.getpid(), signal.SIGSTOP)  # as a scheduler does that suspends a job
     time.sleep(600)
 for step in range(first + 1, steps + 1):
     if step == how.get("hang_at") and not (how.get("once") and first):
@@ -92,8 +94,11 @@ def record(directory: Path) -> dict:
 # -- hung --------------------------------------------------------------------------------------------------------
 
 
-def test_a_hung_training_is_dumped_killed_and_goes_on(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
-    behave(hang_at=3, once=True)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_hung_training_is_dumped_killed_and_goes_on(
+    stopped: bool, behave, corpus: Path, base: Path, tmp_path: Path
+) -> None:
+    behave(hang_at=3, once=True, stopped=stopped)
     told: list[str] = []
     params = make_params(hardware={"stall_minutes": 0.1})
     result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
@@ -105,10 +110,28 @@ def test_a_hung_training_is_dumped_killed_and_goes_on(behave, corpus: Path, base
     assert [row["step"] for row in read(result.directory / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_py_spy_says_where_it_hung_or_the_training_does_itself(
+    allowed: bool, behave, corpus: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = tmp_path / "bin/py-spy"
+    spy.parent.mkdir()
+    spy.write_text(f"#!/bin/sh\necho stacks of $3\nexit {0 if allowed else 1}\n")
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{spy.parent}:{os.environ['PATH']}")
+    behave(hang_at=3, once=True)
+    result = stage.run_sft(make_params(hardware={"stall_minutes": 0.1}), corpus, base, tmp_path / "runs")
+    (told,) = record(result.directory)["retries"]
+    (dump,) = result.directory.glob("stacks-*.txt")
+    assert dump.read_text().startswith("stacks of ")
+    assert told.endswith(str(dump if allowed else result.directory / "train.log"))
+    assert ("hang_here" in (result.directory / "train.log").read_text()) is not allowed
+
+
 def test_one_that_hangs_at_the_same_place_is_given_up(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
     behave(hang_at=3)
     params = make_params(hardware={"stall_minutes": 0.1, "restarts": 1})
-    with pytest.raises(supervise.Stalled, match=r"no step for 0.1 minutes"):
+    with pytest.raises(InputError, match=r"hung 2 times .*no step for 0.1 minutes; stacks in .*raise hardware.stall_m"):
         stage.run_sft(params, corpus, base, tmp_path / "runs")
     (directory,) = (tmp_path / "runs").iterdir()
     # the first start made two checkpoints; the second and the third none

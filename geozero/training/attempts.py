@@ -42,9 +42,9 @@ def to_the_end(
         pass_on: hands on what was logged since the last call and says whether there was anything.
 
     Raises:
-        InputError: what the launcher refused; a GPU too small; a guard's stop.
+        InputError: what the launcher refused; a GPU too small; a guard's stop; it hung more often than
+            `hardware.restarts` allows without a new checkpoint in between.
         supervise.Left: SIGTERM came.
-        supervise.Stalled: it hung more often than `hardware.restarts` allows without a new checkpoint in between.
     """
     hardware, steps = recipe.params.hardware, planned["max_steps"]
     hung, attempt, shrunk = 0, 0, False
@@ -66,7 +66,12 @@ def to_the_end(
             hung = hung + 1 if after == before else 1
             retry(str(stalled))
             if hung > hardware.restarts:
-                raise
+                raise InputError(
+                    f"the training hung {hung} times at the same place: {stalled}",
+                    str(directory),
+                    "the stacks say where; raise hardware.stall_minutes if its steps only take long; no checkpoint is "
+                    "lost, and the same command goes on",
+                ) from None
         except supervise.OutOfMemory:
             smaller = None if shrunk else supervise.halved(planned)
             if smaller is None:

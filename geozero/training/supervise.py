@@ -121,23 +121,21 @@ class Supervisor:
                 return
 
     def _dump(self) -> Path:
-        """The stacks of every training process: by py-spy where it is installed, else by the process itself."""
-        spy, out = shutil.which("py-spy"), self.log
+        """The stacks of every training process: by py-spy where it is installed and allowed to, else by itself."""
         found = trainers(self._pid)
+        for one in found:  # a scheduler may have stopped it, and neither could tell anything then
+            with suppress(psutil.Error):
+                one.resume()
+        spy = shutil.which("py-spy")
         if spy is not None:
             out = self.log.with_name(f"stacks-{int(time.time())}.txt")
-            with out.open("w") as file:
-                for one in found:
-                    with suppress(subprocess.TimeoutExpired):
-                        subprocess.run(
-                            [spy, "dump", "--pid", str(one.pid)], stdout=file, stderr=file, timeout=DUMP_SECONDS
-                        )
-            return out
+            if all([_spied(spy, one, out) for one in found]):  # each of them, not only up to the first that fails
+                return out
         for one in found:
             with suppress(psutil.Error):
                 one.send_signal(signal.SIGUSR1)  # the launcher has told faulthandler to write the stacks then
         time.sleep(FLUSH_SECONDS)
-        return out
+        return self.log
 
     def _kill(self) -> None:
         if self._pid is None:
@@ -172,6 +170,14 @@ class Supervisor:
         for one in trainers(self._pid):
             with suppress(psutil.Error):
                 one.terminate()
+
+
+def _spied(spy: str, one: psutil.Process, out: Path) -> bool:
+    """Append a process's stacks as py-spy sees them; False where it could not, as in a container without ptrace."""
+    with out.open("a") as file, suppress(subprocess.TimeoutExpired):
+        words = [spy, "dump", "--pid", str(one.pid)]
+        return subprocess.run(words, stdout=file, stderr=file, timeout=DUMP_SECONDS).returncode == 0
+    return False
 
 
 def trainers(pid: int | None) -> list[psutil.Process]:
