@@ -129,7 +129,8 @@ class Supervisor:
         spy = shutil.which("py-spy")
         if spy is not None:
             out = self.log.with_name(f"stacks-{int(time.time())}.txt")
-            if all([_spied(spy, one, out) for one in found]):  # each of them, not only up to the first that fails
+            spied = [_spied(spy, one, out) for one in found]
+            if all(spied):
                 return out
         for one in found:
             with suppress(psutil.Error):
