@@ -12,7 +12,7 @@ from flows.watching import COMMAND, training
 from geozero.training.told import shown, told
 
 TRAINING = Path(__file__).resolve().parents[1] / "geozero/training"
-STAGES = ("attempts", "checkpoints", "replay", "stage", "supervise")
+STAGES = ("attempts", "checkpoints", "replay", "rollouts", "stage", "supervise")
 
 
 def lines_told() -> Iterator[tuple[str, str]]:

@@ -147,7 +147,7 @@ def rollout_server(params: Params, base: Path) -> dict[str, Any]:
         "vllm_enable_lora": params.a2grpo.tuner == "lora",
         **({"vllm_max_lora_rank": params.a2grpo.lora.rank} if params.a2grpo.tuner == "lora" else {}),
         "host": "0.0.0.0",
-        "port": _address(params.a2grpo.vllm_server)[1],
+        "port": address(params.a2grpo.vllm_server)[1],
     }
 
 
@@ -298,7 +298,7 @@ def _vllm(params: Params, settings: A2grpo) -> dict[str, Any]:
         return {"use_vllm": False}
     common = {"use_vllm": True, "vllm_mode": settings.vllm}
     if settings.vllm == "server":
-        host, port = _address(settings.vllm_server)
+        host, port = address(settings.vllm_server)
         return {**common, "vllm_server_host": host, "vllm_server_port": port}
     return {
         **common,
@@ -312,8 +312,12 @@ def _vllm(params: Params, settings: A2grpo) -> dict[str, Any]:
     }
 
 
-def _address(server: str) -> tuple[str, int]:
-    """Host and port of `a2grpo.vllm_server`."""
+def address(server: str) -> tuple[str, int]:
+    """Host and port of `a2grpo.vllm_server`.
+
+    Raises:
+        InputError: it is not HOST:PORT.
+    """
     host, _, port = server.rpartition(":")
     if not host or not port.isdecimal():
         raise InputError(f"'{server}' is not host:port", "a2grpo.vllm_server", "such as 127.0.0.1:8000")

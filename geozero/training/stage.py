@@ -20,7 +20,7 @@ from geozero.atomic import replacing
 from geozero.corpus import MANIFEST, write_json
 from geozero.errors import InputError
 from geozero.params import Params
-from geozero.training import arguments, attempts, checkpoints, nodes, plan, supervise
+from geozero.training import arguments, attempts, checkpoints, nodes, plan, rollouts, supervise
 from geozero.training.attempts import CACHE, LAUNCHER, LOG
 from geozero.training.data import Replay
 from geozero.training.guards import CROSSED, Crossing, Watch
@@ -224,6 +224,8 @@ def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
 
 
 def _train(recipe: Recipe, directory: Path, node: Node, tell: Tell, on_metrics: OnMetrics | None) -> None:
+    if recipe.kind == "grpo":
+        rollouts.require(recipe.settings, tell)
     rows = recipe.write_rows(directory / ROWS)
     if rows.rejected:
         tell(f"left out: {', '.join(f'{n} {reason}' for reason, n in rows.rejected.most_common())}")

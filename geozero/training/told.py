@@ -18,6 +18,7 @@ BEGINNINGS = (
     "checkpoint-",
     "replay:",
     "left ",
+    "waits for",
 )
 # Of a step's thirty metrics, those that say how it goes: name in ms-swift's line, how they are shown.
 SHOWN = (

@@ -1,0 +1,71 @@
+"""Where completions come from is looked for before a training starts; a small HTTP server stands in for vLLM's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from geozero import process
+from geozero.errors import InputError
+from geozero.params import A2grpo
+from geozero.training import rollouts
+
+
+class Loading(BaseHTTPRequestHandler):
+    """Says twice that it is not ready."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        Loading.asked += 1
+        self.send_response(200 if self.path == "/health/" and Loading.asked > 2 else 503)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(rollouts, "ASK_SECONDS", 0.05)
+    monkeypatch.setattr(Loading, "asked", 0)
+    with HTTPServer(("127.0.0.1", 0), Loading) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def settings(**more: str) -> A2grpo:
+    return A2grpo.model_validate({"steps": 1} | more)
+
+
+def test_a_server_that_still_loads_is_waited_for_and_one_that_is_there_is_not(server: str) -> None:
+    told: list[str] = []
+    rollouts.require(settings(vllm="server", vllm_server=server), told.append)
+    assert told == [f"waits for the vLLM server at {server}; `geozero a2grpo --dry-run` has its command"]
+    assert Loading.asked == 3
+    rollouts.require(settings(vllm="server", vllm_server=server), told.append)
+    assert len(told) == 1
+
+
+def test_no_server_is_one_line(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "WAIT_SECONDS", 0.2)
+    with pytest.raises(InputError, match=r"no vLLM server answers at 127.0.0.1:9 .*--dry-run"):
+        rollouts.require(settings(vllm="server", vllm_server="127.0.0.1:9"), lambda line: None)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_colocated_vllm_needs_a_gpu(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "has_gpu", lambda: bool(gpus))
+    wanted = settings(vllm="colocate")
+    if gpus:
+        rollouts.require(wanted, lambda line: None)
+        return
+    with pytest.raises(InputError, match=r"there is none in a2grpo.vllm \(set it to off"):
+        rollouts.require(wanted, lambda line: None)
+
+
+def test_a_trainer_that_samples_itself_needs_nothing() -> None:
+    rollouts.require(settings(), lambda line: pytest.fail(line))
