@@ -16,6 +16,9 @@ from test_training_data import build_corpus
 from test_training_stage import make_params
 
 from geozero.corpus import Corpus, subset
+from geozero.engines import open_engine
+from geozero.engines.base import Request, SamplingParams
+from geozero.engines.vllm_inprocess import built_for_cpu
 from geozero.params import Params
 from geozero.tasks import messages
 from geozero.training import checkpoints, stage, thoughts
@@ -153,6 +156,32 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     probes = thoughts.read(result.directory)
     assert len({probe.sample.id for probe in probes}) == len(probes) == 3
     assert all(list(probe.texts) == [0, 3, 4] and all(probe.texts.values()) for probe in probes)
+
+
+@pytest.mark.skipif(not built_for_cpu(), reason="no vLLM for CPUs is installed")
+def test_colocated_vllm_samples_with_the_weights_of_each_step(
+    taught: stage.StageResult, corpus: Path, tmp_path: Path
+) -> None:
+    """Real vLLM beside the trainer answers before and after as transformers does with those weights."""
+    whole = Corpus(corpus)
+    val = [replace(s, split="val") for s in whole.samples()]
+    subset(whole, val, tmp_path / "val", {"made_by": "test"})
+    more = {"vllm": "colocate", "probes": 6, "probe_steps": 4, "learning_rate": 3e-3}
+    params = make_params(a2grpo=RL | more | {"guards": {"well_formed": {"action": "warn"}}})
+    result = stage.run_a2grpo(params, corpus, taught.model, tmp_path / "runs", val=[tmp_path / "val"])
+    steps = [row for row in read(result.directory / "metrics.jsonl") if "loss" in row]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    probes = thoughts.read(result.directory)
+    images = Corpus(tmp_path / "val")
+    asked = [Request(p.sample.id, messages(p.sample, "tagged"), images.image_bytes(p.sample.image_id)) for p in probes]
+    for step, model in ((0, taught.model), (4, result.model)):
+        engine = open_engine(
+            "transformers", model, max_pixels=params.model.max_pixels, max_length=params.model.max_length
+        )
+        answers = engine.generate(asked, SamplingParams(max_tokens=RL["max_completion_tokens"]))
+        engine.close()
+        assert [p.texts[step] for p in probes] == [row[0].text for row in answers]
+    assert any(p.texts[0] != p.texts[4] for p in probes)  # else the comparison after the training would say nothing
 
 
 @pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.long), "a2grpo"])

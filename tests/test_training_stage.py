@@ -97,7 +97,8 @@ def grpo_arguments(tmp_path: Path, **sections: dict) -> dict:
 
 
 def test_where_completions_are_sampled(tmp_path: Path) -> None:
-    colocated = grpo_arguments(tmp_path, a2grpo={"vllm": "colocate", "vllm_memory": 0.4, "vllm_tensor_parallel": 2})
+    wanted = {"vllm": "colocate", "vllm_memory": 0.4, "vllm_tensor_parallel": 2}
+    colocated = grpo_arguments(tmp_path, a2grpo=wanted, hardware={"gpus": 2})
     words = arguments.flatten(colocated)
     assert json.loads(words[words.index("--vllm_engine_kwargs") + 1]) == {"logits_processors": [arguments.SAMPLER]}
     assert (colocated["vllm_gpu_memory_utilization"], colocated["vllm_tensor_parallel_size"]) == (0.4, 2)

@@ -17,7 +17,7 @@ from geozero.engines.base import Answered, Completion, FinishReason, Request, Sa
 from geozero.engines.prompts import Prompter
 from geozero.errors import BadRecord
 
-SAMPLER = "geozero.engines.vllm_sampler:SeededRows"
+SAMPLER = "geozero.engines.vllm_sampler:SeededRows"  # keeps tokens out of reach that could not be read back
 CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: no fork, nothing left over when this one ends
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every process of a machine binds itself to the same first core
@@ -214,6 +214,26 @@ def cache_bytes(path: Path, max_length: int) -> int:
     size = text.get("head_dim") or text.get("hidden_size", 0) // text.get("num_attention_heads", 1)
     token = 2 * text.get("num_hidden_layers", 0) * heads * size * FLOAT_BYTES
     return min(MOST_CACHE, max(LEAST_CACHE, token * max_length * FULL_BATCH)) if token else MOST_CACHE
+
+
+def prepare_for_trainer(path: Path) -> None:
+    """Let ms-swift start a vLLM for the checkpoint in this process and hand it new weights after each step.
+
+    Nothing is to do on a GPU. On a CPU vLLM would lay the weights out anew once they are loaded, and could take no
+    others; its linear layers stay torch's own here. Not to be undone: the process is the trainer's.
+    """
+    if not built_for_cpu():
+        return
+    for key, value in CPU_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    import torch
+    from vllm.model_executor.layers import utils
+
+    def plain(layer: Any, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    utils.dispatch_cpu_unquantized_gemm = plain
+    inspect_here(path)
 
 
 def inspect_here(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geozero import process
+from geozero.engines.vllm_inprocess import SAMPLER, cache_bytes
 from geozero.errors import InputError
 from geozero.params import A2grpo, Hardware, Model, Optimise, Params
 
@@ -16,7 +17,6 @@ SAVES = 5  # checkpoints a run: what a kill costs is a fifth of it at most
 KEPT = 2
 CALLBACK = "geozero"  # `callbacks.Leave`, registered by the launcher
 MIXED = {"float32": {}, "bfloat16": {"bf16": True}, "float16": {"fp16": True}}
-SAMPLER = "geozero.engines.vllm_sampler:SeededRows"  # keeps tokens out of reach that could not be read back
 BEST = "answer_reward"  # what the best checkpoint is chosen by, as the trainer logs it for `val`
 DEEPSPEED = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")  # ms-swift's own files
 LOADER_WORKERS = 4
@@ -127,7 +127,7 @@ def grpo(
         **({} if settings.order == "shuffled" else {"dataset_shuffle": False}),
         **({} if val_rows is None else _validation(val_rows, micro, settings.val_prompts, world(params.hardware))),
         **({} if probe_rows is None else {"probe_rows": probe_rows, "probe_steps": settings.probe_steps}),
-        **_vllm(params, settings),
+        **_vllm(params, settings, base),
         **({"lora_dropout": 0.0} if settings.tuner == "lora" else {}),  # the ratio needs one policy, not two
         **{name: value for name, value in settings.extra.items() if name != "callbacks"},
     }
@@ -293,19 +293,24 @@ def _validation(rows: Path, micro: int, wanted: int, n_devices: int) -> dict[str
     }
 
 
-def _vllm(params: Params, settings: A2grpo) -> dict[str, Any]:
+def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
     if settings.vllm == "off":
         return {"use_vllm": False}
-    common = {"use_vllm": True, "vllm_mode": settings.vllm}
+    common: dict[str, Any] = {"use_vllm": True, "vllm_mode": settings.vllm}
     if settings.vllm == "server":
         host, port = address(settings.vllm_server)
         return {**common, "vllm_server_host": host, "vllm_server_port": port}
+    engine: dict[str, Any] = {"logits_processors": [SAMPLER]}
+    common["vllm_max_model_len"] = params.model.max_length
+    if not on_gpus(params.hardware):
+        if (base / "config.json").is_file():
+            engine["kv_cache_memory_bytes"] = cache_bytes(base, params.model.max_length)
+        return {**common, "vllm_engine_kwargs": engine, "vllm_enforce_eager": True, "sleep_level": 0}
     return {
         **common,
-        "vllm_max_model_len": params.model.max_length,
+        "vllm_engine_kwargs": engine,
         "vllm_gpu_memory_utilization": settings.vllm_memory,
         "vllm_tensor_parallel_size": settings.vllm_tensor_parallel,
-        "vllm_engine_kwargs": {"logits_processors": [SAMPLER]},
         "sleep_level": 1,  # it gives its memory back while the trainer works, and the other way round
         "offload_model": True,
         "offload_optimizer": True,

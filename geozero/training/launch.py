@@ -53,6 +53,7 @@ def _hide_unused(arguments: list[str]) -> None:
 
 def _run(kind: str, arguments: list[str]) -> None:
     from geozero.engines import template
+    from geozero.engines.vllm_inprocess import prepare_for_trainer
     from geozero.training import check, data
 
     template.register()
@@ -65,6 +66,8 @@ def _run(kind: str, arguments: list[str]) -> None:
     if kind == "grpo":
         from geozero.training import a2grpo, callbacks
 
+        if given.use_vllm and given.vllm_mode == "colocate":
+            prepare_for_trainer(Path(given.model))
         callbacks.register()
         a2grpo.main(arguments)
     elif kind == "sft":

