@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -438,3 +440,28 @@ def test_the_launcher_refuses_unknown_words() -> None:
     )
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("nowhere", r"refused: no such model in .*nowhere \(give a checkpoint's directory"),
+        ("empty", r"refused: no model here: config.json is missing in .*empty"),
+        ("coded", r"refused: the model brings its own code"),
+    ],
+)
+def test_a_reference_that_is_no_model_is_one_line(broken: str, message: str, tiny_random: Path, tmp_path: Path) -> None:
+    """`a2grpo.extra` can name one; ms-swift would run code that it brings."""
+    (tmp_path / "empty").mkdir()
+    coded = shutil.copytree(tiny_random, tmp_path / "coded")
+    (coded / "modeling_own.py").write_text("raise SystemExit('ran')")
+    config = json.loads((coded / "config.json").read_text()) | {"auto_map": {"AutoModel": "modeling_own.Own"}}
+    (coded / "config.json").write_text(json.dumps(config))
+    params = make_params(a2grpo={"extra": {"ref_model": str(tmp_path / broken)}})
+    made = arguments.grpo(params, params.a2grpo, tmp_path / "rows.jsonl", tiny_random, tmp_path / "out")
+    words = [sys.executable, "-m", "geozero.training.launch", "grpo", *arguments.flatten(made)]
+    done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 2
+    assert re.search(message, done.stderr), done.stderr[-500:]
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -53,6 +53,7 @@ def _hide_unused(arguments: list[str]) -> None:
 
 def _run(kind: str, arguments: list[str]) -> None:
     from geozero.engines import template
+    from geozero.engines.checkpoint import resolve
     from geozero.engines.vllm_inprocess import prepare_for_trainer
     from geozero.training import check, data
 
@@ -61,8 +62,8 @@ def _run(kind: str, arguments: list[str]) -> None:
     given = check.require(kind, arguments)
     for name in ("model", "ref_model"):
         value = getattr(given, name, None)
-        if value and (Path(value) / "config.json").is_file():
-            check.require_architecture(Path(value), given.model_type)
+        if value:
+            check.require_architecture(resolve(value), given.model_type)
     if kind == "grpo":
         from geozero.training import a2grpo, callbacks
 
