@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -151,6 +153,17 @@ def test_a_solution_that_no_answer_can_meet_costs_that_sample(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"no sample to train on: 2 unusable_solution"):
         swift_rows(none, "tagged", "norm1000", tmp_path / "none.jsonl")
     assert not (tmp_path / "none.jsonl").exists()
+
+
+@pytest.mark.parametrize("mode", ["direct", "tagged"])
+def test_a_corpus_changed_by_hand_costs_its_broken_samples_only(mode: str, tmp_path: Path) -> None:
+    corpus = Corpus(build_corpus(tmp_path / "corpus"))
+    (file,) = corpus.path.glob("samples-*.parquet")
+    table = pq.read_table(file)
+    broken = [row | {"answer": "", "references": []} if row["task"] != "vqa" else row for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(broken, schema=table.schema), file)
+    rows = swift_rows(Corpus(corpus.path), mode, "norm1000", tmp_path / "rows.jsonl")
+    assert rows.n > 0 and set(rows.rejected) <= {"answer_empty", "references_missing"} and rows.rejected.total() > 0
 
 
 def test_pixels_come_back_byte_for_byte_and_in_forked_workers(corpus: Corpus) -> None:
