@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_training_data import build_corpus
+from test_training_data import break_by_hand, build_corpus
 from weights import write_weights
 
 from geozero.errors import InputError
@@ -350,6 +350,14 @@ def test_a_stage_runs_once_and_is_reused(trainer: None, corpus: Path, base: Path
     forced = stage.run_sft(params, corpus, base, tmp_path / "runs", force=True)
     assert forced.directory.name == f"{first.directory.name}-2"
     assert (first.directory / "calls").read_text() == "0\n"
+
+
+def test_samples_that_are_left_out_are_told_and_counted(trainer: None, base: Path, tmp_path: Path) -> None:
+    corpus, told = break_by_hand(build_corpus(tmp_path / "corpus")), []
+    done = stage.run_a2grpo(make_params(), corpus, base, tmp_path / "runs", on_line=told.append)
+    rows = json.loads((done.directory / "stage.json").read_text())["rows"]
+    assert rows["n"] > 0 and rows["rejected"]["answer_empty"] > 0
+    assert any(line.startswith("left out: ") and "answer_empty" in line for line in told)
 
 
 def test_a_killed_stage_goes_on_from_its_last_whole_checkpoint(

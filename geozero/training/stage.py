@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geozero import process
@@ -243,7 +243,7 @@ def _train(recipe: Recipe, directory: Path, node: Node, tell: Tell, on_metrics: 
         "base": str(recipe.base),
         "corpus_digest": identity["corpus"],
         "base_hash": identity["base"],
-        "rows": asdict(rows),
+        "rows": {"n": rows.n, "rejected": dict(rows.rejected)},  # asdict() makes a Counter of pairs from a Counter
         "hardware": recipe.params.hardware.model_dump(),
         "command": attempts.launch_command(recipe.kind, planned, recipe.params.hardware, node),
         "retries": [],
