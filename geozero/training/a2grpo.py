@@ -44,6 +44,7 @@ from geozero.training.objective import (
     said_mask,
     support,
 )
+from geozero.training.sight import keep_sight
 
 REWARD_FUNCS = [rewards.ANSWER_REWARD, rewards.THINKING_REWARD]
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")  # those with GRPO's clipped ratio
@@ -176,6 +177,7 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         for model in (self.model, self.ref_model):
             if model is not None:
                 groups.share_pictures(model)
+                keep_sight(model)
         if self.args.probe_rows:
             self.add_callback(Probes(self.answers, Path(self.args.probe_rows), self.args.probe_steps))
 
