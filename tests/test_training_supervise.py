@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ from geozero.training.metrics import read
 TRAINER = """
 import faulthandler, json, os, signal, sys, time
 sys.path.insert(0, {tests!r})
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from test_training_stage import log_line, write_checkpoint
 faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -195,6 +199,8 @@ def test_half_a_batch_keeps_the_groups_whole() -> None:
 STAGE = """
 import sys
 sys.path.insert(0, {tests!r})
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from test_training_stage import make_params
 from geozero.training import arguments, attempts, stage, supervise
@@ -271,26 +277,94 @@ def test_a_node_knows_itself_by_its_environment(monkeypatch: pytest.MonkeyPatch)
         nodes.this_node(Hardware(nodes=2))
 
 
-def test_another_node_starts_what_the_first_one_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes that look at each other often."""
     monkeypatch.setattr(nodes, "TOUCH_SECONDS", 0.05)
-    done, started = tmp_path / "DONE", []
-    stale = {"attempt": 9, "words": ["sft", "--stale"]}
-    (tmp_path / nodes.LAUNCH).write_text(json.dumps(stale))  # what a killed run left
-    os.utime(tmp_path / nodes.LAUNCH, (1, 1))
-    follower = threading.Thread(
-        target=nodes.follow, args=(tmp_path, done, lambda words: started.append(words), 10.0), daemon=True
-    )
+    monkeypatch.setattr(nodes, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(nodes, "TELL_SECONDS", 0.5)
+    monkeypatch.setattr(supervise, "CHECK_SECONDS", 0.1)
+
+
+FIRST = nodes.Node(0, 2, "here", 1)
+
+
+@contextmanager
+def following(directory: Path, start) -> Iterator[None]:
+    """Another node that does `start` until the block ends."""
+    done = directory / "DONE"
+    follower = threading.Thread(target=nodes.follow, args=(directory, done, start, 10.0), daemon=True)
     follower.start()
     time.sleep(0.3)
-    assert started == []
-    node = nodes.Node(0, 2, "here", 1)
-    for attempt in (1, 2):
-        with nodes.announced(tmp_path, node, attempt, ["sft", f"--attempt={attempt}"]):
-            time.sleep(0.4)
+    yield
     done.touch()
     follower.join(5)
+    assert not follower.is_alive()
+
+
+def test_another_node_starts_what_the_first_one_starts(quick: None, tmp_path: Path) -> None:
+    started: list[list[str]] = []
+    stale = {"launch": "a", "words": ["sft", "--stale"]}
+    (tmp_path / nodes.LAUNCH).write_text(json.dumps(stale))  # what a killed run left
+    os.utime(tmp_path / nodes.LAUNCH, (1, 1))
+    with following(tmp_path, lambda launch: started.append(launch.words)):
+        assert started == []
+        for attempt in (1, 2):
+            with nodes.announced(tmp_path, FIRST, ["sft", f"--attempt={attempt}"]):
+                time.sleep(0.4)
     assert started == [["sft", "--attempt=1"], ["sft", "--attempt=2"]]
     assert not (tmp_path / nodes.LAUNCH).exists()
+
+
+def test_a_first_node_that_died_and_came_back_is_joined_again(quick: None, tmp_path: Path) -> None:
+    started: list[tuple[list[str], str]] = []
+
+    def work(launch: nodes.Launch) -> None:
+        while not launch.over():
+            time.sleep(0.05)
+        started.append((launch.words, launch.over()))
+
+    with following(tmp_path, work):
+        (tmp_path / nodes.LAUNCH).write_text(json.dumps({"launch": "killed", "words": ["sft"]}))
+        time.sleep(0.2)
+        (tmp_path / nodes.LAUNCH).touch()
+        time.sleep(0.2)  # then its node is killed, and nobody takes the file away
+        with nodes.announced(tmp_path, FIRST, ["sft"]):  # the same words from the same checkpoint
+            time.sleep(0.5)
+    assert started == [(["sft"], "node 0 has started anew"), (["sft"], "node 0 has ended")]
+
+
+def failing_node(directory: Path, why: str) -> threading.Thread:
+    """Another node that fails of `why` in the first start."""
+
+    def fail() -> None:
+        while not (launch := nodes._read(directory / nodes.LAUNCH)):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        launch.fail(f"node 1: {why}")
+
+    thread = threading.Thread(target=fail, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(("why", "second"), [("a process ended with code 1", "2 8 1"), ("out of GPU memory", "2 4 2")])
+def test_a_failure_of_another_node_ends_the_start_and_another_follows(
+    why: str, second: str, quick: None, behave, corpus: Path, base: Path, tmp_path: Path, monkeypatch
+) -> None:
+    behave(hang_at=3, once=True)  # as a first node does that waits for others, which are gone
+    monkeypatch.setenv("NODE_RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "here")
+    monkeypatch.setenv("NPROC_PER_NODE", "1")
+    params = make_params(hardware={"nodes": 2, "restarts": 1}, sft={"batch_size": 16})
+    directory = stage.run_sft(params, corpus, base, tmp_path / "runs", dry_run=True).directory
+    told: list[str] = []
+    failing_node(directory, why)
+    result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
+    assert calls(result) == ["0 8 1", second]
+    assert any(line == f"node 1: {why}; what trains here is ended" for line in told)
+    assert len(record(result.directory)["retries"]) == 1
+    assert not (directory / nodes.FAILED).exists() and not (directory / nodes.LAUNCH).exists()
 
 
 def test_a_node_whose_first_one_never_comes_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

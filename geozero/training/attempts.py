@@ -15,7 +15,7 @@ from geozero.params import Hardware
 from geozero.training import arguments, checkpoints, nodes, supervise
 from geozero.training.checkpoints import Checkpoint
 from geozero.training.launch import PARENT, REFUSAL
-from geozero.training.nodes import Node
+from geozero.training.nodes import Launch, Node
 from geozero.training.recipe import Recipe
 from geozero.training.supervise import Supervisor
 
@@ -34,7 +34,7 @@ def to_the_end(
     tell: Tell,
     pass_on: Callable[[], bool],
 ) -> Checkpoint:
-    """Start the training as often as it takes: again where it hung, once with half the micro-batch out of memory.
+    """Start the training as often as it takes: again where it hung or a node failed, once smaller out of memory.
 
     Args:
         planned: ms-swift's arguments.
@@ -42,12 +42,12 @@ def to_the_end(
         pass_on: hands on what was logged since the last call and says whether there was anything.
 
     Raises:
-        InputError: what the launcher refused; a GPU too small; a guard's stop; it hung more often than
-            `hardware.restarts` allows without a new checkpoint in between.
+        InputError: what the launcher refused; a GPU too small; a guard's stop; it hung, or one of several nodes
+            failed, more often than `hardware.restarts` allows without a new checkpoint in between.
         supervise.Left: SIGTERM came.
     """
     hardware, steps = recipe.params.hardware, planned["max_steps"]
-    hung, attempt, shrunk = 0, 0, False
+    failed, shrunk = 0, False
     while True:
         last = checkpoints.newest(directory, tell)
         if last is not None and last.step >= steps:
@@ -57,20 +57,24 @@ def to_the_end(
             tell(f"resumed from {last.path.name} of {steps} steps")
         command = launch_command(recipe.kind, arguments_now, hardware, node)
         tell(f"$ {shlex.join(command)}")
-        watch, attempt = supervisor(hardware, directory / LOG, tell), attempt + 1
+        watch = supervisor(hardware, directory / LOG, tell)
         try:
-            with nodes.announced(directory, node, attempt, [recipe.kind, *arguments.flatten(arguments_now)]):
-                _start(command, directory, tell, watch, pass_on)
-        except supervise.Stalled as stalled:
+            with nodes.announced(directory, node, [recipe.kind, *arguments.flatten(arguments_now)]) as launch:
+                _start(command, directory, tell, watch, pass_on, launch if node.n > 1 else None)
+        except (supervise.Stalled, supervise.BrokenOff) as failure:
             before, after = last, checkpoints.newest(directory, tell)
-            hung = hung + 1 if after == before else 1
-            retry(str(stalled))
-            if hung > hardware.restarts:
+            failed = failed + 1 if after == before else 1
+            retry(str(failure))
+            if failed > hardware.restarts:
+                what, mend = (
+                    ("hung", "the stacks say where; raise hardware.stall_minutes if its steps only take long")
+                    if isinstance(failure, supervise.Stalled)
+                    else ("broke off", "the nodes' train*.log say why")
+                )
                 raise InputError(
-                    f"the training hung {hung} times at the same place: {stalled}",
+                    f"the training {what} {failed} times at the same place: {failure}",
                     str(directory),
-                    "the stacks say where; raise hardware.stall_minutes if its steps only take long; no checkpoint is "
-                    "lost, and the same command goes on",
+                    f"{mend}; no checkpoint is lost, and the same command goes on",
                 ) from None
         except supervise.OutOfMemory:
             smaller = None if shrunk else supervise.halved(planned)
@@ -107,21 +111,41 @@ def environment(directory: Path) -> dict[str, str]:
     return {"MODELSCOPE_CACHE": str(directory / CACHE), PARENT: str(os.getpid())}
 
 
-def _start(command: Sequence[str], directory: Path, tell: Tell, watch: Supervisor, pass_on: Callable[[], bool]) -> None:
-    """Run the child once; what its launcher refused becomes the InputError that it was."""
+def _start(
+    command: Sequence[str],
+    directory: Path,
+    tell: Tell,
+    watch: Supervisor,
+    pass_on: Callable[[], bool],
+    shared: Launch | None,
+) -> None:
+    """Run the child once; what its launcher refused becomes the InputError that it was.
+
+    Args:
+        shared: with other nodes, one of which may be what failed; None: this node trains alone.
+    """
 
     def on_line(line: str) -> None:
         tell(line)
         if pass_on():
             watch.alive()
 
+    if shared is not None:
+        watch.over = shared.failure
     try:
         watch.run(command, environment(directory), on_line)
     except process.ChildFailed as failed:
         refusals = [line.removeprefix(REFUSAL) for line in failed.tail if line.startswith(REFUSAL)]
         if refusals:
             raise InputError(refusals[-1]) from None
-        raise
+        if shared is None:
+            raise
+        why = shared.failure_in_the_end()
+        if why.endswith(supervise.OutOfMemory.REASON):
+            raise supervise.OutOfMemory from None
+        why = why or f"a process of node 0 ended with code {failed.code}"
+        tell(f"broken off: {why}")
+        raise supervise.BrokenOff(why) from failed
 
 
 def launch_command(kind: str, planned: Mapping[str, Any], hardware: Hardware, node: Node | None = None) -> list[str]:

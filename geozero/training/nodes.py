@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from geozero.corpus import write_json
 from geozero.errors import InputError
 from geozero.params import Hardware
 
-LAUNCH = "launch.json"
+LAUNCH, FAILED = "launch.json", "failed.json"
 TOUCH_SECONDS = 2.0
+GRACE_SECONDS = 30.0  # for a node's processes to end after node 0's have
+TELL_SECONDS = 10.0  # for another node to say what it failed of
 PORT = 29500  # torch's own default
 
 
@@ -72,50 +75,94 @@ def torchrun(node: Node, processes: int) -> list[str]:
     ]
 
 
+@dataclass
+class Launch:
+    """One start of the training, as node 0 wrote it to `path`: its name, and the launcher's words."""
+
+    path: Path
+    name: str
+    words: list[str]
+    _gone_since: float | None = None
+
+    def over(self) -> str:
+        """Another node: why its processes are in vain, once node 0 has started anew or ended this start; else ''."""
+        found = _read(self.path)
+        if found is not None:
+            return "" if found.name == self.name else "node 0 has started anew"
+        self._gone_since = self._gone_since or time.monotonic()
+        return "node 0 has ended" if time.monotonic() - self._gone_since > GRACE_SECONDS else ""
+
+    def fail(self, why: str) -> None:
+        """Another node: tell node 0, whose processes may not notice that others are gone."""
+        write_json(self.path.with_name(FAILED), {"launch": self.name, "why": why})
+
+    def failure(self) -> str:
+        """Node 0: why another node failed in this start, or ''."""
+        with suppress(OSError, ValueError, KeyError):
+            told = json.loads(self.path.with_name(FAILED).read_text())
+            return str(told["why"]) if told["launch"] == self.name else ""
+        return ""
+
+    def failure_in_the_end(self) -> str:
+        """`failure`, waited for a moment: where nodes fail together, the others may not have told yet."""
+        until = time.monotonic() + TELL_SECONDS
+        while not (why := self.failure()) and time.monotonic() < until:
+            time.sleep(TOUCH_SECONDS / 2)
+        return why
+
+
+def _read(path: Path) -> Launch | None:
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads(path.read_text())
+        return Launch(path, str(found["launch"]), [str(word) for word in found["words"]])
+    return None
+
+
 @contextmanager
-def announced(directory: Path, node: Node, attempt: int, words: Sequence[str]) -> Iterator[None]:
+def announced(directory: Path, node: Node, words: Sequence[str]) -> Iterator[Launch]:
     """Node 0: let the other nodes start the launcher with `words` while the block runs."""
+    launch, over = Launch(directory / LAUNCH, uuid.uuid4().hex, list(words)), threading.Event()
     if node.n == 1:
-        yield
+        yield launch
         return
-    path, over = directory / LAUNCH, threading.Event()
 
     def touch() -> None:
         while not over.wait(TOUCH_SECONDS):
             with suppress(FileNotFoundError):
-                path.touch()
+                launch.path.touch()
 
-    write_json(path, {"attempt": attempt, "words": list(words)})
+    write_json(launch.path, {"launch": launch.name, "words": launch.words})
     thread = threading.Thread(target=touch, daemon=True)
     thread.start()
     try:
-        yield
+        yield launch
     finally:
         over.set()
         thread.join()
-        path.unlink(missing_ok=True)
+        launch.path.unlink(missing_ok=True)
+        launch.path.with_name(FAILED).unlink(missing_ok=True)
 
 
-def follow(directory: Path, done: Path, start: Callable[[list[str]], None], patience: float) -> None:
+def follow(directory: Path, done: Path, start: Callable[[Launch], None], patience: float) -> None:
     """Another node: start what node 0 starts, as often as it does, until `done` is there.
 
     Args:
-        start: takes the launcher's words and returns when the processes of this node have ended, however they did.
+        start: returns when the processes of this node have ended, however they did.
         patience: seconds without a sign of life from node 0, after which this node gives up.
 
     Raises:
         InputError: node 0 has ended, or never came.
     """
-    path, seen, started, since = directory / LAUNCH, 0.0, -1, time.monotonic()
+    path, seen, started, since = directory / LAUNCH, 0.0, "", time.monotonic()
     while not done.is_file():
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError):
             changed = path.stat().st_mtime
             if seen and changed != seen:
                 since = time.monotonic()
-                found = json.loads(path.read_text())
-                if found["attempt"] != started:
-                    started = found["attempt"]
-                    start([str(word) for word in found["words"]])
+                launch = _read(path)
+                if launch is not None and launch.name != started:
+                    started = launch.name
+                    start(launch)
                     since = time.monotonic()
             seen = changed
         if time.monotonic() - since > patience:

@@ -25,7 +25,7 @@ from geozero.training.attempts import CACHE, LAUNCHER, LOG
 from geozero.training.data import Replay
 from geozero.training.guards import CROSSED, Crossing, Watch
 from geozero.training.metrics import TARGET, Curve, read
-from geozero.training.nodes import Node
+from geozero.training.nodes import Launch, Node
 from geozero.training.recipe import PROBE_ROWS, ROWS, VAL_ROWS, Recipe, digest
 
 MODEL, DONE, STAGE = "model", "DONE", "stage.json"
@@ -208,16 +208,19 @@ def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
     watch = attempts.supervisor(recipe.params.hardware, directory / f"train-{node.rank}.log", tell)
     command = [sys.executable, *nodes.torchrun(node, arguments.devices(recipe.params.hardware)), "-m", LAUNCHER]
 
-    def start(words: list[str]) -> None:
-        watch.run([*command, *words], attempts.environment(directory), tell)
+    def start(launch: Launch) -> None:
+        watch.over = launch.over
+        watch.run([*command, *launch.words], attempts.environment(directory), tell)
         if watch.left:
             tell(f"node {node.rank}: left; node 0 writes the checkpoint")
             raise supervise.Left
 
-    def attempt(words: list[str]) -> None:
+    def attempt(launch: Launch) -> None:
         try:
-            start(words)
+            start(launch)
         except (process.ChildFailed, supervise.Stalled, supervise.OutOfMemory) as error:
+            code = f"a process ended with code {error.code}" if isinstance(error, process.ChildFailed) else ""
+            launch.fail(f"node {node.rank}: {code or error}")
             tell(f"node {node.rank}: {error}; node 0 decides what follows")
 
     nodes.follow(directory, directory / DONE, attempt, 60 * recipe.params.hardware.stall_minutes)

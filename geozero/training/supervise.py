@@ -31,11 +31,20 @@ FLUSH_SECONDS = 2.0  # for the stacks that the trainer writes itself
 
 
 class OutOfMemory(RuntimeError):
-    """The GPU's memory did not suffice."""
+    """The GPU's memory did not suffice, here or on another node."""
+
+    REASON = "out of GPU memory"
+
+    def __init__(self) -> None:
+        super().__init__(self.REASON)
 
 
 class Stalled(RuntimeError):
     """No step for too long; the processes' stacks are in the message's file."""
+
+
+class BrokenOff(RuntimeError):
+    """One of several nodes failed, and the others with it."""
 
 
 class Left(SystemExit):
@@ -54,12 +63,14 @@ class Supervisor:
         stall_seconds: time without `alive`, after which it is dumped and killed.
         leave_seconds: time that it may take to write its checkpoint after SIGTERM.
         tell: takes a line about what is done.
+        over: asked now and then; once it says why, the child is in vain and killed.
     """
 
     log: Path
     stall_seconds: float
     leave_seconds: float
     tell: Callable[[str], None]
+    over: Callable[[], str] = lambda: ""
     left: bool = False
     _stalled: Path | None = None
     _no_memory: bool = False
@@ -112,6 +123,10 @@ class Supervisor:
             now = time.monotonic()
             if self._leaving_since is not None and now - self._leaving_since > self.leave_seconds:
                 self.tell(f"no checkpoint {self.leave_seconds:g} s after SIGTERM; the training is ended")
+                self._kill()
+                return
+            if why := self.over():
+                self.tell(f"{why}; what trains here is ended")
                 self._kill()
                 return
             if not self.left and now - self._last > self.stall_seconds:
