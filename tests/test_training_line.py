@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +23,7 @@ from geozero.engines.base import Request, SamplingParams
 from geozero.engines.vllm_inprocess import built_for_cpu
 from geozero.params import Params
 from geozero.tasks import messages
-from geozero.training import checkpoints, stage, thoughts
+from geozero.training import checkpoints, stage, supervise, thoughts
 from geozero.training.data import Replay, image_uri
 from geozero.training.metrics import read
 
@@ -234,3 +236,37 @@ def test_two_processes_train_one_model(
     assert [row["step"] for row in rows] == [1, 2]
     assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1  # each process holds whole groups
     assert apart(result.model, taught.model) > 1e-5
+
+
+@pytest.mark.long
+def test_two_nodes_of_which_one_loses_its_trainer_end_where_one_node_does(
+    taught: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = taught.model
+    with monkeypatch.context() as alone:
+        alone.setenv("NPROC_PER_NODE", "2")
+        undisturbed = stage.run_a2grpo(make_params(a2grpo=RL), corpus, base, tmp_path / "one")
+    params = make_params(a2grpo=RL, hardware={"nodes": 2, "restarts": 1})
+    words = [sys.executable, "-c", SCRIPT, params.model_dump_json(), "a2grpo", str(corpus), str(base)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    there = os.environ | {"NPROC_PER_NODE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    first, other = (
+        subprocess.Popen(
+            [*words, str(tmp_path / "two")], env=there | {"NODE_RANK": rank}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    )
+    steps = []
+    with first, other:
+        for line in first.stdout:
+            steps += [int(line.split()[1])]
+            if steps == [1, 2]:
+                for trainer in supervise.trainers(other.pid):
+                    trainer.kill()
+    assert (first.returncode, other.returncode, steps) == (0, 0, [1, 2, 3, 4])
+    (directory,) = (tmp_path / "two").iterdir()
+    (retry,) = json.loads((directory / "stage.json").read_text())["retries"]
+    assert retry == "node 1: a process ended with code 1"
+    assert apart(undisturbed.model, base) > 1e-5
+    assert apart(directory / "model", undisturbed.model) < 1e-6
