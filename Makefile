@@ -1,6 +1,6 @@
 # The commands of a checkout: `make` alone lists them. Each that needs the environment makes it first.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long test-ray test-unit lint bench clean
+.PHONY: help env demo test test-long test-ray test-deepspeed test-unit lint bench clean
 
 PY := .venv/bin/python
 
@@ -35,7 +35,7 @@ demo: env ## the whole line, small: data, difficulty, SFT, A²GRPO, evaluation, 
 	$(ONE_THREAD) $(PY) -m flows.pipeline
 
 test: env ## the tests, what was skipped and why
-	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal -m "not long and not ray" $(ARGS)
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal -m "not long and not ray and not deepspeed" $(ARGS)
 
 test-long: env ## the tests that `make test` leaves out for their time: a whole stack, killed workers, sharded sampling
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
@@ -43,6 +43,10 @@ test-long: env ## the tests that `make test` leaves out for their time: a whole 
 test-ray: env ## the tests of the extra `ray`, which this installs
 	$(PY) -m pip install --quiet --no-deps -r requirements/ray.txt
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m ray $(ARGS)
+
+test-deepspeed: env ## the tests of the extra `deepspeed`, which this installs
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -r requirements/deepspeed.txt
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m deepspeed $(ARGS)
 
 test-unit: env ## the quick tests: nothing that starts ms-swift, vLLM, DVC, Prefect or MLflow
 	$(ONE_THREAD) $(PY) -m pytest --timeout=60 -m "not slow" $(ARGS)

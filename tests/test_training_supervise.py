@@ -62,6 +62,7 @@ for step in range(first + 1, steps + 1):
     time.sleep(how.get("pause", 0))
     if asked:
         sys.exit(0)
+sys.exit(how.get("code", 0))
 """
 
 
@@ -254,6 +255,23 @@ def test_a_guard_stops_the_stage_and_keeps_its_checkpoints(behave, corpus: Path,
     warned = make_params(a2grpo={"steps": 20, "guards": bounds | {"well_formed": {"limit": 0.5, "action": "warn"}}})
     result = stage.run_a2grpo(warned, corpus, base, tmp_path / "runs")
     assert result.directory == directory  # the bounds are no part of the fingerprint
+
+
+def test_a_process_that_fails_behind_its_last_checkpoint_costs_nothing(
+    behave, corpus: Path, base: Path, tmp_path: Path
+) -> None:
+    behave(code=134)  # as an abort at the interpreter's end
+    told: list[str] = []
+    result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_line=told.append)
+    assert calls(result) == ["0 8 1"] and result.model.is_dir()
+    assert told[-1] == "the training ended with code 134 behind its last checkpoint, which is whole"
+
+
+@pytest.mark.parametrize("wanted", [{"deepspeed": "zero3"}, {"attention": "flash_attn"}])
+def test_what_is_not_installed_is_one_line(wanted: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"is not installed in hardware\..* \(pip install "):
+        attempts.arguments.check_hardware(Hardware(**wanted))
 
 
 # -- nodes -------------------------------------------------------------------------------------------------------

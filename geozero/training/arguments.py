@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -52,11 +53,17 @@ def on_gpus(hardware: Hardware) -> bool:
 
 
 def check_hardware(hardware: Hardware) -> None:
-    """Refuse to start where the profile's GPUs are not.
+    """Refuse to start where the profile's GPUs are not, or what it wants beside the locked environment.
 
     Raises:
-        InputError: fewer GPUs are visible than processes are to train on them.
+        InputError: fewer GPUs are visible than processes are to train on them; DeepSpeed or flash attention is missing.
     """
+    for field, wanted, package, install in (
+        ("deepspeed", hardware.deepspeed, "deepspeed", "--no-deps --no-build-isolation -r requirements/deepspeed.txt"),
+        ("attention", hardware.attention == "flash_attn", "flash_attn", "flash-attn --no-build-isolation"),
+    ):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise InputError(f"{package} is not installed", f"hardware.{field}", f"pip install {install}")
     if hardware.gpus is not None and visible_gpus() < devices(hardware):
         raise InputError(
             f"the profile wants {devices(hardware)} GPUs a node and {visible_gpus()} are visible",

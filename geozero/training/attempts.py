@@ -76,6 +76,12 @@ def to_the_end(
                     str(directory),
                     f"{mend}; no checkpoint is lost, and the same command goes on",
                 ) from None
+        except process.ChildFailed as failed_late:
+            last = checkpoints.newest(directory, tell)
+            if last is None or last.step < steps:
+                raise
+            tell(f"the training ended with code {failed_late.code} behind its last checkpoint, which is whole")
+            return last
         except supervise.OutOfMemory:
             smaller = None if shrunk else supervise.halved(planned)
             if smaller is None:

@@ -32,11 +32,13 @@ def main(argv: list[str]) -> int:
     if stage := os.environ.get(PARENT):  # a trainer without one would hold its GPU, and write beside the next
         process.die_with(int(stage))
     _hide_unused(arguments)
+    _gather(arguments)
     try:
         _run(kind, arguments)
     except InputError as error:
         print(f"{REFUSAL}{error}", file=sys.stderr)
         return 2
+    _part()
     return 0
 
 
@@ -49,6 +51,23 @@ def _hide_unused(arguments: list[str]) -> None:
     ):
         if not used and name not in sys.modules:
             sys.modules[name] = None  # type: ignore[assignment]  # what Python looks at to refuse an import
+
+
+def _gather(arguments: list[str]) -> None:
+    """Tell DeepSpeed of the other processes on a CPU too, where accelerate tells torch only; ZeRO-3 needs it."""
+    if "--deepspeed" in arguments and not process.has_gpu() and "WORLD_SIZE" in os.environ:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo")
+
+
+def _part() -> None:
+    """Leave the other processes in good order: threads of gloo that live on abort a finished one, now and then."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _run(kind: str, arguments: list[str]) -> None:
