@@ -21,7 +21,7 @@ from test_training_stage import make_params
 
 from geozero.errors import InputError
 from geozero.params import Hardware
-from geozero.training import attempts, nodes, stage, supervise
+from geozero.training import attempts, nodes, replay, stage, supervise
 from geozero.training.metrics import read
 
 # What the launcher would do, step by step; `behaviour.json` in the stage's directory says how it goes wrong.
@@ -389,3 +389,31 @@ def test_a_node_whose_first_one_never_comes_gives_up(tmp_path: Path, monkeypatch
     monkeypatch.setattr(nodes, "TOUCH_SECONDS", 0.05)
     with pytest.raises(InputError, match="no sign of node 0"):
         nodes.follow(tmp_path, tmp_path / "DONE", lambda words: None, 0.2)
+
+
+def test_another_node_waits_for_what_the_first_one_makes(quick: None, tmp_path: Path) -> None:
+    made, sign = tmp_path / "made.json", tmp_path / "log"
+
+    def make() -> None:
+        for n in range(8):
+            sign.write_text(str(n))
+            os.utime(sign, (n, n))
+            time.sleep(0.1)
+        made.touch()
+
+    threading.Thread(target=make, daemon=True).start()
+    nodes.wait_for(made, sign, 0.5)  # longer than that in all, but never without a sign
+    made.unlink()
+    with pytest.raises(InputError, match="no sign of node 0"):
+        nodes.wait_for(made, sign, 0.3)
+
+
+def test_replay_is_sampled_by_the_first_node_alone(
+    quick: None, corpus: Path, tiny_random: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("NODE_RANK", "1"), ("MASTER_ADDR", "here"), ("NPROC_PER_NODE", "1")):
+        monkeypatch.setenv(name, value)
+    params = make_params(hardware={"nodes": 2, "stall_minutes": 0.005}, sft={"replay_share": 0.5})
+    with pytest.raises(InputError, match="no sign of node 0"):
+        replay.collect(params, tiny_random, corpus, tmp_path)
+    assert list(tmp_path.iterdir()) == []

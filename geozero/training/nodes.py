@@ -143,6 +143,26 @@ def announced(directory: Path, node: Node, words: Sequence[str]) -> Iterator[Lau
         launch.path.with_name(FAILED).unlink(missing_ok=True)
 
 
+def wait_for(made: Path, sign: Path, patience: float) -> None:
+    """Another node: wait for a file that node 0 makes.
+
+    Args:
+        sign: what node 0 writes to on the way.
+        patience: seconds without a change of it, after which this node gives up.
+
+    Raises:
+        InputError: node 0 has ended, or never came.
+    """
+    seen, since = 0.0, time.monotonic()
+    while not made.is_file():
+        with suppress(OSError):
+            changed = sign.stat().st_mtime
+            seen, since = changed, since if changed == seen else time.monotonic()
+        if time.monotonic() - since > patience:
+            raise InputError("no sign of node 0", str(made), "start the same command there with NODE_RANK=0")
+        time.sleep(TOUCH_SECONDS / 2)
+
+
 def follow(directory: Path, done: Path, start: Callable[[Launch], None], patience: float) -> None:
     """Another node: start what node 0 starts, as often as it does, until `done` is there.
 

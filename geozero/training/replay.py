@@ -20,6 +20,8 @@ from geozero.params import Params
 from geozero.sample import digest, stable_choice, stable_unit
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.text import is_well_formed
+from geozero.training import nodes
+from geozero.training.arguments import check_hardware
 from geozero.training.data import Replay, image_uri
 
 QUESTIONS = (
@@ -48,6 +50,7 @@ QUESTIONS = (
 TEMPERATURE = 1.0  # the base's own spread, not its single best sentence
 SPARE = 1.25  # asked for more than needed: some completions are not well formed
 CHUNK = 256
+LOG = "replay.log"
 
 
 def collect(
@@ -56,7 +59,8 @@ def collect(
     """As many replayed completions as `params.sft.replay_share` needs; found under `runs` where they are already.
 
     Raises:
-        InputError: there is no training picture, or the base model writes no well-formed completion.
+        InputError: there is no training picture, or the base model writes no well-formed completion; this machine
+            cannot train so; on another node, no sign of node 0, which samples for all.
         ChildFailed: the sampling process ended with an error.
     """
     share, sft = params.sft.replay_share, params.sft
@@ -73,13 +77,17 @@ def collect(
         QUESTIONS,
     ]
     out = runs / f"replay-{digest(json.dumps(identity).encode())[:12]}" / "replay.json"
+    node = nodes.this_node(params.hardware)
+    check_hardware(params.hardware)  # here, not after minutes of sampling for a training that could not start
+    if not node.leads:  # sampled twice, it could differ, and with it the stage's fingerprint
+        nodes.wait_for(out, out.with_name(LOG), 60 * params.hardware.stall_minutes)
     if not out.is_file():
         job = {"params": params.model_dump(), "base": str(base), "corpus": str(corpus), "n": wanted, "out": str(out)}
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out.with_name("job.json"), job)
         process.run(
             [sys.executable, "-m", __name__, str(out.with_name("job.json"))],
-            log=out.with_name("replay.log"),
+            log=out.with_name(LOG),
             on_line=on_line,
         )
     rows = json.loads(out.read_text())
