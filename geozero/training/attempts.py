@@ -61,8 +61,13 @@ def to_the_end(
         try:
             with nodes.announced(directory, node, [recipe.kind, *arguments.flatten(arguments_now)]) as launch:
                 _start(command, directory, tell, watch, pass_on, launch if node.n > 1 else None)
-        except (supervise.Stalled, supervise.BrokenOff) as failure:
+        except (process.ChildFailed, supervise.Stalled, supervise.BrokenOff) as failure:
             before, after = last, checkpoints.newest(directory, tell)
+            if after is not None and after.step >= steps:
+                tell(f"{str(failure).splitlines()[0]} It had written its last checkpoint, which is whole.")
+                return after
+            if isinstance(failure, process.ChildFailed):
+                raise
             failed = failed + 1 if after == before else 1
             retry(str(failure))
             if failed > hardware.restarts:
@@ -76,12 +81,6 @@ def to_the_end(
                     str(directory),
                     f"{mend}; no checkpoint is lost, and the same command goes on",
                 ) from None
-        except process.ChildFailed as failed_late:
-            last = checkpoints.newest(directory, tell)
-            if last is None or last.step < steps:
-                raise
-            tell(f"the training ended with code {failed_late.code} behind its last checkpoint, which is whole")
-            return last
         except supervise.OutOfMemory:
             smaller = None if shrunk else supervise.halved(planned)
             if smaller is None:

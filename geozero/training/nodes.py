@@ -76,6 +76,21 @@ def torchrun(node: Node, processes: int) -> list[str]:
 
 
 @dataclass
+class Sign:
+    """A file that another node writes to while it lives."""
+
+    path: Path
+    _seen: float = 0.0
+
+    def changed(self) -> bool:
+        """Whether it was written to since the last call; the first sight of it tells nothing."""
+        with suppress(OSError):
+            before, self._seen = self._seen, self.path.stat().st_mtime
+            return before not in (0.0, self._seen)
+        return False
+
+
+@dataclass
 class Launch:
     """One start of the training, as node 0 wrote it to `path`: its name, and the launcher's words."""
 
@@ -153,11 +168,10 @@ def wait_for(made: Path, sign: Path, patience: float) -> None:
     Raises:
         InputError: node 0 has ended, or never came.
     """
-    seen, since = 0.0, time.monotonic()
+    life, since = Sign(sign), time.monotonic()
     while not made.is_file():
-        with suppress(OSError):
-            changed = sign.stat().st_mtime
-            seen, since = changed, since if changed == seen else time.monotonic()
+        if life.changed():
+            since = time.monotonic()
         if time.monotonic() - since > patience:
             raise InputError("no sign of node 0", str(made), "start the same command there with NODE_RANK=0")
         time.sleep(TOUCH_SECONDS / 2)
@@ -173,18 +187,15 @@ def follow(directory: Path, done: Path, start: Callable[[Launch], None], patienc
     Raises:
         InputError: node 0 has ended, or never came.
     """
-    path, seen, started, since = directory / LAUNCH, 0.0, "", time.monotonic()
+    life, started, since = Sign(directory / LAUNCH), "", time.monotonic()
     while not done.is_file():
-        with suppress(OSError):
-            changed = path.stat().st_mtime
-            if seen and changed != seen:
+        if life.changed():
+            since = time.monotonic()
+            launch = _read(life.path)
+            if launch is not None and launch.name != started:
+                started = launch.name
+                start(launch)
                 since = time.monotonic()
-                launch = _read(path)
-                if launch is not None and launch.name != started:
-                    started = launch.name
-                    start(launch)
-                    since = time.monotonic()
-            seen = changed
         if time.monotonic() - since > patience:
             raise InputError("no sign of node 0", str(directory), "start the same command there with NODE_RANK=0")
         time.sleep(TOUCH_SECONDS / 2)

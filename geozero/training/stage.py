@@ -24,7 +24,7 @@ from geozero.training import arguments, attempts, checkpoints, nodes, plan, roll
 from geozero.training.attempts import CACHE, LAUNCHER, LOG
 from geozero.training.data import Replay
 from geozero.training.guards import CROSSED, Crossing, Watch
-from geozero.training.metrics import TARGET, Curve, read
+from geozero.training.metrics import SOURCE, TARGET, Curve, read
 from geozero.training.nodes import Launch, Node
 from geozero.training.recipe import PROBE_ROWS, ROWS, VAL_ROWS, Recipe, digest
 
@@ -205,11 +205,18 @@ def _dry(recipe: Recipe, force: bool, tell: Tell) -> StageResult:
 
 def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
     """Train along on a node that is not the first: start what that one starts until it has finished."""
-    watch = attempts.supervisor(recipe.params.hardware, directory / f"train-{node.rank}.log", tell)
     command = [sys.executable, *nodes.torchrun(node, arguments.devices(recipe.params.hardware)), "-m", LAUNCHER]
 
     def start(launch: Launch) -> None:
-        watch.over = launch.over
+        watch = attempts.supervisor(recipe.params.hardware, directory / f"train-{node.rank}.log", tell)
+        steps = nodes.Sign(directory / SOURCE)  # node 0 logs them, for all
+
+        def over() -> str:
+            if steps.changed():
+                watch.alive()
+            return launch.over()
+
+        watch.over = over
         watch.run([*command, *launch.words], attempts.environment(directory), tell)
         if watch.left:
             tell(f"node {node.rank}: left; node 0 writes the checkpoint")
@@ -220,7 +227,8 @@ def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
             start(launch)
         except (process.ChildFailed, supervise.Stalled, supervise.OutOfMemory) as error:
             code = f"a process ended with code {error.code}" if isinstance(error, process.ChildFailed) else ""
-            launch.fail(f"node {node.rank}: {code or error}")
+            if not launch.over():  # else node 0 knows, or has ended it
+                launch.fail(f"node {node.rank}: {code or error}")
             tell(f"node {node.rank}: {error}; node 0 decides what follows")
 
     nodes.follow(directory, directory / DONE, attempt, 60 * recipe.params.hardware.stall_minutes)
