@@ -365,10 +365,10 @@ def test_a_killed_stage_goes_on_from_its_last_whole_checkpoint(
 ) -> None:
     params = make_params()
     monkeypatch.setenv("DIE_AT", "3")
-    with pytest.raises(ChildFailed):
-        stage.run_sft(params, corpus, base, tmp_path / "runs")
-    monkeypatch.delenv("DIE_AT")
     told: list[str] = []
+    with pytest.raises(ChildFailed):
+        stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
+    monkeypatch.delenv("DIE_AT")
     points: list[int] = []
     done = stage.run_sft(
         params, corpus, base, tmp_path / "runs", on_line=told.append, on_metrics=lambda s, v: points.append(s)

@@ -58,18 +58,18 @@ def check_hardware(hardware: Hardware) -> None:
     Raises:
         InputError: fewer GPUs are visible than processes are to train on them; DeepSpeed or flash attention is missing.
     """
-    for field, wanted, package, install in (
-        ("deepspeed", hardware.deepspeed, "deepspeed", "--no-deps --no-build-isolation -r requirements/deepspeed.txt"),
-        ("attention", hardware.attention == "flash_attn", "flash_attn", "flash-attn --no-build-isolation"),
-    ):
-        if wanted and importlib.util.find_spec(package) is None:
-            raise InputError(f"{package} is not installed", f"hardware.{field}", f"pip install {install}")
     if hardware.gpus is not None and visible_gpus() < devices(hardware):
         raise InputError(
             f"the profile wants {devices(hardware)} GPUs a node and {visible_gpus()} are visible",
             "hardware.gpus",
             "choose a profile for this machine, or set hardware.gpus",
         )
+    for field, wanted, package, install in (
+        ("deepspeed", hardware.deepspeed, "deepspeed", "--no-deps --no-build-isolation -r requirements/deepspeed.txt"),
+        ("attention", hardware.attention == "flash_attn", "flash_attn", "flash-attn --no-build-isolation"),
+    ):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise InputError(f"{package} is not installed", f"hardware.{field}", f"pip install {install}")
 
 
 def sft(params: Params, settings: Optimise, rows: Path, base: Path, out: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def to_the_end(
         except (process.ChildFailed, supervise.Stalled, supervise.BrokenOff) as failure:
             before, after = last, checkpoints.newest(directory, tell)
             if after is not None and after.step >= steps:
-                tell(f"{str(failure).splitlines()[0]} It had written its last checkpoint, which is whole.")
+                tell(f"{after.path.name} is the last one and whole, so the training counts: {failure}")
                 return after
             if isinstance(failure, process.ChildFailed):
                 raise
@@ -85,7 +85,7 @@ def to_the_end(
             smaller = None if shrunk else supervise.halved(planned)
             if smaller is None:
                 raise InputError(
-                    f"out of GPU memory with {planned['per_device_train_batch_size']} a forward pass and device",
+                    f"out of memory with {planned['per_device_train_batch_size']} a forward pass and device",
                     str(directory),
                     f"lower {recipe.section}.micro_batch_size or model.max_length; no checkpoint is lost",
                 ) from None

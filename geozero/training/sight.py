@@ -9,9 +9,10 @@ the same. Since transformers 5 `generate` encodes pictures before its first step
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def keep_sight(model: torch.nn.Module) -> None:

@@ -24,16 +24,18 @@ import psutil
 from geozero import process
 
 TRAINER, TORCHRUN = "geozero.training.launch", "torch.distributed.run"
-OUT_OF_MEMORY = re.compile(r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory")
+OUT_OF_MEMORY = re.compile(
+    r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|DefaultCPUAllocator: can't allocate"
+)
 CHECK_SECONDS = 1.0
 DUMP_SECONDS = 30.0  # what py-spy may take
 FLUSH_SECONDS = 2.0  # for the stacks that the trainer writes itself
 
 
 class OutOfMemory(RuntimeError):
-    """The GPU's memory did not suffice, here or on another node."""
+    """Memory did not suffice, here or on another node."""
 
-    REASON = "out of GPU memory"
+    REASON = "out of memory"
 
     def __init__(self) -> None:
         super().__init__(self.REASON)

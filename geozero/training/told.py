@@ -13,6 +13,7 @@ BEGINNINGS = (
     "guard:",
     "no step",
     "no checkpoint",
+    "broken off:",
     "out of memory",
     "node ",
     "checkpoint-",
