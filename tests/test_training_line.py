@@ -114,7 +114,7 @@ def test_sft_then_a2grpo(taught: stage.StageResult, tiny_random: Path, corpus: P
     wanted = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
     assert all(wanted | {"dropped_groups"} <= set(row) for row in rows)
     assert rows[0]["well_formed"] > 0.5
-    assert rows[0]["dropped_groups"] < 1
+    assert min(row["dropped_groups"] for row in rows) < 1  # of a step's four groups all may be alike, now and then
     assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1
     assert rows[0]["reward"] == pytest.approx(rows[0]["answer_reward"] + 0.5 * rows[0]["thinking_reward"], abs=1e-6)
     assert rows[0]["answer_kl"] == 0  # the policy is its own reference before the first update
