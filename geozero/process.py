@@ -31,6 +31,9 @@ QUIET_AND_OFFLINE = {
     "DVC_NO_ANALYTICS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# Not the user's choice: our sampler is a logits processor of vLLM's V1 model runner. vLLM takes V2 by itself wherever
+# Triton is installed, which is on every GPU machine, and V2 refuses such a processor when the engine starts.
+REQUIRED_ENVIRONMENT = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
 LAST_LINES = 40
 TERMINATE_SECONDS = 10.0
 DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
@@ -51,7 +54,7 @@ class ChildFailed(RuntimeError):
 
 def quiet_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment with every dependency's telemetry and hub look-ups off, unless the user set them."""
-    environment = {**QUIET_AND_OFFLINE, **os.environ, **(extra or {})}
+    environment = {**QUIET_AND_OFFLINE, **os.environ, **(extra or {}), **REQUIRED_ENVIRONMENT}
     if not has_gpu():
         environment.setdefault("OMP_NUM_THREADS", "1")  # measured: 5–30 times faster than 2 for a tiny model
     return environment
@@ -60,22 +63,39 @@ def quiet_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def prepare() -> None:
     """Make this process fit to import transformers, ms-swift and vLLM; call it before the first such import.
 
-    Sets the quiet environment, and on a machine whose torchvision has no compiled operators declares the two
-    schemas it looks for at import (without them `import torchvision` fails on a CPU build of torch).
+    Sets the quiet environment. Where torchvision's compiled operators do not load, as with PyPI's torchvision beside
+    a CPU build of torch, it declares the two schemas that torchvision looks for at import and would fail without.
     """
     for key, value in quiet_environment().items():
         os.environ.setdefault(key, value)
+    os.environ.update(REQUIRED_ENVIRONMENT)
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or "torchvision" in sys.modules or _libraries:
         return
     import torch
 
-    if torch.cuda.is_available():
-        return
+    if _has_compiled_operators(Path(spec.origin).parent):
+        return  # to declare them twice aborts the process
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)
+
+
+def _has_compiled_operators(torchvision: Path) -> bool:
+    """Whether torchvision's library of operators loads beside the installed torch.
+
+    What matters is how the two were built, not whether a GPU is visible: a CUDA build on a login node has them too.
+    """
+    import torch
+
+    for library in torchvision.glob("_C*.so"):
+        try:
+            torch.ops.load_library(str(library))
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -159,3 +160,21 @@ def test_no_special_token_is_ever_written(both: dict[str, dict[str, Any]]) -> No
 
 if __name__ == "__main__":
     print(json.dumps(answers(sys.argv[1], Path(sys.argv[2]))))
+
+
+def test_vllm_starts_where_triton_is_installed(tiny_random: Path) -> None:
+    # Every GPU machine has Triton, and vLLM then takes a model runner that refuses our sampler unless told otherwise.
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from geozero import process\n"
+        "process.prepare()\n"
+        "import vllm.config.vllm as config\n"
+        "config.HAS_TRITON = True\n"
+        "from geozero.engines.vllm_inprocess import VllmEngine\n"
+        "if __name__ == '__main__':\n"
+        "    VllmEngine(Path(sys.argv[1]), dtype='float32', max_pixels=16384, max_length=512).close()\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "VLLM_USE_V2_MODEL_RUNNER"}
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_random)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]

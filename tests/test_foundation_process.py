@@ -284,3 +284,32 @@ def test_prepare_sets_the_environment_and_loads_nothing(
     process.prepare()
     assert environment["TRANSFORMERS_OFFLINE"] == "1" and environment["DO_NOT_TRACK"] == "false"
     assert process._libraries == [] or "torch" in process._libraries[0].__class__.__module__
+
+
+def test_the_model_runner_that_our_sampler_needs_is_not_the_users_choice(environment: dict[str, str]) -> None:
+    environment["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+    assert quiet_environment()["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_torchvisions_operators_are_declared_only_where_they_do_not_load(
+    loads: bool, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    (tmp_path / "_C.so").touch()
+    declared: list[str] = []
+
+    def load(path: str) -> None:
+        assert path == str(tmp_path / "_C.so")
+        if not loads:
+            raise OSError("undefined symbol")
+
+    library = SimpleNamespace(define=lambda schema: declared.append(schema.partition("(")[0]))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(torch.ops, "load_library", load)
+    monkeypatch.setattr(torch.library, "Library", lambda *_: library)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # as on a login node
+    monkeypatch.setattr(process, "_libraries", [])
+    monkeypatch.setattr(process, "sys", SimpleNamespace(modules={}))
+    process.prepare()
+    assert declared == ([] if loads else ["nms", "qnms"])
