@@ -1,6 +1,6 @@
 # The commands of a checkout: `make` alone lists them. Each that needs the environment makes it first.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long test-ray test-deepspeed test-unit lint bench clean
+.PHONY: help env demo test test-long test-ray test-deepspeed test-unit lint docs bench clean
 
 PY := .venv/bin/python
 
@@ -34,8 +34,9 @@ env: ## make .venv from the lock that fits this machine (at once when nothing ch
 demo: env ## the whole line, small: data, difficulty, SFT, A²GRPO, evaluation, a page to look at
 	$(ONE_THREAD) $(PY) -m flows.pipeline
 
-test: env ## the tests, what was skipped and why
-	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal -m "not long and not ray and not deepspeed" $(ARGS)
+test: env ## the tests, what was skipped and why, and the line coverage of geozero (not measured with ARGS)
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 --durations=10 -n 2 --dist worksteal $(if $(ARGS),,--cov --cov-report=) \
+	  -m "not long and not ray and not deepspeed" $(ARGS)
 
 test-long: env ## the tests that `make test` leaves out for their time: a whole stack, killed workers, sharded sampling
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
@@ -56,6 +57,11 @@ lint: env ## style, formatting and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict geozero
 
+docs: env ## the documentation site in docs/_build, with the API reference; a warning fails it
+	$(PY) -m pip install --quiet --no-deps -r requirements/docs.txt
+	$(PY) -m sphinx -q -W --keep-going -b html -c docs -d docs/_build/.doctrees . docs/_build
+	@echo "open docs/_build/index.html"
+
 bench: env ## the figures, one benchmark after another, after `make demo` (not `ablation`, which takes hours, nor `variants`)
 	@set -e; for name in metrics page corpus near store rewards step_time adaptive sampling kills orchestration; do \
 	  echo "== $$name"; $(ONE_THREAD) $(PY) -m benchmarks.$$name; \
@@ -63,6 +69,7 @@ bench: env ## the figures, one benchmark after another, after `make demo` (not `
 
 # Never here: data/samples and models/ (in git, or put there by you), .dvc/cache (`dvc gc`).
 MADE := $(filter-out data/samples data/samples/,$(wildcard data/*)) $(wildcard runs reports mlflow.db* mlartifacts mlruns \
+  .coverage* docs/_build \
   .prefect .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks)
 
 clean: ## what runs have made (data/*, runs, reports, mlflow.db, caches): lists it, asks, removes it; YES=1 asks nothing
