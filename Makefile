@@ -4,7 +4,7 @@
 
 PY := .venv/bin/python
 
-# Telemetry and look-ups of the dependencies are off unless you set these yourself (geozero/process.py, QUIET_AND_OFFLINE).
+# Telemetry and look-ups of the dependencies are off unless you set these yourself (geozero/common/process.py, QUIET_AND_OFFLINE).
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1

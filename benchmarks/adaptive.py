@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from geozero import params
-from geozero.corpus import Corpus
-from geozero.difficulty import adaptive
-from geozero.difficulty import store as answer_store
-from geozero.difficulty.bands import choose, measure
-from geozero.difficulty.selection import load_answers, load_candidates
-from geozero.difficulty.store import Answers
-from geozero.sample import stable_unit
+from geozero.corpus.sample import stable_unit
+from geozero.corpus.store import Corpus
+from geozero.difficulty import answer_store
+from geozero.difficulty.adaptive import stopping_rule
+from geozero.difficulty.answer_store import Answers
+from geozero.difficulty.selection.bands import choose, measure
+from geozero.difficulty.selection.select import load_answers, load_candidates
 
 DEMO_HARD_SIZE = 512  # the profile cpu-toy's
 
@@ -58,12 +58,12 @@ def main() -> None:
         start = time.perf_counter()
         pilot = np.array([stable_unit(i, f"pilot{salt or ''}") < settings.pilot for i in ids])
         learned, rest = np.flatnonzero(pilot & ~open_ended), np.flatnonzero(~pilot & ~open_ended)
-        rule = adaptive.fit(
+        rule = stopping_rule.fit(
             [kinds[i] for i in learned], right[learned], alike[learned], everyone, k, thresholds, settings
         )
         seconds = time.perf_counter() - start
         used = np.full(len(ids), k)
-        used[rest] = adaptive.replay(rule, [kinds[i] for i in rest], right[rest], alike[rest])[0]
+        used[rest] = stopping_rule.replay(rule, [kinds[i] for i in rest], right[rest], alike[rest])[0]
         found = measure(cut(answers, used), candidates, thresholds)
         places = choose(found.band, candidates, thresholds)
         coarse = coarse_of(found.band) != coarse_of(full.band)

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from geozero import process
+from geozero.common import process
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.boxes import iou, parse_box
 from geozero.tasks.text import tagged_answer
-from geozero.toy.description import GenericQuestion, everyday_question
-from geozero.toy.model import MERGE, PATCH
-from geozero.toy.world import render, sample_scene
+from geozero.toy.model.build import MERGE, PATCH
+from geozero.toy.world.description import GenericQuestion, everyday_question
+from geozero.toy.world.scene import render, sample_scene
 
 FIRST_SCENE = 9_000_000  # far from those that the recipe renders
 KINDS = ("presence", "comparison", "count", "land", "scene", "where")
@@ -52,7 +52,7 @@ def main() -> int:
     import torch
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-    from geozero.toy import vision
+    from geozero.toy.model import vision
 
     model = Qwen3VLForConditionalGeneration.from_pretrained(given.model, dtype=torch.float32).eval()
     tokenizer: Any = AutoProcessor.from_pretrained(given.model).tokenizer

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from geozero.corpus import CorpusWriter
-from geozero.images import StoredImage
-from geozero.sample import Sample, digest
+from geozero.corpus.images import StoredImage
+from geozero.corpus.sample import Sample, digest
+from geozero.corpus.store import CorpusWriter
 
 LEAST_SHARE = 0.6  # of the peer's marginal rate
 MOST_MEMORY, MOST_TIME = 1.3, 1.2  # large against small
@@ -43,7 +43,7 @@ CORES = 2
 
 
 def jpeg(rng: np.random.Generator, side: int) -> bytes:
-    """A picture of smooth noise with some grain: about 15 KB at 150 px, as small aerial pictures have."""
+    """An image of smooth noise with some grain: about 15 KB at 150 px, as small aerial images have."""
     coarse = Image.fromarray(rng.integers(0, 255, (10, 10, 3), dtype=np.uint8)).resize((side, side))
     grained = np.asarray(coarse, np.int16) + rng.integers(-38, 38, (side, side, 3), dtype=np.int16)
     buffer = io.BytesIO()
@@ -82,7 +82,7 @@ def peer_seconds(root: Path) -> float:
 
 
 def ingest_seconds(root: Path, out: Path) -> float:
-    from geozero.build.ingest import ingest
+    from geozero.curation.ingest.ingest import ingest
 
     start = time.perf_counter()
     ingest("class_folders", root, out)
@@ -123,16 +123,16 @@ def bench_ingest(place: Path, chosen: argparse.Namespace) -> None:
 # --- raw --------------------------------------------------------------------------------------------------
 
 
-def synthetic(path: Path, n: int, split: Any, seed: int, leaking: list[str], picture_bytes: int) -> list[str]:
-    """A corpus of `n` samples about `n / 8` pictures, which are bytes and a hash and no pictures; their keys.
+def synthetic(path: Path, n: int, split: Any, seed: int, leaking: list[str], image_bytes: int) -> list[str]:
+    """A corpus of `n` samples about `n / 8` images, which are bytes and a hash and no images; their keys.
 
-    Every fiftieth picture takes its key from `leaking`.
+    Every fiftieth image takes its key from `leaking`.
     """
     rng = np.random.default_rng(seed)
     keys = []
     with CorpusWriter(path, {"command": "synthetic"}) as writer:
         for number in range(n // QUESTIONS_AN_IMAGE):
-            data = rng.bytes(picture_bytes)
+            data = rng.bytes(image_bytes)
             image = StoredImage(digest(data), data, 256, 256, f"{int(rng.integers(0, 2**63)):016x}")
             key = f"synthetic/{path.name}/{number}"
             if leaking and number % 50 == 0:
@@ -182,10 +182,10 @@ def bench_raw(place: Path, chosen: argparse.Namespace) -> None:
     for n in (chosen.few_samples, chosen.samples):
         here = place / f"raw_{n}"
         here.mkdir()
-        evaluated = synthetic(here / "evaluated", max(n // 20, 80), "test", chosen.seed + 1, [], chosen.picture_bytes)
-        synthetic(here / "trained", n, "train", chosen.seed, evaluated, chosen.picture_bytes)
+        evaluated = synthetic(here / "evaluated", max(n // 20, 80), "test", chosen.seed + 1, [], chosen.image_bytes)
+        synthetic(here / "trained", n, "train", chosen.seed, evaluated, chosen.image_bytes)
         code = f"""
-from geozero.build.raw import raw
+from geozero.curation.decontamination.merge import raw
 made = raw([Path({str(here / "trained")!r})], [Path({str(here / "evaluated")!r})], Path({str(here / "raw")!r}))
 """
         found = child(code)
@@ -250,12 +250,12 @@ def bench_questions(place: Path, chosen: argparse.Namespace) -> None:
         read_hash_decode(str(path))
     decoding = time.perf_counter() - start
     code = f"""
-from geozero.build.ingest import ingest
+from geozero.curation.ingest.ingest import ingest
 made = ingest("rsvqa_hr", Path({str(root)!r}), Path({str(place / "questions")!r}))
 """
     found = child(code)
     print(
-        f"questions: {found['n']:.0f} of {chosen.questions}, {chosen.images} pictures, lists of {total / 1e6:.0f} MB: "
+        f"questions: {found['n']:.0f} of {chosen.questions}, {chosen.images} images, lists of {total / 1e6:.0f} MB: "
         f"peak {found['mb']:.0f} MB (wanted ≤ {MOST_MB}), {found['seconds']:.0f} s, cpu {found['cpu']:.0f} s; decoding "
         f"alone {decoding:.0f} s, beyond it {found['seconds'] - decoding:.0f} s (wanted ≤ {MOST_SECONDS})"
     )
@@ -274,10 +274,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--few-samples", type=int, default=250_000)
-    parser.add_argument("--picture-bytes", type=int, default=8_000, help="of a synthetic picture")
+    parser.add_argument("--image-bytes", type=int, default=8_000, help="of a synthetic image")
     parser.add_argument("--questions", type=int, default=600_000)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--image-side", type=int, default=128, help="pixels of a picture that is asked about")
+    parser.add_argument("--image-side", type=int, default=128, help="pixels of an image that is asked about")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--place", type=Path, default=None, help="where to write; a temporary directory, if left out")
     chosen = parser.parse_args(arguments)

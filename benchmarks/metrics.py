@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from geozero.evaluation.official import score_captions, score_official
+from geozero.corpus.sample import TaskName
+from geozero.evaluation.metrics.official import score_captions, score_official
+from geozero.evaluation.metrics.strict import score_strict
 from geozero.evaluation.records import parse_records
 from geozero.evaluation.statistics import intervals
-from geozero.evaluation.strict import score_strict
-from geozero.sample import TaskName
 from geozero.tasks.boxes import smart_resize
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -78,7 +78,7 @@ def caption_rows(n: int, rng: random.Random) -> Rows:
 
 
 def box_rows(n: int, rng: random.Random) -> Rows:
-    """Boxes in pictures of a few sizes, predictions near the truth."""
+    """Boxes in images of a few sizes, predictions near the truth."""
     rows = []
     for i in range(n):
         width, height = rng.choice([(512, 512), (600, 600), (800, 800), (1024, 768)])

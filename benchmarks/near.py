@@ -1,6 +1,6 @@
 """Time the search for near duplicates: `python -m benchmarks.near [--trained N] [--evaluated N]`.
 
-Hashes of three kinds, mixed: any bits; copies of evaluated pictures with up to `--radius` bits changed; and pictures
+Hashes of three kinds, mixed: any bits; copies of evaluated images with up to `--radius` bits changed; and images
 that are all alike (water, fields: a few bits around some centres), for which an index helps least. The peer compares
 all with all, a NumPy expression a query, on a part of the queries; both have to find the same.
 """
@@ -14,7 +14,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from geozero.build.near import HASH_BITS, NONE, Hashes, NearIndex
+from geozero.curation.decontamination.near_duplicates import HASH_BITS, NONE, Hashes, NearIndex
 
 MOST_SECONDS = 180.0  # what is wanted at 500,000 against 100,000 on two cores
 CENTRES, SPREAD_BITS = 50, 12

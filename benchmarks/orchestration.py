@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 
 from benchmarks import survival
-from geozero.outbox import Outbox
 from geozero.stack import control
-from geozero.stack.parts import Plan
+from geozero.stack.services import StackPlan
 from geozero.tracking import Tracker
+from geozero.tracking.outbox import Outbox
 
 TASKS = 8
 ROUNDS = 3
@@ -91,7 +91,7 @@ def without_server(folder: Path) -> None:
 
 def with_stack(folder: Path) -> None:
     """The same against a stack that is started for it."""
-    plan = Plan(folder / "checkout", port=free_port(), mlflow_port=free_port())
+    plan = StackPlan(folder / "checkout", port=free_port(), mlflow_port=free_port())
     plan.root.mkdir()
     start = time.monotonic()
     try:

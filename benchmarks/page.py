@@ -1,8 +1,8 @@
 """Time the report page with thousands of gallery items in headless Chromium: `python -m benchmarks.page [--items N]`.
 
-The pictures are all different (each its own noise), as large as the profile of a real run makes them, and every answer
+The images are all different (each its own noise), as large as the profile of a real run makes them, and every answer
 carries a thought; so the page is as heavy as it gets. Opening is measured by the page itself: from the start of the
-navigation to the first drawn gallery with its pictures decoded, best and median of some runs.
+navigation to the first drawn gallery with its images decoded, best and median of some runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from geozero.evaluation.report import report
+from geozero.evaluation.report.build import report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -42,11 +42,11 @@ MOST_SECONDS, MOST_MEGABYTES = 2.0, 60.0  # what is wanted
 WAIT = 120  # seconds until a browser counts as hung
 # Tells the console how long opening took; the copy that is timed allows it beside the page's own script.
 PROBE = """<script>
-const pictures = () => [...document.querySelectorAll(".item image")].map((node) => {
+const images = () => [...document.querySelectorAll(".item image")].map((node) => {
   const image = new Image(); image.src = node.getAttribute("href"); return image.decode();
 });
 const drawn = () => requestAnimationFrame(() => setTimeout(() => {
-  Promise.all(pictures()).then(() => { console.log(`opened ${performance.now().toFixed(0)} ms`); });
+  Promise.all(images()).then(() => { console.log(`opened ${performance.now().toFixed(0)} ms`); });
 }));
 document.readyState === "complete" ? drawn() : addEventListener("load", drawn);
 </script></body>"""
@@ -61,8 +61,8 @@ def write_inputs(folder: Path, items: int, side: int, seed: int) -> None:
     for i in range(items):
         box = [rng.randrange(side // 2) for _ in range(2)]
         row: dict[str, Any] = {"id": f"{i:06d}", "task": ("grounding", "scene_cls", "vqa", "caption")[i % 4]}
-        row |= {"source": f"source_{i % 17}", "split": "test", "question": f"What stands at place {i} of the picture?"}
-        row |= {"answer": rng.choice(words), "image_jpeg_base64": picture(noise, side), "width": side, "height": side}
+        row |= {"source": f"source_{i % 17}", "split": "test", "question": f"What stands at place {i} of the image?"}
+        row |= {"answer": rng.choice(words), "image_jpeg_base64": image(noise, side), "width": side, "height": side}
         row["box"] = [*box, box[0] + 40, box[1] + 40] if i % 4 == 0 else None
         for name in ("before", "after"):
             thought = " ".join(rng.choice(words) for _ in range(40))
@@ -74,8 +74,8 @@ def write_inputs(folder: Path, items: int, side: int, seed: int) -> None:
     (folder / "scores.json").write_text(json.dumps([score | {"value": 0.5, "n": items}]))
 
 
-def picture(noise: np.random.Generator, side: int) -> str:
-    """Smooth noise with some grain: JPEG makes of it about what it makes of a real aerial picture."""
+def image(noise: np.random.Generator, side: int) -> str:
+    """Smooth noise with some grain: JPEG makes of it about what it makes of a real aerial image."""
     coarse = noise.integers(0, 255, (side // 16, side // 16, 3), dtype=np.uint8)
     image = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC), dtype=np.int16)
     grain = noise.normal(0, 12, (side, side, 1))
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Make the page, open it some times, and print a line each."""
     parser = argparse.ArgumentParser(description="Time the report page in headless Chromium.")
     parser.add_argument("--items", type=int, default=5_000)
-    parser.add_argument("--side", type=int, default=384, help="pixels of a picture before the page shrinks it")
+    parser.add_argument("--side", type=int, default=384, help="pixels of an image before the page shrinks it")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)

@@ -14,8 +14,8 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from geozero.sample import Sample
-from geozero.training import rewards
+from geozero.corpus.sample import Sample
+from geozero.training.grpo import rewards
 
 GROUP, REPEAT, GOAL_SECONDS, GOAL_COMPLETIONS = 8, 3, 5.0, 10_000
 SETTINGS = SimpleNamespace(
@@ -85,7 +85,7 @@ def measure(n: int) -> float:
         rewards.answer_rewards(completions, columns, SETTINGS.boxes)
         rewards.thinking_rewards(completions, columns, SETTINGS)
         for completion in completions:
-            rewards.shape(completion)
+            rewards.completion_shape(completion)
         rewards.distinct(completions)
         best = min(best, time.process_time() - start)
     return best

@@ -1,6 +1,6 @@
 """Time sampling beside the bare engine and the published script's way: `python -m benchmarks.sampling [--samples N]`.
 
-Three ways to the same number of completions about the same questions and pictures, each in a process of its own,
+Three ways to the same number of completions about the same questions and images, each in a process of its own,
 loading left out:
 - `bare`: one call of vLLM's own `LLM.chat` over all requests, n completions each, no seeds, nothing kept;
 - `ours`: `geozero.difficulty.sampling.sample` through the vLLM engine: seeded, chunk by chunk, rewarded and stored;
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from geozero import engines, tasks
-from geozero.corpus import Corpus
-from geozero.difficulty.store import AnswerWriter
+from geozero.corpus.sample import Sample
+from geozero.corpus.store import Corpus
+from geozero.difficulty.answer_store import AnswerWriter
 from geozero.engines.base import Answered, Completion, Engine, Request, SamplingParams
-from geozero.sample import Sample
 
 WAYS = ("bare", "ours", "generate")
 GENERATE_ROWS = 4  # the published script's batch
@@ -35,9 +35,9 @@ WARM_UP = 8  # requests that are not timed
 
 def chosen(corpus: Path, n: int) -> list[Sample]:
     """The samples that `sample --limit n` takes, in the corpus's order."""
-    from geozero.difficulty.wanted import wanted_samples
+    from geozero.difficulty.work_list import build_work_list
 
-    wanted = set(wanted_samples(Corpus(corpus), 1, 0, 1, n, None)[0].ids.to_pylist())
+    wanted = set(build_work_list(Corpus(corpus), 1, 0, 1, n, None)[0].ids.to_pylist())
     return [s for s in Corpus(corpus).samples() if s.id in wanted]
 
 
@@ -115,7 +115,7 @@ class Watched:
 def ours(corpus: Path, model: Path, n: int, k: int, max_tokens: int, chunk: int) -> dict[str, float]:
     """`sample` with a real store; `write` is the CPU time of writing chunks."""
     from geozero.difficulty.sampling import sample
-    from geozero.difficulty.settings import Settings
+    from geozero.difficulty.settings import SamplingSettings
 
     opened: list[Watched] = []
     written = [0.0]
@@ -135,14 +135,14 @@ def ours(corpus: Path, model: Path, n: int, k: int, max_tokens: int, chunk: int)
 
     AnswerWriter.write = timed_write  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as store:
-        settings = Settings(engine="vllm", k=k, max_tokens=max_tokens, chunk=chunk, **LIMITS)
+        settings = SamplingSettings(engine="vllm", k=k, max_tokens=max_tokens, chunk=chunk, **LIMITS)
         done = sample(corpus, [model], Path(store), settings, limit=n, open_engine=open_engine)
     return opened[0].found | {"completions": done.n_new, "tokens": done.tokens, "write": written[0]}
 
 
 def generate(corpus: Path, model: Path, n: int, k: int, max_tokens: int) -> dict[str, float]:
     """Batches of 4 rows through transformers."""
-    from geozero import process
+    from geozero.common import process
 
     process.prepare()
     import torch
@@ -227,7 +227,7 @@ def main() -> None:
         print(f"ours / {peer}: {ratios[0]:.2f} by CPU, {ratios[1]:.2f} by wall time; goal {goal}")
     row = found["ours"]
     outside = 1 - row["inside"] / row["cpu"]
-    print(f"store: {row['write'] / row['cpu']:.1%} of the CPU time, with rewards and pictures {outside:.1%}; goal 3.0%")
+    print(f"store: {row['write'] / row['cpu']:.1%} of the CPU time, with rewards and images {outside:.1%}; goal 3.0%")
 
 
 if __name__ == "__main__":

@@ -35,13 +35,13 @@ def intervals(ratios: list[float]) -> dict[str, float]:
 
 def train(options: argparse.Namespace, out: Path) -> None:
     """Run the alternating training in this process and write the seconds of each step to `out/steps.json`."""
-    from geozero import process
+    from geozero.common import process
 
     process.prepare()
-    from geozero.build.ingest import ingest
-    from geozero.corpus import Corpus
-    from geozero.training import launch
-    from geozero.training.data import swift_rows
+    from geozero.corpus.store import Corpus
+    from geozero.curation.ingest.ingest import ingest
+    from geozero.training.dataset import swift_rows
+    from geozero.training.launcher import launch
 
     ingest("neon", ROOT / "data/samples", out / "corpus", "all")
     swift_rows(Corpus(out / "corpus"), "tagged", "norm1000", out / "rows.jsonl", split=None)
@@ -50,20 +50,20 @@ def train(options: argparse.Namespace, out: Path) -> None:
     from swift.rlhf_trainers import grpo_trainer
     from transformers.integrations import sdpa_attention
 
-    from geozero.training import a2grpo, groups
+    from geozero.training.grpo import group_batching, trainer
 
     seconds: list[tuple[bool, float]] = []
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
-    ours, stock = a2grpo.A2GRPOTrainer, grpo_trainer.GRPOTrainer
+    ours, stock = trainer.A2GRPOTrainer, grpo_trainer.GRPOTrainer
     gqa = sdpa_attention.use_gqa_in_sdpa
     plain_encoding = grpo_trainer.encode_sample
-    look, sharing = groups.SharedPictures._before, {"pictures": True}
+    look, sharing = group_batching.ImageDedupHook._before, {"images": True}
 
     def look_if_shared(self: Any, *given: Any) -> Any:
         self._owners = None
-        return look(self, *given) if sharing["pictures"] else None
+        return look(self, *given) if sharing["images"] else None
 
-    setattr(groups.SharedPictures, "_before", look_if_shared)  # noqa: B010 - its hooks are bound when the trainer is made
+    setattr(group_batching.ImageDedupHook, "_before", look_if_shared)  # noqa: B010 - its hooks are bound when the trainer is made
 
     def overrides(name: str) -> Any:
         """The method of whichever trainer this step belongs to."""
@@ -82,7 +82,7 @@ def train(options: argparse.Namespace, out: Path) -> None:
             shared = not self.is_stock
             sdpa_attention.use_gqa_in_sdpa = (lambda *_: True) if shared and not torch.cuda.is_available() else gqa
             grpo_trainer.encode_sample = self.shared_encoding if shared else plain_encoding
-            sharing["pictures"] = shared
+            sharing["images"] = shared
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             start = clock()
@@ -99,9 +99,9 @@ def train(options: argparse.Namespace, out: Path) -> None:
 
     for name in expected_overrides(ours, stock):
         setattr(Alternating, name, overrides(name))
-    Alternating.shared_encoding = groups.SharedEncoding(plain_encoding)
+    Alternating.shared_encoding = group_batching.EncodingCache(plain_encoding)
     Alternating.__name__ = Alternating.__qualname__ = "A2GRPOTrainer"  # found by this name in its module
-    a2grpo.A2GRPOTrainer = Alternating  # type: ignore[misc]
+    trainer.A2GRPOTrainer = Alternating  # type: ignore[misc]
     gpu = torch.cuda.is_available()
     words = (
         f"--model {options.model} --model_type qwen3_vl --template geozero_qwen3_vl --dataset {out / 'rows.jsonl'} "

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geozero.difficulty import store
+from geozero.difficulty import answer_store
 
 ANSWERS = ("forest", "river", "dense residential", "yes", "no", "3", "[12, 34, 560, 780]", "A river runs by a forest.")
 SECONDS, GIGABYTES = 20, 2  # the goal, for a million samples of eight answers
@@ -28,9 +28,9 @@ SECONDS, GIGABYTES = 20, 2  # the goal, for a million samples of eight answers
 def make(out: Path, samples: int, k: int, chunk: int, seed: int) -> int:
     """Write a store of made-up answers, in the order in which sampling writes them; returns its bytes."""
     rng = np.random.default_rng(seed)
-    fingerprint = store.Fingerprint("m" * 32, "p" * 32, 1.0, 1.0, 256, seed, 1 << 20, 4096, "norm1000")
-    writer = store.AnswerWriter(out, fingerprint)
-    store.set_current(out, [fingerprint], k)
+    fingerprint = answer_store.Fingerprint("m" * 32, "p" * 32, 1.0, 1.0, 256, seed, 1 << 20, 4096, "norm1000")
+    writer = answer_store.AnswerWriter(out, fingerprint)
+    answer_store.set_current(out, [fingerprint], k)
     for start in range(0, samples, chunk // k):
         n = min(chunk // k, samples - start)
         ids = np.repeat([f"{(start + i) * 2654435761 % 2**64:016x}{i:016x}" for i in range(n)], k)
@@ -50,16 +50,16 @@ def make(out: Path, samples: int, k: int, chunk: int, seed: int) -> int:
             np.full(n * k, fingerprint.model),
             prompts,
         ]
-        arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, store.ANSWER_SCHEMA, strict=True)]
-        table = pa.table(arrays, schema=store.ANSWER_SCHEMA)
+        arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, answer_store.ANSWER_SCHEMA, strict=True)]
+        table = pa.table(arrays, schema=answer_store.ANSWER_SCHEMA)
         pq.write_table(table, writer.path / f"answers-0of1-{start:016x}.parquet", compression="zstd")
-    return sum(path.stat().st_size for path in store.answer_files(writer.path))
+    return sum(path.stat().st_size for path in answer_store.answer_files(writer.path))
 
 
 def read(path: Path) -> None:
     """Print wall and CPU seconds, rows and the most memory of this process."""
     start, cpu = time.perf_counter(), time.process_time()
-    table = store.pass_rates(path)
+    table = answer_store.pass_rates(path)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{seconds:.2f} {cpu:.2f} {len(table)} {peak / 1e9:.2f}")

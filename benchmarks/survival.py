@@ -19,13 +19,13 @@ from typing import Any
 import psutil
 import yaml
 
-from flows import guard
-from geozero import sweep
-from geozero.outbox import Outbox
+from flows.runtime import reaper
+from geozero.common import process_tags
 from geozero.stack import control
-from geozero.stack.parts import MARK, MLFLOW, Plan
 from geozero.stack.prefect_api import call
+from geozero.stack.services import MLFLOW, PROCESS_TAG, StackPlan
 from geozero.tracking import RUN_ID_FILE, Tracker
+from geozero.tracking.outbox import Outbox
 
 ROOT = Path(__file__).resolve().parents[1]
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -40,7 +40,7 @@ Show = Callable[[str, float, str], None]
 def measure(folder: Path, show: Show, free_port: Callable[[], int]) -> None:
     """One line a figure; what it has started is ended."""
     root = checkout(folder / "lab")
-    stack = Lab(Plan(root, port=free_port(), mlflow_port=free_port()))
+    stack = Lab(StackPlan(root, port=free_port(), mlflow_port=free_port()))
     os.environ.update(PYTHONPATH=str(root), DVC_SITE_CACHE_DIR=str(root / ".dvc/site"))
     try:
         began = time.time()
@@ -80,7 +80,7 @@ def checkout(path: Path) -> Path:
 class Lab:
     """A stack, and runs through its deployments."""
 
-    plan: Plan
+    plan: StackPlan
 
     def up(self) -> None:
         control.up(self.plan, timeout=600, tell=lambda line: None)
@@ -103,9 +103,9 @@ class Lab:
     def processes(self) -> list[psutil.Process]:
         """Everything that flows of this stack have started, and that lives."""
         found = []
-        for one in sweep.marked(MARK, str(self.plan.directory)):
+        for one in process_tags.find_tagged(PROCESS_TAG, str(self.plan.directory)):
             try:
-                if guard.MARK in one.environ():
+                if reaper.PROCESS_TAG in one.environ():
                     found.append(one)
             except (psutil.Error, OSError):
                 continue

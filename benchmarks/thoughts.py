@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from geozero.corpus import Corpus
+from geozero.corpus.store import Corpus
 from geozero.tasks.text import thought, words
-from geozero.training import objective
+from geozero.training.grpo import objective
 from geozero.training.stage import STAGE
 
 LONG = 4  # letters: shorter words of a question name nothing

@@ -21,10 +21,10 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from geozero.evaluation.inference import Job, records_path, run_in_child
+from geozero.inference.corpus_job import CorpusJob, records_path, run_in_child
 from geozero.params import Params
 from geozero.tasks.text import is_well_formed, thought, words
-from geozero.training import gate
+from geozero.training.grpo import preflight
 from geozero.training.replay import collect
 from geozero.training.stage import run_a2grpo, run_sft
 from geozero.workspace import Workspace
@@ -46,7 +46,7 @@ def answers(space: Workspace, model: Path, out: Path, **options: Any) -> list[di
     """Records of the val questions of all sources that are trained on."""
     corpora = [path for path in space.corpora_with("val") if path.name in space.trained_sources]
     settings = space.settings
-    job = Job(
+    job = CorpusJob(
         model=str(model),
         corpora=tuple(map(str, corpora)),
         out=str(out),
@@ -79,7 +79,7 @@ def judge(space: Workspace, stage: Stage, model: Path, out: Path) -> dict[str, A
             space, model, out / "gate", modes=("tagged",), samples=group, temperature=1.0, limit=GATE_QUESTIONS
         )
         direct = answers(space, model, out / "direct", modes=("direct",))
-        return {"gate": asdict(gate.measure(asked)), **scores(direct)}
+        return {"gate": asdict(preflight.measure(asked)), **scores(direct)}
     found = answers(space, model, out / "tagged", modes=("tagged",))
     texts = [row["raw_output"] for row in found]
     about = {

@@ -2,7 +2,7 @@
 
 import os
 
-from geozero.process import QUIET_AND_OFFLINE
+from geozero.common.process import QUIET_AND_OFFLINE
 
 # A flow without a server starts one for itself; Prefect gives it 20 seconds, which a busy machine does not keep.
 PATIENT = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"}

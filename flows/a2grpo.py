@@ -10,14 +10,14 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.command import start
-from flows.forms import GroupSize, Hours, LearningRate, Seed, Steps, Weight, form, opened, seconds
-from flows.survive import RETRIES, gpu, hurried
-from flows.tracked import log_data, pipeline_run, trained
-from flows.watching import bounded, training
-from geozero.corpus import write_json
-from geozero.evaluation.inference import Job, records_path, run_in_child
-from geozero.training import gate
+from flows.runtime.flow_parameters import GroupSize, Hours, LearningRate, Seed, Steps, Weight, form, opened, seconds
+from flows.runtime.monitoring import rate_limited, training
+from flows.runtime.retries import RETRIES, gpu, with_worker_grace_period
+from flows.runtime.shell import start
+from flows.runtime.tracking import log_data, pipeline_run, trained
+from geozero.common.atomic import write_json
+from geozero.inference.corpus_job import CorpusJob, records_path, run_in_child
+from geozero.training.grpo import preflight
 from geozero.training.stage import StageResult, run_a2grpo
 from geozero.workspace import Workspace
 
@@ -25,12 +25,12 @@ GATE_LIMIT = 40  # validation questions a source: with 8 rollouts each, shares a
 
 
 @task(name="gate", cache_policy=NO_CACHE, **RETRIES)
-def check_gate(space: Workspace, model: Path) -> gate.GateResult:
+def check_gate(space: Workspace, model: Path) -> preflight.PreflightResult:
     """Measure on `val` whether RL can start from this model; stop the line where it cannot."""
     settings = space.settings.a2grpo
     out = model.parent / "gate"
     corpora = [str(p) for p in space.corpora_with("val") if p.name in space.trained_sources]
-    job = Job(
+    job = CorpusJob(
         model=str(model),
         corpora=tuple(corpora),
         out=str(out),
@@ -45,15 +45,15 @@ def check_gate(space: Workspace, model: Path) -> gate.GateResult:
         engine=space.engine,
     )
     with gpu():
-        run_in_child(job, space.log("gate"), bounded(get_run_logger().info))
+        run_in_child(job, space.log("gate"), rate_limited(get_run_logger().info))
     records = [
         record
         for corpus in corpora
         for record in json.loads(records_path(out, "tagged", Path(corpus).name).read_text())
     ]
-    result = gate.measure(records)
+    result = preflight.measure(records)
     write_json(out / "gate.json", asdict(result))
-    gate.require(result, settings.min_well_formed, settings.min_mixed_groups)
+    preflight.require(result, settings.min_well_formed, settings.min_mixed_groups)
     return result
 
 
@@ -62,7 +62,7 @@ def train_a2grpo(space: Workspace, model: Path, parent: str) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
     corpus, tell = space.hard, training(get_run_logger().info)
     val = [p for p in space.corpora_with("val") if p.name in space.trained_sources]
-    run = partial(run_a2grpo, hurried(space).settings, corpus, model, space.runs, val=val)
+    run = partial(run_a2grpo, with_worker_grace_period(space).settings, corpus, model, space.runs, val=val)
     return trained(space, parent, "a2grpo", corpus, tell, run)
 
 

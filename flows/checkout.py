@@ -14,7 +14,7 @@ from prefect import get_client
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from geozero.errors import InputError
+from geozero.common.errors import InputError
 
 
 def enter(directory: str) -> dict[str, str]:
@@ -54,19 +54,19 @@ def require_directory(root: Path) -> None:
 def require_code(root: Path, entrypoint: str) -> None:
     """Raises InputError where the checkout does not have the flow that a deployment names, as FILE:FUNCTION."""
     name, _, function = entrypoint.partition(":")
-    mend = "check out the commit that has it, or deploy again: `prefect deploy --all`"
+    hint = "check out the commit that has it, or deploy again: `prefect deploy --all`"
     try:
         tree = ast.parse((root / name).read_text())
     except OSError:
-        raise InputError(f"no {name}, which the deployment names,", str(root), mend) from None
+        raise InputError(f"no {name}, which the deployment names,", str(root), hint) from None
     except (SyntaxError, ValueError) as error:
-        raise InputError(f"{name} is no Python: {error}", str(root), mend) from None
+        raise InputError(f"{name} is no Python: {error}", str(root), hint) from None
     if function not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}:
-        raise InputError(f"{name} has no flow '{function}', which the deployment names", str(root), mend)
+        raise InputError(f"{name} has no flow '{function}', which the deployment names", str(root), hint)
 
 
 def require_fields(given: Collection[str], fields: Collection[str], deployment: str) -> None:
     """Raises InputError for a parameter that the flow does not take: a form cannot have it, a command or a call can."""
     unknown = sorted(set(given) - set(fields))
     if unknown:
-        raise InputError(f"{deployment} has no field {', '.join(unknown)}", mend=f"its fields are {', '.join(fields)}")
+        raise InputError(f"{deployment} has no field {', '.join(unknown)}", hint=f"its fields are {', '.join(fields)}")

@@ -10,17 +10,17 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.command import start
-from flows.forms import Stage, form
-from flows.survive import RETRIES
-from flows.tracked import log_data, pipeline_run
-from flows.watching import bounded
-from geozero import process
-from geozero.errors import InputError
+from flows.runtime.flow_parameters import Stage, form
+from flows.runtime.monitoring import rate_limited
+from flows.runtime.retries import RETRIES
+from flows.runtime.shell import start
+from flows.runtime.tracking import log_data, pipeline_run
+from geozero.common import process
+from geozero.common.errors import InputError
 from geozero.workspace import Workspace
 
 PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
-TOLD, BUSY = "geozero: ", "is busy, it is being blocked by"  # how a stage, and DVC, say what is wrong
+ERROR_PREFIX, DVC_BUSY = "geozero: ", "is busy, it is being blocked by"  # how a stage, and DVC, say what is wrong
 LAST: Stage = "select"  # and all that it needs: a profile without a toy world must not render one
 CARD = "card"  # nothing needs it; it tells of the data that are finished with LAST
 
@@ -28,8 +28,8 @@ CARD = "card"  # nothing needs it; it tells of the data that are finished with L
 def check_stages(space: Workspace) -> None:
     """Raises InputError unless this is a checkout whose data stages read this very parameter file."""
     if space.file.name != PARAMS or not (space.root / STAGES).is_file():
-        mend = f"copy it over the {PARAMS} of a checkout"
-        raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(space.file), mend)
+        hint = f"copy it over the {PARAMS} of a checkout"
+        raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(space.file), hint)
 
 
 @task(name="data", cache_policy=NO_CACHE, **RETRIES)
@@ -39,7 +39,7 @@ def build_data(space: Workspace, last: Stage = LAST) -> bool:
     Returns:
         Whether anything had to run.
     """
-    tell, ran = bounded(get_run_logger().info), False
+    tell, ran = rate_limited(get_run_logger().info), False
 
     def on_line(line: str) -> None:
         nonlocal ran
@@ -65,12 +65,12 @@ def build_data(space: Workspace, last: Stage = LAST) -> bool:
 def explain(tail: Sequence[str], space: Workspace) -> InputError | None:
     """What DVC's last lines say of bad input: that of a stage, or another DVC at work in the same checkout."""
     for line in tail:
-        if line.startswith(TOLD):
-            return InputError(line.removeprefix(TOLD))
-        if BUSY in line:
+        if line.startswith(ERROR_PREFIX):
+            return InputError(line.removeprefix(ERROR_PREFIX))
+        if DVC_BUSY in line:
             who = next((other.strip() for other in tail if "(PID " in other), "another process")
-            mend = f"wait for it; if that process is gone, remove {space.root / '.dvc/tmp/rwlock'}"
-            return InputError(f"DVC is at work in this checkout: {who}", str(space.root), mend)
+            hint = f"wait for it; if that process is gone, remove {space.root / '.dvc/tmp/rwlock'}"
+            return InputError(f"DVC is at work in this checkout: {who}", str(space.root), hint)
     return None
 
 

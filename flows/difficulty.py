@@ -19,15 +19,15 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import survive
-from flows.command import BAD_INPUT, start
-from flows.forms import Answers, Engine, Hours, Number, Shards, form, opened, seconds
-from flows.progress import Progress
-from flows.survive import RETRIES
-from flows.tracked import log_data, outbox, pipeline_run
-from flows.watching import bounded
-from geozero import process
-from geozero.errors import InputError
+from flows.runtime import retries
+from flows.runtime.flow_parameters import Answers, Engine, Hours, Number, Shards, form, opened, seconds
+from flows.runtime.monitoring import rate_limited
+from flows.runtime.progress import ArtifactProgress
+from flows.runtime.retries import RETRIES
+from flows.runtime.shell import BAD_INPUT, start
+from flows.runtime.tracking import log_data, outbox, pipeline_run
+from geozero.common import process
+from geozero.common.errors import InputError
 from geozero.workspace import Workspace
 
 THROUGHPUT = re.compile(r"throughput\t([\d.]+) answers a second\t([\d.]+) tokens a second")
@@ -55,11 +55,11 @@ def sample_shard(
         if not process.has_gpu():
             raise InputError(f"no GPU {gpu}: this machine has none", "gpus", "leave it empty to answer on the CPU")
         process.check_gpu(gpu, "gpus")
-    tell, found, settings = bounded(get_run_logger().info), dict[str, float](), space.settings.sampling
+    tell, found, settings = rate_limited(get_run_logger().info), dict[str, float](), space.settings.sampling
     command = [sys.executable, "-m", "geozero.cli", "sample", "--params", str(space.file), "--corpus", str(space.raw)]
     command += ["--engine", settings.engine, "--k", str(settings.k)]
     command += ["--model", str(space.root / MODELS), "--out", str(space.root / STORE), "--shard", f"{shard}/{of}"]
-    with Progress(f"sample-{shard}-of-{of}", 1, unit="answer") as progress:
+    with ArtifactProgress(f"sample-{shard}-of-{of}", 1, unit="answer") as progress:
 
         def on_line(line: str) -> None:
             rates, state = THROUGHPUT.fullmatch(line), SAMPLED.match(line)
@@ -117,7 +117,7 @@ def difficulty(
     space = opened(params, "sampling", engine=engine, k=k)
     mine = check_shards(space, shards, only, gpus)
     devices = [gpus[i % len(gpus)] if gpus else None for i in range(len(mine))]
-    with pipeline_run(space, "difficulty") as parent, survive.gpu():
+    with pipeline_run(space, "difficulty") as parent, retries.gpu():
         log_data(space, parent, space.raw)
         limit = unmapped(seconds(hours))
         shares = sample_shard.map(unmapped(space), mine, unmapped(shards), devices, unmapped(parent), limit)

@@ -7,24 +7,24 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.command import start
-from flows.forms import Limit, Modes, Name, Seed, form, opened
-from flows.scores import log_scores, tested_sources
-from flows.survive import RETRIES, gpu
-from flows.tracked import leave_links, log_data, pipeline_run
-from flows.watching import bounded
-from geozero.evaluation.inference import Job, run_in_child
-from geozero.evaluation.parts import Answered, parts
-from geozero.evaluation.summary import rows_of
+from flows.runtime.flow_parameters import Limit, Modes, Name, Seed, form, opened
+from flows.runtime.monitoring import rate_limited
+from flows.runtime.retries import RETRIES, gpu
+from flows.runtime.score_logging import log_scores, tested_sources
+from flows.runtime.shell import start
+from flows.runtime.tracking import leave_links, log_data, pipeline_run
+from geozero.evaluation.result_sets import ModelAnswers, eval_slices
+from geozero.evaluation.score_rows import rows_of
+from geozero.inference.corpus_job import CorpusJob, run_in_child
 from geozero.tasks.text import Mode
 from geozero.workspace import Workspace
 
 
 @task(name="answer", task_run_name="answer-{name}", cache_policy=NO_CACHE, **RETRIES)
-def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> Answered:
+def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> ModelAnswers:
     """Greedy answers of one model to every test sample; what is there already is not asked again."""
     settings = space.settings
-    job = Job(
+    job = CorpusJob(
         model=str(model),
         corpora=tuple(map(str, space.corpora_with("test"))),
         out=str(out),
@@ -37,8 +37,8 @@ def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], ou
         forced=settings.evaluation.forced,
     )
     with gpu():
-        run_in_child(job, space.log(f"answer-{name}"), bounded(get_run_logger().info))
-    return Answered(name, out, job.ways)
+        run_in_child(job, space.log(f"answer-{name}"), rate_limited(get_run_logger().info))
+    return ModelAnswers(name, out, job.ways)
 
 
 @form
@@ -68,7 +68,9 @@ def evaluate(
     with pipeline_run(space, f"evaluate-{name}", alone=False) as parent:
         log_data(space, parent, *space.corpora_with("test"))
         answered = answer(space, name, model, asked, space.runs / f"answers-{name}")
-        log_scores(space, parent, list(rows_of(parts([answered], tested_sources(space), space.settings.model.boxes))))
+        log_scores(
+            space, parent, list(rows_of(eval_slices([answered], tested_sources(space), space.settings.model.boxes)))
+        )
         leave_links(space, parent)
         return answered.out
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import page
+from flows import publish
 from flows.a2grpo import check_gate, train_a2grpo
-from flows.command import start
 from flows.data import build_data, check_stages
 from flows.evaluate import answer
-from flows.forms import Hours, form, seconds
+from flows.runtime.flow_parameters import Hours, form, seconds
+from flows.runtime.monitoring import StageTimer
+from flows.runtime.shell import start
+from flows.runtime.tracking import log_data, pipeline_run
 from flows.sft import train_sft
-from flows.tracked import log_data, pipeline_run
-from flows.watching import Times
 from geozero.workspace import Workspace
 
 
@@ -31,7 +31,7 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
     """
     space, limit = Workspace.open(params), seconds(hours)
     check_stages(space)
-    times, both = Times(space.runs / "times.json"), ("direct", "tagged")
+    times, both = StageTimer(space.runs / "times.json"), ("direct", "tagged")
     with pipeline_run(space, space.settings.profile) as parent:
         with times.measure("data") as spent:
             spent.reused = not build_data(space)
@@ -53,8 +53,8 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
             answered = [base.result(), taught.result(), reasoned.result()]
             spent.reused = rl.reused
         with times.measure("page"):
-            goals = page.publish(space, parent, answered, gate, sft, rl, times)
-    page.print_goals(goals, times)
+            goals = publish.publish(space, parent, answered, gate, sft, rl, times)
+    publish.print_goals(goals, times)
     return space.reports / "index.html"
 
 

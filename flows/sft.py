@@ -8,11 +8,11 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.command import start
-from flows.forms import Hours, LearningRate, Seed, Steps, form, opened, seconds
-from flows.survive import RETRIES, hurried
-from flows.tracked import log_data, pipeline_run, trained
-from flows.watching import training
+from flows.runtime.flow_parameters import Hours, LearningRate, Seed, Steps, form, opened, seconds
+from flows.runtime.monitoring import training
+from flows.runtime.retries import RETRIES, with_worker_grace_period
+from flows.runtime.shell import start
+from flows.runtime.tracking import log_data, pipeline_run, trained
 from geozero.training.replay import collect
 from geozero.training.stage import StageResult, run_sft
 from geozero.workspace import Workspace
@@ -23,7 +23,7 @@ def train_sft(space: Workspace, parent: str) -> StageResult:
     """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
     corpus, tell = space.instruct, training(get_run_logger().info)
     replay = collect(space.settings, space.base, corpus, space.runs, tell) if space.settings.sft.replay_share else []
-    run = partial(run_sft, hurried(space).settings, corpus, space.base, space.runs, replay=replay)
+    run = partial(run_sft, with_worker_grace_period(space).settings, corpus, space.base, space.runs, replay=replay)
     return trained(space, parent, "sft", corpus, tell, run)
 
 

@@ -1,4 +1,4 @@
-"""What this machine can run, what is missing and how to mend it: a quick look that imports nothing heavy."""
+"""What this machine can run, what is missing and how to fix it: a quick look that imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from geozero.process import cores, has_gpu
+from geozero.common.process import cores, has_gpu
 
 Status = Literal["ok", "warn", "missing"]
 
@@ -37,7 +37,7 @@ class Check:
     name: str
     status: Status
     detail: str
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def render(found: Iterable[Check]) -> None:
     """Print the checks: a table on a terminal, one plain line each otherwise."""
     if not sys.stdout.isatty():
         for check in found:
-            mend = f" (mend: {check.mend})" if check.mend else ""
-            print(f"{check.status:<8}{check.name:<10}{check.detail}{mend}")
+            hint = f" (fix: {check.hint})" if check.hint else ""
+            print(f"{check.status:<8}{check.name:<10}{check.detail}{hint}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -133,11 +133,11 @@ def render(found: Iterable[Check]) -> None:
 
     styles = {"ok": "green", "warn": "yellow", "missing": "bold red"}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("", "what", "found", "how to mend"):
+    for title in ("", "what", "found", "how to fix"):
         table.add_column(title, overflow="fold")
     for check in found:
         table.add_row(
-            Text(check.status, style=styles[check.status]), Text(check.name), Text(check.detail), Text(check.mend)
+            Text(check.status, style=styles[check.status]), Text(check.name), Text(check.detail), Text(check.hint)
         )
     Console().print(table)
 

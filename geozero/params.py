@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from geozero.errors import InputError
+from geozero.common.errors import InputError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -70,7 +70,7 @@ class Lora(Section):
     targets: list[str] = ["all-linear"]  # module names; `all-linear` leaves out what is frozen
 
 
-class Optimise(Section):
+class OptimizationConfig(Section):
     """What SFT-like stages share."""
 
     steps: Count
@@ -84,14 +84,15 @@ class Optimise(Section):
     extra: dict[str, Any] = {}  # further ms-swift arguments, passed as they are
 
 
-class Filter(Optimise):
+class Filter(OptimizationConfig):
     """The data filtering model, trained on GeoZero-Raw in direct mode (METHOD, Data)."""
 
     folds: Annotated[int, Field(ge=1, le=10)] = 2  # [ours] 1 is the paper's simple form
 
 
 class Adaptive(Section):
-    """Samples that are already decided get no further answers [ours]; geozero/difficulty/adaptive.py has the rule."""
+    """Samples that are already decided get no further answers [ours]; the rule is in
+    geozero/difficulty/adaptive/stopping_rule.py."""
 
     error: Annotated[float, Field(gt=0, lt=1)] = 0.02  # bound on the expected share of changed decisions
     first: Count = 1  # least answers a sample
@@ -126,7 +127,7 @@ class Select(Section):
     hard_size: Count | None = None
 
 
-class Sft(Optimise):
+class Sft(OptimizationConfig):
     """SFT on GeoZero-Instruct, direct answers."""
 
     replay_share: Share = 0.0  # [ours] share of the base model's own descriptions, to keep the format

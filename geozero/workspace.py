@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from geozero import params
-from geozero.corpus import MANIFEST, Corpus
+from geozero.common.errors import InputError
+from geozero.corpus.sample import Split
+from geozero.corpus.store import MANIFEST, Corpus
 from geozero.engines import checkpoint
-from geozero.errors import InputError
-from geozero.sample import Split
 from geozero.tracking import Tracker
 
 

@@ -56,7 +56,7 @@ def kind_of_machine() -> str:
         return wanted
     if wanted:
         raise Failed(f"GEOZERO_ENV is '{wanted}': set it to cpu or gpu, or leave it unset")
-    # geozero/process.py has_gpu asks the same files; it cannot be imported before the environment is there
+    # geozero/common/process.py has_gpu asks the same files; it cannot be imported before the environment is there
     return "gpu" if Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() else "cpu"
 
 

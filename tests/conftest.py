@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+TESTS = Path(__file__).resolve().parent
+# Tests start themselves and small scripts as processes, which find this checkout and the tests' helpers by it.
+PLACES = [TESTS.parent, TESTS, TESTS / "support"]
+os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, PLACES), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several threads only get into each other's way here
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
@@ -25,7 +29,7 @@ def tiny_random(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
     """METEOR as it is where nltk finds no WordNet: without synonyms."""
-    from geozero.evaluation import official
+    from geozero.evaluation.metrics import official
 
     class Absent(official.Meteor):
         def __init__(self, synonyms: bool = True) -> None:

@@ -23,10 +23,9 @@ from typing import Any, get_args
 from benchmarks.ablation import page, tracking
 from benchmarks.ablation.arms import ARMS, Start, finished, start_of
 from benchmarks.ablation.statistics import markdown, report
-from geozero import process
-from geozero.atomic import write_text
-from geozero.corpus import write_json
-from geozero.errors import InputError
+from geozero.common import process
+from geozero.common.atomic import write_json, write_text
+from geozero.common.errors import InputError
 from geozero.workspace import Workspace
 
 

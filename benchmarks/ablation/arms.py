@@ -13,15 +13,16 @@ from typing import Any, Literal
 import numpy as np
 
 from geozero import tasks
-from geozero.corpus import Corpus, write_json
-from geozero.evaluation.inference import Job, records_path, run_in_child
+from geozero.common.atomic import write_json
+from geozero.corpus.sample import Sample, Split, stable_unit
+from geozero.corpus.store import Corpus
+from geozero.inference.corpus_job import CorpusJob, records_path, run_in_child
 from geozero.params import Params
-from geozero.sample import Sample, Split, stable_unit
 from geozero.tasks.text import OPEN_TAG, Mode, is_well_formed, thought, words
-from geozero.training.guards import CROSSED
+from geozero.training.grpo.collapse_monitor import VIOLATIONS
+from geozero.training.grpo.rewards import distinct
 from geozero.training.metrics import read
 from geozero.training.replay import collect
-from geozero.training.rewards import distinct
 from geozero.training.stage import StageResult, run_a2grpo, run_sft
 from geozero.workspace import Workspace
 
@@ -144,7 +145,7 @@ def judge(space: Workspace, arm_name: str, model: Path, out: Path, limit: int | 
     }
     boxes = space.settings.model.boxes
     for split, paths in corpora.items():
-        job = Job(
+        job = CorpusJob(
             model=str(model),
             corpora=tuple(map(str, paths)),
             out=str(out / split),
@@ -202,7 +203,7 @@ def finished(space: Workspace, start: Path, out: Path, limit: int | None, item: 
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
             "answer_kl": _mean(curve, "answer_kl"),
-            "guarded": sum(CROSSED in row for row in curve),
+            "guarded": sum(VIOLATIONS in row for row in curve),
             "silent": _mean(curve, "dropped_groups"),
             "rounds": _mean(curve, "resampled"),
             "run": result.directory.name,

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from benchmarks.ablation.statistics import COSTS, OURS, SHAPES, gap_of, shown
-from geozero.atomic import write_text
+from geozero.common.atomic import write_text
 from geozero.training.metrics import read
 
 CURVES = {

@@ -1,1 +1,1 @@
-"""From data sets to corpora: ingest one, join several into GeoZero-Raw without leaks, look at what came out."""
+"""Moved to `geozero.curation`; only `geozero.build.scenes` is still found here, until the next minor version."""

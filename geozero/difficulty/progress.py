@@ -14,7 +14,7 @@ log = logging.getLogger("geozero.difficulty.sampling")
 
 
 @dataclass(slots=True)
-class Progress:
+class SamplingProgress:
     """Numbers of answers of this call."""
 
     total: int  # shrinks where adaptive sampling finds answers that nobody needs
@@ -75,16 +75,16 @@ class Progress:
         return line + (f", {self.spared:,} spared" if self.spared else "")
 
 
-def log_line() -> Callable[[Progress], None]:
+def log_line() -> Callable[[SamplingProgress], None]:
     """A listener that logs a line now and then."""
     return lines(log.info)
 
 
-def lines(write: Callable[[str], object]) -> Callable[[Progress], None]:
+def lines(write: Callable[[str], object]) -> Callable[[SamplingProgress], None]:
     """A listener that writes a plain line at the start, now and then, and at the end."""
     last = [0.0]
 
-    def tell(state: Progress) -> None:
+    def tell(state: SamplingProgress) -> None:
         now = time.monotonic()
         if now - last[0] >= SECONDS_BETWEEN_LINES or state.done == state.total:
             last[0] = now
@@ -93,7 +93,7 @@ def lines(write: Callable[[str], object]) -> Callable[[Progress], None]:
     return tell
 
 
-def bar() -> Callable[[Progress], None]:
+def bar() -> Callable[[SamplingProgress], None]:
     """A listener that draws a bar on the terminal."""
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -101,7 +101,7 @@ def bar() -> Callable[[Progress], None]:
     drawn = Bar(BarColumn(), TextColumn("{task.description}"))
     task = drawn.add_task("", total=None)
 
-    def tell(state: Progress) -> None:
+    def tell(state: SamplingProgress) -> None:
         if state.done and not drawn.live.is_started:
             drawn.start()
         drawn.update(task, completed=state.done, total=state.total, description=state.line())

@@ -1,6 +1,6 @@
 """Sample K answers to every sample of a corpus in direct mode and keep them in the answer store.
 
-With several models (cross-fitting, our choice) model f answers only about pictures of fold f, which it was not
+With several models (cross-fitting, our choice) model f answers only about images of fold f, which it was not
 trained on. What is already stored is not asked again; where nothing is missing no model is loaded. Adaptive sampling
 (our choice, `adaptive`) leaves out answers that no decision needs.
 """
@@ -19,15 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from geozero import engines
-from geozero.corpus import Corpus
-from geozero.difficulty import adaptive, rule_file
-from geozero.difficulty import store as answer_store
-from geozero.difficulty.adaptive import Rule, in_pilot
-from geozero.difficulty.asking import Job, ask_all, ask_until_decided
-from geozero.difficulty.progress import Progress, log_line
-from geozero.difficulty.settings import Settings
-from geozero.difficulty.store import Answers, AnswerWriter, Fingerprint
-from geozero.difficulty.wanted import Wanted, parse_shard, stored_answers, wanted_samples
+from geozero.corpus.store import Corpus
+from geozero.difficulty import answer_store
+from geozero.difficulty.adaptive import rule_file, stopping_rule
+from geozero.difficulty.adaptive.stopping_rule import Rule, in_pilot
+from geozero.difficulty.answer_store import Answers, AnswerWriter, Fingerprint
+from geozero.difficulty.progress import SamplingProgress, log_line
+from geozero.difficulty.rollout_worker import RolloutWorker, sample_all, sample_until_decided
+from geozero.difficulty.settings import SamplingSettings
+from geozero.difficulty.work_list import WorkList, build_work_list, parse_shard, stored_answers
 from geozero.engines.base import Engine
 
 TRUNCATED_WARNING = 0.05  # share of cut-off answers from which on max_tokens looks too small
@@ -57,17 +57,17 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SamplingRun:
     """The arguments of `sample` that every fold needs."""
 
     corpus: Corpus
-    wanted: Wanted
+    wanted: WorkList
     out: Path
-    settings: Settings
+    settings: SamplingSettings
     shard: str
     everyone: Counter[tuple[int, str]]  # (fold, kind) → samples in the whole corpus
-    state: Progress
-    tell: Callable[[Progress], None]
+    state: SamplingProgress
+    tell: Callable[[SamplingProgress], None]
     begin: Callable[[], None]  # make the store's current answers those of this call
 
 
@@ -75,11 +75,11 @@ def sample(
     corpus: Path,
     models: Sequence[Path | str],
     out: Path,
-    settings: Settings,
+    settings: SamplingSettings,
     *,
     shard: str = "0/1",
     limit: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[SamplingProgress], None] | None = None,
     open_engine: Callable[..., Engine] = engines.open_supervised,
 ) -> Summary:
     """Fill the store at `out` until every sample of the corpus has `settings.k` answers, or is decided.
@@ -100,16 +100,16 @@ def sample(
     source, (number, of) = Corpus(corpus), parse_shard(shard)
     k, early = settings.k, settings.adaptive
     paths, fingerprints = settings.models(models)
-    wanted, everyone = wanted_samples(source, len(models), number, of, limit, early)
+    wanted, everyone = build_work_list(source, len(models), number, of, limit, early)
     stored = [stored_answers(out, fingerprints[fold], wanted, fold, k, early is None) for fold in range(len(models))]
     missing = [wanted.mine & (wanted.folds == fold) for fold in range(len(models))]
-    state = Progress(sum(int((m[:, None] & ~s.present).sum()) for m, s in zip(missing, stored, strict=True)))
+    state = SamplingProgress(sum(int((m[:, None] & ~s.present).sum()) for m, s in zip(missing, stored, strict=True)))
     out.mkdir(parents=True, exist_ok=True)  # refused before a model is loaded
 
     def begin() -> None:
         answer_store.set_current(out, fingerprints, k, settings.rule_key)
 
-    call = Call(source, wanted, out, settings, f"{number}of{of}", everyone, state, progress or log_line(), begin)
+    call = SamplingRun(source, wanted, out, settings, f"{number}of{of}", everyone, state, progress or log_line(), begin)
     answered_by: list[dict[str, Any]] = []
     rules: list[Rule] = []
     for fold, path in enumerate(paths):
@@ -133,14 +133,14 @@ def sample(
         rate=state.rate,
         directories=tuple(str(out / f.key) for f in fingerprints),
         engines=tuple(answered_by),
-        adaptive=adaptive.account(rules, n_samples * k - state.spared, n_samples * k) if rules else None,
+        adaptive=stopping_rule.account(rules, n_samples * k - state.spared, n_samples * k) if rules else None,
     )
 
 
 class _Lazy:
     """A fold's engine, opened when it is first needed and closed at the end of the block."""
 
-    def __init__(self, call: Call, answered_by: list[dict[str, Any]]) -> None:
+    def __init__(self, call: SamplingRun, answered_by: list[dict[str, Any]]) -> None:
         self.call, self.answered_by = call, answered_by
         self.open: Callable[[], Engine] | None = None
         self._engine: Engine | None = None
@@ -164,7 +164,7 @@ class _Lazy:
         return self._engine
 
 
-def _fold(call: Call, fold: int, fingerprint: Fingerprint, stored: Answers, lazy: _Lazy) -> Rule | None:
+def _fold(call: SamplingRun, fold: int, fingerprint: Fingerprint, stored: Answers, lazy: _Lazy) -> Rule | None:
     """Ask for all that one fold's store lacks. Returns the stopping rule, if there is one."""
     wanted = call.wanted
     members = wanted.folds == fold
@@ -172,10 +172,12 @@ def _fold(call: Call, fold: int, fingerprint: Fingerprint, stored: Answers, lazy
     ids = wanted.ids.to_pylist()
     directory = call.out / fingerprint.key
 
-    def job() -> Job:
+    def job() -> RolloutWorker:
         chunk = call.settings.chunk_of(call.state.total)
         engine, writer = lazy.engine(), AnswerWriter(call.out, fingerprint, call.shard)
-        return Job(call.corpus, engine, call.settings.draws, writer, call.settings.boxes, chunk, call.state, call.tell)
+        return RolloutWorker(
+            call.corpus, engine, call.settings.draws, writer, call.settings.boxes, chunk, call.state, call.tell
+        )
 
     full, pilot, early = mine, np.zeros(len(ids), bool), call.settings.adaptive
     if early is not None:
@@ -184,19 +186,19 @@ def _fold(call: Call, fold: int, fingerprint: Fingerprint, stored: Answers, lazy
         full = mine & (pilot | (wanted.tasks == "caption") | gaps.any(axis=1))
     missing = full[:, None] & ~stored.present
     if missing.any():
-        ask_all(job(), {ids[row]: row for row in np.flatnonzero(missing.any(axis=1))}, missing)
+        sample_all(job(), {ids[row]: row for row in np.flatnonzero(missing.any(axis=1))}, missing)
     if early is None or not mine.any():
         return None
     rule = _rule(call, fold, directory, pilot)
     rest = mine & ~full
-    undecided = rest & ~adaptive.decided([rule] * (fold + 1), wanted.folds, wanted.kinds, stored, wanted.closed)
+    undecided = rest & ~stopping_rule.decided([rule] * (fold + 1), wanted.folds, wanted.kinds, stored, wanted.closed)
     call.state.spare(int((rest & ~undecided).sum()) * call.settings.k - int(stored.present[rest & ~undecided].sum()))
     if undecided.any():
-        ask_until_decided(job(), {ids[row]: row for row in np.flatnonzero(undecided)}, stored, rule)
+        sample_until_decided(job(), {ids[row]: row for row in np.flatnonzero(undecided)}, stored, rule)
     return rule
 
 
-def _rule(call: Call, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) -> Rule:
+def _rule(call: SamplingRun, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) -> Rule:
     """The frozen rule of a fold; where there is none yet it is learned from all pilot answers that are stored."""
     settings, key = call.settings, call.settings.rule_key
     assert settings.adaptive is not None and key is not None
@@ -207,7 +209,7 @@ def _rule(call: Call, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) 
     answers = answer_store.load(directory, wanted.ids, wanted.prompts, call.settings.k, pilot)
     rows = np.flatnonzero(pilot & answers.asked.all(axis=1))
     everyone = {kind: n for (of, kind), n in call.everyone.items() if of == fold}
-    rule = adaptive.fit(
+    rule = stopping_rule.fit(
         wanted.kinds[rows].tolist(),
         answers.success[rows] == 1,
         answers.alike(wanted.closed)[rows],
@@ -220,7 +222,7 @@ def _rule(call: Call, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) 
     return rule_file.save(directory, rule)
 
 
-def _warn(state: Progress, max_tokens: int) -> None:
+def _warn(state: SamplingProgress, max_tokens: int) -> None:
     if state.done and state.truncated / state.done > TRUNCATED_WARNING:
         log.warning(
             "%d of %d answers were cut off at %d tokens: a larger max_tokens may be due",

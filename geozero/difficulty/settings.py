@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geozero.difficulty import adaptive, store
-from geozero.difficulty.store import Fingerprint
+from geozero.common.errors import InputError
+from geozero.difficulty import answer_store
+from geozero.difficulty.adaptive import stopping_rule
+from geozero.difficulty.answer_store import Fingerprint
 from geozero.engines import checkpoint
 from geozero.engines.base import SamplingParams
 from geozero.engines.template import TEMPLATE
-from geozero.errors import InputError
 from geozero.params import Adaptive, Params, Select
 from geozero.tasks.boxes import Convention
 
 CHUNK_SHARE = 0.02  # of the job: so much a kill may cost
-MOST_CHUNK = 4096  # answers; the pictures of two chunks are in memory
+MOST_CHUNK = 4096  # answers; the images of two chunks are in memory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SamplingSettings:
     """See `params.Sampling` and `params.Model` for what has the same name there.
 
     Attributes:
@@ -60,7 +61,7 @@ class Settings:
     recycle: int | None = None
 
     @classmethod
-    def of(cls, params: Params | None, **instead: Any) -> Settings:
+    def of(cls, params: Params | None, **instead: Any) -> SamplingSettings:
         """Those of a parameter file, or the defaults; what is not None in `instead` takes precedence."""
         values: dict[str, Any] = {}
         if params is not None:
@@ -92,7 +93,7 @@ class Settings:
             raise InputError(what, "--k", "give --k 1 or more")
         paths = [checkpoint.resolve(model) for model in models]
         hashes = {path: checkpoint.content_hash(path) for path in set(paths)}
-        prompt, draws = store.prompt_form(), self.draws
+        prompt, draws = answer_store.prompt_form(), self.draws
         limits = self.max_pixels, self.max_length, self.boxes
         return paths, [
             Fingerprint(hashes[path], prompt, draws.temperature, draws.top_p, draws.max_tokens, draws.seed, *limits)
@@ -104,7 +105,7 @@ class Settings:
         """Key of the rule by which adaptive sampling stops; None: it is off."""
         if self.adaptive is None:
             return None
-        return adaptive.rule_key(self.k, self.thresholds.easy, self.thresholds.hard, self.adaptive)
+        return stopping_rule.rule_key(self.k, self.thresholds.easy, self.thresholds.hard, self.adaptive)
 
     def chunk_of(self, answers: int) -> int:
         """Size of a chunk in a job of so many answers."""

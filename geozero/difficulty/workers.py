@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from geozero import process
-from geozero.errors import InputError
+from geozero.common import process
+from geozero.common.errors import InputError
 
 BAD_INPUT = 2  # the command line's exit code
 

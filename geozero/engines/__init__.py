@@ -7,18 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from geozero import process
-from geozero.engines.base import (
-    Completion,
-    Engine,
-    EngineDied,
-    Request,
-    SamplingParams,
-    request_seed,
-    rollout_seed,
-)
+from geozero.common import process
+from geozero.common.errors import InputError
+from geozero.engines.base import Completion, Engine, EngineDied, Request, SamplingParams, request_seed, rollout_seed
 from geozero.engines.template import TEMPLATE
-from geozero.errors import InputError
 
 EngineName = Literal["auto", "vllm", "transformers", "server"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -46,7 +38,7 @@ def open_engine(
         name: `auto` (vLLM where it really starts, else transformers), `vllm`, `transformers` or `server`.
         model: a checkpoint's directory, or a hub name whose files are in the local cache.
         dtype: number type of the weights; `auto` is bfloat16 on a GPU and float32 without one.
-        max_pixels: most pixels of a picture, within the checkpoint's own limit; larger ones are scaled down.
+        max_pixels: most pixels of an image, within the checkpoint's own limit; larger ones are scaled down.
         max_length: most tokens of prompt and completion, within the model's own limit.
         template: ms-swift's template (transformers engine only); the default suits any vocabulary.
         model_type: ms-swift's model type (transformers engine only).
@@ -68,7 +60,7 @@ def open_engine(
         dtype = "bfloat16" if process.has_gpu() else "float32"
     path = checkpoint.resolve(model)
     if chosen == "server":
-        from geozero.engines.server import ANSWER_SECONDS, open_server
+        from geozero.engines.openai_engine import ANSWER_SECONDS, open_server
 
         return open_server(
             path,

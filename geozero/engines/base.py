@@ -19,8 +19,8 @@ class Request:
 
     Attributes:
         id: names the request; with the base seed it fixes what is sampled.
-        messages: chat turns as `geozero.tasks.messages` gives them, `<image>` where the picture stands.
-        image: the encoded picture (JPEG, PNG, …).
+        messages: chat turns as `geozero.tasks.messages` gives them, `<image>` where the image stands.
+        image: the encoded image (JPEG, PNG, …).
         seed: seed of the first completion; None: `request_seed` of the base seed and the id.
         prefix: what the answer has to begin with; the model goes on after it, a completion holds only what it adds.
     """

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geozero.corpus import file_hash
-from geozero.errors import InputError
+from geozero.common.errors import InputError
+from geozero.corpus.store import file_hash
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # What a checkpoint's answers depend on besides its weights; training left-overs beside them do not count.

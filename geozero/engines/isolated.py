@@ -21,9 +21,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from geozero import process
+from geozero.common import process
+from geozero.common.errors import InputError
 from geozero.engines.base import Answered, Completion, Engine, EngineDied, Request, SamplingParams
-from geozero.errors import InputError
 
 OPENER = "geozero.engines:open_engine"
 CLOSE_SECONDS = 10.0
@@ -110,7 +110,7 @@ class IsolatedEngine:
 
     def _say(self, *words: Any) -> None:
         try:
-            # what hangs does not read, and pictures are more than the line holds
+            # what hangs does not read, and images are more than the line holds
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_parts(self.timeout)))
             self._line.send(words)
         except BlockingIOError:
@@ -240,7 +240,7 @@ def serve(line: Connection, opener: str) -> None:
         except EOFError:
             return
         except InputError as error:
-            line.send(("refused", (error.what, error.where, error.mend)))
+            line.send(("refused", (error.what, error.where, error.hint)))
             return
         except Exception as error:  # whatever a library fails with: the caller decides whether to start another one
             line.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))

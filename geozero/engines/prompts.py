@@ -1,6 +1,6 @@
-"""From a request to what a model reads: the chat text, the fitted picture, and how many tokens they make.
+"""From a request to what a model reads: the chat text, the fitted image, and how many tokens they make.
 
-Every engine takes its pictures from here, so that all see the same pixels: one resize to the processor's grid
+Every engine takes its images from here, so that all see the same pixels: one resize to the processor's grid
 within the pixel limit, after which no library resizes again.
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from PIL import Image
 
-from geozero import process
+from geozero.common import process
+from geozero.common.errors import BadRecord
+from geozero.corpus.images import decode
 from geozero.engines.base import Request
 from geozero.engines.checkpoint import Vocabulary, positions
-from geozero.errors import BadRecord
-from geozero.images import decode
 
 IMAGE_MARK = "<image>"
-MIN_IMAGE_TOKENS = 4  # Qwen's own least; smaller pictures are scaled up
+MIN_IMAGE_TOKENS = 4  # Qwen's own least; smaller images are scaled up
 MAX_RATIO = 200  # Qwen's own limit of the sides' ratio
 
 
@@ -38,7 +38,7 @@ class Prompter:
 
     Args:
         path: the checkpoint's directory.
-        max_pixels: most pixels of a fitted picture; the checkpoint's processor may set a lower limit.
+        max_pixels: most pixels of a fitted image; the checkpoint's processor may set a lower limit.
         max_length: most tokens of prompt and completion together; the model's positions may set a lower limit.
     """
 
@@ -65,7 +65,7 @@ class Prompter:
         """The prompt of a request.
 
         Raises:
-            BadRecord: the picture cannot be read or is too long and thin, or the prompt leaves no room to answer.
+            BadRecord: the image cannot be read or is too long and thin, or the prompt leaves no room to answer.
         """
         image = fit(decode(request.image), self.factor, self.min_pixels, self.max_pixels)
         turns = [{"role": turn["role"], "content": _parts(turn["content"])} for turn in request.messages]
@@ -89,7 +89,7 @@ class Prompter:
 
 
 def fit(image: Image.Image, factor: int, min_pixels: int, max_pixels: int) -> Image.Image:
-    """Scale a picture to sides that are multiples of `factor` and an area within the limits (Qwen's rule).
+    """Scale an image to sides that are multiples of `factor` and an area within the limits (Qwen's rule).
 
     Raises:
         BadRecord: the sides' ratio is above 200.
@@ -116,7 +116,7 @@ def fitted_size(width: int, height: int, factor: int, min_pixels: int, max_pixel
 
 
 def _parts(content: str) -> list[dict[str, str]]:
-    """A turn's text as the chat template wants it: text and picture parts in their order."""
+    """A turn's text as the chat template wants it: text and image parts in their order."""
     parts: list[dict[str, str]] = []
     for number, text in enumerate(content.split(IMAGE_MARK)):
         if number:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from geozero.common.errors import InputError
 from geozero.engines.base import Answered, Completion, Engine, EngineDied, Request, SamplingParams, failed
-from geozero.errors import InputError
 
 BACKOFF_SECONDS = 1.0  # before the first restart; doubled with each in a row
 MOST_BACKOFF_SECONDS = 60.0
@@ -161,7 +161,7 @@ class SupervisedEngine:
         return InputError(
             f"the engine died {self._deaths} times in a row: {reason}",
             "--engine",
-            "what is stored stays; mend the cause, or try another --engine or a smaller chunk, and run it again",
+            "what is stored stays; fix the cause, or try another --engine or a smaller chunk, and run it again",
         )
 
     def describe(self) -> dict[str, Any]:

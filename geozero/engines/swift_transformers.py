@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geozero import process
+from geozero.common import process
+from geozero.common.errors import BadRecord
 from geozero.engines.base import ByBatch, Completion, Request, SamplingParams, failed, first_seed
 from geozero.engines.prompts import Prompt, Prompter
 from geozero.engines.template import TEMPLATE, register
-from geozero.errors import BadRecord
 
 ROWS_ON_CPU = 64  # completions generated together
 ROWS_ON_GPU = 64
@@ -24,7 +24,7 @@ class TransformersEngine(ByBatch):
     Args:
         path: the checkpoint's directory.
         dtype: `float32`, `bfloat16` or `float16`.
-        max_pixels: most pixels of a picture.
+        max_pixels: most pixels of an image.
         max_length: most tokens of prompt and completion.
         template: ms-swift's template name.
         model_type: ms-swift's model type.

@@ -1,4 +1,4 @@
-"""The ms-swift template `geozero_qwen3_vl`: Qwen3-VL's, with the picture tokens read from the processor."""
+"""The ms-swift template `geozero_qwen3_vl`: Qwen3-VL's, with the image tokens read from the processor."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _registered: list[str] = []
 def register() -> str:
     """Make the template known to ms-swift in this process and return its name; a second call does nothing.
 
-    ms-swift's own template has the picture tokens of Qwen's vocabulary written into it (151655, 151656); a model
+    ms-swift's own template has the image tokens of Qwen's vocabulary written into it (151655, 151656); a model
     with another vocabulary needs its own.
     """
     if _registered:
         return TEMPLATE
-    from geozero import process
+    from geozero.common import process
 
     process.prepare()
     from swift.template import register_template

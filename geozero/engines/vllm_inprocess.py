@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geozero import process
+from geozero.common import process
+from geozero.common.errors import BadRecord
 from geozero.engines.base import Answered, Completion, FinishReason, Request, SamplingParams, failed, first_seed
 from geozero.engines.prompts import Prompter
-from geozero.errors import BadRecord
 
 SAMPLER = "geozero.engines.vllm_sampler:SeededRows"  # keeps tokens out of reach that could not be read back
 CPU_ENVIRONMENT = {
@@ -47,7 +47,7 @@ class VllmEngine:
     Args:
         path: the checkpoint's directory.
         dtype: `float32`, `bfloat16` or `float16`.
-        max_pixels: most pixels of a picture.
+        max_pixels: most pixels of an image.
         max_length: most tokens of prompt and completion.
         memory: share of a GPU's memory that vLLM may take.
         devices: GPUs the model is spread over (tensor parallel).
@@ -94,7 +94,7 @@ class VllmEngine:
             use_tqdm_on_load=False,
             generation_config="vllm",  # never the checkpoint's sampling defaults
             limit_mm_per_prompt={"image": 1, "video": 0},
-            # the pictures arrive fitted; these limits make vLLM's own resize leave them alone
+            # the images arrive fitted; these limits make vLLM's own resize leave them alone
             mm_processor_kwargs={
                 "size": {"shortest_edge": self.prompter.min_pixels, "longest_edge": self.prompter.max_pixels}
             },

@@ -18,7 +18,8 @@ from typing import Any
 
 import httpx
 
-from geozero import process
+from geozero.common import process
+from geozero.common.errors import InputError
 from geozero.engines.base import EngineDied
 from geozero.engines.prompts import Prompter
 from geozero.engines.vllm_inprocess import (
@@ -29,7 +30,6 @@ from geozero.engines.vllm_inprocess import (
     distribution,
     inspect_here,
 )
-from geozero.errors import InputError
 
 HOST = "127.0.0.1"
 READY_SECONDS = 900.0

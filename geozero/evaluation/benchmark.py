@@ -1,4 +1,4 @@
-"""Benchmarks: what is asked, of which pictures, scored how, and what papers report. The definitions are data.
+"""Benchmarks: what is asked, of which images, scored how, and what papers report. The definitions are data.
 
 `benchmarks/*.yaml` hold them, one file a task. A definition that changes a score (split, question types, prompt) gets
 a higher `version`; reference rows come and go without one.
@@ -16,11 +16,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from geozero.corpus import Corpus, write_json
-from geozero.errors import InputError
+from geozero.common.atomic import write_json
+from geozero.common.errors import InputError
+from geozero.common.lenient_json import parse_json
+from geozero.corpus.sample import Sample, Split, TaskName, digest
+from geozero.corpus.store import Corpus
 from geozero.evaluation.evaluate import evaluate
-from geozero.evaluation.records import parse_json, read_records
-from geozero.sample import Sample, Split, TaskName, digest
+from geozero.evaluation.records import read_records
 from geozero.tasks import TASKS
 
 DEFINITIONS = Path(__file__).with_name("benchmarks")
@@ -149,7 +151,7 @@ def get(name: str) -> Benchmark:
         InputError: there is none.
     """
     if name not in benchmarks():
-        raise InputError(f"unknown benchmark '{name}'", mend=f"{LIST}, or one of {', '.join(benchmarks())}")
+        raise InputError(f"unknown benchmark '{name}'", hint=f"{LIST}, or one of {', '.join(benchmarks())}")
     return benchmarks()[name]
 
 

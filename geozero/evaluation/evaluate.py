@@ -11,25 +11,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geozero.atomic import write_text
-from geozero.errors import InputError
-from geozero.evaluation.baselines import baselines, confusion
-from geozero.evaluation.comparison import MAX_GROUPS, common, compare_scores, pair
-from geozero.evaluation.official import score_official
+from geozero.common.atomic import write_text
+from geozero.common.errors import InputError
+from geozero.corpus.sample import TASK_NAMES, TaskName, digest
+from geozero.evaluation.metrics.baselines import baselines, confusion
+from geozero.evaluation.metrics.official import score_official
+from geozero.evaluation.metrics.scores import Scores, finite
+from geozero.evaluation.metrics.strict import score_grounding, score_strict
+from geozero.evaluation.paired_bootstrap import MAX_GROUPS, common, compare_scores, pair_records
 from geozero.evaluation.reasoning import reasoning
 from geozero.evaluation.records import RecordList, read_records
-from geozero.evaluation.sampling import self_consistency
-from geozero.evaluation.scores import Scores, finite
-from geozero.evaluation.statistics import (
-    LEVEL,
-    RESAMPLES,
-    SEED,
-    Clusters,
-    cluster_ids,
-    intervals,
-)
-from geozero.evaluation.strict import score_grounding, score_strict
-from geozero.sample import TASK_NAMES, TaskName, digest
+from geozero.evaluation.self_consistency import self_consistency
+from geozero.evaluation.statistics import LEVEL, RESAMPLES, SEED, Clusters, cluster_ids, intervals
 from geozero.tasks.boxes import CONVENTIONS, Convention
 from geozero.tasks.text import is_well_formed
 
@@ -130,12 +123,12 @@ def _compared(
     if set(second.ids) < set(first.ids):
         rows, others = common(first, second)
         if len(rows) < len(second):
-            raise InputError("ids that stand twice, or other labels", mend="compare answers to the same questions")
+            raise InputError("ids that stand twice, or other labels", hint="compare answers to the same questions")
     else:
-        others = pair(first, second)
+        others = pair_records(first, second)
         rows = np.arange(len(first))
     before = score(task, protocol, first, boxes)
-    groups = {kind: names[rows] for kind, names in kinds_of(first, before).items()}
+    groups = {kind: names[rows] for kind, names in groupings_of(first, before).items()}
     return compare_scores(
         before.statistics[rows],
         scores.statistics[others],
@@ -155,7 +148,7 @@ def _origin(given: Path | str | Sequence[Any], records: RecordList) -> dict[str,
 
 
 def clusters_of(records: RecordList) -> Clusters | None:
-    """Records about one picture stand together; without picture names, those that answer one question."""
+    """Records about one image stand together; without image names, those that answer one question."""
     found = cluster_ids(records.image_paths)
     if found is None and len(set(records.samples)) < len(records):
         found = cluster_ids(records.samples)
@@ -167,7 +160,7 @@ def chosen_clusters(clusters: Clusters | None, rows: NDArray[np.int64]) -> Clust
     return None if clusters is None else np.unique(clusters[rows], return_inverse=True)[1]
 
 
-def kinds_of(records: RecordList, scores: Scores) -> dict[str, NDArray[np.object_]]:
+def groupings_of(records: RecordList, scores: Scores) -> dict[str, NDArray[np.object_]]:
     """What records are grouped by: class or size, and the question's type; each (n,), None in no group."""
     kinds = dict(scores.groups)
     types = np.array(records.question_types, dtype=object)
@@ -239,7 +232,7 @@ def _groups(
 ) -> dict[str, dict[str, Any]]:
     """Metrics, intervals, n and well-formed completions by question type, class and size."""
     result: dict[str, dict[str, Any]] = {}
-    for kind, names in kinds_of(records, scores).items():
+    for kind, names in groupings_of(records, scores).items():
         known = sorted({name for name in names if name is not None})
         if len(known) > MAX_GROUPS:
             scores.notes.append(f"{len(known)} groups by {kind}: only the first {MAX_GROUPS} are listed")
@@ -263,5 +256,5 @@ def _listed(bounds: dict[str, tuple[float, float] | None]) -> dict[str, list[flo
 
 def _known(value: str, known: tuple[Any, ...], what: str) -> Any:
     if value not in known:
-        raise InputError(f"unknown {what} '{value}'", mend=f"one of {', '.join(known)}")
+        raise InputError(f"unknown {what} '{value}'", hint=f"one of {', '.join(known)}")
     return value

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geozero.evaluation.summary import by_source, headline_mean
+from geozero.evaluation.score_rows import by_source, headline_mean
 
 CLOSED_TYPES = (None, "presence", "comp", "rural_urban")  # None: scene classification; counts are not closed
 BASE_ABOVE_CHANCE = 5.0  # points

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from geozero.sample import TaskName
+from geozero.corpus.sample import TaskName
 from geozero.tasks.text import OPEN_TAG, thought, words
 
 MAX_THOUGHTS = 5_000  # distinct-n is a share of a corpus and falls with its size, so the size is bounded

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geozero.errors import InputError
-from geozero.images import ALLOWED_FORMATS
+from geozero.common.errors import InputError
+from geozero.common.lenient_json import as_text, parse_json
+from geozero.corpus.images import ALLOWED_FORMATS
 
-MAX_SIDE = 1e9  # pixels; a larger side is no picture
+MAX_SIDE = 1e9  # pixels; a larger side is no image
 MAX_LISTED = 100  # problems shown one by one; all of them are counted
 
 
@@ -99,24 +98,6 @@ def read_records(source: Path | str | Sequence[Any]) -> RecordList:
     return parse_records(rows, path.parent)
 
 
-def parse_json(data: bytes) -> Any:
-    """JSON as models and other people's scripts write it; an integer longer than Python reads becomes an infinity, so
-    that it costs its record alone.
-
-    Raises:
-        ValueError: it is no JSON, or no UTF-8.
-        RecursionError: it is nested too deeply.
-    """
-    return json.loads(data.decode("utf-8-sig"), parse_int=_integer)
-
-
-def _integer(text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:  # the JSON scanner passes digits alone: there are too many of them
-        return -math.inf if text.startswith("-") else math.inf
-
-
 def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     """Every row becomes a record, in order; what is wrong with a row is listed and costs only that row."""
     objects: list[dict[str, Any]] = [row if isinstance(row, dict) else {} for row in rows]
@@ -144,7 +125,7 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
         base=base,
     )
     for i in [i for i, text in enumerate(texts) if type(text) is not str]:
-        _mend_text(records, i, rows[i])
+        _repair_text(records, i, rows[i])
     for i, row in enumerate(objects):
         if "id" in row:
             records.ids[i] = _identity(row["id"], i)
@@ -159,19 +140,8 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     return records
 
 
-def as_text(value: Any) -> str | None:
-    """Text, or a number or a list of numbers written as text; None for anything else (null, NaN, true, objects)."""
-    if isinstance(value, str):
-        return value
-    numbers = value if isinstance(value, list) else [value]
-    try:
-        return str(value) if numbers and all(map(_is_number, numbers)) else None
-    except ValueError:  # an integer of more digits than Python writes
-        return None
-
-
 def image_sizes(records: RecordList) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Widths and heights in pixels (n,): the record's own, else its picture file's (header only); 0 where unknown."""
+    """Widths and heights in pixels (n,): the record's own, else its image file's (header only); 0 where unknown."""
     width, height = records.widths.copy(), records.heights.copy()
     known: dict[str, tuple[int, int]] = {}
     for i in np.flatnonzero((width == 0) | (height == 0)).tolist():
@@ -182,7 +152,7 @@ def image_sizes(records: RecordList) -> tuple[NDArray[np.float64], NDArray[np.fl
     return width, height
 
 
-def _mend_text(records: RecordList, i: int, row: Any) -> None:
+def _repair_text(records: RecordList, i: int, row: Any) -> None:
     """The completion of a record whose `raw_output` is no text: as text if it can be, else the bare prediction."""
     given = row if isinstance(row, dict) else {}
     text = as_text(given.get("raw_output"))
@@ -233,12 +203,6 @@ def _file_size(name: str, base: Path | None) -> tuple[int, int]:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
     return 0, 0
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
 
 
 def _kind(value: Any) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geozero.errors import InputError
-from geozero.evaluation.scores import Floats
+from geozero.common.errors import InputError
+from geozero.evaluation.metrics.scores import Floats
 from geozero.tasks.text import normalise
 
 LEVEL = 0.95
@@ -44,7 +44,7 @@ class Comparison:
 def cluster_ids(names: Sequence[str]) -> Clusters | None:
     """Numbers of the clusters that records with the same name form; None where every record stands alone.
 
-    Questions about one picture are not independent of each other. A record with an empty name stands alone, and so
+    Questions about one image are not independent of each other. A record with an empty name stands alone, and so
     do all of them where the whole list has one name: that is a placeholder, and one cluster has no spread.
     """
     numbers: dict[str, int] = {}
@@ -113,7 +113,7 @@ def paired_bootstrap(
     """
     a, b = (np.asarray(x, dtype=np.float64) for x in (first, second))
     if a.shape != b.shape or not len(a):
-        raise InputError(f"{len(a)} and {len(b)} records cannot be paired", mend="pass two scores of the same records")
+        raise InputError(f"{len(a)} and {len(b)} records cannot be paired", hint="pass two scores of the same records")
     if a.ndim == 1:
         a, b = (np.column_stack([np.ones(len(x)), x]) for x in (a, b))
     finish = finish or (lambda sums: {"mean": sums[..., 1] / sums[..., 0]})
@@ -143,7 +143,7 @@ def pass_at_k(n: ArrayLike, correct: ArrayLike, k: int) -> Floats:
     """
     drawn, right = (np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(n, correct))
     if k < 1 or (right < 0).any() or (right > drawn).any():
-        raise InputError("pass@k needs k ≥ 1 and 0 ≤ right answers ≤ answers", mend="check k and the counts")
+        raise InputError("pass@k needs k ≥ 1 and 0 ≤ right answers ≤ answers", hint="check k and the counts")
     miss = np.ones(drawn.shape)
     for i in range(k):
         with np.errstate(all="ignore"):
@@ -175,7 +175,7 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> di
     """
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if sure.shape != right.shape or not ((sure >= 0) & (sure <= 1)).all():
-        raise InputError("calibration needs one confidence in [0, 1] for each answer", mend="check the two columns")
+        raise InputError("calibration needs one confidence in [0, 1] for each answer", hint="check the two columns")
     which = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
     rows, error = [], 0.0
     for k in range(bins):

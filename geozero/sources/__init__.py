@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from geozero.errors import InputError
-from geozero.sources.aid import Aid
+from geozero.common.errors import InputError
 from geozero.sources.base import Ratio, Record, Rejected, Source
-from geozero.sources.dior_rsvg import DiorRsvg
-from geozero.sources.eurosat import EuroSat
-from geozero.sources.fmow import Fmow
-from geozero.sources.nasc_tg2 import NascTg2
-from geozero.sources.neon import Neon
-from geozero.sources.nwpu_captions import NwpuCaptions
-from geozero.sources.options import with_options
-from geozero.sources.own_boxes import OwnBoxes
-from geozero.sources.own_captions import OwnCaptions
-from geozero.sources.own_classes import OwnClasses
-from geozero.sources.own_questions import OwnQuestions
-from geozero.sources.resisc45 import Resisc45
-from geozero.sources.rsicd import Rsicd
-from geozero.sources.rsvg import Rsvg
-from geozero.sources.rsvqa_hr import RsvqaHr
-from geozero.sources.rsvqa_lr import RsvqaLr
-from geozero.sources.siri_whu import SiriWhu
-from geozero.sources.skyeye import SkyEye
-from geozero.sources.sydney_captions import SydneyCaptions
+from geozero.sources.boxes.dior_rsvg import DiorRsvg
+from geozero.sources.boxes.rsvg import Rsvg
+from geozero.sources.captions.nwpu_captions import NwpuCaptions
+from geozero.sources.captions.rsicd import Rsicd
+from geozero.sources.captions.sydney_captions import SydneyCaptions
+from geozero.sources.captions.ucm_captions import UcmCaptions
+from geozero.sources.custom.boxes import OwnBoxes
+from geozero.sources.custom.captions import OwnCaptions
+from geozero.sources.custom.classes import OwnClasses
+from geozero.sources.custom.questions import OwnQuestions
+from geozero.sources.mixed.neon import Neon
+from geozero.sources.mixed.skyeye import SkyEye
+from geozero.sources.mixed.vhm import Vhm
+from geozero.sources.mixed.vrsbench import VrsBench
+from geozero.sources.questions.rsvqa_hr import RsvqaHr
+from geozero.sources.questions.rsvqa_lr import RsvqaLr
+from geozero.sources.readers.options import with_options
+from geozero.sources.readers.tree import Tree, open_tree
+from geozero.sources.scenes.aid import Aid
+from geozero.sources.scenes.eurosat import EuroSat
+from geozero.sources.scenes.fmow import Fmow
+from geozero.sources.scenes.nasc_tg2 import NascTg2
+from geozero.sources.scenes.resisc45 import Resisc45
+from geozero.sources.scenes.siri_whu import SiriWhu
+from geozero.sources.scenes.ucm import Ucm
+from geozero.sources.scenes.whu_rs19 import WhuRs19
 from geozero.sources.toy import TOY, TOY_HARD
-from geozero.sources.tree import Tree, open_tree
-from geozero.sources.ucm import Ucm
-from geozero.sources.ucm_captions import UcmCaptions
-from geozero.sources.vhm import Vhm
-from geozero.sources.vrsbench import VrsBench
-from geozero.sources.whu_rs19 import WhuRs19
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -52,7 +52,7 @@ def get(name: str) -> Source:
         InputError: there is none; the message lists the names.
     """
     if name not in SOURCES:
-        raise InputError(f"unknown source '{name}'", mend=f"one of {', '.join(SOURCES)}")
+        raise InputError(f"unknown source '{name}'", hint=f"one of {', '.join(SOURCES)}")
     return SOURCES[name]
 
 

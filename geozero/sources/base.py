@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from geozero.errors import InputError
-from geozero.sample import Box, Split, TaskName, stable_unit
-from geozero.sources.tree import Tree
+from geozero.common.errors import InputError
+from geozero.corpus.sample import Box, Split, TaskName, stable_unit
+from geozero.sources.readers.tree import Tree
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -18,12 +18,12 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 class Record:
     """One question of a data set, before its image is decoded and before any prompt template.
 
-    `key` is the data set's own name of the record, stable over releases; `image` the member path of the picture
+    `key` is the data set's own name of the record, stable over releases; `image` the member path of the image
     in the tree that `Source.find` returned; `image_key` = `set/class/name` without suffix (leak control); `text`
     the bare question or expression (empty for scene classification and captions); `answer` the truth as text
     (empty for grounding, whose answer is `box`, and for captions, whose answer is the first of `references`);
     `box` absolute pixels xyxy; `classes` the label set that the question offers; `drawn_on` the width and height of
-    the picture that the box was drawn on, where the annotation says it; `mended` what was put right in reading it, in
+    the image that the box was drawn on, where the annotation says it; `fixed` what was put right in reading it, in
     short stable words for counting.
     """
 
@@ -39,7 +39,7 @@ class Record:
     question_type: str | None = None
     classes: tuple[str, ...] = ()
     drawn_on: tuple[int, int] | None = None
-    mended: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +116,16 @@ class Ratio:
 
     def __post_init__(self) -> None:
         if min(self.train, self.val) < 0 or self.train + self.val > 1:
-            raise InputError(f"split shares {self.train} and {self.val}", mend="both from 0 on, together at most 1")
+            raise InputError(f"split shares {self.train} and {self.val}", hint="both from 0 on, together at most 1")
 
     def split(self, image_key: str) -> Split:
-        """The split of a picture by the stable hash of its key: adding pictures moves no other."""
+        """The split of an image by the stable hash of its key: adding images moves no other."""
         return self._at(stable_unit(image_key, salt="split"))
 
     def stratified(self, image_keys: Iterable[str]) -> dict[str, Split]:
-        """The splits of the pictures of one class, in these shares to the picture: ordered by the same hash, then cut.
+        """The splits of the images of one class, in these shares to the image: ordered by the same hash, then cut.
 
-        A picture more or less moves at most the pictures at the two cuts of its own class.
+        An image more or less moves at most the images at the two cuts of its own class.
         """
         ordered = sorted(set(image_keys), key=lambda key: (stable_unit(key, salt="split"), key))
         return {key: self._at((place + 0.5) / len(ordered)) for place, key in enumerate(ordered)}

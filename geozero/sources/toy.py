@@ -1,6 +1,6 @@
 """The rendered toy world, read by the adapters of the real data sets under other names.
 
-The trees stand in the layouts of AID, RSVQA-LR, RSICD and DIOR-RSVG. Their own names keep the rendered pictures apart
+The trees stand in the layouts of AID, RSVQA-LR, RSICD and DIOR-RSVG. Their own names keep the rendered images apart
 from the real sets' keys. A set whose name ends in `_hard` is for evaluation alone: all of it is `test`.
 """
 
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from geozero.sources.aid import Aid
 from geozero.sources.base import Ratio, Source
-from geozero.sources.dior_rsvg import DiorRsvg
-from geozero.sources.rsicd import Rsicd
-from geozero.sources.rsvqa_lr import RsvqaLr
+from geozero.sources.boxes.dior_rsvg import DiorRsvg
+from geozero.sources.captions.rsicd import Rsicd
+from geozero.sources.questions.rsvqa_lr import RsvqaLr
+from geozero.sources.scenes.aid import Aid
 
 LICENCE = "rendered by geozero itself"
 CITATION = "none: geozero.toy"
 SIZE = "as params.yaml says"
-RATIO = Ratio(train=0.6, val=0.1)  # toy AID has few pictures: more of them to learn from, the rest is test [ours]
+RATIO = Ratio(train=0.6, val=0.1)  # toy AID has few images: more of them to learn from, the rest is test [ours]
 
 TOY: tuple[Source, ...] = (
     Aid(

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geozero import sweep
-from geozero.atomic import write_text
-from geozero.errors import InputError
+from geozero.common import process_tags
+from geozero.common.atomic import write_text
+from geozero.common.errors import InputError
 from geozero.stack import prefect_api
-from geozero.stack.parts import MARK, MLFLOW, PARTS, SERVER, Plan
+from geozero.stack.services import MLFLOW, PROCESS_TAG, SERVER, SERVICES, StackPlan
 
 Tell = Callable[[str], None]
 State = Literal["up", "starting", "silent", "dead", "down"]
@@ -36,7 +36,7 @@ STARTING_SECONDS = 240.0  # after which a part that does not answer is called si
 
 
 @dataclass(frozen=True)
-class Part:
+class ServiceStatus:
     """A part as it is: `up` answers, `starting` does not yet, `silent` should by now, `dead` was up and is gone."""
 
     name: str
@@ -46,7 +46,7 @@ class Part:
     log: Path
 
 
-def up(plan: Plan, timeout: float = 240.0, tell: Tell = print) -> list[Part]:
+def up(plan: StackPlan, timeout: float = 240.0, tell: Tell = print) -> list[ServiceStatus]:
     """Start what does not run yet, and return when all of it answers.
 
     The deployments of `prefect.yaml`, where one stands in the checkout, are registered as well.
@@ -58,11 +58,11 @@ def up(plan: Plan, timeout: float = 240.0, tell: Tell = print) -> list[Part]:
     if not plan.root.is_dir():
         raise InputError("no such directory", str(plan.root), "give a checkout as --root, or run in one")
     if plan.port == plan.mlflow_port:
-        raise InputError(f"two servers cannot share port {plan.port}", mend="give another --port or --mlflow-port")
+        raise InputError(f"two servers cannot share port {plan.port}", hint="give another --port or --mlflow-port")
     plan.directory.mkdir(parents=True, exist_ok=True)
     with _locked(plan):
         known = _read(plan)
-        running = {name: one for name, one in known.items() if sweep.alive(one["pid"], one["started"])}
+        running = {name: one for name, one in known.items() if process_tags.alive(one["pid"], one["started"])}
         _same_place(plan, running)
         for name, port in ((SERVER, plan.port), (MLFLOW, plan.mlflow_port)):
             if name not in running:
@@ -70,7 +70,7 @@ def up(plan: Plan, timeout: float = 240.0, tell: Tell = print) -> list[Part]:
         begun: list[str] = []
         end = time.monotonic() + timeout
         try:
-            for names in ((SERVER, MLFLOW), [name for name in PARTS if name not in (SERVER, MLFLOW)]):
+            for names in ((SERVER, MLFLOW), [name for name in SERVICES if name not in (SERVER, MLFLOW)]):
                 for name in names:
                     if name not in running:
                         running[name] = _start(plan, name)
@@ -84,7 +84,7 @@ def up(plan: Plan, timeout: float = 240.0, tell: Tell = print) -> list[Part]:
                 _deploy(plan, tell)
             elif begun:
                 tell(f"deployments: none, for there is no {DEPLOYMENTS} in {plan.root}")
-            _wait(plan, list(PARTS), running, end)
+            _wait(plan, list(SERVICES), running, end)
         except BaseException:
             _stop(plan, {name: running.pop(name) for name in begun})
             _write(plan, running)
@@ -97,42 +97,42 @@ def down(root: Path, tell: Tell = print) -> bool:
 
     The history of runs stays: Prefect's database in `.geozero/prefect`, MLflow's in `mlflow.db`.
     """
-    plan = Plan(root)
+    plan = StackPlan(root)
     if not plan.directory.is_dir():
         return False
     with _locked(plan):
         known = _read(plan)
-        living = {name: one for name, one in known.items() if sweep.alive(one["pid"], one["started"])}
+        living = {name: one for name, one in known.items() if process_tags.alive(one["pid"], one["started"])}
         for name in living:
             tell(f"{name}: ending")
         _stop(plan, living)
-        left = sweep.end_marked(MARK, str(plan.directory))  # what lost its parent to a kill
+        left = process_tags.kill_tagged(PROCESS_TAG, str(plan.directory))  # what lost its parent to a kill
         if left:
             tell(f"processes without a parent: {left} ended")
         (plan.directory / STATE).unlink(missing_ok=True)
     return bool(known or left)
 
 
-def status(root: Path) -> list[Part]:
+def status(root: Path) -> list[ServiceStatus]:
     """Every part, asked now."""
     plan = _plan_of(root)
     known = _read(plan)
-    return [_part(plan, name, known.get(name)) for name in PARTS]
+    return [_part(plan, name, known.get(name)) for name in SERVICES]
 
 
-def _part(plan: Plan, name: str, one: dict[str, Any] | None) -> Part:
+def _part(plan: StackPlan, name: str, one: dict[str, Any] | None) -> ServiceStatus:
     state: State = "down"
     if one is not None:
-        if not sweep.alive(one["pid"], one["started"]):
+        if not process_tags.alive(one["pid"], one["started"]):
             state = "dead"
         elif _answers(plan, name, one["started"]):
             state = "up"
         else:
             state = "starting" if time.time() - one["started"] < STARTING_SECONDS else "silent"
-    return Part(name, state, one["pid"] if one else None, plan.address(name), plan.log(name))
+    return ServiceStatus(name, state, one["pid"] if one else None, plan.address(name), plan.log(name))
 
 
-def _answers(plan: Plan, name: str, started: float) -> bool:
+def _answers(plan: StackPlan, name: str, started: float) -> bool:
     if name == SERVER:
         return prefect_api.healthy(plan.prefect_address)
     if name == MLFLOW:
@@ -145,7 +145,7 @@ def _answers(plan: Plan, name: str, started: float) -> bool:
     return prefect_api.online(plan.prefect_address, pool, plan.worker(pool), started)
 
 
-def _start(plan: Plan, name: str) -> dict[str, Any]:
+def _start(plan: StackPlan, name: str) -> dict[str, Any]:
     """Start a part in a session of its own, so that it lives on without this process and its terminal."""
     log = plan.log(name)
     if log.is_file() and log.stat().st_size > LOG_BYTES:
@@ -160,24 +160,24 @@ def _start(plan: Plan, name: str) -> dict[str, Any]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return {"pid": child.pid, "started": sweep.started(child.pid)}
+    return {"pid": child.pid, "started": process_tags.started(child.pid)}
 
 
-def _wait(plan: Plan, names: list[str], running: dict[str, Any], end: float) -> None:
+def _wait(plan: StackPlan, names: list[str], running: dict[str, Any], end: float) -> None:
     waiting = list(names)
     while waiting:
         for name in waiting:
-            if not sweep.alive(running[name]["pid"], running[name]["started"]):
+            if not process_tags.alive(running[name]["pid"], running[name]["started"]):
                 raise InputError(f"{name} ended as it started: {_last_line(plan.log(name))}", str(plan.log(name)))
         waiting = [name for name in waiting if not _answers(plan, name, running[name]["started"])]
         if waiting and time.monotonic() > end:
-            mend = "give more time with --timeout; the logs lie beside"
-            raise InputError(f"{', '.join(waiting)} did not answer in time", str(plan.log(waiting[0])), mend)
+            hint = "give more time with --timeout; the logs lie beside"
+            raise InputError(f"{', '.join(waiting)} did not answer in time", str(plan.log(waiting[0])), hint)
         if waiting:
             time.sleep(POLL_SECONDS)
 
 
-def _deploy(plan: Plan, tell: Tell) -> None:
+def _deploy(plan: StackPlan, tell: Tell) -> None:
     """Register the deployments of prefect.yaml."""
     log = plan.log("deploy")
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
@@ -199,15 +199,18 @@ def _deploy(plan: Plan, tell: Tell) -> None:
     tell(f"deployments: registered from {DEPLOYMENTS}")
 
 
-def _stop(plan: Plan, parts: dict[str, Any]) -> None:
+def _stop(plan: StackPlan, parts: dict[str, Any]) -> None:
     """Workers first, while there is a server that their runs can report to; servers after them."""
     workers = [name for name in parts if name.startswith("worker-")]
-    for names, grace in ((workers, STOP_SECONDS), ([n for n in parts if n not in workers], sweep.TERMINATE_SECONDS)):
+    for names, grace in (
+        (workers, STOP_SECONDS),
+        ([n for n in parts if n not in workers], process_tags.TERMINATE_SECONDS),
+    ):
         for name in names:
             with suppress(ProcessLookupError):
                 os.killpg(parts[name]["pid"], signal.SIGTERM)
         end = time.monotonic() + grace
-        while time.monotonic() < end and any(sweep.alive(parts[n]["pid"], parts[n]["started"]) for n in names):
+        while time.monotonic() < end and any(process_tags.alive(parts[n]["pid"], parts[n]["started"]) for n in names):
             _reap(parts, names)
             time.sleep(POLL_SECONDS / 5)
         for name in names:
@@ -232,28 +235,28 @@ def _require_free(host: str, port: int, name: str) -> None:
         except (OSError, OverflowError) as error:
             taken = getattr(error, "errno", None) == errno.EADDRINUSE
             what = f"port {port} is in use" if taken else f"nothing can listen on {host}:{port}"
-            raise InputError(f"{what}: no {name} server there", mend=f"end what uses it, or give {option}") from None
+            raise InputError(f"{what}: no {name} server there", hint=f"end what uses it, or give {option}") from None
 
 
-def _same_place(plan: Plan, running: dict[str, Any]) -> None:
+def _same_place(plan: StackPlan, running: dict[str, Any]) -> None:
     """Raises InputError where parts run already, but elsewhere than this plan says."""
     there = _plan_of(plan.root)
     if running and (there.host, there.port, there.mlflow_port) != (plan.host, plan.port, plan.mlflow_port):
         what = f"the stack runs already, at {there.prefect_address} and {there.mlflow_address}"
         same = f"--port {there.port} --mlflow-port {there.mlflow_port} --host {there.host}"
-        raise InputError(what, str(plan.directory), f"{same} mends it, `geozero stack down` ends it")
+        raise InputError(what, str(plan.directory), f"{same} fixes it, `geozero stack down` ends it")
 
 
-def _plan_of(root: Path) -> Plan:
+def _plan_of(root: Path) -> StackPlan:
     """The plan of the stack that runs, or was last started, in a checkout."""
     try:
-        values = json.loads((Plan(root).directory / STATE).read_text())["plan"]
-        return Plan(root, str(values["host"]), int(values["port"]), int(values["mlflow_port"]))
+        values = json.loads((StackPlan(root).directory / STATE).read_text())["plan"]
+        return StackPlan(root, str(values["host"]), int(values["port"]), int(values["mlflow_port"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return Plan(root)
+        return StackPlan(root)
 
 
-def _read(plan: Plan) -> dict[str, Any]:
+def _read(plan: StackPlan) -> dict[str, Any]:
     """What was started; nothing where the file is not there or no such file: `down` finds processes by their mark."""
     try:
         parts = json.loads((plan.directory / STATE).read_text())["parts"]
@@ -262,7 +265,7 @@ def _read(plan: Plan) -> dict[str, Any]:
         return {}
 
 
-def _write(plan: Plan, parts: dict[str, Any]) -> None:
+def _write(plan: StackPlan, parts: dict[str, Any]) -> None:
     if not parts:
         (plan.directory / STATE).unlink(missing_ok=True)
         return
@@ -279,12 +282,12 @@ def _last_line(log: Path) -> str:
 
 
 @contextmanager
-def _locked(plan: Plan) -> Iterator[None]:
+def _locked(plan: StackPlan) -> Iterator[None]:
     """One `up` or `down` at a time; the kernel frees the lock of one that was killed."""
     with (plan.directory / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            mend = "wait for it"
-            raise InputError("another `geozero stack` command is at work", str(plan.directory), mend) from None
+            hint = "wait for it"
+            raise InputError("another `geozero stack` command is at work", str(plan.directory), hint) from None
         yield

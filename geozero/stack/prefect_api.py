@@ -14,7 +14,7 @@ import urllib.request
 from datetime import datetime
 from typing import Any
 
-from geozero.stack.parts import HEARTBEAT_SECONDS, POOLS
+from geozero.stack.services import HEARTBEAT_SECONDS, POOLS
 
 TIMEOUT = 30.0  # a server on a busy machine takes its time
 BUSY = 503  # its SQLite database is locked by another request, which passes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from geozero.errors import InputError
-from geozero.sample import TaskName
+from geozero.common.errors import InputError
+from geozero.corpus.sample import TaskName
 from geozero.tasks.base import SYSTEM_PROMPT, Task, messages
 from geozero.tasks.caption import Captioning
 from geozero.tasks.grounding import VisualGrounding
@@ -24,7 +24,7 @@ def get(name: str) -> Task:
     for key, task in TASKS.items():
         if key == name:
             return task
-    raise InputError(f"unknown task '{name}'", mend=f"one of {', '.join(TASKS)}")
+    raise InputError(f"unknown task '{name}'", hint=f"one of {', '.join(TASKS)}")
 
 
 __all__ = ["SYSTEM_PROMPT", "TASKS", "Task", "get", "messages"]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from geozero.sample import Sample, TaskName, stable_choice
+from geozero.corpus.sample import Sample, TaskName, stable_choice
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import Mode, read_answer
 
@@ -49,6 +49,6 @@ class Task(ABC):
 
 
 def messages(sample: Sample, mode: Mode) -> list[dict[str, str]]:
-    """The chat turns before the model's: in tagged mode the system prompt first; `<image>` marks the picture."""
+    """The chat turns before the model's: in tagged mode the system prompt first; `<image>` marks the image."""
     turns = [{"role": "user", "content": f"<image>{sample.question}"}]
     return [{"role": "system", "content": SYSTEM_PROMPT}, *turns] if mode == "tagged" else turns

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from geozero.errors import InputError
-from geozero.sample import Box
+from geozero.common.errors import InputError
+from geozero.corpus.sample import Box
 
 Convention = Literal["norm1000", "pixels", "resized28", "norm100"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
@@ -76,7 +76,7 @@ def frame(convention: Convention, width: float, height: float) -> tuple[float, f
     if convention == "resized28":
         new_w, new_h = smart_resize(width, height)
         return float(new_w), float(new_h)
-    raise InputError(f"unknown coordinate convention '{convention}'", mend=f"one of {', '.join(CONVENTIONS)}")
+    raise InputError(f"unknown coordinate convention '{convention}'", hint=f"one of {', '.join(CONVENTIONS)}")
 
 
 def to_model(box: Box, width: int, height: int, convention: Convention = "norm1000") -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from geozero.sample import Sample, stable_choice
+from geozero.corpus.sample import Sample, stable_choice
 from geozero.tasks.base import Task
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import words

@@ -1,13 +1,13 @@
 """Visual grounding: an expression singles out one object, the answer is its box.
 
 Example: question "Locate: the red ship\nAnswer with its bounding box [x1, y1, x2, y2].", box (12, 40, 30, 52) in
-a picture of 96×96 pixels, target for Qwen3-VL "[125, 417, 312, 542]" (relative 0–1000), reward the IoU.
+an image of 96×96 pixels, target for Qwen3-VL "[125, 417, 312, 542]" (relative 0–1000), reward the IoU.
 """
 
 from __future__ import annotations
 
-from geozero.errors import BadRecord
-from geozero.sample import Sample
+from geozero.common.errors import BadRecord
+from geozero.corpus.sample import Sample
 from geozero.tasks.base import Task
 from geozero.tasks.boxes import Convention, format_box, from_model, iou, parse_box, to_model
 

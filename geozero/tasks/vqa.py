@@ -6,7 +6,7 @@ reward 1 on normalised equality, else 0.
 
 from __future__ import annotations
 
-from geozero.sample import Sample
+from geozero.corpus.sample import Sample
 from geozero.tasks.base import Task
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import same_answer

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geozero.tracking.store import Store
+from geozero.tracking.mlflow_store import MlflowStore
 
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
 
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
 
 
-class Contents(Store):
+class Contents(MlflowStore):
     """Writes into runs of a store; which runs there are, and when one begins and ends, is the tracker's matter."""
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geozero.atomic import write_text
+from geozero.common.atomic import write_text
 from geozero.tracking.contents import Contents, plain_name
 
 if TYPE_CHECKING:

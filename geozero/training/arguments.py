@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geozero import process
+from geozero.common import process
+from geozero.common.errors import InputError
 from geozero.engines.vllm_inprocess import SAMPLER, cache_bytes
-from geozero.errors import InputError
-from geozero.params import A2grpo, Hardware, Model, Optimise, Params
+from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
 
-SAVES = 5  # checkpoints a run: what a kill costs is a fifth of it at most
-KEPT = 2
-CALLBACK = "geozero"  # `callbacks.Leave`, registered by the launcher
-MIXED = {"float32": {}, "bfloat16": {"bf16": True}, "float16": {"fp16": True}}
-BEST = "answer_reward"  # what the best checkpoint is chosen by, as the trainer logs it for `val`
+NUM_SAVES = 5  # checkpoints a run: what a kill costs is a fifth of it at most
+SAVE_TOTAL_LIMIT = 2
+CALLBACK = "geozero"  # `callbacks.SaveOnSigtermCallback`, registered by the launcher
+MIXED_DTYPES = {"float32": {}, "bfloat16": {"bf16": True}, "float16": {"fp16": True}}
+BEST_METRIC = "answer_reward"  # what the best checkpoint is chosen by, as the trainer logs it for `val`
 DEEPSPEED = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")  # ms-swift's own files
 LOADER_WORKERS = 4
 
@@ -32,7 +32,7 @@ def devices(hardware: Hardware) -> int:
     wanted = os.environ.get("NPROC_PER_NODE")
     if wanted is not None:
         if not wanted.isdecimal() or int(wanted) < 1:
-            raise InputError(f"NPROC_PER_NODE={wanted} is not a number of processes", mend="set 1 or more")
+            raise InputError(f"NPROC_PER_NODE={wanted} is not a number of processes", hint="set 1 or more")
         return int(wanted)
     return hardware.gpus or max(1, visible_gpus())
 
@@ -72,7 +72,7 @@ def check_hardware(hardware: Hardware) -> None:
             raise InputError(f"{package} is not installed", f"hardware.{field}", f"pip install {install}")
 
 
-def sft(params: Params, settings: Optimise, rows: Path, base: Path, out: Path) -> dict[str, Any]:
+def sft(params: Params, settings: OptimizationConfig, rows: Path, base: Path, out: Path) -> dict[str, Any]:
     """ms-swift's arguments of an SFT stage (the filtering model's too); `settings.extra` has the last word."""
     micro, accumulation = _batches("batch_size", settings.batch_size, settings.micro_batch_size, params.hardware)
     return {
@@ -212,7 +212,7 @@ def _batches(name: str, total: int, micro: int, hardware: Hardware) -> tuple[int
     return micro, total // n // micro
 
 
-def _common(params: Params, settings: Optimise | A2grpo, rows: Path, base: Path, out: Path) -> dict[str, Any]:
+def _common(params: Params, settings: OptimizationConfig | A2grpo, rows: Path, base: Path, out: Path) -> dict[str, Any]:
     model, hardware = params.model, params.hardware
     gpu = on_gpus(hardware)
     checkpointing = hardware.gradient_checkpointing
@@ -230,7 +230,7 @@ def _common(params: Params, settings: Optimise | A2grpo, rows: Path, base: Path,
         "torch_dtype": model.dtype,
         "bf16": False,
         "fp16": False,
-        **MIXED[model.dtype],
+        **MIXED_DTYPES[model.dtype],
         "attn_impl": hardware.attention,
         "max_pixels": model.max_pixels,
         "max_length": model.max_length,
@@ -245,8 +245,8 @@ def _common(params: Params, settings: Optimise | A2grpo, rows: Path, base: Path,
         "seed": params.seed,
         "data_seed": params.seed,
         "save_strategy": "steps",
-        "save_steps": max(1, settings.steps // SAVES),
-        "save_total_limit": KEPT,
+        "save_steps": max(1, settings.steps // NUM_SAVES),
+        "save_total_limit": SAVE_TOTAL_LIMIT,
         "logging_steps": 1,
         "disable_tqdm": True,
         "callbacks": [CALLBACK, *settings.extra.get("callbacks", [])],
@@ -257,7 +257,7 @@ def _common(params: Params, settings: Optimise | A2grpo, rows: Path, base: Path,
     }
 
 
-def _lora(settings: Optimise | A2grpo) -> dict[str, Any]:
+def _lora(settings: OptimizationConfig | A2grpo) -> dict[str, Any]:
     lora = settings.lora
     return {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "target_modules": lora.targets}
 
@@ -295,7 +295,7 @@ def _validation(rows: Path, micro: int, wanted: int, n_devices: int) -> dict[str
         "eval_strategy": "steps",
         "num_generations_eval": 1,
         "per_device_eval_batch_size": min(micro, n // n_devices),
-        "metric_for_best_model": BEST,
+        "metric_for_best_model": BEST_METRIC,
         "greater_is_better": True,
     }
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from geozero.atomic import replacing
+from geozero.common.atomic import replacing
+from geozero.common.errors import InputError
 from geozero.engines.checkpoint import is_whole, weight_files
-from geozero.errors import InputError
 
 PREFIX = "checkpoint-"
 STATE = "trainer_state.json"  # the trainer writes it last

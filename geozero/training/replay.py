@@ -1,6 +1,6 @@
 """Replay [ours]: the base model's own descriptions, taught again beside SFT's direct answers so that its format stays.
 
-The base is asked open questions about training pictures in tagged mode, never one that is trained on; what it writes
+The base is asked open questions about training images in tagged mode, never one that is trained on; what it writes
 well formed is kept. `python -m geozero.training.replay JOB.json` samples in a process of its own.
 """
 
@@ -12,17 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from geozero import process
-from geozero.corpus import Corpus, write_json
+from geozero.common import process
+from geozero.common.atomic import write_json
+from geozero.common.errors import InputError
+from geozero.corpus.sample import digest, stable_choice, stable_unit
+from geozero.corpus.store import Corpus
 from geozero.engines import checkpoint
-from geozero.errors import InputError
 from geozero.params import Params
-from geozero.sample import digest, stable_choice, stable_unit
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.text import is_well_formed
-from geozero.training import nodes
 from geozero.training.arguments import check_hardware
-from geozero.training.data import Replay, image_uri
+from geozero.training.dataset import Replay, image_uri
+from geozero.training.launcher import multi_node
 
 QUESTIONS = (
     "What do you see?",
@@ -59,14 +60,14 @@ def collect(
     """As many replayed completions as `params.sft.replay_share` needs; found under `runs` where they are already.
 
     Raises:
-        InputError: there is no training picture, or the base model writes no well-formed completion; this machine
+        InputError: there is no training image, or the base model writes no well-formed completion; this machine
             cannot train so; on another node, no sign of node 0, which samples for all.
         ChildFailed: the sampling process ended with an error.
     """
     share, sft = params.sft.replay_share, params.sft
     source, wanted = Corpus(corpus), max(1, round(sft.steps * sft.batch_size * share))
     if not any(row["split"] == "train" for row in source.manifest["counts"]):
-        raise InputError("no training picture to describe", str(corpus), "select GeoZero-Instruct again")
+        raise InputError("no training image to describe", str(corpus), "select GeoZero-Instruct again")
     identity = [
         checkpoint.content_hash(checkpoint.resolve(base)),
         source.digest,
@@ -77,10 +78,10 @@ def collect(
         QUESTIONS,
     ]
     out = runs / f"replay-{digest(json.dumps(identity).encode())[:12]}" / "replay.json"
-    node = nodes.this_node(params.hardware)
+    node = multi_node.this_node(params.hardware)
     check_hardware(params.hardware)  # here, not after minutes of sampling for a training that could not start
     if not node.leads:  # sampled twice, it could differ, and with it the stage's fingerprint
-        nodes.wait_for(out, out.with_name(LOG), 60 * params.hardware.stall_minutes)
+        multi_node.wait_for_leader(out, out.with_name(LOG), 60 * params.hardware.stall_minutes)
     if not out.is_file():
         job = {"params": params.model_dump(), "base": str(base), "corpus": str(corpus), "n": wanted, "out": str(out)}
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def collect(
             on_line=on_line,
         )
     rows = json.loads(out.read_text())
-    # the picture's name holds the corpus's path; the same corpus may stand elsewhere by now
+    # the image's name holds the corpus's path; the same corpus may stand elsewhere by now
     found = [Replay(r["messages"], image_uri(corpus, r["image"].rpartition("#")[2]), r["text"]) for r in rows]
     if not found:
         raise InputError("the base model wrote no well-formed description", str(base), "set sft.replay_share to 0")
@@ -99,12 +100,12 @@ def collect(
 
 
 def sample(params: Params, base: str, corpus: Path, n: int, out: Path) -> None:
-    """Ask the base about `n` training pictures and write what is well formed, at most `n`."""
+    """Ask the base about `n` training images and write what is well formed, at most `n`."""
     from geozero.engines import Request, SamplingParams, open_engine
 
     source, model = Corpus(corpus), params.model
-    pictures = sorted({s.image_id for s in source.samples("train")}, key=lambda i: stable_unit(i, salt="replay"))
-    asked = [(pictures[i % len(pictures)], i // len(pictures)) for i in range(round(n * SPARE))]
+    images = sorted({s.image_id for s in source.samples("train")}, key=lambda i: stable_unit(i, salt="replay"))
+    asked = [(images[i % len(images)], i // len(images)) for i in range(round(n * SPARE))]
     engine = open_engine(
         params.sampling.engine,
         base,

@@ -15,18 +15,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geozero import process
-from geozero.atomic import replacing
-from geozero.corpus import MANIFEST, write_json
-from geozero.errors import InputError
+from geozero.common import process
+from geozero.common.atomic import replacing, write_json
+from geozero.common.errors import InputError
+from geozero.corpus.store import MANIFEST
 from geozero.params import Params
-from geozero.training import arguments, attempts, checkpoints, nodes, plan, rollouts, supervise
-from geozero.training.attempts import CACHE, LAUNCHER, LOG
-from geozero.training.data import Replay
-from geozero.training.guards import CROSSED, Crossing, Watch
+from geozero.training import arguments, checkpoints
+from geozero.training.dataset import Replay
+from geozero.training.estimate.dry_run import base_of
+from geozero.training.estimate.dry_run import lines as plan_lines
+from geozero.training.grpo import rollout_backend
+from geozero.training.grpo.collapse_monitor import VIOLATIONS, CollapseMonitor, Violation
+from geozero.training.launcher import multi_node, retry, watchdog
+from geozero.training.launcher.multi_node import LeaderLaunch, Node
+from geozero.training.launcher.retry import CACHE, LAUNCHER, LOG
 from geozero.training.metrics import SOURCE, TARGET, Curve, read
-from geozero.training.nodes import Launch, Node
-from geozero.training.recipe import PROBE_ROWS, ROWS, VAL_ROWS, Recipe, digest
+from geozero.training.stage_spec import PROBE_ROWS, ROWS, VAL_ROWS, StageSpec, digest
 
 MODEL, DONE, STAGE = "model", "DONE", "stage.json"
 
@@ -82,7 +86,7 @@ def run_sft(
         InputError: parameters, corpus or base model do not fit.
         ChildFailed: the training ended with an error.
     """
-    recipe = Recipe(name, "sft", "sft", params, corpus, plan.base_of(base, dry_run), out_root, replay=tuple(replay))
+    recipe = StageSpec(name, "sft", "sft", params, corpus, base_of(base, dry_run), out_root, replay=tuple(replay))
     return _run(recipe, dry_run, force, on_line, on_metrics)
 
 
@@ -104,7 +108,7 @@ def run_filter(
     """
     if not 0 <= fold < params.filter.folds:
         raise InputError(f"no fold {fold} of {params.filter.folds}", "filter.folds", "folds count from 0")
-    recipe = Recipe(f"filter-{fold}", "sft", "filter", params, corpus, plan.base_of(base, dry_run), out_root, fold=fold)
+    recipe = StageSpec(f"filter-{fold}", "sft", "filter", params, corpus, base_of(base, dry_run), out_root, fold=fold)
     return _run(recipe, dry_run, force, on_line, on_metrics)
 
 
@@ -156,22 +160,24 @@ def run_a2grpo(
         val: corpora whose val split chooses the checkpoint, where `params.a2grpo.keep` is `best`.
 
     Raises:
-        guards.Stopped: a collapse guard ended the training, now or when it ran before.
+        collapse_monitor.CollapseStop: a collapse guard ended the training, now or when it ran before.
     """
-    recipe = Recipe(name, "grpo", "a2grpo", params, corpus, plan.base_of(base, dry_run), out_root, val=tuple(val))
+    recipe = StageSpec(name, "grpo", "a2grpo", params, corpus, base_of(base, dry_run), out_root, val=tuple(val))
     return _run(recipe, dry_run, force, on_line, on_metrics)
 
 
-def look_up(recipe: Recipe, force: bool = False) -> StageResult:
+def look_up(recipe: StageSpec, force: bool = False) -> StageResult:
     """A stage's directory and command, and whether it is finished; starts nothing, writes nothing."""
     fingerprint = digest(recipe.identity())
     # Absolute: neither the child nor a resumed run depends on the directory it is started from.
     directory = _directory((recipe.out_root / f"{recipe.name}-{fingerprint}").resolve(), force)
-    command = attempts.launch_command(recipe.kind, recipe.arguments(directory), recipe.params.hardware)
+    command = retry.launch_command(recipe.kind, recipe.arguments(directory), recipe.params.hardware)
     return StageResult(directory, directory / MODEL, fingerprint, (directory / DONE).is_file(), tuple(command))
 
 
-def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_metrics: OnMetrics | None) -> StageResult:
+def _run(
+    recipe: StageSpec, dry_run: bool, force: bool, on_line: Tell | None, on_metrics: OnMetrics | None
+) -> StageResult:
     tell = on_line or (lambda line: None)
     if dry_run:
         return _dry(recipe, force, tell)
@@ -180,7 +186,7 @@ def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_me
         return result
     hardware = recipe.params.hardware
     arguments.check_hardware(hardware)
-    node, directory = nodes.this_node(hardware), result.directory
+    node, directory = multi_node.this_node(hardware), result.directory
     directory.mkdir(parents=True, exist_ok=True)
     if not node.leads:
         _follow(recipe, directory, node, tell)
@@ -193,23 +199,23 @@ def _run(recipe: Recipe, dry_run: bool, force: bool, on_line: Tell | None, on_me
     return result
 
 
-def _dry(recipe: Recipe, force: bool, tell: Tell) -> StageResult:
+def _dry(recipe: StageSpec, force: bool, tell: Tell) -> StageResult:
     """Tell the plan; where model or data are not there yet, the stage has no fingerprint."""
     there = recipe.base.is_dir() and (recipe.corpus / MANIFEST).is_file()
     nowhere = recipe.out_root / f"{recipe.name}-unknown"
     result = look_up(recipe, force) if there else StageResult(nowhere, nowhere / MODEL, "", False, ())
-    for line in plan.lines(recipe, result.directory):
+    for line in plan_lines(recipe, result.directory):
         tell(line)
     return result
 
 
-def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
+def _follow(recipe: StageSpec, directory: Path, node: Node, tell: Tell) -> None:
     """Train along on a node that is not the first: start what that one starts until it has finished."""
-    command = [sys.executable, *nodes.torchrun(node, arguments.devices(recipe.params.hardware)), "-m", LAUNCHER]
+    command = [sys.executable, *multi_node.torchrun(node, arguments.devices(recipe.params.hardware)), "-m", LAUNCHER]
 
-    def start(launch: Launch) -> None:
-        watch = attempts.supervisor(recipe.params.hardware, directory / f"train-{node.rank}.log", tell)
-        steps = nodes.Sign(directory / SOURCE)  # node 0 logs them, for all
+    def start(launch: LeaderLaunch) -> None:
+        watch = retry.supervisor(recipe.params.hardware, directory / f"train-{node.rank}.log", tell)
+        steps = multi_node.Heartbeat(directory / SOURCE)  # node 0 logs them, for all
 
         def over() -> str:
             if steps.changed():
@@ -217,26 +223,26 @@ def _follow(recipe: Recipe, directory: Path, node: Node, tell: Tell) -> None:
             return launch.over()
 
         watch.over = over
-        watch.run([*command, *launch.words], attempts.environment(directory), tell)
+        watch.run([*command, *launch.words], retry.environment(directory), tell)
         if watch.left:
             tell(f"node {node.rank}: left; node 0 writes the checkpoint")
-            raise supervise.Left
+            raise watchdog.Preempted
 
-    def attempt(launch: Launch) -> None:
+    def attempt(launch: LeaderLaunch) -> None:
         try:
             start(launch)
-        except (process.ChildFailed, supervise.Stalled, supervise.OutOfMemory) as error:
+        except (process.ChildFailed, watchdog.HangDetected, watchdog.OutOfMemory) as error:
             code = f"a process ended with code {error.code}" if isinstance(error, process.ChildFailed) else ""
             if not launch.over():  # else node 0 knows, or has ended it
                 launch.fail(f"node {node.rank}: {code or error}")
             tell(f"node {node.rank}: {error}; node 0 decides what follows")
 
-    nodes.follow(directory, directory / DONE, attempt, 60 * recipe.params.hardware.stall_minutes)
+    multi_node.follow_leader(directory, directory / DONE, attempt, 60 * recipe.params.hardware.stall_minutes)
 
 
-def _train(recipe: Recipe, directory: Path, node: Node, tell: Tell, on_metrics: OnMetrics | None) -> None:
+def _train(recipe: StageSpec, directory: Path, node: Node, tell: Tell, on_metrics: OnMetrics | None) -> None:
     if recipe.kind == "grpo":
-        rollouts.require(recipe.settings, tell)
+        rollout_backend.wait_until_ready(recipe.settings, tell)
     rows = recipe.write_rows(directory / ROWS)
     if rows.rejected:
         tell(f"left out: {', '.join(f'{n} {reason}' for reason, n in rows.rejected.most_common())}")
@@ -256,19 +262,21 @@ def _train(recipe: Recipe, directory: Path, node: Node, tell: Tell, on_metrics: 
         "base_hash": identity["base"],
         "rows": {"n": rows.n, "rejected": dict(rows.rejected)},  # asdict() makes a Counter of pairs from a Counter
         "hardware": recipe.params.hardware.model_dump(),
-        "command": attempts.launch_command(recipe.kind, planned, recipe.params.hardware, node),
+        "command": retry.launch_command(recipe.kind, planned, recipe.params.hardware, node),
         "retries": [],
     }
     write_json(directory / STAGE, record)
-    watch = Watch(recipe.settings.guards, directory, read(directory / TARGET)) if recipe.kind == "grpo" else None
-    fresh: list[Crossing] = []
+    watch = (
+        CollapseMonitor(recipe.settings.guards, directory, read(directory / TARGET)) if recipe.kind == "grpo" else None
+    )
+    fresh: list[Violation] = []
 
     def annotate(step: int, values: Mapping[str, float]) -> Mapping[str, float]:
         if watch is None:
             return {}
         n, crossings = watch.see(step, values)
         fresh.extend(crossings)
-        return {CROSSED: n} if n else {}
+        return {VIOLATIONS: n} if n else {}
 
     curve = Curve(directory, annotate)
 
@@ -286,20 +294,20 @@ def _train(recipe: Recipe, directory: Path, node: Node, tell: Tell, on_metrics: 
         fresh.clear()
         return came
 
-    def retry(reason: str) -> None:
+    def on_retry(reason: str) -> None:
         record["retries"].append(reason)
         write_json(directory / STAGE, record)
 
-    last = attempts.to_the_end(recipe, directory, node, planned, retry, tell, pass_on)
+    last = retry.train_with_retries(recipe, directory, node, planned, on_retry, tell, pass_on)
     pass_on()  # what came after the last line, or what a kill kept from being passed on
-    chosen = checkpoints.best(directory, arguments.BEST) if recipe.validates else None
+    chosen = checkpoints.best(directory, arguments.BEST_METRIC) if recipe.validates else None
     if chosen is not None:
         tell(f"{chosen.path.name} answers val best and becomes the model")
     write_json(directory / STAGE, {**record, "model_step": (chosen or last).step})
     _finish(recipe, directory, (chosen or last).path, tell)
 
 
-def _finish(recipe: Recipe, directory: Path, weights: Path, tell: Tell) -> None:
+def _finish(recipe: StageSpec, directory: Path, weights: Path, tell: Tell) -> None:
     """Make the plain model of a checkpoint and clear away what only the training needed."""
     if recipe.settings.tuner == "lora":
         adapter = weights
@@ -309,7 +317,7 @@ def _finish(recipe: Recipe, directory: Path, weights: Path, tell: Tell) -> None:
         process.run(
             [sys.executable, "-m", LAUNCHER, "export", *words],
             log=directory / LOG,
-            env=attempts.environment(directory),
+            env=retry.environment(directory),
             on_line=tell,
         )
     checkpoints.assemble(weights, recipe.base, directory / MODEL)

@@ -24,7 +24,7 @@ from typing import Any
 from defusedxml import ElementTree
 from PIL import Image
 
-from geozero.errors import InputError
+from geozero.common.errors import InputError
 
 Rectangle = tuple[int, int, int, int]
 

@@ -1,0 +1,1 @@
+"""What the flows share: retries, tracking, progress, parameters of a run."""

@@ -1,0 +1,84 @@
+"""What a run can be asked for in Prefect's form, with bounds; an empty field leaves the parameter file's value."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import Field, ValidationError
+from pydantic_core import MISSING
+
+from geozero.common.errors import InputError
+from geozero.params import Params
+from geozero.workspace import Workspace
+
+Flow = TypeVar("Flow")
+
+Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+LearningRate = Annotated[float, Field(gt=0, le=0.1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+GroupSize = Annotated[int, Field(ge=2, le=64)]
+Weight = Annotated[float, Field(ge=0, le=10)]
+Hours = Annotated[float, Field(gt=0, le=24 * 90)]
+Limit = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[\w.\-]+$")]
+Modes = Literal["both", "direct", "tagged"]
+Stage = Literal["select", "difficulty", "filter", "raw"]
+Engine = Literal["auto", "vllm", "transformers", "server"]
+Answers = Annotated[int, Field(ge=1, le=1024)]
+Shards = Annotated[int, Field(ge=1, le=4096)]
+Number = Annotated[int, Field(ge=0, le=4095)]  # of a shard or a GPU
+
+
+def form(flow: Flow) -> Flow:
+    """Let Prefect draw `X | None = None` as a plain field for an X that may stay empty.
+
+    Of a union it draws a switch, hides the field behind it, and says of a wrong value only that no schema takes it; of
+    a plain type it draws the field and says which bound was passed. The function itself is left as it is: what changes
+    is the signature that `prefect deploy` reads.
+    """
+    signature = inspect.signature(flow.fn, eval_str=True)  # type: ignore[attr-defined]
+    fields = [
+        one.replace(annotation=_without_none(one.annotation), default=MISSING) if one.default is None else one
+        for one in signature.parameters.values()
+    ]
+    flow.__signature__ = signature.replace(parameters=fields)  # type: ignore[attr-defined]
+    return flow
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    return Union[tuple(one for one in get_args(annotation) if one is not NoneType)]  # noqa: UP007 (of a list)
+
+
+def opened(params: Path, section: str | None = None, seed: int | None = None, **given: Any) -> Workspace:
+    """The workspace of a parameter file, with what the form was given in place of the file's values.
+
+    Raises:
+        InputError: no such file, or values that do not go together.
+    """
+    space = Workspace.open(params)
+    changes = {name: value for name, value in given.items() if value is not None}
+    if seed is None and not changes:
+        return space
+    values = space.settings.model_dump()
+    if seed is not None:
+        values["seed"] = seed
+    if section is not None:
+        values[section] |= changes
+    try:
+        settings = Params.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(first["msg"].removeprefix("Value error, "), where or "the form", "correct it") from None
+    return replace(space, settings=settings)
+
+
+def seconds(hours: float | None) -> float | None:
+    """A time limit as Prefect takes it."""
+    return None if hours is None else 3600.0 * hours

@@ -1,0 +1,211 @@
+"""What a flow leaves in MLflow: its parent run; a stage's parameters, curves, the bytes it read, its checkpoint.
+
+All of it goes through the outbox but the opening of the parent run: a server that is not there as a flow starts is an
+error to be read at once; one that goes away later is waited for, and no work waits with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import MissingContextError, TerminationSignal
+from prefect.runtime import flow_run
+
+from flows.runtime import retries
+from flows.runtime.monitoring import ResourceMonitor
+from flows.runtime.progress import ArtifactProgress
+from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
+from geozero.common.errors import InputError
+from geozero.corpus.store import Corpus
+from geozero.tasks.text import extract_answer, thought
+from geozero.tracking import RUN_ID_FILE, Tracker, lineage
+from geozero.tracking.outbox import FOLDER, Outbox
+from geozero.training.grpo import probe_log
+from geozero.training.stage import StageResult
+from geozero.workspace import Workspace
+
+FLOW_RUN_TAG, FLOW_PAGE_TAG = "prefect.flow_run", "prefect.page"
+LEAVE_SECONDS = 5.0  # for the last entries of a flow that is being ended
+
+
+class Run(Protocol):
+    """One of the stage functions, with everything given but these."""
+
+    def __call__(self, **options: Any) -> StageResult: ...
+
+
+@lru_cache(maxsize=8)
+def _outbox(tracker: Tracker, folder: Path) -> Outbox:
+    return Outbox(tracker, folder, _teller())
+
+
+def outbox(space: Workspace) -> Outbox:
+    """This process's queue for the workspace's tracking store."""
+    return _outbox(space.tracker, space.runs / FOLDER)
+
+
+@contextmanager
+def pipeline_run(space: Workspace, name: str, alone: bool = True) -> Iterator[str]:
+    """The id of a new parent run, which ends as the block ends: FAILED after an error, KILLED after an interrupt.
+
+    The checkout is held as long, but for a flow that need not be `alone`; whatever the block started is ended with it,
+    however it ends. A retry of the same Prefect run goes on in the same MLflow run.
+
+    Raises:
+        InputError: another flow runs in this checkout, or the tracking store cannot be reached.
+    """
+    guard = Reaper(space.tracker, space.runs / FOLDER)
+    try:
+        with retries.checkout_lock(space, name) if alone else nullcontext():
+            parent = _open(space, name)
+            guard.watch_run(parent)
+            box = outbox(space)
+            leave_links(space, parent)
+            with ResourceMonitor(lambda values, step: box.log_metrics(parent, values, step)):
+                try:
+                    yield parent
+                except BaseException as error:
+                    guard.end_children()  # tasks in other threads wait for theirs
+                    if isinstance(error, Exception):
+                        box.finish(parent, "FAILED")
+                    else:
+                        box.kill(parent)
+                    box.flush(LEAVE_SECONDS)
+                    if isinstance(error, SystemExit) and STARTED_BY_WORKER in os.environ:
+                        raise TerminationSignal(signal.SIGTERM) from error  # how Prefect knows a cancel
+                    raise
+            box.finish(parent)
+            left = box.flush()
+            if left:
+                print(
+                    f"{left} entries for MLflow wait in {box.folder}; the next run sends them, or `geozero runs send`"
+                )
+    finally:
+        guard.close()
+        if _outbox.cache_info().currsize:
+            outbox(space).close(0.1)
+            _outbox.cache_clear()
+
+
+def _open(space: Workspace, name: str) -> str:
+    tracker, own = space.tracker, str(flow_run.id or "")
+    if own and (flow_run.run_count or 0) > 1:
+        known = tracker.find(FLOW_RUN_TAG, own)
+        if known is not None:
+            tracker.reopen(known)
+            return known
+    tags = {FLOW_RUN_TAG: own, FLOW_PAGE_TAG: flow_run.ui_url or ""} if own else {}
+    return tracker.open_pipeline(name, space.settings.model_dump(), tags | lineage.code_tags(space.root))
+
+
+def leave_links(space: Workspace, parent: str) -> None:
+    """An artifact in Prefect that leads to the MLflow run, the page and the logs; called again it is a new version."""
+    box, lines = outbox(space), [f"- files of the runs: `{space.runs}`, logs: `{space.runs / 'logs'}`"]
+    try:
+        lines.insert(0, f"- [run in MLflow]({space.tracker.address(parent)})")
+        if box.flush(LEAVE_SECONDS) == 0:
+            compare = space.tracker.client.get_run(parent).data.tags.get("compare")
+            if compare:
+                lines.insert(1, f"- [its models side by side]({compare})")
+                print(f"compare the models in MLflow: {compare}")
+    except Exception as error:  # the server is down: the entries wait, the links are a convenience
+        lines.append(f"- MLflow does not answer: {str(error).splitlines()[0][:200]}")
+    page = space.reports / "index.html"
+    if page.is_file():
+        lines.append(f"- the page: `{page}`, and among the run's artifacts in MLflow")
+    create_markdown_artifact(markdown="\n".join(lines), key="links", description="Where everything of this run is")
+
+
+def log_data(space: Workspace, parent: str, *corpora: Path) -> None:
+    """DVC's hashes as tags of a flow's run, and the corpora that it works on as its data sets."""
+    box = outbox(space)
+    for key, value in lineage.data_tags(space.root).items():
+        box.set_tag(parent, key, value)
+    for corpus in corpora:
+        box.log_dataset(parent, corpus, _digest(space, corpus), context="data")
+
+
+def _digest(space: Workspace, corpus: Path) -> str:
+    """DVC's hash of a corpus; of one that DVC does not know, that of its manifest."""
+    place = corpus.relative_to(space.root).as_posix() if corpus.is_relative_to(space.root) else ""
+    return lineage.hashes(space.root).get(place) or Corpus(corpus).digest
+
+
+def trained(
+    space: Workspace, parent: str, stage: str, corpus: Path, tell: Callable[[str], None], run: Run
+) -> StageResult:
+    """Train a stage as a child of the pipeline run, its curve in MLflow while it runs.
+
+    A stage that was interrupted goes on in the MLflow run that it began; a finished one is only noted.
+    """
+    planned, box = run(dry_run=True), outbox(space)
+    if planned.reused and _known(space, planned.directory):
+        box.put("note_reused", parent, stage=stage, path=str(planned.directory))
+        return planned
+    settings = space.settings.model_dump()[stage]
+    with box.stage(parent, stage, planned.directory) as child:
+        box.log_params(child, settings | {"fingerprint": planned.fingerprint})
+        box.log_dataset(child, corpus, _digest(space, corpus))
+        with ArtifactProgress(stage, settings["steps"]) as progress:
+
+            def on_metrics(step: int, values: Any) -> None:
+                box.log_metrics(child, values, step)
+                progress.at(step)
+
+            with retries.gpu():
+                result = run(on_line=tell, on_metrics=on_metrics)
+        box.log_rows(child, result.directory / "metrics.jsonl")
+        box.log_traces(child, _traces(result.directory))
+        box.register_checkpoint(child, result.model, f"{stage}-{result.fingerprint}", settings["steps"])
+        box.log_artifact(child, result.directory / "args.json")
+    return result
+
+
+def _traces(directory: Path) -> list[dict[str, Any]]:
+    """What a stage was asked on the way, and what it answered."""
+    return [
+        {
+            "probe": probe.sample.id,
+            "step": step,
+            "inputs": {"task": probe.sample.task, "question": probe.sample.question, "truth": probe.sample.answer},
+            "outputs": {"thought": thought(text), "answer": extract_answer(text)},
+        }
+        for probe in probe_log.read(directory)
+        for step, text in sorted(probe.texts.items())
+    ]
+
+
+def curve(directory: Path) -> list[dict[str, Any]]:
+    """The metrics of a stage, one row a logged step."""
+    path = directory / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _known(space: Workspace, directory: Path) -> bool:
+    """Whether the store has the run of a finished stage; one that does not answer is taken to have it."""
+    if not (directory / RUN_ID_FILE).is_file():
+        return False
+    try:
+        return space.tracker.remembered(directory) is not None
+    except InputError:
+        raise
+    except Exception:
+        return True
+
+
+def _teller() -> Callable[[str], None]:
+    """The flow's own log, for a thread that Prefect does not know."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:
+        return print
+    return lambda line: logger.warning(line)

@@ -1,0 +1,228 @@
+"""`geozero sources`, `ingest`, `raw`, `inspect`, `tile` and `release`: from data sets to corpora to releases."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from geozero.common.errors import Ambiguous, InputError, Missing
+from geozero.common.terminal import summary
+from geozero.corpus.store import MANIFEST
+
+app = typer.Typer()
+release = typer.Typer(help="The official JSON and tar formats: write them, read them.", no_args_is_help=True)
+app.add_typer(release, name="release")
+
+Boxes = Annotated[
+    Literal["norm1000", "pixels", "norm100"], typer.Option(help="What coordinates in training answers mean.")
+]
+
+
+@app.command()
+def sources(
+    root: Annotated[Path | None, typer.Option(help="Where data sets are looked for; if left out, data.")] = None,
+) -> None:
+    """The sources: tasks, whether they are present under --root, licence, size, layout.
+
+    Example: geozero sources --root ~/archives
+    """
+    from geozero.sources import SOURCES, Source, Tree, open_tree
+
+    def state(source: Source, tree: Tree | None) -> str:
+        try:
+            if tree is not None:
+                source.find(tree)
+                return "could be read" if source.generic else "present"
+        except Ambiguous:
+            return "present (several places)"
+        except InputError:
+            pass
+        return "not found"
+
+    def tell(tree: Tree | None) -> None:
+        gap = "\n\t" if sys.stdout.isatty() else "; "
+        for name, source in SOURCES.items():
+            titled = f"{source.title}: {source.size}"
+            columns = (name, ", ".join(source.tasks), state(source, tree), source.licence, titled)
+            layout = gap.join(source.layout.splitlines())
+            typer.echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
+
+    if root is None and not Path("data").is_dir():
+        tell(None)
+    else:
+        with open_tree(root or Path("data")) as tree:
+            tell(tree)
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="A name that `geozero sources` lists.")],
+    root: Annotated[Path, typer.Option(help="The directory that holds the data set, its tree, or an archive of it.")],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Which split to keep.")] = "all",
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the data set; repeatable.")
+    ] = None,
+    checks: Annotated[
+        list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of records; repeatable.")
+    ] = None,
+    optional: Annotated[
+        bool, typer.Option("--optional", help="Say so and leave --out empty where the data set is not there.")
+    ] = False,
+) -> None:
+    """Read one data set and write it as a corpus.
+
+    Example: geozero ingest aid --root ~/archives/AID.zip --out data/corpus/aid
+    """
+    from geozero.curation.ingest.checks import with_checks
+    from geozero.curation.ingest.ingest import ingest as make
+    from geozero.curation.reuse import leave_empty
+    from geozero.sources import get, with_options
+
+    asked = with_options(get(source), options or [])
+    try:
+        summary(make(asked, root, out, split, with_checks(checks or [])), out)
+    except Missing as missing:
+        if not optional:
+            raise
+        leave_empty(out)
+        typer.echo(f"{out}\tskipped\t{missing}")
+
+
+@app.command()
+def raw(
+    inputs: Annotated[
+        list[Path], typer.Option("--in", help="A corpus, or a directory of corpora, to train on; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="A corpus whose images must not be trained on; repeatable.")
+    ] = None,
+    metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page: leaks, shared images, licences.")] = None,
+) -> None:
+    """Merge corpora into GeoZero-Raw: training samples alone, no repeats, no image that an evaluation uses.
+
+    Example: geozero raw --in data/corpus/aid --in data/corpus/rsicd --eval data/corpus/ucm --out data/geozero-raw
+    """
+    from geozero.curation.decontamination.merge import raw as make
+
+    summary(make(_corpora(inputs), _corpora(evals or []), out, metrics=metrics, html=html), out)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[Path, typer.Argument(help="A corpus.")],
+    n: Annotated[int, typer.Option(min=0, help="Samples to show.")] = 8,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the images.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the data card, README.md, into this directory.")] = None,
+) -> None:
+    """Counts, reasons of refusal, and a look at some samples.
+
+    Example: geozero inspect data/geozero-raw --n 24 --html look.html
+    """
+    from geozero.curation.card.inspect import inspect as look
+
+    typer.echo(look(corpus, n, html, card))
+
+
+@release.command("export")
+def export_release(
+    out: Annotated[Path, typer.Option(help="Directory to write; an older export there is replaced.")],
+    raw: Annotated[Path | None, typer.Option(help="The corpus that becomes GeoZero-Raw.json.")] = None,
+    instruct: Annotated[Path | None, typer.Option(help="The corpus that becomes GeoZero-Instruct.json.")] = None,
+    hard: Annotated[Path | None, typer.Option(help="The corpus that becomes GeoZero-Hard.json.")] = None,
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="A corpus whose test samples become eval/*.json; repeatable.")
+    ] = None,
+    boxes: Boxes = "norm1000",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of --eval is written.")] = "test",
+) -> None:
+    """Write corpora as the authors release them: JSON, tar shards of images, evaluation JSON. Says what is lost.
+
+    Example: geozero release export --raw data/geozero-raw --hard data/geozero-hard --out release
+    """
+    from geozero.curation.release.exporting import Kind, export
+
+    given: dict[Kind, Path | None] = {"raw": raw, "instruct": instruct, "hard": hard}
+    for line in export(out, {kind: path for kind, path in given.items() if path}, evals or [], boxes, split).lines():
+        typer.echo(line)
+
+
+@release.command("import")
+def import_release(
+    root: Annotated[Path, typer.Argument(help="The release's directory, or an archive of it.")],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    file: Annotated[str, typer.Option(help="Name of the JSON list, where there are several.")] = "",
+    boxes: Boxes = "norm1000",
+    task: Annotated[
+        Literal["scene_cls", "vqa", "caption", "grounding"] | None,
+        typer.Option(help="Of an evaluation JSON that does not say it."),
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Of an evaluation JSON.")] = "test",
+    checks: Annotated[
+        list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of items; repeatable.")
+    ] = None,
+) -> None:
+    """Read GeoZero-Raw, -Instruct, -Hard or an evaluation JSON as a corpus.
+
+    Example: geozero release import ~/GeoZero_Train --file GeoZero-Hard.json --out data/hard
+    """
+    from geozero.curation.ingest.checks import with_checks
+    from geozero.curation.release.importing import import_release as read
+
+    manifest: dict[str, Any] = read(
+        root, out, file=file, boxes=boxes, task=task, split=split, checks=with_checks(checks or [])
+    )
+    summary(manifest, out)
+
+
+@app.command()
+def tile(
+    scenes: Annotated[list[Path], typer.Argument(help="Images; GeoTIFF too (`pip install 'geozero\\[geo]'`).")],
+    out: Annotated[Path, typer.Option(help="Directory to write; an older one of the same scenes is replaced.")],
+    annotations: Annotated[Path | None, typer.Option(help="Their boxes: COCO's detection JSON.")] = None,
+    side: Annotated[int, typer.Option(min=1, help="Pixels of a tile.")] = 512,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Pixels that neighbours share at least; if left out, a quarter.")
+    ] = None,
+    bands: Annotated[str, typer.Option(help="As red, green and blue, from 1, such as 4,3,2.")] = "",
+    stretch: Annotated[
+        Literal["percentile", "range", "none"], typer.Option(help="What --low and --high mean.")
+    ] = "percentile",
+    low: Annotated[float, typer.Option(help="This value or percentile becomes black.")] = 2.0,
+    high: Annotated[float, typer.Option(help="This value or percentile becomes white.")] = 98.0,
+    joint: Annotated[bool, typer.Option("--joint", help="One stretch for all bands.")] = False,
+) -> None:
+    """Cut scenes, 16-bit and many-banded ones too, into 8-bit RGB tiles that `geozero ingest coco` reads.
+
+    Example: geozero tile harbour.tif --bands 4,3,2 --annotations harbour.json --out tiles
+    """
+    from geozero.corpus.raster import Stretch
+    from geozero.curation.tiling.tile import tile_scenes
+
+    numbers = [part.strip() for part in bands.split(",") if part.strip()]
+    if not all(part.isascii() and part.isdecimal() for part in numbers):
+        raise InputError(f"bands '{bands}'", "--bands", "numbers from 1, separated by commas")
+    made = tile_scenes(
+        scenes,
+        out,
+        annotations,
+        side=side,
+        overlap=overlap,
+        bands=tuple(map(int, numbers)),
+        stretch=Stretch(stretch, low, high, joint),
+    )
+    typer.echo(f"{out}\t{made.tiles} tiles\t{made.objects} objects\t{made.vague} cut off")
+
+
+def _corpora(paths: list[Path]) -> list[Path]:
+    """Corpora as given; a directory that holds corpora stands for all of them, in the order of their names."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
+        found += inside if inside and not (path / MANIFEST).is_file() else [path]
+    return found

@@ -1,0 +1,105 @@
+"""`geozero sample` and `select`: how hard each sample is, and what follows from it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from geozero.common.errors import InputError
+from geozero.common.terminal import summary
+from geozero.corpus.store import Corpus
+
+app = typer.Typer()
+
+
+@app.command()
+def sample(
+    corpus: Annotated[Path, typer.Option(help="The corpus to ask about.")],
+    model: Annotated[list[str], typer.Option(help="A checkpoint, or a directory of fold-*; repeat it, one a fold.")],
+    out: Annotated[Path, typer.Option(help="The answer store; what it holds already is not asked again.")],
+    engine: Annotated[
+        Literal["auto", "vllm", "transformers", "server"] | None, typer.Option(help="What answers.")
+    ] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Answers a sample; a store can grow to more.")] = None,
+    shard: Annotated[str, typer.Option(help="i/n: this is worker i (from 0) of n that fill one store.")] = "0/1",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, chosen by stable hash.")] = None,
+    params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine that share the work.")] = 1,
+    url: Annotated[list[str] | None, typer.Option(help="A server's address (--engine server); repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a little, print the plan and stop.")] = False,
+) -> None:
+    """Difficulty: sample K answers to every sample in direct mode and keep each one.
+
+    Example: geozero sample --corpus data/geozero-raw --model models/filter --engine auto --k 8 --out data/difficulty
+    """
+    from geozero.difficulty import progress
+    from geozero.difficulty.sampling import sample as ask
+    from geozero.difficulty.settings import SamplingSettings
+    from geozero.params import load
+
+    if workers > 1 and not dry_run:
+        from geozero.difficulty.workers import run_workers
+
+        given = {"corpus": corpus, "out": out, "engine": engine, "k": k, "limit": limit, "params": params}
+        words = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        words += [f"--model={name}" for name in model] + [f"--url={address}" for address in url or ()]
+        run_workers(words, workers, typer.echo)
+        return
+    settings = SamplingSettings.of(load(params) if params else None, engine=engine, k=k, urls=url or None)
+    if url and settings.engine != "server":
+        raise InputError(f"addresses are given, but the engine is '{settings.engine}'", "--url", "add --engine server")
+    if dry_run:
+        from geozero.difficulty.dry_run import plan_sampling
+
+        shard = f"0/{workers}" if workers > 1 else shard
+        for line in plan_sampling(corpus, checkpoints(model), out, settings, shard=shard, limit=limit).lines():
+            typer.echo(line)
+        return
+    listener = progress.bar() if sys.stdout.isatty() else progress.lines(typer.echo)
+    done = ask(corpus, checkpoints(model), out, settings, shard=shard, limit=limit, progress=listener)
+    typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
+    for found_engine in done.engines:
+        typer.echo(f"engine\t{found_engine.get('engine')}\t{found_engine.get('reason')}")
+    if done.n_new:
+        speed = done.rate, done.rate * done.tokens / done.n_new
+        typer.echo(f"throughput\t{speed[0]:.2f} answers a second\t{speed[1]:.1f} tokens a second")
+    if done.adaptive is not None:
+        found = done.adaptive
+        typer.echo(
+            f"adaptive\t{found['saved_share']:.1%} of the answers saved\tbound {found['error_bound']:.1%}\t"
+            f"{found['pilot_changed_share']:.1%} of the decisions changed on {found['pilot']} fully sampled samples"
+        )
+
+
+@app.command()
+def select(
+    corpus: Annotated[Path, typer.Option(help="The corpus that was sampled.")],
+    store: Annotated[Path, typer.Option(help="Its answer store.")],
+    out_instruct: Annotated[Path, typer.Option(help="Corpus of the easy samples, for SFT.")],
+    out_hard: Annotated[Path, typer.Option(help="Corpus of the hard samples, for A²GRPO.")],
+    params: Annotated[Path | None, typer.Option(help="Take the thresholds from this file.")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the pass rates (PNG, SVG or PDF).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with histograms and examples.")] = None,
+) -> None:
+    """Split a sampled corpus by difficulty: what the filtering model can do, and what it cannot.
+
+    Example: geozero select --corpus data/geozero-raw --store data/difficulty --out-instruct easy --out-hard hard
+    """
+    from geozero.difficulty.selection.select import select as split
+    from geozero.params import load
+
+    thresholds = load(params).select if params else None
+    split(corpus, store, out_instruct, out_hard, thresholds, metrics=metrics, plot=plot, html=html)
+    for out in (out_instruct, out_hard):
+        summary(Corpus(out).manifest, out)
+
+
+def checkpoints(names: list[str]) -> list[str]:
+    """Checkpoints as given; a directory that holds `fold-0`, `fold-1`, … stands for these, in order."""
+    found = [(p.name.removeprefix("fold-"), p) for p in Path(names[0]).glob("fold-*")]
+    folds = [p for _, p in sorted((int(number), p) for number, p in found if number.isdecimal())]
+    return [str(p) for p in folds] if len(names) == 1 and folds else names

@@ -1,0 +1,131 @@
+"""`geozero runs list|compare|promote|send`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geozero.common.terminal import PARAMS
+
+if TYPE_CHECKING:
+    from geozero.tracking import Tracker
+    from geozero.tracking.compare_runs import ComparedRow
+
+app = typer.Typer(help="Runs in MLflow: list, compare, promote the best.", no_args_is_help=True)
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="Whose tracking section says where the runs are.")]
+Store = Annotated[str | None, typer.Option("--tracking", help="sqlite:///FILE or http://HOST:PORT instead.")]
+AnyRun = Annotated[str, typer.Argument(help="A run's id, the beginning of it, its name, or `latest`.")]
+
+
+@app.command("list")
+def list_runs(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
+    """Every pipeline run, the newest first: id, name, state, start.
+
+    Example: geozero runs list
+    """
+    from geozero.tracking.runs import label, pipelines, require_store
+
+    tracker = _tracker(params, tracking)
+    require_store(tracker)
+    for run in pipelines(tracker):
+        typer.echo("\t".join((*label(run).split(" ", 1), run.info.status)))
+
+
+@app.command()
+def compare(
+    a: AnyRun,
+    b: AnyRun,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is equal, too.")] = False,
+    params: ParamsFile = PARAMS,
+    tracking: Store = None,
+) -> None:
+    """What differs between two runs: parameters, data, code, scores.
+
+    Example: geozero runs compare 63311b7d latest
+    """
+    from geozero.tracking import compare_runs as comparing
+    from geozero.tracking.runs import facts, label, resolve
+
+    tracker = _tracker(params, tracking)
+    first, second = resolve(tracker, a), resolve(tracker, b)
+    rows = comparing.compare(facts(tracker, first), facts(tracker, second), everything)
+    _show(rows, label(first), label(second))
+    typer.echo(f"side by side\t{tracker.compare_address([first.info.run_id, second.info.run_id])}", err=True)
+
+
+@app.command()
+def promote(
+    run: AnyRun,
+    force: Annotated[bool, typer.Option("--force", help="Move the alias whatever the rule says.")] = False,
+    params: ParamsFile = PARAMS,
+    tracking: Store = None,
+) -> None:
+    """Make a pipeline run's model the registered model's `best`, if the rule says so; the last task of a run does it.
+
+    Example: geozero runs promote latest
+    """
+    from geozero.tracking.model_promotion import promote as move
+    from geozero.tracking.runs import label, resolve
+
+    tracker = _tracker(params, tracking)
+    found = resolve(tracker, run)
+    verdict = move(tracker, found, force)
+    typer.echo(f"{label(found)}\t{'best' if verdict.moves else 'unchanged'}\t{verdict.reason}")
+
+
+@app.command()
+def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
+    """Send what still waits for the tracking server in runs/tracking; the next run would do it as well.
+
+    Example: geozero runs send
+    """
+    from geozero.common.errors import InputError
+    from geozero.tracking.outbox import FOLDER, Outbox
+
+    tracker = _tracker(params, tracking)
+    folder = params.absolute().parent / "runs" / FOLDER
+    if not folder.is_dir():
+        typer.echo("0 sent\t0 waiting")
+        return
+    box = Outbox(tracker, folder, lambda line: typer.echo(line, err=True))
+    before = box.waiting()
+    left = box.close()
+    typer.echo(f"{before - left} sent\t{left} waiting")
+    if left:
+        raise InputError("the tracking server does not take them", tracker.uri, "try again when it answers")
+
+
+def _tracker(params: Path, store: str | None) -> Tracker:
+    """The store that is given, or that of the parameter file, or mlflow.db here."""
+    from geozero.params import load
+    from geozero.tracking import Tracker
+
+    root = params.absolute().parent
+    settings = load(params).tracking if params.is_file() or (params != PARAMS and store is None) else None
+    experiment = settings.experiment if settings else Tracker.experiment
+    return Tracker(store or (settings.uri if settings else Tracker.uri), experiment, root)
+
+
+def _show(rows: list[ComparedRow], first: str, second: str) -> None:
+    if not sys.stdout.isatty():
+        typer.echo(f"run\t\t{first}\t{second}\t")
+        for row in rows:
+            gain = "" if row.change is None else f"{row.change:+.6g}"
+            typer.echo("\t".join((row.section, row.name, row.a, row.b, gain)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "", first, second, "change", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    before = ""
+    for row in rows:
+        style = "" if not row.change else "green" if row.change > 0 else "red"
+        change = Text("" if row.change is None else f"{row.change:+.4g}", style=style)
+        table.add_row(Text(row.section if row.section != before else "", style="bold"), row.name, row.a, row.b, change)
+        before = row.section
+    Console().print(table if rows else "nothing differs")

@@ -1,0 +1,73 @@
+"""Files and directories that are whole or not there: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from geozero.common.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, for a file or a directory; it takes the place of `path` when the block ends.
+
+    After an error in the block it is removed, and `path` stays as it was.
+
+    Raises:
+        InputError: its directory can be made nowhere.
+    """
+    make_parent(path)
+    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def make_parent(path: Path) -> None:
+    """The directory that `path` stands in, if it is not there.
+
+    Raises:
+        InputError: the system knows no such place, as in a directory of its own (`/proc`).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        raise InputError("no directory can be made there", str(path.parent), "choose another place") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file as a whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file as a whole; half of a surrogate pair, which UTF-8 cannot hold, as its JSON escape."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""HashSet64: a set of texts in about twelve to twenty-four bytes each, for telling repeats among millions."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+
+_FIRST_SLOTS = 1 << 10
+_HASH_BYTES = 8
+
+
+class HashSet64:
+    """Texts by their 64-bit hashes, in open addressing; a Python set of ids needs 150 bytes each.
+
+    Two of ten million different texts share a hash with a chance of 3 in a million; the later one counts as seen.
+    """
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(_HASH_BYTES * _FIRST_SLOTS))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, text: str) -> bool:
+        return self._slots[self._slot(_hashed(text))] != 0
+
+    def add(self, text: str) -> bool:
+        """Remember a text; whether it is new."""
+        value = _hashed(text)
+        slot = self._slot(value)
+        if self._slots[slot]:
+            return False
+        self._slots[slot] = value
+        self._count += 1
+        if 3 * self._count > 2 * len(self._slots):
+            self._grow()
+        return True
+
+    def _slot(self, value: int) -> int:
+        """Where the value stands, or the empty slot where it belongs."""
+        slots, mask = self._slots, len(self._slots) - 1
+        slot = value & mask
+        while slots[slot] and slots[slot] != value:
+            slot = (slot + 1) & mask
+        return slot
+
+    def _grow(self) -> None:
+        old, self._slots = self._slots, array("Q", bytes(2 * _HASH_BYTES * len(self._slots)))
+        for value in old:
+            if value:
+                self._slots[self._slot(value)] = value
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES).digest(), "big") or 1  # 0 is empty

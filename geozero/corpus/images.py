@@ -1,0 +1,140 @@
+"""Images are hostile until decoded: safe decoding, stored form, content hash, perceptual hash."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+
+from geozero.common.errors import BadRecord
+from geozero.corpus.phash import phash
+from geozero.corpus.sample import digest
+
+MAX_PIXELS = 16_000 * 16_000 // 4  # 64 megapixels: above any tile of the field, far below a decompression bomb
+ALLOWED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+KEPT_AS_IS = ("JPEG", "PNG")  # what every engine reads; other formats are stored anew as PNG
+DEEP_FORMATS = ("PNG", "TIFF")  # those that can hold 16 bits a channel
+EIGHT_BIT_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA", "1", "YCbCr")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UPRIGHT = {  # EXIF orientation → what turns the image upright; those from 5 on exchange width and height
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = 5
+_STRETCH = "stretch it to 8-bit RGB first, as `geozero tile` does"
+
+# Pillow warns of large images, which are refused here, and of odd metadata, which nobody reads. Once for all:
+# filters that are changed and put back at every image are felt in ingest.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image as the corpus keeps it: encoded bytes (8-bit RGB JPEG or PNG), their hash and their size in pixels."""
+
+    image_id: str
+    data: bytes
+    width: int
+    height: int
+    phash: str
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode the whole image to 8-bit RGB, turned upright where its EXIF orientation says so, as viewers show it.
+
+    Raises:
+        BadRecord: not an image, truncated, more than `max_pixels` pixels, 16-bit or otherwise not 8-bit.
+    """
+    image = _open(data, max_pixels)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def store(data: bytes, max_pixels: int = MAX_PIXELS) -> StoredImage:
+    """The form in which a corpus stores `data`: JPEG and PNG in RGB keep their bytes, the rest becomes PNG in RGB.
+
+    An image with an EXIF orientation is stored upright and without it: readers differ in whether they heed it, and a
+    box can be right in one of the two frames alone.
+
+    Raises:
+        BadRecord: as `decode`.
+    """
+    image = _open(data, max_pixels)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if image.format not in KEPT_AS_IS or image.mode != "RGB":
+        buffer = io.BytesIO()
+        rgb.save(buffer, "PNG")
+        data = buffer.getvalue()
+    return StoredImage(digest(data), data, rgb.width, rgb.height, phash(rgb))
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened image as `decode` gives it, without decoding."""
+    return (image.height, image.width) if _orientation(image) >= _SIDEWAYS else (image.width, image.height)
+
+
+def thumbnail(image: Image.Image, side: int = 256, quality: int = 80) -> bytes:
+    """JPEG bytes of the image scaled down so that its longer side is at most `side` pixels."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.convert("RGB").save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
+        if image.width * image.height > max_pixels:
+            raise BadRecord("image_too_large", f"{image.width}x{image.height}")
+        layout = str([tile.args for tile in image.tile])  # gone once the pixels are loaded
+        image.load()
+    except BadRecord:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadRecord("image_too_large", str(error)[:200]) from None
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BadRecord("image_broken", str(error)[:200]) from None
+    # Pillow keeps the upper byte of 16-bit colours without a word: reflectances up to 10,000 would turn black
+    deep = image.format in DEEP_FORMATS and ";16" in layout
+    if deep or image.mode not in EIGHT_BIT_MODES:
+        raise BadRecord("image_not_8bit", f"{'16 bits a channel' if deep else f'mode {image.mode}'}: {_STRETCH}")
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation from 1 (upright) to 8; a TIFF's is heeded by Pillow itself."""
+    if "exif" not in image.info or image.format == "TIFF":
+        return 1
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata fails anywhere in its parser, with whatever comes; the pixels are sound
+        return 1
+    return int(value) if value in _UPRIGHT else 1
+
+
+def _unidentified(data: bytes) -> BadRecord:
+    """Why Pillow does not know a file: a TIFF of many or deep bands is an image, but not one to be asked about."""
+    if data[:4] in _TIFF_MAGIC:
+        try:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+            file = io.BytesIO(data)
+            file.seek(directory.next)
+            directory.load(file)
+            bands = int(directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+            bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+            deepest = max(bits) if isinstance(bits, tuple) else int(bits)
+        except Exception:  # as above
+            bands, deepest = 1, 1
+        if bands > 4 or deepest > 8:
+            return BadRecord("image_not_8bit", f"a TIFF of {bands} bands of {deepest} bits: {_STRETCH}")
+    return BadRecord("image_unreadable", "not a JPEG, PNG, TIFF, BMP or WebP file")

@@ -1,0 +1,1 @@
+"""The data card of a corpus, and a look at its samples."""

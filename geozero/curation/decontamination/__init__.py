@@ -1,0 +1,1 @@
+"""GeoZero-Raw: corpora merged without repetitions, and without images of the evaluation sets."""

@@ -1,0 +1,163 @@
+"""GeoZero-Raw: the training samples of several corpora in one, without repetitions and without evaluation images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geozero import __version__
+from geozero.common.atomic import write_json
+from geozero.common.errors import BadRecord, InputError
+from geozero.common.hash_set import HashSet64
+from geozero.corpus.sample import Sample
+from geozero.corpus.store import Corpus, CorpusWriter, copy_image
+from geozero.curation.card.data_card import origins
+from geozero.curation.card.inspect import inspect
+from geozero.curation.decontamination.leaks import NEAR_RADIUS, Evaluated, Leak, image_hashes, images_asked
+from geozero.curation.decontamination.name_maps import KNOWN
+from geozero.curation.decontamination.overlap_matrix import overlap_matrix
+from geozero.curation.reuse import Progress, finished
+
+
+def raw(
+    inputs: Sequence[Path],
+    evals: Sequence[Path],
+    out: Path,
+    *,
+    near_radius: int = NEAR_RADIUS,
+    metrics: Path | None = None,
+    html: Path | None = None,
+) -> dict[str, Any]:
+    """Join the `train` samples of `inputs`; returns at once where `out` already holds exactly that.
+
+    Left out, and listed in the rejects with the partner: samples whose image is in the `val` or `test` split of any
+    input or evaluation corpus (`leak_exact`: same bytes, `leak_key`: same name, `leak_near`: same looks), and samples
+    that repeat another's image, question and answer (`duplicate_sample`). The manifest's notes say where it all comes
+    from (`inputs`: licences, what ingest refused), count leaks by source and partner (`leaks`) and images that
+    sources share (`shared_pictures`), and name leaks that no name and no hash tells (`known_leaks`).
+
+    Args:
+        inputs: corpora to learn from.
+        evals: corpora to be evaluated on, in addition to the inputs' own val and test splits.
+        near_radius: bits of 64 by which two perceptual hashes may differ and still be one image; negative: off.
+        metrics: where to write the counts as JSON as well.
+        html: where to write a page with all this.
+
+    Returns:
+        The corpus's manifest.
+
+    Raises:
+        InputError: no inputs, one unreadable, `evals` without any val or test sample, nothing left, full disk.
+    """
+    if not inputs:
+        raise InputError("no corpus to join", hint="give at least one --in")
+    corpora, evaluation = [Corpus(p) for p in inputs], [Corpus(p) for p in evals]
+    if evaluation and all(row["split"] == "train" for c in evaluation for row in c.manifest["counts"]):
+        raise InputError(
+            "no val or test samples to protect",
+            ", ".join(map(str, evals)),
+            "ingest them with --split all, or leave them out",
+        )
+    out = Path(out)
+    made_by = {
+        "command": "raw",
+        "geozero": __version__,
+        "inputs": [c.digest for c in corpora],
+        "evals": [c.digest for c in evaluation],
+        "options": {"near_radius": near_radius},
+    }
+    if finished(out, made_by) is None:
+        each_once = {corpus.digest: corpus for corpus in (*evaluation, *corpora)}
+        evaluated = Evaluated(each_once.values(), near_radius)
+        with CorpusWriter(out, made_by) as writer, Progress("raw") as progress:
+            joined = _Join(evaluated, writer, progress)
+            for corpus in corpora:
+                joined.add(corpus)
+            shared = overlap_matrix(list(each_once.values()), near_radius)
+            known = {name: KNOWN[name] for name in shared["sources"] if name in KNOWN}
+            writer.notes |= {"inputs": [row for c in corpora for row in origins(c)], "leaks": joined.leaks()}
+            writer.notes |= {"shared_pictures": shared, "known_leaks": known}
+            if not joined.kept:
+                raise InputError(
+                    f"no training sample is left of {joined.seen}" + (f": {dict(joined.dropped)}" * bool(joined.seen)),
+                    ", ".join(map(str, inputs)),
+                    "ingest sources that have a train split and are not evaluated on",
+                )
+    manifest = Corpus(out).manifest
+    if metrics is not None:
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        write_json(metrics, summary(manifest))
+    if html is not None:
+        inspect(out, html=html)
+    return manifest
+
+
+class _Join:
+    """Adds one corpus after the other; remembers hashes of what it has taken."""
+
+    def __init__(self, evaluated: Evaluated, writer: CorpusWriter, progress: Progress) -> None:
+        self._evaluated, self._writer, self._progress = evaluated, writer, progress
+        self._contents = HashSet64()
+        self._leaks: Counter[tuple[str, str, str]] = Counter()
+        self.seen, self.kept, self.dropped = 0, 0, Counter[str]()
+
+    def add(self, corpus: Corpus) -> None:
+        asked = HashSet64()
+        for image_id, _ in images_asked(corpus, evaluated=False):
+            asked.add(image_id)
+        near = self._evaluated.near((i, phash) for i, phash in image_hashes(corpus) if i in asked)
+        leaks: dict[tuple[str, str], Leak] = {}
+        wanted = HashSet64()
+        for image_id, image_key in images_asked(corpus, evaluated=False):
+            leak = self._evaluated.leak_of(image_id, image_key) or near.get(image_id)
+            if leak is None:
+                wanted.add(image_id)
+            else:
+                leaks[image_id, image_key] = leak
+        for row in corpus.image_rows():
+            if row["image_id"] in wanted:
+                copy_image(self._writer, row)
+        for sample in corpus.samples("train"):
+            self.seen += 1
+            self._take(sample, leaks.get((sample.image_id, sample.image_key)))
+            self._progress.step(f"{self.kept} of {self.seen} training samples kept")
+
+    def leaks(self) -> list[dict[str, Any]]:
+        """How many samples of a source were left out, why, and the set of the evaluation image that they meet."""
+        ordered = sorted(self._leaks.items())
+        return [{"source": s, "evaluated_in": e, "reason": reason, "n": n} for (s, e, reason), n in ordered]
+
+    def _take(self, sample: Sample, leak: Leak | None) -> None:
+        if leak is not None:
+            self._leaks[sample.source, leak.partner.partition("/")[0], leak.reason] += 1
+            self._drop(sample, BadRecord(leak.reason, f"{sample.image_key} is {leak.partner}"))
+        elif not self._contents.add("\x1f".join((sample.image_id, sample.question, sample.answer))):
+            self._drop(sample, BadRecord("duplicate_sample", sample.image_key))
+        elif self._writer.add(sample):
+            self.kept += 1
+        else:
+            self.dropped["duplicate_id"] += 1
+
+    def _drop(self, sample: Sample, bad: BadRecord) -> None:
+        self.dropped[bad.reason] += 1
+        self._writer.reject(sample.source, sample.id, bad)
+
+
+def summary(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a corpus as flat metrics: samples, images, samples by task and source, rejects by reason."""
+    by_task, by_source, by_reason = Counter[str](), Counter[str](), Counter[str]()
+    for row in manifest["counts"]:
+        by_task[row["task"]] += row["n"]
+        by_source[row["source"]] += row["n"]
+    for row in manifest["rejects"]:
+        by_reason[row["reason"]] += row["n"]
+    return {
+        "n_samples": manifest["n_samples"],
+        "n_images": manifest["n_images"],
+        "n_rejects": manifest["n_rejects"],
+        "tasks": dict(sorted(by_task.items())),
+        "sources": dict(sorted(by_source.items())),
+        "rejects": dict(sorted(by_reason.items())),
+    }

@@ -1,0 +1,1 @@
+"""Ingest: a data set becomes a corpus."""

@@ -1,0 +1,32 @@
+"""Conflicts: records that ask the same of one image and answer differently, told while they stream by."""
+
+from __future__ import annotations
+
+from geozero.common.hash_set import HashSet64
+from geozero.corpus.sample import Sample
+from geozero.tasks.text import normalise
+
+ONE_ANSWER = ("scene_cls", "vqa")  # of captions many are right, and boxes of one thing differ by pixels
+
+
+class Conflicts:
+    """Remembers questions and their first answers as hashes, some 40 bytes a question.
+
+    A record is in conflict where one before it asks the same (image by content, task and bare question), and the
+    first that did so has another answer, letters' case, punctuation and spaces apart. The first itself is nobody's
+    conflict: which of them is right is not known. [ours]
+    """
+
+    def __init__(self) -> None:
+        self._asked, self._first = HashSet64(), HashSet64()
+
+    def add(self, sample: Sample, text: str) -> bool:
+        """Remember a sample, `text` being its question before any template; whether it is in conflict."""
+        if sample.task not in ONE_ANSWER:
+            return False
+        question = "\x1f".join((sample.image_id, sample.task, normalise(text).strip()))
+        answer = f"{question}\x1f{normalise(sample.answer).strip()}"
+        if self._asked.add(question):
+            self._first.add(answer)
+            return False
+        return answer not in self._first

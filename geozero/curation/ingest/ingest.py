@@ -1,0 +1,305 @@
+"""Ingest: a data set becomes a corpus. Each image is decoded once, each refused record listed with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from geozero import __version__, tasks
+from geozero.common.errors import BadRecord, InputError
+from geozero.corpus.images import StoredImage, store
+from geozero.corpus.sample import Box, Sample, digest, sample_id
+from geozero.corpus.store import Corpus, CorpusWriter
+from geozero.curation.ingest.checks import Checks, contradicts, storable
+from geozero.curation.ingest.conflicts import Conflicts
+from geozero.curation.ingest.decoding import Begun, Decoded, Decoders, results
+from geozero.curation.reuse import Progress, finished
+from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
+from geozero.tasks.boxes import format_box
+
+Choice = Literal["all", "train", "val", "test"]
+AHEAD = 6  # batches that are decoded before it is their turn
+IMAGES_PER_BATCH = 32
+_BYTES_PER_BATCH = 4 << 20  # … or as soon as the encoded images are this large
+_RECORDS_PER_BATCH = 2_048  # … or that many questions ask about them
+
+
+def ingest(
+    source: str | Source, root: Path, out: Path, split: Choice = "all", checks: Checks | None = None
+) -> dict[str, Any]:
+    """Read a data set and write it as a corpus; returns at once where `out` already holds exactly that.
+
+    Args:
+        source: a name in `geozero.sources.SOURCES`, or a Source with options of its own.
+        root: the directory that holds the distributed tree, the tree itself, or an archive of it.
+        split: which split to keep.
+        checks: what is asked of records and images.
+
+    Returns:
+        The corpus's manifest. Its notes count what was fixed or kept though odd (`fixed`: box_clamped,
+        answer_contradicts, answer_conflicts) and the images (`images`: how many, width and height of the smallest
+        and the largest).
+
+    Raises:
+        InputError: unknown source or split; missing, empty or unreadable data set; nothing accepted; full disk.
+    """
+    if split not in get_args(Choice):
+        raise InputError(f"unknown split '{split}'", hint=f"one of {', '.join(get_args(Choice))}")
+    data_set = get(source) if isinstance(source, str) else source
+    checks = checks or Checks()
+    out = Path(out)
+    with open_tree(root) as tree:
+        home = data_set.find(tree)
+        made_by = {
+            "command": "ingest",
+            "geozero": __version__,
+            "source": data_set.name,
+            "split": split,
+            "options": {**dataclasses.asdict(data_set), "checks": dataclasses.asdict(checks)},
+        }
+        files = home.names()  # before the data set opens archives that lie among them
+        if finished(out, made_by, but_for="tree") is not None:
+            manifest = finished(out, made_by | {"tree": home.fingerprint(files)})
+            if manifest is not None:
+                return manifest
+        with CorpusWriter(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
+            run = Ingest(data_set, home, writer, checks)
+            run.run(split, progress)
+            writer.made_by["tree"] = home.fingerprint(files, run.hash_of)
+    return Corpus(out).manifest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KnownImage:
+    """What is known of a decoded image: nothing but hashes and sizes, so that memory stays small."""
+
+    image_id: str
+    width: int
+    height: int
+    read: str = ""  # hash of the file's bytes, which may be stored as others
+
+
+@dataclasses.dataclass(slots=True)
+class _Batch:
+    """Records, and the images that are first asked for by one of them."""
+
+    items: list[Record | Rejected] = dataclasses.field(default_factory=list)
+    images: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    size: int = 0  # bytes
+
+    def is_full(self) -> bool:
+        """Whether it is time to have its images decoded."""
+        many = len(self.images) == IMAGES_PER_BATCH or len(self.items) == _RECORDS_PER_BATCH
+        return many or self.size >= _BYTES_PER_BATCH
+
+
+class Ingest:
+    """One run: reads images as records ask for them and remembers what it learned of each."""
+
+    def __init__(self, data_set: Source, tree: Tree, writer: CorpusWriter, checks: Checks) -> None:
+        self._data_set, self._tree, self._writer = data_set, tree, writer
+        self.checks = checks
+        self._known: dict[str, KnownImage | BadRecord] = {}
+        self._coming: set[str] = set()
+        self._decoded: dict[str, tuple[Decoded, bytes]] = {}
+        self._accepted = 0
+        self._reasons: Counter[str] = Counter()
+        self._repaired: Counter[str] = Counter()
+        self._marks: list[str] = []  # what was fixed of the record in hand; counted once it is accepted
+        self._conflicts = Conflicts()
+        self._images: Counter[str] = Counter()
+        self._sizes: list[tuple[int, int]] = []  # the smallest and the largest
+
+    def run(self, split: Choice, progress: Progress) -> None:
+        """Write all records of a split.
+
+        Raises:
+            InputError: none could be accepted.
+        """
+        for name, reason in self._tree.left_out():
+            self._reject(name, BadRecord(f"member_{reason}", "left out of the data set's files"))
+        wanted = (item for item in self._data_set.records(self._tree) if split == "all" or item.split in (split, None))
+        for item in self._ahead(wanted):
+            if isinstance(item, Rejected):
+                self._reject(item.key, BadRecord(item.reason, item.detail))
+            else:
+                self._take(item)
+            progress.step(f"{self._accepted} samples, {self._reasons.total()} rejected")
+        if not self._accepted:
+            raise InputError(
+                f"no sample of {self._data_set.title} could be made" + self._main_reason(),
+                self._tree.where(),
+                "check --root" if split == "all" else f"check --root, and that the set has a {split} split",
+            )
+        self._writer.notes["pictures"] = dict(sorted(self._images.items())) | {
+            name: list(size) for name, size in zip(("smallest", "largest"), self._sizes, strict=True)
+        }
+        if self._repaired:
+            self._writer.notes["mended"] = dict(sorted(self._repaired.items()))
+
+    def sample(self, record: Record, image: KnownImage) -> Sample:
+        """The sample of a record: id, question from the task's templates, box inside the image."""
+        if record.box is not None:
+            box = self.inside(self._in_frame(record.box, record, image), record, image)
+            record = dataclasses.replace(record, box=box)
+        return to_sample(self._data_set.name, record, image)
+
+    def _in_frame(self, box: Box, record: Record, image: KnownImage) -> Box:
+        """The box in pixels of its image, where it was drawn on one of another size.
+
+        Raises:
+            BadRecord: it was, and is to be refused.
+        """
+        wide, high = record.drawn_on or (image.width, image.height)
+        if (wide, high) == (image.width, image.height):
+            return box
+        if self.checks.resized == "refuse":
+            raise BadRecord("box_of_other_size", f"drawn on {wide}x{high} px, it has {image.width}x{image.height}")
+        self._marks.append("box_scaled")
+        across, down = image.width / wide, image.height / high
+        return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+    def inside(self, box: Box, record: Record, image: KnownImage) -> Box:
+        """The box moved inside its image as the checks say; counted."""
+        moved = self.checks.clamped(box, image.width, image.height)
+        if moved != box:
+            self._marks.append("box_clamped")
+        return moved
+
+    def hash_of(self, name: str) -> str | None:
+        """The hash of an image's file as it was read; None if it was not."""
+        known = self._known.get(name)
+        return known.read if isinstance(known, KnownImage) else None
+
+    def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
+        """The items in order, the images of the next ones being decoded meanwhile."""
+        with Decoders(self.checks.max_pixels) as decoders:
+            waiting = deque(itertools.islice(batches := self._begun(items, decoders), AHEAD))
+            while waiting:
+                batch, begun = waiting.popleft()
+                images = list(batch.images.values())
+                both = zip(results(begun, images), images, strict=True)
+                self._decoded = dict(zip(batch.images, both, strict=True))
+                yield from batch.items
+                waiting.extend(itertools.islice(batches, 1))
+
+    def _begun(self, items: Iterable[Record | Rejected], decoders: Decoders) -> Iterator[tuple[_Batch, Begun]]:
+        batch = _Batch()
+        for item in items:
+            batch.items.append(self._begin(item, batch) if isinstance(item, Record) else item)
+            if batch.is_full():
+                yield batch, decoders.begin(list(batch.images.values()))
+                batch = _Batch()
+        if batch.items:
+            yield batch, decoders.begin(list(batch.images.values()))
+
+    def _begin(self, record: Record, batch: _Batch) -> Record | Rejected:
+        """Check what can be checked without the image, then read it, to be decoded with its batch."""
+        try:
+            self.checks.check_text(record)
+            if record.task == "vqa" and contradicts(record.text, record.answer):
+                if self.checks.contradictions == "refuse":
+                    raise BadRecord("answer_contradicts", f"{record.text[:80]}: {record.answer[:40]}")
+                record = dataclasses.replace(record, repaired=(*record.repaired, "answer_contradicts"))
+        except BadRecord as bad:
+            return Rejected(record.key, bad.reason, bad.detail)
+        name = record.image
+        if name not in self._known and name not in self._coming:
+            try:
+                if name not in self._tree:
+                    raise BadRecord("image_missing", name)
+                data = self._tree.read(name)
+            except BadRecord as bad:
+                self._known[name] = BadRecord(bad.reason.replace("file_", "image_"), bad.detail)
+            else:
+                self._coming.add(name)
+                batch.images[name] = data
+                batch.size += len(data)
+        return record
+
+    def _take(self, record: Record) -> None:
+        self._marks = list(record.repaired)
+        try:
+            known, fresh = self._image(record.image)
+            sample = self.sample(record, known).validate()
+            if self._conflicts.add(sample, record.text):
+                if self.checks.conflicts == "refuse":
+                    raise BadRecord("answer_conflicts", f"{record.text[:80]}: {sample.answer[:40]}, before otherwise")
+                self._marks.append("answer_conflicts")
+        except BadRecord as bad:
+            self._reject(record.key, bad)
+            return
+        if not self._writer.has_image(known.image_id):
+            # read again only where the image's first record was refused
+            stored = fresh or store(self._tree.read(record.image), self.checks.max_pixels)
+            self._writer.add_image(stored, record.image_key)
+        if self._writer.add(sample):
+            self._accepted += 1
+            self._repaired.update(self._marks)
+        else:
+            self._reasons["duplicate_id"] += 1
+
+    def _image(self, name: str) -> tuple[KnownImage, StoredImage | None]:
+        """What is known of an image, and its stored form if it was decoded just now.
+
+        Raises:
+            BadRecord: missing or not a sound image; said again for each record that asks about it.
+        """
+        known = self._known.get(name)
+        if isinstance(known, BadRecord):
+            raise BadRecord(known.reason, known.detail)
+        if known is not None:
+            return known, None
+        self._coming.remove(name)
+        fresh, data = self._decoded.pop(name)
+        if isinstance(fresh, BadRecord):
+            self._known[name] = fresh
+            raise fresh
+        read = fresh.image_id if fresh.data is data else digest(data)
+        image = self._known[name] = KnownImage(fresh.image_id, fresh.width, fresh.height, read)
+        self._images["n"] += 1
+        size = (fresh.width, fresh.height)
+        self._sizes = [min([*self._sizes, size], key=_area), max([*self._sizes, size], key=_area)]
+        return image, fresh
+
+    def _reject(self, key: str, bad: BadRecord) -> None:
+        self._reasons[bad.reason] += 1
+        self._writer.reject(self._data_set.name, storable(key), BadRecord(bad.reason, storable(bad.detail)))
+
+    def _main_reason(self) -> str:
+        if not self._reasons:
+            return ": it lists none"
+        reason, count = self._reasons.most_common(1)[0]
+        return f": {count} rejected as {reason}"
+
+
+def to_sample(source: str, record: Record, image: KnownImage) -> Sample:
+    """The sample of a record whose box lies inside its image: id, question from the task's templates."""
+    answer = record.answer or (record.references[0] if record.references else "")
+    if record.task == "grounding" and record.box is not None:
+        answer = format_box(record.box)
+    name = sample_id(source, record.key, record.task, record.text, answer, *record.references)
+    return Sample(
+        id=name,
+        task=record.task,
+        source=source,
+        split=record.split,
+        image_id=image.image_id,
+        image_key=record.image_key,
+        question=tasks.get(record.task).question(name, record.text, record.classes),
+        answer=answer,
+        references=record.references,
+        box=record.box,
+        width=image.width,
+        height=image.height,
+        question_type=record.question_type,
+        classes=record.classes,
+    )
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]

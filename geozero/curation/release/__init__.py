@@ -1,0 +1,1 @@
+"""The authors' release formats, written and read."""

@@ -1,0 +1,1 @@
+"""Adaptive sampling: stop asking about a sample once its decision is clear."""

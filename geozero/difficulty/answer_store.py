@@ -1,0 +1,377 @@
+"""The answer store: every sampled answer once, chunk by chunk, resumable and fillable by many workers at once.
+
+Layout: `STORE/<fingerprint>/answers-<shard>-<unique>.parquet` and `_fingerprint.json`; `STORE/_current.json` names
+the fingerprint of each fold that the last sampling used. Readers of Parquet pass over names that begin with `_`, so
+each directory, and the store as a whole, is one table to pandas, DuckDB or Spark. A fingerprint covers the model's
+bytes, the form of the prompt, the sampling parameters and the limits of the image, but neither how many answers
+nor which samples: both can grow. An answer's key is (id, rollout); its `prompt_hash` must be the sample's of today,
+else it counts as not there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from geozero import tasks
+from geozero.common.atomic import replacing, write_json
+from geozero.common.errors import InputError
+from geozero.corpus.sample import Sample, digest
+from geozero.tasks.boxes import CONVENTIONS, Convention
+from geozero.tasks.text import normalise
+
+CURRENT = "_current.json"
+FINGERPRINT = "_fingerprint.json"
+ROWS_AT_ONCE = 500_000  # answers looked up together; bounds the memory of a reader
+ABANDONED_SECONDS = 3600.0  # a chunk is written in well under a second
+FINISH = ("stop", "length", "error")
+
+ANSWER_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("rollout", pa.int32(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),  # what the reward read; null where there is none
+        pa.field("success", pa.bool_()),  # null for captions (known at selection) and for requests that failed
+        pa.field("reward", pa.float64(), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64()),  # null when greedy
+        pa.field("model", pa.string(), nullable=False),  # content hash
+        pa.field("prompt_hash", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What answers depend on; equal fingerprints share a directory."""
+
+    model: str  # content hash of weights, configuration and tokenizer
+    prompt: str  # hash of the chat form around a question
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    max_pixels: int
+    max_length: int
+    boxes: str  # the model's coordinate convention: it decides rewards
+
+    @property
+    def key(self) -> str:
+        """Name of the directory."""
+        return digest(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())[:20]
+
+
+def prompt_form() -> str:
+    """Hash of what stands around a question in direct mode."""
+    probe = Sample("", "vqa", "", "train", "", "", "{question}", "")
+    return digest(json.dumps(tasks.messages(probe, "direct")).encode())
+
+
+def prompt_hash(sample: Sample) -> str:
+    """Hash of what a model reads of this sample in direct mode: its turns and its image."""
+    return digest(json.dumps([tasks.messages(sample, "direct"), sample.image_id]).encode())
+
+
+class AnswerWriter:
+    """Writes chunks into the directory of one fingerprint; each chunk appears whole or not at all."""
+
+    def __init__(self, store: Path, fingerprint: Fingerprint, shard: str = "0of1") -> None:
+        self.path, self.shard, self.fingerprint = store / fingerprint.key, shard, fingerprint
+        self.path.mkdir(parents=True, exist_ok=True)
+        for left in self.path.glob(".answers-*.part-*"):  # of a worker that was killed while it wrote
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink(missing_ok=True)
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> Path:
+        """Write one chunk of rows in the columns of `ANSWER_SCHEMA`."""
+        name = f"answers-{self.shard}-{uuid.uuid4().hex[:16]}.parquet"
+        with replacing(self.path / name) as temporary:
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=ANSWER_SCHEMA), temporary, compression="zstd")
+        return self.path / name
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers of N samples as arrays [N, K]; where `present` is False the others say nothing.
+
+    Attributes:
+        present: whether the answer is stored.
+        success: 1, 0, or −1 where unknown.
+        reward: R_a.
+        finish: index into `FINISH`.
+        meaning: hash of the normalised answer; equal ones agree; 0 for no answer.
+    """
+
+    present: npt.NDArray[np.bool_]
+    success: npt.NDArray[np.int8]
+    reward: npt.NDArray[np.float32]
+    finish: npt.NDArray[np.int8]
+    meaning: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, n: int, k: int) -> Answers:
+        return cls(
+            np.zeros((n, k), bool),
+            np.full((n, k), -1, np.int8),
+            np.zeros((n, k), np.float32),
+            np.zeros((n, k), np.int8),
+            np.zeros((n, k), np.int64),
+        )
+
+    @property
+    def asked(self) -> npt.NDArray[np.bool_]:
+        """Answers that a model really gave."""
+        given: npt.NDArray[np.bool_] = self.present & (self.finish != FINISH.index("error"))
+        return given
+
+    def alike(self, closed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Whether the first 1 … K answers of a closed question all agree [N, K]; False for other questions [N]."""
+        same = (self.meaning == self.meaning[:, :1]) & (self.meaning != 0) & self.asked
+        found: npt.NDArray[np.bool_] = np.logical_and.accumulate(same, axis=1) & closed[:, None]
+        return found
+
+    def distinct(self) -> npt.NDArray[np.int64]:
+        """How many different answers each sample has [N]; no answer counts as one of its own kind."""
+        found = np.sort(np.where(self.asked, self.meaning, np.int64(np.iinfo(np.int64).min)), axis=1)
+        changes = (found[:, 1:] != found[:, :-1]).sum(axis=1) + 1
+        result: npt.NDArray[np.int64] = changes - (~self.asked).any(axis=1)
+        return result
+
+
+def rollouts_stored(directory: Path) -> int:
+    """One more than the highest rollout in a directory, from the files' statistics; 0 where there is none."""
+    highest = -1
+    column = ANSWER_SCHEMA.get_field_index("rollout")
+    for path in answer_files(directory):
+        metadata = _metadata(path)
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(column).statistics
+            if statistics is not None and statistics.has_min_max:
+                highest = max(highest, int(statistics.max))
+    return highest + 1
+
+
+def answered(
+    directory: Path, ids: pa.Array, prompts: pa.Array, k: int, members: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Which of the answers 0 … k−1 of these samples a directory holds [N, k]. Arguments as in `load`."""
+    found = np.zeros((len(ids), k), bool)
+    for rows, rollouts, _ in _matched(directory, ids, prompts, k, members, []):
+        found[rows, rollouts] = True
+    return found
+
+
+def load(
+    directory: Path,
+    ids: pa.Array,
+    prompts: pa.Array | None,
+    k: int,
+    members: npt.NDArray[np.bool_] | None = None,
+    into: Answers | None = None,
+) -> Answers:
+    """The answers of these samples; a repeated (id, rollout) counts once, memory does not grow with the texts.
+
+    Args:
+        directory: one fingerprint's directory.
+        ids: the samples' ids [N].
+        prompts: today's prompt hashes [N]; answers to other prompts are passed over. None takes all.
+        k: answers a sample; higher rollouts are passed over.
+        members: which samples may have their answers here [N] (cross-fitting); None: all.
+        into: arrays to fill further; None starts anew.
+    """
+    answers = Answers.empty(len(ids), k) if into is None else into
+    columns = ["success", "reward", "finish_reason", "answer"]
+    for rows, rollouts, table in _matched(directory, ids, prompts, k, members, columns):
+        answers.present[rows, rollouts] = True
+        answers.success[rows, rollouts] = np.asarray(pc.fill_null(table["success"].cast(pa.int8()), -1))
+        answers.reward[rows, rollouts] = np.asarray(table["reward"])
+        answers.finish[rows, rollouts] = np.asarray(pc.index_in(table["finish_reason"], pa.array(FINISH)))
+        answers.meaning[rows, rollouts] = _meanings(table["answer"])
+    return answers
+
+
+def pass_rates(store: Path) -> pa.Table:
+    """Per sample over all that is stored under the current fingerprints: id, n (answers given), n_success, p,
+    mean_reward, distinct. For captions `n_success` and `p` are null: their threshold is known at selection only.
+    """
+    tables = []
+    for key in current(store)["fingerprints"]:
+        directory = store / str(key)
+        seen = pa.array([], pa.string())
+        for table in _chunks(directory, ["id"]):
+            seen = pc.unique(pa.chunked_array([seen, *table["id"].chunks]))
+        answers = load(directory, seen, None, max(1, rollouts_stored(directory)))
+        tables.append(summarise(answers, seen))
+    return pa.concat_tables(tables)
+
+
+def summarise(answers: Answers, ids: pa.Array) -> pa.Table:
+    """The columns of `pass_rates` for these answers."""
+    asked = answers.asked
+    n = asked.sum(axis=1)
+    known = (asked & (answers.success >= 0)).sum(axis=1)
+    right = (asked & (answers.success == 1)).sum(axis=1)
+    open_ended = (known < n) | (n == 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate, mean = right / n, np.where(asked, answers.reward, 0).sum(axis=1, dtype=np.float64) / n
+    return pa.table(
+        {
+            "id": ids,
+            "n": pa.array(n, pa.int32()),
+            "n_success": pa.array(right, pa.int32(), mask=open_ended),
+            "p": pa.array(rate, pa.float64(), mask=open_ended),
+            "mean_reward": pa.array(mean, pa.float64(), mask=n == 0),
+            "distinct": pa.array(answers.distinct(), pa.int32()),
+        }
+    )
+
+
+def first_answers(directory: Path, ids: pa.Array) -> dict[str, str]:
+    """The first answer of each of these few samples."""
+    found: dict[str, str] = {}
+    for table in _chunks(directory, ["id", "rollout", "answer"]):
+        kept = table.filter(pc.and_(pc.is_in(table["id"], ids), pc.equal(table["rollout"], 0)))
+        found.update(zip(kept["id"].to_pylist(), (a or "" for a in kept["answer"].to_pylist()), strict=True))
+    return found
+
+
+def answers_to(directory: Path, ids: pa.Array, k: int) -> dict[str, list[dict[str, Any]]]:
+    """Text, success, reward and finish reason of every answer of these few samples, in the order of the rollouts."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    columns = ["id", "rollout", "text", "success", "reward", "finish_reason"]
+    for table in _chunks(directory, columns):
+        kept = table.filter(pc.and_(pc.is_in(table["id"], ids), pc.less(table["rollout"], k)))
+        for row in kept.to_pylist():
+            found.setdefault(row["id"], {})[row["rollout"]] = row
+    return {i: [rows[rollout] for rollout in sorted(rows)] for i, rows in found.items()}
+
+
+def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adaptive: str | None = None) -> None:
+    """Say that these directories, one a fold, hold the answers of the last sampling, and how many a sample has; and in
+    each what it stands for.
+
+    Args:
+        adaptive: key of the stopping rule by which a sample may have fewer than `k`; None: all have them.
+    """
+    value: dict[str, Any] = {"fingerprints": [f.key for f in fingerprints], "k": k}
+    if adaptive is not None:
+        value["adaptive"] = adaptive
+    for fingerprint in fingerprints:
+        path = store / fingerprint.key / FINGERPRINT
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, dataclasses.asdict(fingerprint))
+    if not (store / CURRENT).is_file() or current(store) != value:
+        store.mkdir(parents=True, exist_ok=True)
+        write_json(store / CURRENT, value)
+
+
+def current(store: Path) -> dict[str, Any]:
+    """What `set_current` wrote.
+
+    Raises:
+        InputError: no store, or not readable.
+    """
+    path = store / CURRENT
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+        fingerprints, k = value["fingerprints"], value["k"]
+    except OSError:
+        raise InputError("no answer store here", str(store), "run `geozero sample` first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise InputError("unreadable answer store", str(path), "run `geozero sample` again") from None
+    if not isinstance(k, int) or k < 1 or not isinstance(fingerprints, list) or not fingerprints:
+        raise InputError("unreadable answer store", str(path), "run `geozero sample` again")
+    return value
+
+
+def convention(directory: Path) -> Convention:
+    """What the coordinates in a directory's answers mean.
+
+    Raises:
+        InputError: it does not say.
+    """
+    path = directory / FINGERPRINT
+    try:
+        found = json.loads(path.read_text())["boxes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError("unreadable fingerprint", str(path), "run `geozero sample` again") from None
+    return next(c for c in CONVENTIONS if c == found)
+
+
+def answer_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("answers-*.parquet"))
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"unreadable chunk of answers: {error}", str(path), "delete it and sample again") from None
+
+
+def _chunks(directory: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The stored rows, about `ROWS_AT_ONCE` at a time."""
+    waiting: list[pa.Table] = []
+    for path in answer_files(directory):
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(columns)):
+                    waiting.append(pa.Table.from_batches([batch]))
+                    if sum(len(t) for t in waiting) >= ROWS_AT_ONCE:
+                        yield pa.concat_tables(waiting)
+                        waiting = []
+        except (pa.ArrowInvalid, OSError, KeyError) as error:
+            raise InputError(f"unreadable chunk of answers: {error}", str(path), "delete it and sample again") from None
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _matched(
+    directory: Path,
+    ids: pa.Array,
+    prompts: pa.Array | None,
+    k: int,
+    members: npt.NDArray[np.bool_] | None,
+    columns: Sequence[str],
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], pa.Table]]:
+    """Row of the sample, rollout, and the wanted columns of every stored answer that counts."""
+    for table in _chunks(directory, ["id", "rollout", "prompt_hash", *columns]):
+        where = pc.index_in(table["id"], ids)
+        keep = pc.and_(pc.is_valid(where), pc.and_(pc.less(table["rollout"], k), pc.greater_equal(table["rollout"], 0)))
+        table, where = table.filter(keep), where.filter(keep)
+        if prompts is not None:
+            keep = pc.equal(table["prompt_hash"], prompts.take(pa.array(np.asarray(where))))
+            table, where = table.filter(keep), where.filter(keep)
+        rows = np.asarray(where, dtype=np.int64)
+        if members is not None:
+            table, rows = table.filter(pa.array(members[rows])), rows[members[rows]]
+        yield rows, np.asarray(table["rollout"], dtype=np.int64), table
+
+
+def _meanings(answers: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number for each answer, equal for answers that compare equal in `tasks.text`; 0 for none."""
+    encoded = answers.combine_chunks().dictionary_encode()
+    numbers = np.array([*map(meaning, encoded.dictionary.to_pylist()), 0], np.int64)
+    found: npt.NDArray[np.int64] = numbers[np.asarray(pc.fill_null(encoded.indices, len(numbers) - 1))]
+    return found
+
+
+def meaning(answer: str | None) -> int:
+    """A number for an answer, the same in this process for all that compare equal in `tasks.text`; 0 for none."""
+    text = normalise(answer or "").strip()
+    return hash(text) if text else 0

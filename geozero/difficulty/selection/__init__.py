@@ -1,0 +1,1 @@
+"""From pass rates to GeoZero-Instruct and GeoZero-Hard."""

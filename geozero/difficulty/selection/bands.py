@@ -1,0 +1,124 @@
+"""Bands of difficulty and who is chosen: pure functions over arrays, no files.
+
+METHOD, Data; every threshold is our choice. Bands by the pass rate p over a sample's answers (K, or fewer where they
+were decided earlier, see `adaptive`):
+easy (p ≥ easy), hard_learnable (0 < p ≤ hard), hard_unsolved (p = 0), suspect (p = 0 on a closed question while
+all K answers agree with each other: the label may be wrong), unused (in between), unreadable (a request failed).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from geozero import params
+from geozero.difficulty.answer_store import FINISH, Answers
+from geozero.difficulty.selection.balance import balanced
+
+BANDS = ("easy", "hard_learnable", "hard_unsolved", "suspect", "unused", "unreadable")
+CLOSED_TASKS = ("scene_cls", "vqa")
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The samples that may be selected [N], as columns."""
+
+    ids: pa.Array
+    prompts: pa.Array
+    tasks: npt.NDArray[np.str_]
+    sources: npt.NDArray[np.str_]
+    folds: npt.NDArray[np.int64]
+    order: npt.NDArray[np.float64]  # stable hash: who comes first where not all are wanted
+    kinds: npt.NDArray[np.str_]  # see `adaptive.kind_of`
+
+    @property
+    def closed(self) -> Bools:
+        """Questions with a right answer to be matched word for word."""
+        return np.isin(self.tasks, CLOSED_TASKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """What the answers say about each candidate [N]."""
+
+    n: npt.NDArray[np.int64]
+    n_success: npt.NDArray[np.int64]
+    rate: npt.NDArray[np.float64]  # NaN where no answer was given
+    mean_reward: npt.NDArray[np.float64]
+    distinct: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.int64]
+    errors: npt.NDArray[np.int64]
+    band: npt.NDArray[np.str_]
+    caption_medians: dict[str, float]
+
+
+def measure(answers: Answers, candidates: Candidates, settings: params.Select) -> Difficulty:
+    """Pass rates and bands. A caption succeeds where its reward is above its source's median (our choice)."""
+    asked = answers.asked
+    success = answers.success == 1
+    medians = {}
+    captions = candidates.tasks == "caption"
+    for source in np.unique(candidates.sources[captions]):
+        rows = captions & (candidates.sources == source)
+        rewards = answers.reward[rows][asked[rows]]
+        if rewards.size:
+            medians[str(source)] = float(np.median(rewards))
+            success[rows] = answers.reward[rows] > np.float32(medians[str(source)])
+    n, right = asked.sum(axis=1), (success & asked).sum(axis=1)
+    errors = (answers.present & ~asked).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate = right / n
+        mean_reward = np.where(asked, answers.reward, 0).sum(axis=1, dtype=np.float64) / n
+    distinct = answers.distinct()
+    agreed = candidates.closed & (n > 1) & (distinct == 1) & ((answers.meaning != 0) | ~asked).all(axis=1)
+    band = np.select(
+        [errors > 0, rate >= settings.easy, (rate > 0) & (rate <= settings.hard), (rate == 0) & agreed, rate == 0],
+        ["unreadable", "easy", "hard_learnable", "suspect", "hard_unsolved"],
+        "unused",
+    )
+    truncated = (asked & (answers.finish == FINISH.index("length"))).sum(axis=1)
+    return Difficulty(n, right, rate, mean_reward, distinct, truncated, errors, band, medians)
+
+
+def choose(band: npt.NDArray[np.str_], candidates: Candidates, settings: params.Select) -> tuple[Bools, Bools]:
+    """Which candidates GeoZero-Instruct and GeoZero-Hard take [N] each (METHOD, Data; our choice).
+
+    Instruct: the easy ones, the lowest stable hashes where fewer are wanted. Hard: learnable ones first, then
+    unsolved ones up to `unsolved_share` of the whole, both balanced by task and then by source.
+    """
+    easy = np.flatnonzero(band == "easy")
+    easy = easy[np.argsort(candidates.order[easy], kind="stable")][: settings.instruct_size]
+    cells = list(zip(candidates.tasks.tolist(), candidates.sources.tolist(), strict=True))
+    learnable = _by_cell(band == "hard_learnable", cells, candidates.order)
+    size = settings.hard_size if settings.hard_size is not None else len(band)
+    taken = balanced({cell: len(rows) for cell, rows in learnable.items()}, size)
+    n_learnable = sum(taken.values())
+    unsolved = _by_cell(band == "hard_unsolved", cells, candidates.order)
+    room = min(size - n_learnable, _most_unsolved(n_learnable, settings.unsolved_share, len(band)))
+    added = balanced({cell: len(rows) for cell, rows in unsolved.items()}, room, taken)
+    instruct, hard = np.zeros(len(band), bool), np.zeros(len(band), bool)
+    instruct[easy] = True
+    for rows_of, counts in ((learnable, taken), (unsolved, added)):
+        for cell, count in counts.items():
+            hard[rows_of[cell][:count]] = True
+    return instruct, hard
+
+
+def _most_unsolved(learnable: int, share: float, everything: int) -> int:
+    """The most unsolved samples u with u / (learnable + u) ≤ share."""
+    return everything if share >= 1 else int(share * learnable / (1 - share) + 1e-9)
+
+
+def _by_cell(
+    wanted: Bools, cells: list[tuple[str, str]], order: npt.NDArray[np.float64]
+) -> dict[tuple[str, str], list[int]]:
+    """Rows of each (task, source), in the order of their stable hashes."""
+    found: dict[tuple[str, str], list[int]] = {}
+    rows = np.flatnonzero(wanted)
+    for row in rows[np.argsort(order[rows], kind="stable")].tolist():
+        found.setdefault(cells[row], []).append(row)
+    return found

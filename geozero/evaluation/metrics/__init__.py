@@ -1,0 +1,1 @@
+"""The protocols `official` and `strict`, and the metrics that they are made of."""

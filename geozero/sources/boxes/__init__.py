@@ -1,0 +1,1 @@
+"""Visual grounding: one file per data set."""

@@ -1,0 +1,150 @@
+"""DIOR-RSVG: visual grounding, 38,320 expressions for objects in 17,402 images of 800×800 px.
+
+Layout: `DIOR_RSVG/Annotations/00001.xml`, `JPEGImages/00001.jpg`, `train.txt`, `val.txt`, `test.txt`. An annotation:
+    <annotation><filename>00001.jpg</filename>…<object><name>airport</name><pose>…</pose>
+      <bndbox><xmin>…</xmin><ymin>…</ymin><xmax>…</xmax><ymax>…</ymax></bndbox>
+      <description>The airport in the middle</description></object>…</annotation>
+Splits, official: 26,991/3,829/7,500 objects. The lines of the txt files are indices of OBJECTS, counted from 0 over all
+`<object>` elements of the sorted annotation files.
+Licence: unknown to us; ask the authors before passing images on.
+Citation: Zhan et al., "RSVG: Exploring Data and Models for Visual Grounding on Remote Sensing Data",
+IEEE TGRS 2023, arXiv 2210.12634.
+Traps: a missing or unreadable annotation would shift every later index, so it stops the reading; an early release of
+the txt files overlapped between splits, which stops it, too. Splits go by object: one image may be asked about in
+train and in test. Elements are read by tag; where a tag is missing, by the position that the authors' code reads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from geozero.common.errors import BadRecord, InputError
+from geozero.corpus.sample import SPLITS, Box, Split
+from geozero.sources.base import Record, Rejected, Source, stem
+from geozero.sources.readers.annotations import read_lines, read_xml
+from geozero.sources.readers.tree import Tree
+
+ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
+_BOX_AT, _DESCRIPTION_AT = 2, 3  # children of <object>, where the tags are missing
+_MOST_DIGITS = 9
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiorRsvg(Source):
+    tasks = ("grounding",)
+    layout = "DIOR_RSVG/Annotations/<nnnnn>.xml, JPEGImages/<nnnnn>.jpg, {train,val,test}.txt (object indices)"
+    required = (ANNOTATIONS, IMAGES)
+    any_of = tuple(f"{split}.txt" for split in SPLITS)
+    folders = ("DIOR_RSVG", "DIOR-RSVG")
+
+    name: str = "dior_rsvg"
+    title: str = "DIOR-RSVG"
+    size: str = "38,320 expressions, 17,402 images"
+    licence: str = "unknown"
+    citation: str = "Zhan et al., IEEE TGRS 2023, arXiv 2210.12634"
+
+    def read(self, tree: Tree) -> Iterator[Record | Rejected]:
+        splits = read_splits(tree)
+        files = tree.names(ANNOTATIONS, (".xml",))
+        last = max(splits, default=-1)
+        total = sum(len(_annotation(tree, file).findall("object")) for file in files)  # first: a fault costs seconds
+        if last >= total:
+            raise InputError(
+                f"index {last} in the split files, but {len(files)} annotation files hold {total} objects",
+                tree.where(ANNOTATIONS),
+                "an annotation is missing, so all later indices would name other objects; download it again",
+            )
+        index = 0
+        for file in files:
+            annotation = _annotation(tree, file)
+            image = _image(tree, file, annotation)
+            for place, element in enumerate(annotation.findall("object")):
+                key = f"{stem(file)}/{place}"
+                try:
+                    if index not in splits:
+                        raise BadRecord("in_no_split", f"object {index}")
+                    yield Record(
+                        task="grounding",
+                        split=splits[index],
+                        key=key,
+                        image=image,
+                        image_key=f"{self.name}/{IMAGES}/{stem(image)}",
+                        text=_description(element),
+                        box=_box(element),
+                    )
+                except BadRecord as bad:
+                    yield Rejected(key, bad.reason, bad.detail, splits.get(index))
+                index += 1
+
+
+def read_splits(tree: Tree) -> dict[int, Split]:
+    """Object index → split.
+
+    Raises:
+        InputError: a txt file is missing or holds something else than indices; an index stands in two splits.
+    """
+    splits: dict[int, Split] = {}
+    for split in SPLITS:
+        file = f"{split}.txt"
+        for number, line in read_lines(tree, file):
+            if not (line.isascii() and line.isdigit() and len(line) <= _MOST_DIGITS):
+                raise InputError(
+                    f"line {number} is '{line[:40]}', expected the index of an object", tree.where(file), "correct it"
+                )
+            index = int(line)
+            if splits.setdefault(index, split) != split:
+                raise InputError(
+                    f"object {index} stands in {splits[index]}.txt and in {file}",
+                    tree.where(),
+                    "an early release of the split files overlapped; take the corrected one",
+                )
+    return splits
+
+
+def _annotation(tree: Tree, file: str) -> Element:
+    try:
+        return read_xml(tree, file)
+    except BadRecord as bad:
+        raise InputError(
+            f"unreadable annotation ({bad}), and all later indices would name other objects",
+            tree.where(file),
+            "download it again",
+        ) from None
+
+
+def _image(tree: Tree, file: str, annotation: Element) -> str:
+    """The image of an annotation file: the one it names, else the one of the same stem."""
+    named = (annotation.findtext("filename") or "").strip()
+    return f"{IMAGES}/{named}" if f"{IMAGES}/{named}" in tree else f"{IMAGES}/{stem(file)}.jpg"
+
+
+def _description(element: Element) -> str:
+    found = element.find("description")
+    if found is None and len(element) > _DESCRIPTION_AT:
+        found = element[_DESCRIPTION_AT]
+    text = " ".join((found.text or "").split()) if found is not None else ""
+    if not text:
+        raise BadRecord("expression_missing")
+    return text
+
+
+def _box(element: Element) -> Box:
+    box = element.find("bndbox")
+    if box is None and len(element) > _BOX_AT:
+        box = element[_BOX_AT]
+    if box is None:
+        raise BadRecord("box_missing")
+    texts = [box.findtext(edge) for edge in _EDGES]
+    if None in texts and len(box) == len(_EDGES):
+        texts = [edge.text for edge in box]
+    try:
+        x1, y1, x2, y2 = (float(text or "") for text in texts)
+    except ValueError:
+        raise BadRecord("box_malformed", str(texts)[:80]) from None
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise BadRecord("box_not_finite", str(texts)[:80])
+    return x1, y1, x2, y2

@@ -1,0 +1,1 @@
+"""Captions: one file per data set."""

@@ -1,0 +1,1 @@
+"""Your own data: class folders, captions, boxes, questions."""

@@ -1,0 +1,192 @@
+"""Your own boxes: detection annotations in COCO's form, from which expressions and, if asked for, questions follow.
+
+Layout: one or more `.json` beside your images, which may lie in any directories below:
+    {"images": [{"id": 1, "file_name": "a.jpg", "width": …, "height": …}, …],
+     "annotations": [{"id": 7, "image_id": 1, "category_id": 3, "bbox": [x, y, w, h], "iscrowd": 0}, …],
+     "categories": [{"id": 3, "name": "ship"}, …]}
+What is asked: where a category has exactly one box in an image, "the ship" is to be located. With the option
+`questions=presence,count` also "Is there a ship in the image?" (as many absent categories as present ones, chosen by
+stable hash) and "What is the number of ship objects in the image?".
+Splits: the word train, val (valid, validation) or test in the file's name or directory (`instances_train2017.json`,
+`valid/_annotations.coco.json`); else a stable hash of the image's key, train 0.8, val 0.1, test 0.1 (option `ratio`).
+Licence: yours to say (option `licence`). Citation: option `citation`.
+Traps: boxes are x, y, width, height in pixels; a category with a crowd (or a broken box) in an image is neither
+located nor counted there; a box listed twice is one. Questions take the annotations for complete: do not ask for them
+where they are not. Where other JSON files lie there as well, choose (option `file`); give it a name of its own (option
+`name`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from geozero.common.errors import BadRecord, InputError
+from geozero.corpus.sample import Box, Split, stable_unit
+from geozero.sources.base import Ratio, Record, Rejected, Source
+from geozero.sources.custom.common import RATIO, files, make_image_key, split_named, the_file
+from geozero.sources.readers.annotations import int_of, json_items, list_of, size_of, text_of
+from geozero.sources.readers.image_files import ImageFiles
+from geozero.sources.readers.tree import Tree
+
+QUESTIONS = ("presence", "count")
+_WORD = re.compile(r"[a-z]+")
+
+
+@dataclass(slots=True)
+class _Objects:
+    """What an image holds: the boxes of each category; categories that are there as a crowd or with a broken box."""
+
+    boxes: dict[int, set[Box]] = field(default_factory=lambda: defaultdict(set))
+    vague: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnBoxes(Source):
+    """Args:
+    file: the annotations' path below the root; without it all JSON files there are read.
+    questions: which questions to ask besides expressions, of `presence` and `count`.
+    ratio: shares of the splits where the file's path names none.
+    """
+
+    tasks = ("grounding", "vqa")
+    layout = "<any>.json in COCO's form, images anywhere below"
+    generic = True
+
+    name: str = "coco"
+    title: str = "boxes in COCO's form"
+    size: str = "your own"
+    licence: str = "your own"
+    citation: str = "your own"
+    file: str = ""
+    questions: tuple[str, ...] = ()
+    ratio: Ratio = RATIO
+
+    def __post_init__(self) -> None:
+        unknown = set(self.questions) - set(QUESTIONS)
+        if unknown:
+            raise InputError(f"unknown question '{min(unknown)}'", hint=f"any of {', '.join(QUESTIONS)}")
+
+    def find(self, tree: Tree) -> Tree:
+        if self.file or not files(tree, (".json",)):
+            the_file(tree, (".json",), self.file, "annotation file")
+        return tree
+
+    def read(self, tree: Tree) -> Iterator[Record | Rejected]:
+        images = ImageFiles(tree)
+        for file in [self.file] if self.file else files(tree, (".json",)):
+            yield from self._read_file(tree, file, images)
+
+    def _read_file(self, tree: Tree, file: str, images: ImageFiles) -> Iterator[Record | Rejected]:
+        split = split_of_path(file)
+        names: dict[int, str] = {}
+        for item in json_items(tree, file, "categories"):
+            try:
+                names[int_of(item, "id")] = text_of(item, "name").replace("_", " ")
+            except BadRecord as bad:
+                yield Rejected(f"{file}/category", bad.reason, bad.detail, split)
+        found: dict[int, _Objects] = defaultdict(_Objects)
+        for place, item in enumerate(json_items(tree, file, "annotations")):
+            try:
+                category, image_id = int_of(item, "category_id"), int_of(item, "image_id")
+                if category not in names:
+                    raise BadRecord("category_unknown", str(category))
+                objects = found[image_id]
+                if item.get("iscrowd") in (1, True):
+                    objects.vague.add(category)
+                    continue
+                try:
+                    box = corners(list_of(item, "bbox"))
+                except BadRecord:
+                    objects.vague.add(category)
+                    raise
+                objects.boxes[category].add(box)
+            except BadRecord as bad:
+                yield Rejected(f"{file}/annotations[{place}]", bad.reason, bad.detail, split)
+        for place, item in enumerate(json_items(tree, file, "images")):
+            try:
+                image_id, named = int_of(item, "id"), text_of(item, "file_name")
+                image = images.find(f"{file.rpartition('/')[0]}/{named}".lstrip("/"))
+                objects = found.pop(image_id, _Objects())
+                yield from self._ask(f"{file}/{image_id}", image, split, objects, names, size_of(item))
+            except BadRecord as bad:
+                yield Rejected(f"{file}/images[{place}]", bad.reason, bad.detail, split)
+        for image_id in sorted(found):
+            yield Rejected(f"{file}/{image_id}", "image_not_listed", "annotations of no listed image", split)
+
+    def _ask(
+        self,
+        key: str,
+        image: str,
+        split: Split | None,
+        objects: _Objects,
+        names: dict[int, str],
+        drawn_on: tuple[int, int] | None,
+    ) -> Iterator[Record]:
+        image_key = make_image_key(self.name, image)
+        split = split or self.ratio.split(image_key)
+        counted = {category: boxes for category, boxes in objects.boxes.items() if category not in objects.vague}
+
+        def question(kind: str, category: int, text: str, answer: str) -> Record:
+            return Record(
+                task="vqa",
+                split=split,
+                key=f"{key}/{kind}/{category}",
+                image=image,
+                image_key=image_key,
+                text=text,
+                answer=answer,
+                question_type=kind,
+            )
+
+        for category, boxes in sorted(counted.items()):
+            if len(boxes) == 1:
+                yield Record(
+                    task="grounding",
+                    split=split,
+                    key=f"{key}/{category}",
+                    image=image,
+                    image_key=image_key,
+                    text=f"the {names[category]}",
+                    box=next(iter(boxes)),
+                    drawn_on=drawn_on,
+                )
+        if "presence" in self.questions:
+            present = objects.boxes.keys() | objects.vague
+            absent = sorted(names.keys() - present, key=lambda category: stable_unit(f"{key}/{category}", "absent"))
+            for category in (*sorted(present), *absent[: len(present)]):
+                article = "an" if names[category][:1].lower() in "aeiou" else "a"
+                text = f"Is there {article} {names[category]} in the image?"
+                yield question("presence", category, text, "yes" if category in present else "no")
+        if "count" in self.questions:
+            for category, boxes in sorted(counted.items()):
+                text = f"What is the number of {names[category]} objects in the image?"
+                yield question("count", category, text, str(len(boxes)))
+
+
+def split_of_path(file: str) -> Split | None:
+    """The split that a word of the file's path names, the file's own name first; None where none does."""
+    for part in reversed(file.lower().split("/")):
+        for word in _WORD.findall(part):
+            split = split_named(word)
+            if split is not None:
+                return split
+    return None
+
+
+def corners(bbox: list[Any]) -> Box:
+    """COCO's x, y, width, height as xyxy.
+
+    Raises:
+        BadRecord: not four finite numbers, or a box without an area.
+    """
+    if len(bbox) != 4 or not all(type(v) in (int, float) and math.isfinite(v) for v in bbox):
+        raise BadRecord("box_malformed", str(bbox)[:80])
+    x, y, width, height = map(float, bbox)
+    if min(width, height) <= 0:
+        raise BadRecord("box_degenerate", str(bbox)[:80])
+    return x, y, x + width, y + height

@@ -1,0 +1,84 @@
+"""Your own class folders: a directory of images a class.
+
+Layout: `<class>/<image>`, or `{train,val,test}/<class>/<image>` where you have a split; below as many directories
+as you like. Images in jpg, png, tif, bmp or webp; the label is the folder's name in words.
+Splits: yours, where the folders above the classes are called train, val (valid, validation) and test; else a stable
+hash of the image's key within each class, train 0.8, val 0.1, test 0.1 (option `ratio`).
+Licence: yours to say (option `licence`). Citation: option `citation`.
+Traps: give it a name of its own (option `name`), or two data sets of yours meet in one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from geozero.common.errors import InputError
+from geozero.corpus.sample import Split
+from geozero.sources.base import Ratio, Record, Rejected
+from geozero.sources.custom.common import RATIO, make_image_key, split_named
+from geozero.sources.readers.class_folders import ClassFolders
+from geozero.sources.readers.tree import Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnClasses(ClassFolders):
+    layout = "<class>/<image>, or {train,val,test}/<class>/<image>"
+    generic = True
+
+    name: str = "class_folders"
+    title: str = "class folders"
+    size: str = "your own"
+    licence: str = "your own"
+    citation: str = "your own"
+    labels: tuple[str, ...] | None = None
+    ratio: Ratio = RATIO
+
+    def find(self, tree: Tree) -> Tree:
+        """The directory that holds the class folders, or the folders of the splits.
+
+        Raises:
+            InputError: no images in directories.
+        """
+        places = self._above_classes(tree)
+        if not places and tree.mount_archives():
+            places = self._above_classes(tree)
+        if not places:
+            raise InputError("no class folders with images", tree.where(), f"expected {self.layout}")
+        top = os.path.commonpath(places).strip("/")
+        above, _, last = top.rpartition("/")
+        return tree.at(above if split_named(last) else top)  # one split alone is still a split
+
+    def _above_classes(self, tree: Tree) -> list[str]:
+        """The directories that hold directories with images."""
+        directories = {name.rpartition("/")[0] for name in tree.names(suffixes=self.suffixes)} - {""}
+        return sorted({f"/{directory}".rpartition("/")[0] or "/" for directory in directories})
+
+    def read(self, tree: Tree) -> Iterator[Record | Rejected]:
+        tops = {name.split("/")[0] for name in tree.names(suffixes=self.suffixes) if "/" in name}
+        official: dict[str, Split] = {top: split for top in tops if (split := split_named(top))}
+        levels = 3 if official.keys() == tops else 2
+        strays: Counter[str] = Counter()
+        images: list[tuple[str, str, str]] = []  # member, its key, folder
+        for name in tree.names(suffixes=self.suffixes):
+            parts = name.split("/")
+            if len(parts) == levels and (self.labels is None or parts[-2] in self.labels):
+                images.append((name, make_image_key(self.name, name), parts[-2]))
+            else:
+                strays[name.rpartition("/")[0] or name] += 1
+        classes = tuple(sorted({self.label(folder) for _, _, folder in images}))
+        splits = {} if levels == 3 else self.splits(tree, [key for _, key, _ in images])
+        for name, key, folder in images:
+            yield Record(
+                task="scene_cls",
+                split=splits[key] if splits else official[name.split("/")[0]],
+                key=name,
+                image=name,
+                image_key=key,
+                answer=self.label(folder),
+                classes=classes,
+            )
+        for place, count in sorted(strays.items()):
+            yield Rejected(place, "class_unknown", f"{count} images outside the class folders")

@@ -1,0 +1,1 @@
+"""Data sets of several tasks: one file per data set."""

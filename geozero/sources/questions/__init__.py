@@ -1,0 +1,1 @@
+"""Visual question answering: one file per data set."""

@@ -1,0 +1,1 @@
+"""What several data sets share: trees and archives, annotations, layouts."""

@@ -1,0 +1,300 @@
+"""Where a tree's members lie: a directory, a zip file, a tar file. Members are listed first and never trusted.
+
+Links, absolute names, names with `..` and everything that is not a regular file are left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import shlex
+import stat
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from geozero.common.errors import InputError
+from geozero.sources.readers.archive_members import JUNK_DIRECTORIES, is_accepted, is_junk, is_text
+
+MAX_MEMBERS = 5_000_000  # the largest set of the field has about 1.05 million files
+MAX_UNPACKED_RATIO = 200  # text packs up to about 30:1, images hardly at all; a bomb 1,000:1
+MIN_UNPACKED_BYTES = 64 << 20  # below this no ratio is suspicious
+_ZIP_HEADER = 30  # bytes before a member's name
+DAMAGED = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    ValueError,
+    struct.error,
+)
+
+
+Packed = IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
+
+
+class Store(Protocol):
+    """Where members lie."""
+
+    def open(self, key: str) -> IO[bytes]: ...
+
+    def whole(self, key: str) -> IO[bytes]:
+        """A member with random access: an archive that lies in the store."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    store: Store
+    key: str
+    size: int
+
+
+class Directory:
+    """Regular files below a directory; links and special files are left out."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def index(self) -> tuple[dict[str, Member], list[tuple[str, str]]]:
+        members: dict[str, Member] = {}
+        ignored: list[tuple[str, str]] = []
+        waiting = [""]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                entries = sorted(os.scandir(self._root / prefix), key=lambda e: e.name)
+            except OSError as error:
+                if not prefix:
+                    raise InputError(f"cannot read: {error.strerror}", str(self._root)) from None
+                ignored.append((prefix, f"unreadable: {error.strerror}"))
+                continue
+            for entry in entries:
+                name = prefix + entry.name
+                if not is_text(name):
+                    ignored.append((name.encode("utf-8", "replace").decode(), "name_not_utf8"))
+                elif entry.is_symlink():
+                    ignored.append((name, "link"))
+                elif entry.is_dir(follow_symlinks=False):
+                    if entry.name not in JUNK_DIRECTORIES:
+                        waiting.append(name + "/")
+                elif entry.is_file(follow_symlinks=False):
+                    if not is_junk(name):
+                        members[name] = Member(self, name, entry.stat(follow_symlinks=False).st_size)
+                else:
+                    ignored.append((name, "not_a_file"))
+            _check_count(len(members), str(self._root))
+        return members, ignored
+
+    def open(self, key: str) -> IO[bytes]:
+        return io.BufferedReader(io.FileIO(f"{self._root}/{key}"))
+
+    def whole(self, key: str) -> IO[bytes]:
+        return self.open(key)
+
+    def close(self) -> None:
+        pass
+
+
+class _Zip:
+    def __init__(self, file: IO[bytes], label: str) -> None:
+        self._file, self._label = file, label
+        self._zip = zipfile.ZipFile(file)
+
+    def index(self) -> tuple[dict[str, Member], list[tuple[str, str]]]:
+        members: dict[str, Member] = {}
+        ignored: list[tuple[str, str]] = []
+        infos = self._zip.infolist()
+        _check_count(len(infos), self._label)
+        for info in infos:
+            if info.is_dir() or is_junk(info.filename):
+                continue
+            mode, refused = info.external_attr >> 16, ""
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                refused = "link" if stat.S_ISLNK(mode) else "not_a_file"
+            elif info.flag_bits & 0x1:
+                refused = "encrypted"
+            name = is_accepted(info.filename, refused, members, ignored)
+            if name is not None:
+                members[name] = Member(self, info.filename, info.file_size)
+        return members, ignored
+
+    def open(self, key: str) -> IO[bytes]:
+        return self._zip.open(key)
+
+    def whole(self, key: str) -> IO[bytes]:
+        info = self._zip.getinfo(key)
+        with self._zip.open(key) as packed:
+            if info.compress_type != zipfile.ZIP_STORED:
+                return _copied(packed, info.compress_size, f"{self._label}/{key}")
+        self._file.seek(info.header_offset)
+        lengths = struct.unpack("<HH", self._file.read(_ZIP_HEADER)[-4:])  # of the name and of what else follows it
+        start = info.header_offset + _ZIP_HEADER + sum(lengths)
+        return io.BufferedReader(_Slice(self._file, start, info.file_size))
+
+    def close(self) -> None:
+        self._zip.close()
+        self._file.close()
+
+
+class _Tar:
+    """An uncompressed tar file, by the offsets of its members."""
+
+    def __init__(self, file: IO[bytes], label: str) -> None:
+        self._file, self._label = file, label
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def index(self) -> tuple[dict[str, Member], list[tuple[str, str]]]:
+        members: dict[str, Member] = {}
+        ignored: list[tuple[str, str]] = []
+        with tarfile.open(fileobj=self._file, mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # or it keeps every header, a kilobyte each
+                if info.isdir() or is_junk(info.name):
+                    continue
+                refused = ""
+                if info.issym() or info.islnk():
+                    refused = "link"
+                elif not info.isreg() or info.issparse():
+                    refused = "not_a_file"
+                name = is_accepted(info.name, refused, members, ignored)
+                if name is not None:
+                    self._places[name] = (info.offset_data, info.size)
+                    members[name] = Member(self, name, info.size)
+                    _check_count(len(members), self._label)
+        return members, ignored
+
+    def open(self, key: str) -> IO[bytes]:
+        start, size = self._places[key]
+        return io.BufferedReader(_Slice(self._file, start, size))
+
+    def whole(self, key: str) -> IO[bytes]:
+        return self.open(key)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Slice(io.RawIOBase):
+    """A stretch of a shared file; it keeps its own position, so several may be open at once."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._start, self._at, self._end = file, start, start, start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
+        self._at = min(max(base + offset, self._start), self._end)
+        return self._at - self._start
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        self._file.seek(self._at)
+        block = self._file.read(min(len(buffer), self._end - self._at))
+        buffer[: len(block)] = block
+        self._at += len(block)
+        return len(block)
+
+
+def list_archive(path: Path) -> tuple[dict[str, Member], Store, list[tuple[str, str]]]:
+    """The members of a zip or tar file, where they lie, and what was left out.
+
+    Raises:
+        InputError: unreadable, damaged, of another kind, too many members.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read: {error.strerror}", str(path)) from None
+    return list_opened(file, str(path))
+
+
+def list_opened(file: IO[bytes], label: str) -> tuple[dict[str, Member], Store, list[tuple[str, str]]]:
+    """As `list_archive`, of a file with random access, which is closed with the store or where it fails."""
+    try:
+        store = _store(file, label)
+        try:
+            members, ignored = store.index()
+        except BaseException:
+            store.close()
+            raise
+    except BaseException as error:
+        file.close()
+        if isinstance(error, (*DAMAGED, NotImplementedError)):
+            raise InputError(f"the archive is damaged: {error}", label, "download it again") from None
+        raise
+    return members, store, ignored
+
+
+def _store(file: IO[bytes], label: str) -> _Zip | _Tar:
+    head = file.read(262)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"):
+        return _Zip(file, label)
+    if head[257:262] == b"ustar":
+        return _Tar(file, label)
+    if head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head[:6] == b"\xfd7zXZ\x00":
+        opened = gzip.open if head[:2] == b"\x1f\x8b" else bz2.open if head[:3] == b"BZh" else lzma.open
+        with file, opened(file, "rb") as packed:
+            return _Tar(_copied(packed, size, label), label)
+    kind = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive"}.get(head[:4], "no zip or tar archive")
+    hint = unpacking(label) if kind.startswith("a ") else "unpack it and give the directory"
+    raise InputError(f"this is {kind}", label, f"{hint}; .zip, .tar and .tar.gz are read in place")
+
+
+def unpacking(name: str) -> str:
+    """What to do with an archive that cannot be read in place."""
+    name = shlex.quote(name)
+    command = f"unrar x {name}" if name.strip("'").lower().endswith(".rar") else f"7z x {name}"
+    return f"unpack it with `{command}` and give the directory"
+
+
+def _copied(packed: Packed, size: int, label: str) -> IO[bytes]:
+    """What a compressed file holds, as an unnamed temporary file, because it has no random access.
+
+    Args:
+        size: of the compressed file, in bytes.
+
+    Raises:
+        InputError: it unpacks to suspiciously much, or there is no room.
+    """
+    most = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size)
+    out = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the tree
+    try:
+        while block := packed.read(1 << 20):
+            if out.tell() + len(block) > most:
+                raise InputError(
+                    f"unpacks to more than {MAX_UNPACKED_RATIO} times its size", label, "unpack it yourself"
+                )
+            try:
+                out.write(block)
+            except OSError as error:
+                raise InputError(
+                    f"cannot unpack: {error.strerror}", label, "set TMPDIR to a larger disk, or unpack it"
+                ) from None
+    except BaseException:
+        out.close()
+        raise
+    out.seek(0)
+    return out
+
+
+def _check_count(count: int, label: str) -> None:
+    if count > MAX_MEMBERS:
+        raise InputError(f"more than {MAX_MEMBERS} files", label, "give the data set's own directory")

@@ -1,0 +1,1 @@
+"""Scene classification: one file per data set."""

@@ -1,0 +1,1 @@
+"""The tiny Qwen3-VL and its pre-training."""

@@ -1,0 +1,57 @@
+"""What differs between two runs: parameters, data, code, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from geozero.tracking.runs import Facts
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """One line of the comparison; `change` is b − a of two scores."""
+
+    section: str
+    name: str
+    a: str
+    b: str
+    change: float | None = None
+
+
+def compare(a: Facts, b: Facts, everything: bool = False) -> list[ComparedRow]:
+    """The rows that differ, in the order parameters, data, code, scores.
+
+    Args:
+        everything: what is equal as well.
+    """
+    rows = [
+        *_texts("parameters", a.parameters, b.parameters),
+        *_texts("data", a.data, b.data),
+        *_texts("code", a.code, b.code),
+        *_scores(a.scores, b.scores),
+    ]
+    return [row for row in rows if everything or row.a != row.b or row.change not in (None, 0.0)]
+
+
+def _texts(section: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[ComparedRow]:
+    for name in _names(a, b):
+        yield ComparedRow(section, name, a.get(name, ABSENT), b.get(name, ABSENT))
+
+
+def _scores(a: Mapping[str, float], b: Mapping[str, float]) -> Iterator[ComparedRow]:
+    for name in _names(a, b):
+        both = name in a and name in b
+        yield ComparedRow(
+            "scores", name, _number(a.get(name)), _number(b.get(name)), b[name] - a[name] if both else None
+        )
+
+
+def _names(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
+    return sorted({*a, *b})
+
+
+def _number(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.6g}"

@@ -1,0 +1,146 @@
+"""Where runs are kept: a SQLite file or a server, an experiment in it, and the addresses of MLflow's pages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from geozero.common.errors import InputError
+from geozero.common.process import QUIET_AND_OFFLINE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+LOCAL_UI = "http://127.0.0.1:5000"
+STACK = ".geozero/stack/state.json"  # what `geozero stack up` writes while it runs
+PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: where somebody serves the pages of a SQLite store
+RETRIES = "2"  # with MLflow's default of 7 an unreachable server costs four minutes before the first message
+TIMEOUT = "30"  # seconds for one request; MLflow waits 120
+
+_REFUSED = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
+
+
+@dataclass(frozen=True)
+class MlflowStore:
+    """A tracking store and an experiment in it; plain values inside, so it can be pickled and sent to a worker.
+
+    `uri` is `sqlite:///mlflow.db` (relative to `project`) or a server's `http://…`; `project` the directory that
+    holds params.yaml, where the artifacts of a SQLite store go, too (`mlartifacts/`).
+    """
+
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str = "geozero"
+    project: Path = Path()
+
+    @property
+    def store(self) -> str:
+        """The URI with a relative SQLite path made absolute."""
+        path = self.uri.removeprefix("sqlite:///")
+        if path == self.uri or path.startswith("/") or path in ("", ":memory:"):
+            return self.uri
+        return f"sqlite:///{(self.project / path).resolve()}"
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own client of this store: what has no method here (reading and searching runs) is done with it."""
+        return _client(self.store)
+
+    def answers(self) -> bool:
+        """Whether the store can be read now."""
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:  # whatever it is, it does not answer
+            return False
+        return True
+
+    def run(self, run_id: str) -> Run | None:
+        """A run as MLflow has it; None where it has none of this id."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None  # the store was deleted, or is another one
+
+    def compare_address(self, run_ids: Sequence[str]) -> str:
+        """The address of MLflow's page that puts runs side by side: parameters, metrics, and plots of them.
+
+        For a SQLite store it is where `geozero stack up` or `mlflow ui` serve it by default.
+        """
+        experiments = sorted({str(self.client.get_run(run).info.experiment_id) for run in run_ids})
+        runs, within = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), experiments))
+        return f"{self._pages()}/#/compare-runs?runs={runs}&experiments={within}"
+
+    def address(self, run_id: str) -> str:
+        """The address of a run's page in MLflow."""
+        return f"{self._pages()}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+    def _pages(self) -> str:
+        """The address of MLflow's pages: the server's, or where the checkout's stack serves those of a SQLite store."""
+        if self.store.startswith("http"):
+            return self.store.rstrip("/")
+        try:
+            plan = json.loads((self.project / STACK).read_text())["plan"]
+            stack = f"http://{str(plan['host']).replace('0.0.0.0', '127.0.0.1')}:{plan['mlflow_port']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            stack = LOCAL_UI
+        return os.environ.get(PAGES, stack)
+
+    def _experiment(self) -> str:
+        return _experiment_id(self.store, self.experiment, str((self.project / "mlartifacts").resolve()))
+
+
+@lru_cache(maxsize=8)
+def _client(store: str) -> MlflowClient:
+    for key in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
+        os.environ.setdefault(key, QUIET_AND_OFFLINE[key])
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT)
+    for name in ("alembic", "mlflow.store.db.utils"):  # a new SQLite store would report each of its migrations
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    try:
+        return MlflowClient(tracking_uri=store)
+    except Exception as error:
+        raise _unreachable(store, error) from error
+
+
+@lru_cache(maxsize=64)
+def _experiment_id(store: str, name: str, artifacts: str) -> str:
+    """The experiment's id, made if need be. MLflow's own default for artifacts is the current directory."""
+    from mlflow.exceptions import MlflowException
+
+    client = _client(store)
+    try:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                location = Path(artifacts).as_uri() if store.startswith("sqlite:") else None
+                return str(client.create_experiment(name, artifact_location=location))
+            except MlflowException:  # another process was first
+                found = client.get_experiment_by_name(name)
+    except Exception as error:
+        raise _unreachable(store, error) from error
+    if found is None or found.lifecycle_stage == "deleted":
+        raise InputError(f"experiment '{name}' was deleted", store, "restore it in MLflow, or name another one")
+    return str(found.experiment_id)
+
+
+def _unreachable(store: str, error: Exception) -> InputError:
+    hint = "start it with `geozero stack up`, or set tracking.uri" if store.startswith("http") else "set tracking.uri"
+    said = str(error)
+    refused = _REFUSED.search(said)  # the system's own words, in the midst of three libraries' retries
+    reason = refused[1] if refused else said.splitlines()[0][:200]
+    return InputError(f"the tracking store can't be opened: {reason}", store, hint)

@@ -1,0 +1,111 @@
+"""Handing a model on: a plain Hugging Face checkpoint with its card, LoRA merged, checked in both engines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from geozero.common import process
+from geozero.common.atomic import replacing, write_text
+from geozero.common.errors import InputError
+from geozero.engines import checkpoint as models
+from geozero.params import Model
+from geozero.training import arguments, checkpoints
+from geozero.training.export import engine_agreement
+from geozero.training.export.model_card import card, read_scores
+from geozero.training.launcher import retry
+from geozero.training.stage import MODEL, STAGE
+
+CARD = "README.md"
+ADAPTER = "adapter_config.json"
+LEFT_OUT = ("*.part-*", ".*")
+
+
+def export(
+    source: Path,
+    out: Path,
+    *,
+    scores: Sequence[Path] = (),
+    checked: bool = True,
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Write the model of a stage, of one of its checkpoints, or a plain checkpoint to `out`, with its card.
+
+    Args:
+        source: `runs/<stage>-<fingerprint>`, a `checkpoint-N` in it, or the directory of a model.
+        scores: files or directories of what `geozero evaluate` wrote, for the card.
+        checked: load it in transformers and vLLM and compare their answers first; a model that fails is not written.
+
+    Raises:
+        InputError: no model there, `out` is in use, scores that are none, or the engines do not agree.
+    """
+    listed = read_scores(scores)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("something stands there already", str(out), "give another --out, or remove it")
+    if not source.is_dir():
+        raise InputError("no such directory", str(source), "give runs/STAGE-…, a checkpoint in it, or a model")
+    record = _record(source)
+    with replacing(out) as temporary:
+        _assemble(source, record, temporary, tell)
+        models.resolve(temporary)
+        found = None
+        if checked:
+            dtype = json.loads((temporary / "config.json").read_text())
+            found = engine_agreement.check(str(temporary), _dtype(dtype, record), tell=tell)
+        write_text(temporary / CARD, card(out.name, record, listed, found))
+    return out
+
+
+def _record(source: Path) -> dict[str, Any]:
+    """What the stage wrote about itself: beside the model, or in the directory above."""
+    for place in (source, source.parent):
+        if (place / STAGE).is_file():
+            record: dict[str, Any] = json.loads((place / STAGE).read_text())
+            return record
+    return {}
+
+
+def _assemble(source: Path, record: dict[str, Any], out: Path, tell: Callable[[str], None]) -> None:
+    if (source / STAGE).is_file():
+        if not (source / MODEL).is_dir():
+            raise InputError(
+                "the stage has no finished model", str(source), "finish it, or export one of its checkpoint-N"
+            )
+        source = source / MODEL
+    if checkpoints.step_of(source) < 0:
+        models.resolve(source)
+        shutil.copytree(source, out, ignore=shutil.ignore_patterns(*LEFT_OUT, CARD))
+        return
+    fault = checkpoints.fault(source)
+    if fault is not None or not record:
+        raise InputError(f"no whole checkpoint of a stage: {fault or 'stage.json is missing'}", str(source))
+    base = models.resolve(record["base"])
+    if not (source / ADAPTER).is_file():
+        checkpoints.assemble(source, base, out)
+        return
+    tell("merging the adapter into its base")
+    merged = out.with_name(f"{out.name}-merged")
+    try:
+        words = arguments.flatten(arguments.export(base, source, Model(path=str(base), **record["model"]), merged))
+        process.run([sys.executable, "-m", retry.LAUNCHER, "export", *words])
+        checkpoints.assemble(merged, base, out)
+    finally:
+        shutil.rmtree(merged, ignore_errors=True)
+
+
+def _dtype(config: dict[str, Any], record: dict[str, Any]) -> str:
+    """The number type of the weights, by the checkpoint's own word or by the training's."""
+    text = config.get("text_config", {})
+    for word in (
+        config.get("dtype"),
+        config.get("torch_dtype"),
+        text.get("dtype"),
+        record.get("model", {}).get("dtype"),
+    ):
+        if word in arguments.MIXED_DTYPES:
+            return str(word)
+    return "auto"

@@ -1,0 +1,1 @@
+"""A²GRPO: objective, rewards, trainer, and what watches over a run."""

@@ -1,0 +1,81 @@
+"""What the trainer does beside its steps: leave with a checkpoint on SIGTERM, ask fixed questions on the way."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from geozero.training.grpo import probe_log
+
+
+class SaveOnSigtermCallback(TrainerCallback):  # type: ignore[misc]
+    """Until the first step begins, SIGTERM ends the process at once, as ever: there is nothing to save."""
+
+    def __init__(self, args: Any = None, trainer: Any = None) -> None:
+        self.asked = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._anyone(args.device):
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def _anyone(self, device: torch.device) -> bool:
+        """Whether any process was asked: all have to leave after the same step, or the others would wait for ever."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self.asked
+        flag = torch.tensor([int(self.asked)], device=device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        return bool(flag.item())
+
+
+class ProbeCallback(TrainerCallback):  # type: ignore[misc]
+    """Keeps what the model answers to fixed questions: at the start, after each `every` steps and at the end.
+
+    Every process asks, because under ZeRO-3 and in vLLM they only work together; the first one writes.
+
+    Args:
+        answer: greedy completions of rows.
+        rows: the questions, one JSON object a line, as the training's own.
+    """
+
+    def __init__(self, answer: Callable[[list[dict[str, Any]]], list[str]], rows: Path, every: int) -> None:
+        self.answer, self.every, self.run = answer, every, rows.parent
+        with rows.open(encoding="utf-8") as lines:  # not splitlines, which also cuts at marks that a question may hold
+            self.rows = [json.loads(line) for line in lines]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._ask(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._ask(state)
+
+    def _ask(self, state: Any) -> None:
+        texts = self.answer(deepcopy(self.rows))
+        if state.is_world_process_zero:
+            probe_log.append(self.run, state.global_step, [row["sample"] for row in self.rows], texts)
+
+
+def register() -> None:
+    """Make the callback known to ms-swift in this process."""
+    from swift.callbacks import callbacks_map
+
+    from geozero.training.arguments import CALLBACK
+
+    callbacks_map[CALLBACK] = SaveOnSigtermCallback

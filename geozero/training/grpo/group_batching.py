@@ -1,0 +1,186 @@
+"""Do once a group what ms-swift does once a completion: ask the engine, encode prompt and image, look at it.
+
+The members of a group share prompt and image and stand side by side. Importing this module imports ms-swift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from swift.infer_engine.protocol import RolloutOutput
+
+from geozero.training.grpo.objective import is_uniform
+
+IGNORED = -100  # label of a token that is not learned
+
+
+def share_a_prompt(samples: Sequence[Any], size: int) -> bool:
+    """Whether the samples are whole groups of `size`, each of one prompt."""
+    return len(samples) % size == 0 and all(
+        _prompt(sample) == _prompt(samples[i - i % size]) for i, sample in enumerate(samples)
+    )
+
+
+def replace_zero_std_groups(
+    samples: Sequence[Any], values: torch.Tensor, more: Sequence[Any], new_values: torch.Tensor, size: int
+) -> tuple[list[Any], torch.Tensor]:
+    """Put groups with an answer signal in the place of groups without, first come, as many as there are.
+
+    A prompt that stands in the batch already is not taken a second time.
+
+    Args:
+        samples: whole groups of `size`, side by side.
+        values: their rewards, shape (len(samples), functions), R_a in column 0.
+        more: further groups, any number; `new_values` are their rewards.
+
+    Returns:
+        As many samples and rewards as were given, in their places.
+    """
+    silent = is_uniform(values[:, 0], size).nonzero().flatten().tolist()
+    prompts = [_prompt(sample) for sample in samples[::size]]
+    useful = []
+    for new in (~is_uniform(new_values[:, 0], size)).nonzero().flatten().tolist():
+        if (prompt := _prompt(more[new * size])) not in prompts:
+            prompts.append(prompt)
+            useful.append(new)
+    kept, result = list(samples), values.clone()
+    for old, new in zip(silent, useful, strict=False):
+        kept[old * size : (old + 1) * size] = more[new * size : (new + 1) * size]
+        result[old * size : (old + 1) * size] = new_values[new * size : (new + 1) * size]
+    return kept, result
+
+
+def split_choices(outputs: Sequence[RolloutOutput]) -> list[RolloutOutput]:
+    """One output a completion from one a prompt, in order."""
+    return [
+        RolloutOutput(response=replace(output.response, choices=[replace(choice, index=0)]))
+        for output in outputs
+        for choice in output.response.choices
+    ]
+
+
+class EncodingCache:
+    """ms-swift's `encode_sample` for members of a group: the first in full, the others by exchanging the completion.
+
+    Whatever does not look the way it must (more than one turn, loss masks, unknown columns) is encoded in full.
+    """
+
+    COLUMNS = frozenset(
+        {"input_ids", "labels", "pixel_values", "image_grid_thw", "mm_token_type_ids", "length", "lengths"}
+    )
+
+    def __init__(self, encode: Callable[[Any, Any], dict[str, Any]]) -> None:
+        self._encode = encode
+        self._key: Any = None
+        self._prompt_tokens = 0
+        self._first: dict[str, Any] = {}
+
+    def __call__(self, sample: Any, template: Any) -> dict[str, Any]:
+        completion = _completion(sample)
+        key = (_prompt(sample), id(template), template.mode)
+        if completion is not None and key == self._key:
+            return self._exchange(completion)
+        encoded = self._encode(sample, template)
+        self._key = None
+        if completion is not None and self._is_plain(encoded, completion):
+            self._key, self._first = key, dict(encoded)  # a collator takes things out of what it is given
+            self._prompt_tokens = len(encoded["input_ids"]) - len(completion)
+        return encoded
+
+    def _is_plain(self, encoded: dict[str, Any], completion: list[int]) -> bool:
+        prompt = len(encoded["input_ids"]) - len(completion)
+        return (
+            set(encoded) - {"_extra_kwargs"} <= self.COLUMNS
+            and encoded["input_ids"][prompt:] == completion
+            and encoded["labels"] == [IGNORED] * prompt + completion
+        )
+
+    def _exchange(self, completion: list[int]) -> dict[str, Any]:
+        n = self._prompt_tokens
+        encoded = dict(self._first)
+        encoded["input_ids"] = self._first["input_ids"][:n] + completion
+        encoded["labels"] = [IGNORED] * n + completion
+        if "mm_token_type_ids" in encoded:
+            types = self._first["mm_token_type_ids"]
+            encoded["mm_token_type_ids"] = torch.cat([types[:n], types.new_zeros(len(completion))])
+        encoded["length"] = len(encoded["input_ids"])
+        encoded["lengths"] = [encoded["length"]]
+        return encoded
+
+
+class ImageDedupHook:
+    """Hooks on a Qwen3-VL vision tower: an image that stands side by side several times is looked at once.
+
+    The output is as if each had been looked at, its gradient too.
+    """
+
+    KNOWN = frozenset({"grid_thw", "return_dict", "cache_position", "text_position_ids"})  # any other: not shared
+
+    def __init__(self, tower: torch.nn.Module) -> None:
+        self._owners: list[int] | None = None  # for each image, which of those looked at; None: nothing is shared
+        self._patches: list[int] = []  # of each image looked at
+        tower.register_forward_pre_hook(self._before, with_kwargs=True)
+        tower.register_forward_hook(self._after)
+
+    def _before(self, tower: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._owners = None
+        if len(args) != 1 or "grid_thw" not in kwargs or not set(kwargs) <= self.KNOWN:
+            return None
+        grid = kwargs["grid_thw"]
+        patches = grid.prod(-1).tolist()
+        images = args[0].split(patches)
+        kept: list[int] = []
+        owners = []
+        for i, image in enumerate(images):
+            if not kept or not torch.equal(grid[i], grid[kept[-1]]) or not torch.equal(image, images[kept[-1]]):
+                kept.append(i)
+            owners.append(len(kept) - 1)
+        if len(kept) == len(images):
+            return None
+        self._owners, self._patches = owners, [patches[i] for i in kept]
+        return (torch.cat([images[i] for i in kept]),), {**kwargs, "grid_thw": grid[kept]}
+
+    def _after(self, tower: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self._owners is None:
+            return None
+        if isinstance(output, dict):  # transformers' ModelOutput
+            for name in list(output):
+                output[name] = self._handed_out(output[name])
+            return output
+        return self._handed_out(output)
+
+    def _handed_out(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(self._handed_out(v) for v in value)
+        if not isinstance(value, torch.Tensor) or self._owners is None:
+            return value
+        merged = sum(self._patches) // value.shape[0]  # patches that became one token
+        pieces = value.split([n // merged for n in self._patches])
+        return torch.cat([pieces[owner] for owner in self._owners])
+
+
+def dedup_images(model: torch.nn.Module) -> None:
+    """Put `ImageDedupHook` on the model's Qwen3-VL vision tower; another model is left as it is."""
+    for module in model.modules():
+        name = type(module).__name__
+        if name.startswith("Qwen3VL") and name.endswith("VisionModel"):
+            ImageDedupHook(module)
+
+
+def _prompt(sample: Any) -> tuple[Any, ...]:
+    answered = bool(sample.messages) and sample.messages[-1]["role"] == "assistant"
+    turns = sample.messages[:-1] if answered else sample.messages
+    return turns, sample.images, sample.videos, sample.audios, sample.tools, sample.objects, sample.extra
+
+
+def _completion(sample: Any) -> list[int] | None:
+    """The tokens of the one completion, flat or as the only turn; None where ms-swift has more to do."""
+    tokens = sample.response_token_ids
+    if not tokens or sample.response_loss_mask:
+        return None
+    if isinstance(tokens[0], int):
+        return list(tokens)
+    return list(tokens[0]) if len(tokens) == 1 else None

@@ -1,0 +1,47 @@
+"""What a model in training answers to a few fixed questions, kept step by step in `thoughts.jsonl` of its run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geozero.corpus.sample import Sample
+
+FILE = "thoughts.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One question and its completion after each step that was looked at."""
+
+    sample: Sample
+    texts: dict[int, str]  # step → completion
+
+
+def append(run: Path, step: int, samples: Sequence[str], texts: Sequence[str]) -> None:
+    """Add one step's completions; `samples` are the questions as JSON."""
+    path = run / FILE
+    with path.open("a", encoding="utf-8") as file:
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")  # the line before was cut off by a kill
+        for sample, text in zip(samples, texts, strict=True):
+            file.write(json.dumps({"step": step, "sample": sample, "text": text}) + "\n")
+
+
+def read(run: Path) -> list[Probe]:
+    """The probes of a run, in the order in which they were asked; of a step that was repeated the last answers.
+
+    A line that a kill has cut off is passed over.
+    """
+    found: dict[str, Probe] = {}
+    path = run / FILE
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        sample = Sample.from_json(row["sample"])
+        found.setdefault(sample.id, Probe(sample, {})).texts[int(row["step"])] = row["text"]
+    return list(found.values())

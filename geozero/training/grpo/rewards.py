@@ -1,0 +1,122 @@
+"""The rewards of A²GRPO as ms-swift plug-ins: R_a from the task's own parser, R_t = g(R_a) · S_t from the group.
+
+ms-swift calls a reward with all completions that a process holds in a step and, as lists beside them, the columns
+of their rows; the column `sample` carries the `Sample` as JSON. A process must hold whole groups
+(`a2grpo.check_arguments`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from geozero.corpus.sample import Sample
+from geozero.tasks import get
+from geozero.tasks.boxes import Convention
+from geozero.tasks.text import is_well_formed, thought, words
+from geozero.training.grpo.objective import Diversity, GateForm, gate_value, ngrams, thinking_scores
+
+ANSWER_REWARD = "geozero_answer"
+THINKING_REWARD = "geozero_thinking"
+
+
+class RewardSettings(Protocol):
+    """What the rewards read from the trainer's arguments; docs/method.md gives each symbol."""
+
+    boxes: Convention
+    gate: GateForm
+    gate_k: float
+    gate_tau: float
+    thought_words: int
+    thought_words_max: int
+    diversity: Diversity
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionShape:
+    """What a completion looks like, whatever it says: words of its thought, and whether its tags are in order."""
+
+    thought_words: int
+    well_formed: bool
+
+
+def answer_rewards(completions: Sequence[str], samples: Sequence[str], boxes: Convention) -> list[float]:
+    """R_a of each completion in tagged mode, by its task.
+
+    Args:
+        samples: each completion's `Sample` as JSON.
+    """
+    return list(_answer_rewards(tuple(completions), tuple(samples), boxes))
+
+
+@lru_cache(maxsize=2)  # both rewards of a step ask about the same completions
+def _answer_rewards(completions: tuple[str, ...], samples: tuple[str, ...], boxes: Convention) -> tuple[float, ...]:
+    parsed = {text: Sample.from_json(text) for text in set(samples)}
+    return tuple(
+        get(parsed[text].task).reward(completion, parsed[text], "tagged", boxes)
+        for completion, text in zip(completions, samples, strict=True)
+    )
+
+
+def thinking_rewards(completions: Sequence[str], samples: Sequence[str], settings: RewardSettings) -> list[float]:
+    """R_t = g(R_a) · S_t of each completion, its group being the completions of the same sample."""
+    rewards = answer_rewards(completions, samples, settings.boxes)
+    groups: dict[str, list[int]] = {}
+    for i, sample in enumerate(samples):
+        groups.setdefault(sample, []).append(i)
+    values = [0.0] * len(completions)
+    for members in groups.values():
+        openings = [gate_value(rewards[i], settings.gate, settings.gate_k, settings.gate_tau) for i in members]
+        if not any(openings):
+            continue
+        thoughts = [thought(completions[i]) for i in members]
+        scores = thinking_scores(
+            thoughts, settings.thought_words, settings.thought_words_max, diversity=settings.diversity
+        )
+        for i, factor, score in zip(members, openings, scores, strict=True):
+            values[i] = factor * score
+    return values
+
+
+def completion_shape(completion: str) -> CompletionShape:
+    """Measure a completion for the log."""
+    return CompletionShape(len(words(thought(completion))), is_well_formed(completion))
+
+
+def distinct(completions: Sequence[str]) -> float:
+    """Share of distinct word trigrams among all trigrams of the completions' thoughts (distinct-3); 0 without any.
+
+    It falls with the number of thoughts: compare steps of one run, not runs of other batch sizes.
+    """
+    grams = [gram for completion in completions for gram in ngrams(words(thought(completion)))]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+class AnswerReward:
+    """ms-swift's reward function `geozero_answer`."""
+
+    def __init__(self, args: Any = None) -> None:
+        self.boxes: Convention = args.boxes
+
+    def __call__(self, completions: list[str], sample: list[str], **columns: Any) -> list[float]:
+        return answer_rewards(completions, sample, self.boxes)
+
+
+class ThinkingReward:
+    """ms-swift's reward function `geozero_thinking`; its weight among the rewards is λ."""
+
+    def __init__(self, args: Any = None) -> None:
+        self.settings: RewardSettings = args
+
+    def __call__(self, completions: list[str], sample: list[str], **columns: Any) -> list[float]:
+        return thinking_rewards(completions, sample, self.settings)
+
+
+def register() -> None:
+    """Make both rewards known to ms-swift in this process."""
+    from swift.rewards import orms
+
+    orms[ANSWER_REWARD] = AnswerReward
+    orms[THINKING_REWARD] = ThinkingReward

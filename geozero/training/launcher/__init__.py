@@ -1,0 +1,1 @@
+"""Start the process that trains, watch over it, and start it again."""

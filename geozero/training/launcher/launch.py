@@ -1,0 +1,112 @@
+"""The process that trains: `python -m geozero.training.launcher.launch sft|grpo|export|rollout ARGS…`.
+
+It prepares the process before anything imports transformers, registers what is ours (template, lazy images, rewards,
+trainer) and hands over to ms-swift. `stage.py` starts it, under torchrun where there are several devices.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+
+from geozero.common import process
+from geozero.common.errors import InputError
+
+KINDS = ("sft", "grpo", "export", "rollout")
+PARENT = "GEOZERO_STAGE_PROCESS"  # id of the process that watches this one; it ends when that one is gone
+REFUSAL = "refused: "  # how the line begins that says why this launcher would not train
+
+
+def main(argv: list[str]) -> int:
+    """Run one ms-swift pipeline; the exit code is 2 for arguments that A²GRPO refuses."""
+    if not argv or argv[0] not in KINDS:
+        print(f"usage: python -m geozero.training.launcher.launch {'|'.join(KINDS)} ARGS…", file=sys.stderr)
+        return 2
+    kind, arguments = argv[0], argv[1:]
+    process.prepare()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a stage asks a hung training with
+    if stage := os.environ.get(PARENT):  # a trainer without one would hold its GPU, and write beside the next
+        process.die_with(int(stage))
+    _hide_unused(arguments)
+    _gather(arguments)
+    try:
+        _run(kind, arguments)
+    except InputError as error:
+        print(f"{REFUSAL}{error}", file=sys.stderr)
+        return 2
+    _part()
+    return 0
+
+
+def _hide_unused(arguments: list[str]) -> None:
+    """Keep out what ms-swift imports without use: vLLM and MLflow are a third of the start-up on a CPU."""
+    words = dict(itertools.pairwise(arguments))
+    for name, used in (
+        ("vllm", words.get("--use_vllm") == "true" or "--vllm_max_model_len" in words),
+        ("mlflow", "mlflow" in arguments),
+    ):
+        if not used and name not in sys.modules:
+            sys.modules[name] = None  # type: ignore[assignment]  # what Python looks at to refuse an import
+
+
+def _gather(arguments: list[str]) -> None:
+    """Tell DeepSpeed of the other processes on a CPU too, where accelerate tells torch only; ZeRO-3 needs it."""
+    if "--deepspeed" in arguments and not process.has_gpu() and "WORLD_SIZE" in os.environ:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo")
+
+
+def _part() -> None:
+    """Leave the other processes in good order: threads of gloo that live on abort a finished one, now and then."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _run(kind: str, arguments: list[str]) -> None:
+    from geozero.engines import template
+    from geozero.engines.checkpoint import resolve
+    from geozero.engines.vllm_inprocess import prepare_for_trainer
+    from geozero.training import dataset
+    from geozero.training.launcher import argument_validation
+
+    template.register()
+    dataset.install()
+    given = argument_validation.validate_arguments(kind, arguments)
+    for name in ("model", "ref_model"):
+        value = getattr(given, name, None)
+        if value:
+            argument_validation.validate_architecture(resolve(value), given.model_type)
+    if kind == "grpo":
+        from geozero.training.grpo import callbacks, trainer
+
+        if given.use_vllm and given.vllm_mode == "colocate":
+            prepare_for_trainer(Path(given.model))
+        callbacks.register()
+        trainer.main(arguments)
+    elif kind == "sft":
+        from swift.pipelines import sft_main
+
+        from geozero.training.grpo import callbacks
+
+        callbacks.register()
+        sft_main(arguments)
+    elif kind == "rollout":
+        from swift.pipelines import rollout_main
+
+        rollout_main(arguments)
+    else:
+        from swift.pipelines import export_main
+
+        export_main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

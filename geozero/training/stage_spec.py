@@ -1,0 +1,143 @@
+"""What a stage is made of: the parameters, data and base model that tell it from another stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from geozero.corpus.sample import Sample, fold_of
+from geozero.corpus.store import Corpus, file_hash
+from geozero.engines import checkpoint as models
+from geozero.params import Params
+from geozero.training import arguments
+from geozero.training.dataset import Replay, Rows, probe_rows, prompt_rows, swift_rows
+from geozero.training.grpo import curriculum
+
+METHOD_VERSION = 1  # raise it when the same parameters and data would now train another model
+ROWS, VAL_ROWS, PROBE_ROWS = "rows.jsonl", "val-rows.jsonl", "probe-rows.jsonl"
+# Bounds of gate and guards, what is only looked at, where vLLM runs: the training is the same with others.
+NOT_TRAINING = {
+    "a2grpo": {
+        *("min_well_formed", "min_mixed_groups", "guards", "probes", "probe_steps"),
+        *("vllm_memory", "vllm_tensor_parallel", "vllm_server"),
+    }
+}
+SMOKE_SAMPLES, SMOKE_STEPS = 50, 4
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What tells one stage from another."""
+
+    name: str
+    kind: Literal["sft", "grpo"]
+    section: Literal["filter", "sft", "a2grpo"]
+    params: Params
+    corpus: Path
+    base: Path
+    out_root: Path
+    fold: int | None = None
+    replay: tuple[Replay, ...] = ()
+    val: tuple[Path, ...] = ()  # corpora whose val split chooses the checkpoint
+
+    @cached_property
+    def settings(self) -> Any:
+        """The section's parameters; a smoke run does a few steps of them."""
+        settings = getattr(self.params, self.section)
+        if not self.params.smoke:
+            return settings
+        return settings.model_copy(update={"steps": min(settings.steps, SMOKE_STEPS)})
+
+    @property
+    def validates(self) -> bool:
+        """Whether checkpoints are judged on val."""
+        return self.kind == "grpo" and self.settings.keep == "best"
+
+    @property
+    def probes(self) -> int:
+        """How many val questions are asked on the way."""
+        return int(self.settings.probes) if self.kind == "grpo" and self.val else 0
+
+    @property
+    def batch_size(self) -> int:
+        """Samples (prompts) a step over all devices."""
+        return int(self.settings.prompts_per_step if self.kind == "grpo" else self.settings.batch_size)
+
+    @property
+    def limit(self) -> int | None:
+        """Most samples that are trained on; None: all."""
+        return max(SMOKE_SAMPLES, self.batch_size) if self.params.smoke else None
+
+    def identity(self) -> dict[str, Any]:
+        """What the fingerprint covers: everything that can change the model, and no path."""
+        settings = self.settings.model_dump(exclude=NOT_TRAINING.get(self.section, set()))
+        order = getattr(self.settings, "order", "shuffled")
+        rates = curriculum.rates_file(self.corpus) if order != "shuffled" else None
+        return {
+            "method_version": METHOD_VERSION,
+            "kind": self.kind,
+            "settings": settings,
+            "model": self.params.model.model_dump(exclude={"path"}),
+            "seed": self.params.seed,
+            "corpus": Corpus(self.corpus).digest,
+            "limit": self.limit,
+            "val": [Corpus(path).digest for path in self.val] if self.validates else None,
+            "pass_rates": None if rates is None else file_hash(rates),
+            "base": models.content_hash(self.base),
+            "fold": self.fold,
+            "replay": digest([asdict(r) | {"image": r.image.rpartition("#")[2]} for r in self.replay]),
+        }
+
+    def write_rows(self, out: Path) -> Rows:
+        """Write what ms-swift reads: `out`, and beside it the validation prompts where they are wanted."""
+        corpus, boxes = Corpus(self.corpus), self.params.model.boxes
+        if self.kind == "grpo":
+            if self.validates:
+                prompt_rows([Corpus(p) for p in self.val], boxes, out.with_name(VAL_ROWS), self.settings.val_prompts)
+            if self.probes:
+                probe_rows([Corpus(p) for p in self.val], boxes, out.with_name(PROBE_ROWS), self.probes)
+            return swift_rows(corpus, "tagged", boxes, out, choose=self._choose)
+        share = self.settings.replay_share if self.section == "sft" else 0.0
+        return swift_rows(
+            corpus,
+            "direct",
+            boxes,
+            out,
+            keep=self._keep,
+            choose=self._choose,
+            replay=self.replay,
+            replay_share=share,
+        )
+
+    def _choose(self, samples: Iterable[Sample]) -> Iterable[Sample]:
+        if self.limit is not None:
+            samples = curriculum.some(samples, self.limit)
+        order: Literal["shuffled", "easy_first", "hard_first"] = getattr(self.settings, "order", "shuffled")
+        if order == "shuffled":
+            return samples
+        rates = curriculum.read_rates(curriculum.rates_file(self.corpus))
+        n = self.settings.steps * self.batch_size
+        return curriculum.ordered(samples, rates, order, n, spare=n * getattr(self.settings, "resample", 0))
+
+    def _keep(self, sample: Sample) -> bool:
+        folds = self.params.filter.folds
+        return self.fold is None or folds == 1 or fold_of(sample.image_key, folds) != self.fold
+
+    def arguments(self, directory: Path) -> dict[str, Any]:
+        rows = directory / ROWS
+        if self.kind == "grpo":
+            val = directory / VAL_ROWS if self.validates else None
+            probes = directory / PROBE_ROWS if self.probes else None
+            return arguments.grpo(self.params, self.settings, rows, self.base, directory, val, probes)
+        return arguments.sft(self.params, self.settings, rows, self.base, directory)
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits of anything that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

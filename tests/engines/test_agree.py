@@ -1,0 +1,165 @@
+"""Both engines on one tiny random model: the same answers, greedy and sampled, reproducible, in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_requests import GREEDY, LIMITS, SIZES, make_image
+
+from geozero.engines import Request, SamplingParams, open_engine
+from geozero.engines.vllm_inprocess import distribution
+from geozero.tasks import SYSTEM_PROMPT
+
+pytestmark = pytest.mark.slow
+
+SAMPLED = SamplingParams(n=3, temperature=1.0, max_tokens=12, seed=5)
+
+
+def requests() -> list[Request]:
+    made = []
+    for number in range(8):
+        user = {"role": "user", "content": f"<image>Is a ship present in image {number}?\nAnswer with one word."}
+        system = [{"role": "system", "content": SYSTEM_PROMPT}] if number % 2 else []
+        made.append(Request(f"r{number}", [*system, user], make_image(number, *SIZES[number % 4])))
+    long = [{"role": "user", "content": "<image>" + "yes no " * 400}]
+    return [*made, Request("broken", made[0].messages, b"no image"), Request("long", long, made[0].image)]
+
+
+def answers(engine_name: str, model: Path) -> dict[str, Any]:
+    """All that the tests look at, as plain lists."""
+    engine: Any = open_engine(engine_name, model, **LIMITS)
+    asked = requests()
+    written: set[int] = set()
+    decode = engine.prompter.decode
+
+    def watched(tokens: list[int]) -> str:
+        written.update(tokens)
+        return str(decode(tokens))
+
+    engine.prompter.decode = watched
+
+    def rows(found: list[list[Any]]) -> list[list[Any]]:
+        return [[[c.text, c.finish_reason, c.n_tokens, c.seed, c.error] for c in row] for row in found]
+
+    result = {
+        "greedy": rows(engine.generate(asked, GREEDY)),
+        "sampled": rows(engine.generate(asked, SAMPLED)),
+        "some, backwards": rows(engine.generate(asked[3:6][::-1], SAMPLED)),
+        "one more": rows(engine.generate([Request(asked[3].id, asked[3].messages, asked[3].image)], SAMPLED)),
+        "about": engine.describe(),
+        "suppressed": list(engine.prompter.vocabulary.suppressed),
+    }
+    # the answer's beginning is given: half of the requests, so that both kinds meet in one batch
+    begun = [replace(r, prefix="<answer>") if number % 2 else r for number, r in enumerate(asked[:8])]
+    result["begun"] = rows(engine.generate(begun, GREEDY))
+    # more prompt than vLLM works off in a step: half prompts must not disturb what is drawn
+    many = [Request(asked[3].id if i == 77 else f"m{i}", asked[3].messages, asked[3].image) for i in range(80)]
+    result["among many"] = rows(engine.generate(many, SAMPLED)[77:78])
+    # fed while it works: the rest joins when some are done
+    engine.submit(asked[:4], SAMPLED)
+    fed = dict(engine.collect())
+    engine.submit(asked[4:], SAMPLED)
+    fed |= engine.collect(len(asked))
+    result["fed"] = rows([fed[r.id] for r in asked])
+    result["left"] = len(engine.collect())
+    result["written"] = sorted(written)
+    if engine_name == "transformers":  # the demo's checkpoint says so of itself, and is sampled from all the same
+        engine._swift.generation_config.do_sample = False
+        result["greedy by default"] = rows(engine.generate(asked[:2], SAMPLED))
+    engine.close()
+    return result
+
+
+@pytest.fixture(scope="module")
+def both(tiny_random: Path) -> dict[str, dict[str, Any]]:
+    """Each engine in a process of its own, as in use."""
+    found = {}
+    for name in ("transformers", "vllm"):
+        if name == "vllm" and distribution() is None:
+            continue
+        done = subprocess.run(
+            [sys.executable, __file__, name, str(tiny_random)], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_answers_are_the_same_text(both: dict[str, dict[str, Any]]) -> None:
+    if len(both) < 2:
+        pytest.skip("vLLM is not installed")
+    assert both["vllm"]["greedy"] == both["transformers"]["greedy"]
+    assert both["vllm"]["sampled"] == both["transformers"]["sampled"]  # one sampler: a store may change its engine
+    assert len({row[0][0] for row in both["vllm"]["greedy"]}) > 4  # the images and questions matter
+
+
+def test_a_given_beginning_is_part_of_the_prompt_and_not_of_the_completion(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert [row[0][0] for row in found["begun"][::2]] == [row[0][0] for row in found["greedy"][:8:2]]
+        for begun, free in zip(found["begun"][1::2], found["greedy"][1:8:2], strict=True):
+            assert begun[0][0] != free[0][0] and not begun[0][0].startswith("<answer>")
+    if len(both) == 2:
+        assert both["vllm"]["begun"] == both["transformers"]["begun"]
+
+
+def test_samples_are_reproducible_whatever_the_batch(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert found["some, backwards"] == found["sampled"][3:6][::-1]
+        assert found["one more"] == found["among many"] == found["sampled"][3:4]
+        assert len({c[0] for c in found["sampled"][0]}) == 3
+        assert [c[3] for c in found["sampled"][0]] == list(
+            range(found["sampled"][0][0][3], found["sampled"][0][0][3] + 3)
+        )
+
+
+def test_an_engine_is_fed_while_it_works(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert found["fed"] == found["sampled"] and found["left"] == 0
+
+
+def test_a_checkpoint_whose_own_default_is_greedy_can_be_sampled_from(both: dict[str, dict[str, Any]]) -> None:
+    assert both["transformers"]["greedy by default"] == both["transformers"]["sampled"][:2]
+
+
+def test_a_request_that_cannot_be_asked_costs_only_itself(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        *fine, broken, long = found["sampled"]
+        assert all(c[1] in ("stop", "length") for row in fine for c in row)
+        assert [c[1] for c in broken] == ["error"] * 3 and "image_unreadable" in broken[0][4]
+        assert "prompt_too_long" in long[0][4]
+
+
+def test_no_special_token_is_ever_written(both: dict[str, dict[str, Any]]) -> None:
+    for found in both.values():
+        assert len(found["written"]) > 100 and not set(found["written"]) & set(found["suppressed"])
+
+
+if __name__ == "__main__":
+    print(json.dumps(answers(sys.argv[1], Path(sys.argv[2]))))
+
+
+def test_vllm_starts_where_triton_is_installed(tiny_random: Path) -> None:
+    # Every GPU machine has Triton, and vLLM then takes a model runner that refuses our sampler unless told otherwise.
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from geozero.common import process\n"
+        "process.prepare()\n"
+        "import vllm.config.vllm as config\n"
+        "config.HAS_TRITON = True\n"
+        "from geozero.engines.vllm_inprocess import VllmEngine\n"
+        "if __name__ == '__main__':\n"
+        "    VllmEngine(Path(sys.argv[1]), dtype='float32', max_pixels=16384, max_length=512).close()\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "VLLM_USE_V2_MODEL_RUNNER"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_random)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

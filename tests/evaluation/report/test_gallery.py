@@ -1,0 +1,131 @@
+"""The gallery: images once, within a budget, and never from outside the inputs' directory."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import fake_report
+import pytest
+from PIL import Image
+
+from geozero.evaluation.report import gallery
+from geozero.evaluation.report.gallery import gather, right
+from geozero.evaluation.report.schema import GalleryItem, Output
+
+RNG = random.Random(5)
+IMAGE = fake_report.jpeg(fake_report.scene(RNG, 96)[0])
+
+
+def item(**values: Any) -> GalleryItem:
+    return GalleryItem.model_validate({"id": "a", "task": "vqa", "question": "q?", **values})
+
+
+def test_a_image_of_many_questions_is_stored_once(tmp_path: Path) -> None:
+    other = fake_report.jpeg(fake_report.scene(RNG, 96)[0])
+    packed = gather([item(image_jpeg_base64=p) for p in (IMAGE, IMAGE, other, IMAGE)], tmp_path)
+    assert [row["image"] for row in json.loads(packed.items)] == [0, 0, 1, 0]
+    (block,) = packed.image_blocks
+    images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in json.loads(block)]
+    assert [p.format for p in images] == ["JPEG", "JPEG"]
+
+
+def test_images_shrink_to_the_budget(tmp_path: Path) -> None:
+    items = [item(image_jpeg_base64=fake_report.jpeg(fake_report.scene(RNG, 400)[0])) for _ in range(8)]
+    sizes = []
+    for budget in (10**9, 30_000, 10):
+        first = json.loads(gather(items, tmp_path, budget).image_blocks[0])[0]
+        sizes.append(Image.open(io.BytesIO(base64.b64decode(first))).width)
+    assert sizes[0] == 384 and sizes[2] == 128 and sizes[0] > sizes[1] >= sizes[2]
+
+
+def test_texts_shrink_to_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "TEXT_BUDGET_BYTES", 40_000)
+    items = [item(question="ö" * 3000, after={"thought": "w " * 1500, "answer": "x"}) for _ in range(20)]
+    packed = gather(items, tmp_path).items
+    assert len(packed.encode()) < 60_000
+    assert "more characters" in json.loads(packed)[0]["question"]
+
+
+def test_blocks_hold_a_hundred_images(tmp_path: Path) -> None:
+    images = []
+    for i in range(101):
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(buffer, "PNG")
+        images.append(base64.b64encode(buffer.getvalue()).decode())
+    packed = gather([item(image_jpeg_base64=p) for p in images], tmp_path)
+    assert [len(json.loads(block)) for block in packed.image_blocks] == [100, 1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"image_jpeg_base64": "%%%"},
+        {"image_jpeg_base64": base64.b64encode(b"<svg onload=alert(1)>").decode()},
+        {"image_ref": "../outside.jpg"},
+        {"image_ref": "nowhere.jpg"},
+        {"image_ref": "link.jpg"},
+    ],
+)
+def test_a_bad_image_costs_only_itself(tmp_path: Path, values: dict[str, str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "outside.jpg").write_bytes(base64.b64decode(IMAGE))
+    (tmp_path / "data/link.jpg").symlink_to(tmp_path / "outside.jpg")
+    (tmp_path / "data/inside.jpg").write_bytes(base64.b64decode(IMAGE))
+    packed = gather([item(**values), item(id="b", image_ref="inside.jpg")], tmp_path / "data")
+    assert [row["image"] for row in json.loads(packed.items)] == [None, 0]
+    assert packed.faults[0].startswith("1 of 2 images could not be read (a: image_")
+
+
+def test_sizes_come_from_the_image_where_they_are_not_given(tmp_path: Path) -> None:
+    rows = json.loads(gather([item(image_jpeg_base64=IMAGE), item(width=10, height=20)], tmp_path).items)
+    assert [(r["width"], r["height"]) for r in rows] == [(96, 96), (10, 20)]
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "expected"),
+    [
+        ("vqa", {"reward": 1.0}, True),
+        ("vqa", {"reward": 0.0}, False),
+        ("vqa", {"reward": 0.0, "right": True}, True),
+        ("grounding", {"reward": 0.5}, True),
+        ("grounding", {"reward": 0.49}, False),
+        ("caption", {"reward": 0.99}, None),
+        ("vqa", {}, None),
+        ("another", {"reward": 1.0}, True),
+        ("vqa", None, None),
+    ],
+)
+def test_right_is_what_the_task_makes_of_the_reward(
+    task: str, output: dict[str, Any] | None, expected: bool | None
+) -> None:
+    assert right(task, None if output is None else Output.model_validate(output)) is expected
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, None], [1, 2, 3, float("inf")], "1,2,3,4", [True, 1, 2, 3], {}])
+def test_what_is_no_box_is_no_box(box: Any) -> None:
+    assert Output.model_validate({"box": box}).box is None
+
+
+@pytest.mark.parametrize(
+    ("who", "names"),
+    [
+        (["", ""], ("before RL", "after RL")),
+        (["one", "one"], ("one", "one")),
+        (["one", "two"], ("the first model", "the last model")),
+        ([], ("", "")),
+    ],
+)
+def test_answers_of_several_models_are_not_said_to_be_of_before_and_after_rl(
+    who: list[str], names: tuple[str, str], tmp_path: Path
+) -> None:
+    output = {"answer": "yes", "reward": 1.0}
+    items = [
+        item(id=str(i), before={**output, "who": name}, after={**output, "who": name}) for i, name in enumerate(who)
+    ]
+    assert gather(items or [item()], tmp_path).names == names

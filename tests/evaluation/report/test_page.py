@@ -1,0 +1,182 @@
+"""The page: everything in one file, missing parts named, nothing a model wrote can run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_page import HOSTILE, OWN_IMAGE, Outline, edited, hostile_inputs
+from hostile_page import data as data
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from geozero.common.errors import InputError
+from geozero.evaluation.report.build import build_report, report
+from geozero.evaluation.report.gallery import script_json
+from geozero.evaluation.report.inputs import FILES, OPTIONAL, read_inputs
+from geozero.evaluation.report.schema import MAX_TEXT
+
+
+def page_of(data: Path) -> str:
+    return build_report(data, data.parent / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_whole_page(data: Path, tmp_path: Path) -> None:
+    page, tables, paper, *plots = report(data, tmp_path / "reports" / "index.html")
+    outline = Outline(page.read_text(encoding="utf-8"))
+    for said in ("3 of 5 goals met, 1 missed, 1 not measured.", "The rendered toy world", "NEON", "Hard test split"):
+        assert said in outline.text
+    for said in ("Answer KL", "Thought length", "pass rate", "26 held-out samples", "7d1f0c2a9b", "20 min 9 s in all"):
+        assert said in outline.text
+    assert "not complete" not in outline.text
+    assert tables.name == "scores.md" and "| Question answering | presence | accuracy | 270 |" in tables.read_text()
+    assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "plots", "scores.md", "scores.tex"]
+    assert len({p.name for p in plots}) == len(plots) == 7
+    for plot in plots:
+        root = ET.fromstring(plot.read_text())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and "--before" in (root[0].text or "")
+    assert paper.read_text().count("\\toprule") == paper.read_text().count("\\bottomrule") > 3
+    for said in ("Models and benchmarks, strict protocol", "surely higher", "no sure difference", "Gain by thinking"):
+        assert said in outline.text
+    for said in ("pass@8", "vote of the answers", "By object size", "taken for", "2 records: prediction missing"):
+        assert said in outline.text
+
+
+def test_the_same_inputs_give_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    first, second = (build_report(data, tmp_path / name) for name in ("a.html", "b.html"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_it_needs_no_network_and_its_policy_allows_only_its_own_script(data: Path) -> None:
+    page = page_of(data)
+    outline = Outline(page)
+    for tag, attributes in outline.elements:
+        assert tag not in ("iframe", "object", "embed", "base", "form") or tag == "form"
+        for name in ("src", "href", "srcset", "action", "data"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("#", "data:")), (tag, target)
+        assert not any(name.startswith("on") or name == "style" for name in attributes), (tag, attributes)
+    assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}
+    (policy,) = (a["content"] for t, a in outline.elements if t == "meta" and a.get("http-equiv"))
+    assert policy is not None and policy.startswith("default-src 'none';")
+    for text in (outline.texts["script"][-1], outline.texts["style"][0]):
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+
+
+@pytest.mark.parametrize("part", [part for part in FILES if part not in OPTIONAL])
+def test_a_missing_part_is_named_and_the_rest_shown(data: Path, tmp_path: Path, part: str) -> None:
+    outline = Outline(page_of(edited(data, tmp_path / "data", **{part: None})))
+    assert f"{FILES[part]} was not there" in outline.text
+    assert "This page is not complete. See" in outline.text
+    anchors = {a["href"] for t, a in outline.elements if t == "a"}
+    assert anchors <= {f"#{a['id']}" for _, a in outline.elements if "id" in a}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("scores", "{", "scores.json could not be read"),
+        ("goals", {"name": "x"}, "goals.json does not hold a list"),
+        ("timings", [], "timings.json is empty"),
+        ("curves", {"sft": [{"loss": 1.0}], "a2grpo": "x"}, "'a2grpo' in curves.json has no rows with a step"),
+        ("difficulty", {"vqa": {"edges": [0, 1], "counts": [1, 2]}}, "its edges do not fit its counts"),
+        ("gallery", [{"id": 1}, 7, {"id": "a", "task": "vqa", "question": "q"}], "2 of 3 records in gallery.json"),
+        ("gallery", [{"id": "a", "task": "vqa", "question": "q"}], "1 of 1 images could not be read"),
+        ("scores", [{"model": "sft"}], "1 of 1 records in scores.json were left out (record 0: split"),
+        ("lineage", "[" * 100_000, "lineage.json could not be read"),
+    ],
+)
+def test_a_broken_part_costs_only_itself(data: Path, tmp_path: Path, part: str, value: Any, said: str) -> None:
+    outline = Outline(page_of(edited(data, tmp_path / "data", **{part: value})))
+    assert said in outline.text
+    assert "Visual grounding" in outline.text
+
+
+def test_long_lists_are_folded_by_place_and_warnings_stand_above_the_scores(data: Path, tmp_path: Path) -> None:
+    rows, cards = (json.loads((data / f"{part}.json").read_text()) for part in ("comparisons", "details"))
+    more = [{**row, "question_type": f"kind {i}"} for row in rows for i in range(10)]
+    note = "the predicted boxes fit far better as pixels"
+    folder = edited(
+        data, tmp_path / "data", comparisons=[*rows, *more], details=[{**cards[0], "notes": [note]}, *cards]
+    )
+    page = build_report(folder, tmp_path / "index.html").read_text()
+    section = page.split('<section id="comparisons">')[1].split("</section>")[0]
+    places = {(row["world"], row["split"], row["task"]) for row in rows}
+    assert section.count("<details") == len(places) > 1 and section.count('<details class="split" open>') == 1
+    assert "11 comparisons" in section
+    scores = page.split('<section id="scores">')[1]
+    assert scores.index(note) < scores.index("<table")
+
+
+def test_no_inputs_at_all_is_a_readable_error(tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(InputError, match="evaluate first"):
+            report(folder, tmp_path / "index.html")
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_html_in_any_text_is_inert(data: Path, tmp_path: Path) -> None:
+    """String level: the hostile page has exactly the elements that a page of harmless texts could have."""
+    page = page_of(hostile_inputs(data, tmp_path / "data"))
+    outline = Outline(page)
+    scripts = [a for t, a in outline.elements if t == "script"]
+    assert [a.get("type") for a in scripts] == ["application/json", "application/json", None]
+    images = [a for t, a in outline.elements if t == "img"]
+    assert len(images) == 3 and all(set(a) == {"src", "alt"} for a in images)
+    assert all(str(a["src"]).startswith("data:image/jpeg;base64,/9j/") for a in images)
+    assert "onerror" in outline.text  # shown as text
+    assert "<img" not in OWN_IMAGE.sub("", page)
+    assert json.loads(outline.texts["script"][0])[0]["after"]["answer"].startswith(HOSTILE)
+    markdown = (report(tmp_path / "data", tmp_path / "x" / "index.html")[1]).read_text()
+    assert "<script" not in markdown and "<img" not in markdown
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(part=st.sampled_from([p for p in FILES if p not in ("curves", "difficulty", "lineage")]), data_=st.data())
+def test_any_change_to_a_record_costs_at_most_that_record(
+    part: str, data_: st.DataObject, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """One field of one record of the inputs becomes anything at all: there is a page, and nothing else is lost."""
+    rows = json.loads((data / FILES[part]).read_text())
+    row = rows[data_.draw(st.integers(0, len(rows) - 1))]
+    row[data_.draw(st.sampled_from(sorted(row)))] = data_.draw(JSON)
+    inputs = read_inputs(edited(data, tmp_path_factory.mktemp("fuzz") / "data", **{part: rows}))
+    assert len(getattr(inputs, part)) >= len(rows) - 1
+    if len(getattr(inputs, part)) < len(rows):
+        assert f"1 of {len(rows)} records in {FILES[part]} were left out" in inputs.faults[part][0]
+    inputs.gallery = inputs.gallery[:2]
+    assert "<h2>Scores</h2>" in build_report(inputs, tmp_path_factory.mktemp("fuzz") / "page.html").read_text()
+
+
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_json_in_a_script_element_reads_back_and_closes_nothing(value: Any) -> None:
+    text = script_json(value)
+    assert json.loads(text) == value
+    assert not set(text) & set("<>&\u2028\u2029")
+
+
+def test_a_lone_surrogate_and_a_runaway_completion_do_not_stop_the_page(data: Path, tmp_path: Path) -> None:
+    gallery = json.loads((data / "gallery.json").read_text())[:2]
+    gallery[0]["after"]["thought"] = "\ud800" + "word " * 100_000
+    folder = edited(data, tmp_path / "data", gallery=gallery)
+    item = read_inputs(folder).gallery[0]
+    assert item.after is not None and len(item.after.thought) < MAX_TEXT + 40
+    assert item.after.thought.endswith("more characters)")
+    assert page_of(folder)

@@ -1,0 +1,137 @@
+"""The score tables and headline figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from geozero.evaluation.report.markdown import scores_markdown
+from geozero.evaluation.report.names import factor
+from geozero.evaluation.report.overview import overviews
+from geozero.evaluation.report.schema import Baseline, Comparison, Score
+from geozero.evaluation.report.scores import worlds
+
+ROW = {"model": "base", "mode": "tagged", "split": "test_hard", "world": "toy", "task": "vqa", "metric": "accuracy"}
+
+
+def score(**values: Any) -> Score:
+    return Score.model_validate({**ROW, "value": 0.5, "low": 0.45, "high": 0.55, "n": 100, **values})
+
+
+def baseline(**values: Any) -> Baseline:
+    row = {k: ROW[k] for k in ("split", "world", "task", "metric")}
+    return Baseline.model_validate({**row, "n": 100, "chance": 0.4, "majority": 0.45, **values})
+
+
+def compared(first: Score, second: Score, low: float, high: float, **values: Any) -> Comparison:
+    """Second minus first."""
+    row = {**ROW, "first": {"model": first.model, "mode": first.mode}, "n": 100, "p_value": 0.04, **values}
+    row |= {"second": {"model": second.model, "mode": second.mode}, "before": first.value, "after": second.value}
+    return Comparison.model_validate(row | {"difference": (low + high) / 2, "low": low, "high": high})
+
+
+def test_columns_follow_the_training_order_and_worlds_stay_apart() -> None:
+    rows = [
+        score(model="a2grpo", value=0.7),
+        score(model="base"),
+        score(model="base", mode="direct"),
+        score(world="neon", split="test", model="base", n=9),
+    ]
+    toy, neon = worlds(rows, [])
+    assert toy.tables[0].columns == [("Base", "direct"), ("Base", "tagged"), ("A²GRPO", "tagged")]
+    assert (neon.name, neon.tables[0].columns) == ("neon", [("Base", "tagged")])
+    (row,) = toy.tables[0].groups[0].rows
+    assert [c.text if c else None for c in row.cells] == ["50.0", "50.0", "70.0"]
+    assert [c.best if c else None for c in row.cells] == [False, False, False]  # nothing was compared pair by pair
+    assert row.cells[0] is not None and row.cells[0].interval == "45.0–55.0"
+
+
+def test_parts_are_details_and_stand_in_where_there_is_no_overall_score() -> None:
+    parts = [score(question_type=t) for t in ("presence", "count")]
+    (toy,) = worlds([score(), *parts], [])
+    group = toy.tables[0].groups[0]
+    assert ([r.label for r in group.rows], [r.label for r in group.details]) == (["accuracy"], ["count", "presence"])
+    (toy,) = worlds(parts, [])
+    group = toy.tables[0].groups[0]
+    assert ([r.label for r in group.rows], group.details) == (["count", "presence"], [])
+    assert len(toy.headlines) == 1
+
+
+def test_only_what_is_surely_above_every_other_score_is_bold() -> None:
+    first, second, third = score(), score(model="sft", value=0.6), score(model="a2grpo", value=0.7)
+    sure = [compared(first, third, 0.1, 0.3), compared(third, second, -0.18, -0.02)]
+    for pairs, bold in ((sure, True), (sure[:1], False), ([sure[0], compared(second, third, -0.01, 0.2)], False)):
+        (toy,) = worlds([first, second, third], [], pairs)
+        cell = toy.tables[0].groups[0].rows[0].cells[2]
+        assert cell is not None and cell.best is bold
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "mark"),
+    [(0.01, 0.2, "up"), (-0.2, -0.01, "down"), (-0.01, 0.2, ""), (0.0, 0.2, ""), (-0.2, 0.0, "")],
+)
+def test_a_difference_is_marked_only_where_its_interval_excludes_0(low: float, high: float, mark: str) -> None:
+    rows = [score(value=0.1), score(model="sft", mode="direct", value=0.9), score(model="sft")]
+    after = score(model="a2grpo", value=0.9)
+    for pair in (compared(rows[2], after, low, high), compared(after, rows[2], -high, -low)):  # whichever came first
+        (toy,) = worlds([*rows, after, score(split="test", model="a2grpo")], [], [pair])
+        (headline,) = toy.headlines
+        assert (headline.against, headline.split) == ("SFT, tagged", "Hard test split")
+        assert (headline.change, headline.verdict) == ("+40.0", mark or "level")
+        cells = toy.tables[0].groups[0].rows[0].cells
+        assert [c.mark for c in cells if c] == ["", "", "", mark]
+        assert cells[3] is not None and ("against SFT, tagged" in cells[3].said) is bool(mark)
+
+
+def test_without_a_comparison_nothing_is_said_of_a_difference() -> None:
+    (toy,) = worlds([score(), score(model="sft", value=0.9, low=0.85, high=0.95)], [])
+    assert toy.headlines[0].verdict == "unknown"
+    assert not any(c.mark or c.best for c in toy.tables[0].groups[0].rows[0].cells if c)
+
+
+def test_baselines_go_to_the_samples_they_were_made_on() -> None:
+    rows = [score(), score(source="toy_rsvqa_lr"), score(question_type="count")]
+    guesses = [
+        baseline(),
+        baseline(question_type="count", chance=0.1, majority=None),
+        baseline(split="val", chance=0.9),
+    ]
+    (toy,) = worlds(rows, guesses)
+    group = toy.tables[0].groups[0]
+    assert [(r.label, r.chance, r.majority) for r in (*group.rows, *group.details)] == [
+        ("accuracy", "40.0", "45.0"),
+        ("toy_rsvqa_lr", "40.0", "45.0"),  # the only source of the task: the same samples
+        ("count", "10.0", "–"),
+    ]
+    (toy,) = worlds([*rows, score(source="rsvqa_hr")], guesses)
+    assert {r.label: r.chance for r in toy.tables[0].groups[0].details}["toy_rsvqa_lr"] == "–"
+
+
+def test_a_missing_value_is_a_dash_and_never_zero() -> None:
+    rows = [score(task="caption", metric="METEOR", value=None), score(task="caption", metric="METEOR", model="sft")]
+    (toy,) = worlds(rows, [])
+    (row,) = toy.tables[0].groups[0].rows
+    assert [c.text if c else None for c in row.cells] == [None, "50.0"]
+    assert Score.model_validate({**ROW, "value": float("nan")}).value is None
+
+
+def test_shares_are_percent_and_counts_are_not() -> None:
+    assert (factor("accuracy"), factor("n_empty_pred"), factor("thought_words")) == (100.0, 1.0, 1.0)
+
+
+def test_markdown_cells_stay_cells() -> None:
+    (toy, *_) = worlds([score(question_type="a|b\n<b>"), score()], [baseline()])
+    lines = [line for line in scores_markdown([toy]).splitlines() if line.startswith("|")]
+    assert lines[2] == "| Question answering | all | accuracy | 100 | 40.0 | 45.0 | 50.0 [45.0–55.0] |"
+    assert "a\\|b &lt;b>" in lines[3]
+
+
+@pytest.mark.parametrize(("sources", "marks"), [(("toy_a",), ["", "up"]), (("toy_a", "toy_b"), ["", ""])])
+def test_a_comparison_over_all_sources_marks_the_score_of_the_only_one(
+    sources: tuple[str, ...], marks: list[str]
+) -> None:
+    first, second = score(), score(model="sft", value=0.7)
+    rows = [s.model_copy(update={"source": name}) for name in sources for s in (first, second)]
+    (table,) = overviews(rows, [], [compared(first, second, 0.1, 0.3)])
+    assert [cell.mark for line in table.lines if (cell := line.cells[0])] == marks

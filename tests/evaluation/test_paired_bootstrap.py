@@ -1,0 +1,116 @@
+"""Two models on the same questions: what is paired with what, groups, refusals, and the rows of the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paired_records import questions
+from typer.testing import CliRunner
+
+from geozero.cli.app import app
+from geozero.common.errors import InputError
+from geozero.evaluation.comparison_rows import comparison_rows, detail_rows, reasoning_rows, whole
+from geozero.evaluation.evaluate import compare, evaluate
+from geozero.evaluation.paired_bootstrap import common
+from geozero.evaluation.records import parse_records
+from geozero.evaluation.report.schema import Comparison, Detail, Reasoning
+from geozero.evaluation.result_sets import EvalSlice
+
+
+def part(model: str, mode: str, records: list[dict[str, Any]], **more: Any) -> EvalSlice:
+    place = {"split": "test", "world": "toy", "task": "vqa", "source": "toy_rsvqa_lr", **more}
+    return EvalSlice(model, mode, records=records, result=evaluate("vqa", "strict", records), **place)
+
+
+def test_against_gives_the_difference_with_its_groups(tmp_path: Path) -> None:
+    (tmp_path / "before.json").write_text(json.dumps(questions(0.6)))
+    result = evaluate("vqa", "strict", questions(0.9, seed=2), against=tmp_path / "before.json")
+    found = result["comparison"]
+    accuracy = found["metrics"]["accuracy"]
+    assert found["against"]["n"] == found["n"] == accuracy["n"] == 200
+    assert accuracy["second"] == result["metrics"]["accuracy"] and accuracy["low"] > 0
+    assert accuracy["difference"] == pytest.approx(accuracy["second"] - accuracy["first"])
+    kinds = found["groups"]["question_type"]
+    assert {kind: group["accuracy"]["n"] for kind, group in kinds.items()} == {"presence": 100, "comp": 100}
+    mean = sum(group["accuracy"]["difference"] for group in kinds.values()) / 2
+    assert mean == pytest.approx(accuracy["difference"])
+
+
+def test_against_may_hold_more_questions_but_not_others() -> None:
+    listed = questions(0.9)
+    found = evaluate("vqa", "strict", listed[:50], against=listed)["comparison"]
+    assert found["n"] == 50 and found["metrics"]["accuracy"]["difference"] == 0.0
+    with pytest.raises(InputError, match="differ in 150 ids"):
+        evaluate("vqa", "strict", listed, against=listed[:50])
+
+
+def test_the_same_ids_with_other_labels_are_refused() -> None:
+    numbered = [{k: v for k, v in row.items() if k != "id"} for row in questions(0.9)]  # ids by place in the file
+    with pytest.raises(InputError, match="200 records have another label in the second list in record 0"):
+        compare("vqa", "strict", numbered, [*numbered[1:], numbered[0]])
+
+
+def test_only_records_that_stand_once_in_both_are_common() -> None:
+    first = parse_records([{"id": i, "label": "x"} for i in ("a", "b", "b", "c", "d")])
+    second = parse_records(
+        [{"id": i, "label": label} for i, label in (("d", "x"), ("c", "other"), ("b", "x"), ("a", "x"))]
+    )
+    assert [rows.tolist() for rows in common(first, second)] == [[0, 4], [3, 0]]
+
+
+def test_rows_of_every_pair_in_one_place() -> None:
+    parts = [part("base", "tagged", questions(0.5)), part("sft", "tagged", questions(0.8, seed=3))]
+    parts += [part("sft", "tagged", questions(0.8), source="another"), part("sft", "forced", questions(0.6)[:100])]
+    rows = list(comparison_rows(parts))
+    pairs = {(r["first"]["model"], r["first"]["mode"], r["second"]["model"], r["second"]["mode"], r["n"]) for r in rows}
+    assert pairs == {
+        ("base", "tagged", "sft", "tagged", 200),
+        ("base", "tagged", "sft", "tagged", 100),  # by question type
+        ("base", "tagged", "sft", "forced", 100),
+        ("base", "tagged", "sft", "forced", 50),
+        ("sft", "tagged", "sft", "forced", 100),
+        ("sft", "tagged", "sft", "forced", 50),
+    }
+    for row in rows:
+        found = Comparison.model_validate(row)
+        assert found.headline and found.low is not None and found.low <= (found.difference or 0.0)
+
+
+def test_thinking_is_compared_with_the_answer_forced_at_once() -> None:
+    thinks = questions(0.9, thought="The answer is yes, I see it. ")
+    parts = [part("a2grpo", "tagged", thinks), part("a2grpo", "forced", questions(0.5, seed=5)[:120])]
+    parts.append(part("sft", "tagged", thinks))  # not asked without a thought
+    first, second = (Reasoning.model_validate(row) for row in reasoning_rows(parts))
+    assert first.help is not None and second.help is None
+    assert (first.help.first.mode, first.help.second.mode, first.help.n) == ("forced", "tagged", 120)
+    assert first.help.low is not None and first.help.low > 0  # thinking helps
+    assert first.share_with_thought == 1.0 and first.words is not None and first.words["mean"] == 7.0
+
+
+def test_details_hold_what_the_score_is_made_of() -> None:
+    rows = [{"raw_output": a, "label": b} for a, b in [("port", "port"), ("park", "port"), ("x", "park")]]
+    made = EvalSlice("m", "", "", "strict", "scene_cls", "aid", rows, evaluate("scene_cls", "strict", [*rows, {}]))
+    (row,) = detail_rows([made])
+    detail = Detail.model_validate(row)
+    assert detail.confusion is not None and detail.confusion.matrix == [[0, 0, 1], [1, 1, 0]]
+    assert detail.groups["class"]["port"].n == 2 and detail.problems == {"label_missing": 1, "prediction_missing": 1}
+
+
+def test_whole_prefers_what_is_over_all_sources() -> None:
+    one, all_of_them = part("m", "", []), part("m", "", [], source=None)
+    assert whole([one, all_of_them]) == [all_of_them] and whole([one]) == [one]
+
+
+def test_the_command_line_says_the_difference_in_one_line(tmp_path: Path) -> None:
+    for name, right in (("before", 0.5), ("after", 0.9)):
+        (tmp_path / f"{name}.json").write_text(json.dumps([*questions(right), {"id": "broken"}]))
+    words = ["evaluate", "--task", "vqa", "--records", "after.json", "--against", "before.json", "--out", "score.json"]
+    done = CliRunner().invoke(app, [str(tmp_path / w) if w.endswith(".json") else w for w in words])
+    assert done.exit_code == 0, done.output
+    lines = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert lines["accuracy difference"].startswith("+0.") and "p 0.0" in lines["accuracy difference"]
+    assert lines["problem prediction_missing"] == "1"
+    assert 0 <= json.loads(lines["accuracy interval"])[0] <= float(lines["accuracy"]) and int(lines["n"]) > 1

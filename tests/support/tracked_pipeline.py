@@ -1,0 +1,28 @@
+"""A tracked pipeline run, written without training."""
+
+from __future__ import annotations
+
+import pytest
+
+from geozero.tracking import Tracker
+from geozero.tracking.lineage import COMMIT_TAG
+from geozero.tracking.model_promotion import SCORES, TEST_DATA
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    return Tracker("sqlite:///mlflow.db", "geozero", tmp_path_factory.mktemp("project"))
+
+
+def pipeline(tracker: Tracker, score: float, steps: int, name: str = "cpu-toy") -> str:
+    """A finished pipeline run with a trained A²GRPO stage."""
+    tags = {COMMIT_TAG: "c0ffee", "git.dirty": "false", "dvc.data/geozero-raw": f"raw{steps}.dir", TEST_DATA: "d"}
+    parent = tracker.open_pipeline(name, {"seed": 7, "a2grpo": {"steps": steps}}, tags)
+    directory = tracker.project / f"runs/a2grpo-{steps}"
+    with tracker.stage(parent, "a2grpo", directory) as child:
+        tracker.log_metrics(child, {"reward": score / 100}, step=1)
+        tracker.log_dataset(child, tracker.project / "data/geozero-hard", f"hard{steps}")
+        tracker.register_checkpoint(child, directory / "model", f"a2grpo-{steps}", steps)
+    tracker.headline(parent, {f"{SCORES}toy/test": score, "system/host_memory_gb": 1.0})
+    tracker.finish(parent)
+    return parent

@@ -1,0 +1,180 @@
+"""The ablation's arms, its statistics on made-up outcomes, and that a stopped run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from reward_samples import make as make_sample
+from training_stage import make_params
+
+from benchmarks.ablation import __main__ as line
+from benchmarks.ablation import arms, page, statistics, tracking
+from geozero.tracking import Tracker
+
+
+def result(arm: str, seed: int, right: float, n: int = 200) -> dict[str, Any]:
+    """Outcomes of one arm and seed: each task right with probability `right`, the same hard questions for all."""
+    rng = np.random.default_rng(seed)
+    difficulty = np.random.default_rng(0).random(n)
+    values = {f"s{i}": float(d + rng.normal(0, 0.05) < right) for i, d in enumerate(difficulty)}
+    outcomes = {"toy_aid_hard": {"scene_cls": values}, "neon": {"vqa": dict(list(values.items())[:50])}}
+    thoughts = {"well_formed": 1.0, "thought_words": 20.0, "distinct": 0.5}
+    modes = {mode: {"outcomes": outcomes, **thoughts} for mode in arms.ARMS[arm].modes}
+    costs = {"answer_kl": 0.01, "guarded": 0, "seconds": 9.0, "cpu_seconds": 8.0}
+    return {"arm": arm, "seed": seed, "run": f"{arm}-{seed}", "modes": modes, **costs}
+
+
+@pytest.mark.parametrize("name", list(arms.ARMS))
+def test_every_arm_is_a_valid_profile_that_differs(name: str) -> None:
+    arm, params = arms.ARMS[name], make_params()
+    changed = arms.settings_of(params, arm, seed=3)
+    assert changed.seed == 3
+    if arm.stage == "sft":
+        assert changed.sft.steps == params.a2grpo.steps
+    else:
+        differs = {k for k, v in changed.a2grpo.model_dump().items() if v != params.a2grpo.model_dump()[k]}
+        assert differs - {"guards", "probes"} == set(
+            arm.changes
+        )  # a change that is the profile's own value would compare nothing
+
+
+def test_the_three_main_arms() -> None:
+    assert [name for name, arm in arms.ARMS.items() if arm.main] == ["sft", "grpo", "a2grpo"]
+
+
+def test_a_real_difference_is_found_and_none_is_not_invented() -> None:
+    results = [result("a2grpo", s, 0.7) for s in range(5)] + [result("grpo", s, 0.6) for s in range(5)]
+    results += [result("sft", s, 0.7) for s in range(10, 15)]
+    found = statistics.report(results)["splits"]["test_hard"]
+    gap = found["grpo"]["a2grpo minus it"]
+    assert gap["low"] > 0 and gap["difference"] == pytest.approx(0.1, abs=0.04) and gap["p_value"] < 0.01
+    none = found["sft"]["a2grpo minus it"]
+    assert none["low"] < 0 < none["high"] and none["p_value"] > 0.05
+    low, high = found["a2grpo"]["interval"]
+    assert low < found["a2grpo"]["mean"] < high
+    assert "a2grpo minus it" not in found["a2grpo"]
+
+
+def test_questions_are_paired() -> None:
+    """Two arms that are right on the same questions differ by exactly 0, however few the questions."""
+    results = [result(arm, s, 0.5, n=20) for arm in ("a2grpo", "grpo") for s in range(3)]
+    gap = statistics.report(results)["splits"]["test_hard"]["grpo"]["a2grpo minus it"]
+    assert (gap["difference"], gap["low"], gap["high"], gap["p_value"]) == (0, 0, 0, 1)
+
+
+def test_arms_with_fewer_seeds_stand_beside_the_others() -> None:
+    results = [result("a2grpo", s, 0.7) for s in range(4)] + [result("no_gate", 0, 0.3)]
+    found = statistics.report(results)
+    assert found["arms"]["no_gate"]["seeds"] == 1
+    text = statistics.markdown(found)
+    assert "A²GRPO without gate" in text and "## neon" in text and "## test_hard" in text
+
+
+def test_outcomes_follow_the_strict_protocol() -> None:
+    vqa = make_sample("vqa")
+    assert arms.outcome({"pred": "Yes."}, vqa, "norm1000") == 1.0
+    assert arms.outcome({"pred": ""}, vqa, "norm1000") == 0.0
+    box = make_sample("grounding", box=(10.0, 10.0, 50.0, 50.0), answer="[10, 10, 50, 50]")
+    assert arms.outcome({"pred": "[100, 100, 500, 300]"}, box, "norm1000") == 1.0  # IoU exactly one half
+    assert arms.outcome({"pred": "[100, 100, 500, 290]"}, box, "norm1000") == 0.0
+
+
+def test_sft_is_shown_in_both_modes() -> None:
+    found = statistics.report([result("sft", 0, 0.5), result("a2grpo", 0, 0.5)])
+    assert list(found["arms"]) == ["sft", "sft, tagged", "a2grpo"]
+    assert found["arms"]["sft, tagged"]["what"] == "SFT continued for as many steps, asked tagged"
+
+
+def test_seeds_are_paired_where_one_arm_has_fewer() -> None:
+    """Seeds 3 and 4 of A²GRPO have no partner, so they say nothing about the difference."""
+    results = [result("a2grpo", s, 0.5 if s < 3 else 0.9) for s in (1, 2, 3, 4)]
+    results += [result("no_gate", s, 0.5) for s in (1, 2)]
+    gap = statistics.report(results)["splits"]["test_hard"]["no_gate"]["a2grpo minus it"]
+    assert (gap["difference"], gap["seeds"]) == (0, 2)
+
+
+def test_guards_only_warn() -> None:
+    guards = arms.settings_of(make_params(), arms.ARMS["a2grpo"], seed=1).a2grpo.guards
+    assert guards.well_formed.limit is not None and guards.well_formed.action == "warn"
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("Ships: two. Land: sand. <answer>2</answer>", "Ships: two. <answer>2</answer>"),
+        ("Ships: two. <answer>2</answer>", "Ships: two. <answer>2</answer>"),
+        ("<answer>2. 3</answer>", "<answer>2. 3</answer>"),
+    ],
+)
+def test_a_terse_thought_is_its_first_sentence(text: str, short: str) -> None:
+    assert arms.terse(text) == short
+
+
+def test_results_go_to_mlflow_once(tmp_path: Path) -> None:
+    params = make_params()
+    space: Any = SimpleNamespace(settings=params, tracker=Tracker(project=tmp_path))
+    results = [result("sft", 1, 0.5), result("a2grpo", 1, 0.7)]
+    (tmp_path / "runs/a2grpo-1").mkdir(parents=True)
+    (tmp_path / "runs/a2grpo-1/metrics.jsonl").write_text('{"step": 1, "answer_reward": 0.5}\n')
+    assert tracking.log(space, results, tmp_path / "runs", "sft") == 2
+    assert tracking.log(space, results, tmp_path / "runs", "sft") == 0
+    file = tmp_path / "ablation.md"
+    file.write_text("# Ablation")
+    tracking.log_page(space, [file], "sft")
+    tracking.log_page(space, [file], "sft")
+    runs = {run.info.run_name: run for run in tracking.experiment(space).search()}
+    assert sorted(runs) == ["a2grpo-1", "report-sft", "sft-1"]
+    right = results[1]["modes"]["tagged"]["outcomes"]["toy_aid_hard"]["scene_cls"].values()
+    metrics = runs["a2grpo-1"].data.metrics
+    assert metrics["test_hard/scene_cls"] == pytest.approx(np.mean(list(right)))
+    assert metrics["answer_reward"] == 0.5 and runs["a2grpo-1"].data.params["seed"] == "1"
+    assert runs["sft-1"].data.metrics["tagged/neon/mean"] == pytest.approx(metrics["neon/mean"], abs=0.5)
+
+
+def test_the_page_shows_every_arm_and_split(tmp_path: Path) -> None:
+    results = [result(arm, s, 0.5) for arm in arms.ARMS for s in (1, 2)]
+    (tmp_path / "a2grpo-1").mkdir()
+    (tmp_path / "a2grpo-1/metrics.jsonl").write_text(
+        '{"step": 1, "answer_reward": 0.5}\n{"step": 2, "answer_reward": 1}\n'
+    )
+    found = statistics.report(results)
+    page.write(found, results, tmp_path, "sft", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert all(about["what"] in text for about in found["arms"].values())
+    assert "<h2>test_hard</h2>" in text and "<h2>neon</h2>" in text and text.count("<svg") == 3
+
+
+def test_a_stopped_ablation_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trained: list[tuple[str, int]] = []
+
+    def train(space: Any, arm: str, seed: int, start: Path, out: Path) -> Any:
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append((arm, seed))
+        directory = out / "runs" / f"{arm}-{seed}"
+        directory.mkdir(parents=True)
+        (directory / "metrics.jsonl").write_text('{"step": 1, "answer_kl": 0.5}\n')
+        return SimpleNamespace(directory=directory, model=directory / "model")
+
+    def judge(space: Any, arm: str, *_: Any) -> dict[str, Any]:
+        modes: dict[str, Any] = result(arm, 1, 0.5)["modes"]
+        return modes
+
+    monkeypatch.setattr(arms, "train", train)
+    monkeypatch.setattr(arms, "judge", judge)
+    space: Any = SimpleNamespace(newest=lambda stage: tmp_path)
+    names = ["grpo", "a2grpo", "no_gate"]
+    with pytest.raises(KeyboardInterrupt):
+        line.run(space, names, 2, 1, tmp_path / "out", None)
+    trained.append(("killed", 0))
+    found = statistics.report(line.run(space, names, 2, 1, tmp_path / "out", None))
+    space = SimpleNamespace(settings=make_params(), tracker=Tracker(project=tmp_path))
+    told = line.tell(space, tmp_path / "out", "sft")
+    assert "A²GRPO without gate" in told and (tmp_path / "out/ablation.html").is_file()
+    assert trained == [("grpo", 1), ("a2grpo", 1), ("no_gate", 1), ("killed", 0), ("grpo", 2), ("a2grpo", 2)]
+    assert [found["arms"][arm]["seeds"] for arm in names] == [2, 2, 1]
+    assert found["arms"]["grpo"]["answer_kl"] == 0.5

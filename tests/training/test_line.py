@@ -1,0 +1,234 @@
+"""The whole line through real ms-swift in children of their own: SFT, A²GRPO, and a kill in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from training_line import RL, apart, weights
+from training_line import corpus as corpus
+from training_line import taught as taught
+from training_stage import make_params
+
+from geozero.corpus.store import Corpus, subset
+from geozero.engines import open_engine
+from geozero.engines.base import Request, SamplingParams
+from geozero.engines.vllm_inprocess import built_for_cpu
+from geozero.params import Params
+from geozero.tasks import messages
+from geozero.training import checkpoints, stage
+from geozero.training.grpo import probe_log
+from geozero.training.launcher import watchdog
+from geozero.training.metrics import read
+
+pytestmark = pytest.mark.slow
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from geozero.corpus.store import Corpus, subset
+from geozero.params import Params
+from geozero.tasks import messages
+from geozero.training import checkpoints, stage
+from geozero.training.grpo import probe_log
+from geozero.training.dataset import Replay, image_uri
+
+values, kind, corpus, base, out = sys.argv[1:]
+run = stage.run_sft if kind == "sft" else stage.run_a2grpo
+print_step = lambda step, values: print("step", step, flush=True)
+say = lambda line: line.startswith("left ") and print(line, flush=True)
+run(Params.model_validate_json(values), Path(corpus), Path(base), Path(out), on_line=say, on_metrics=print_step)
+"""
+
+
+def start_and_kill(params: Params, kind: str, corpus: Path, base: Path, out: Path, at: int) -> None:
+    """Run a stage in a process of its own and end that with SIGKILL once it has logged step `at`."""
+    words = [sys.executable, "-c", SCRIPT, params.model_dump_json(), kind, str(corpus), str(base), str(out)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as stage_process:
+        assert stage_process.stdout is not None
+        for line in stage_process.stdout:
+            if line.split() == ["step", str(at)]:
+                break
+        stage_process.kill()
+    assert stage_process.returncode == -9
+
+
+def test_sft_then_a2grpo(taught: stage.StageResult, tiny_random: Path, corpus: Path, tmp_path: Path) -> None:
+    params = make_params(a2grpo=RL)
+    result = stage.run_a2grpo(params, corpus, taught.model, tmp_path / "runs")
+    assert apart(taught.model, tiny_random) > 0
+    assert apart(result.model, taught.model) > 0
+    assert {p.name for p in result.model.iterdir()} == {p.name for p in tiny_random.iterdir()}
+    for name in ("config.json", "generation_config.json", "tokenizer.json"):
+        assert (result.model / name).read_bytes() == (tiny_random / name).read_bytes()
+    rows = read(result.directory / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    wanted = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
+    assert all(wanted | {"dropped_groups"} <= set(row) for row in rows)
+    assert rows[0]["well_formed"] > 0.5
+    assert min(row["dropped_groups"] for row in rows) < 1  # of a step's four groups all may be alike, now and then
+    assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1
+    assert rows[0]["reward"] == pytest.approx(rows[0]["answer_reward"] + 0.5 * rows[0]["thinking_reward"], abs=1e-6)
+    assert rows[0]["answer_kl"] == 0  # the policy is its own reference before the first update
+    assert rows[3]["answer_kl"] > 0
+    saved = json.loads((result.directory / "args.json").read_text())
+    assert (saved["gate_k"], saved["thinking_weight"]) == (params.a2grpo.gate_k, params.a2grpo.thinking_weight)
+
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+    AutoProcessor.from_pretrained(result.model)
+    Qwen3VLForConditionalGeneration.from_pretrained(result.model)
+
+
+def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus: Path, tmp_path: Path) -> None:
+    """Groups without an answer signal are replaced, val chooses the checkpoint, easy samples come first."""
+    whole = Corpus(corpus)
+    data = tmp_path / "data"
+    subset(whole, list(whole.samples()), data / "hard", {"made_by": "test"})
+    rates = {s.id: i / 100 for i, s in enumerate(whole.samples())}
+    pq.write_table(pa.table({"id": list(rates), "p": list(rates.values())}), data / "pass_rates.parquet")
+    val = [replace(s, split="val") for s in whole.samples()]
+    subset(whole, val, data / "val", {"made_by": "test"})
+    more = {"resample": 2, "keep": "best", "val_prompts": 8, "order": "easy_first", "probes": 3, "probe_steps": 3}
+    # A model taught for a few steps may lose the answer format: only a warning here, the guards have their own tests.
+    guards = {"entropy": {"limit": 0.01}, "well_formed": {"action": "warn"}, "window": 2}
+    params = make_params(a2grpo=RL | more | {"guards": guards})
+    told: list[str] = []
+    runs = tmp_path / "runs"
+    result = stage.run_a2grpo(params, data / "hard", taught.model, runs, val=[data / "val"], on_line=told.append)
+    rows = read(result.directory / "metrics.jsonl")
+    steps = [row for row in rows if "loss" in row and "eval_loss" not in row]
+    judged = {row["step"]: row["eval_answer_reward"] for row in rows if "eval_answer_reward" in row}
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert list(judged) == [1, 2, 3, 4]  # a fifth of four steps is one
+    assert all(row["resampled"] in (0, 1, 2) for row in steps)
+    assert all({"distinct", "entropy/mean", "completions/clipped_ratio"} <= set(row) for row in steps)
+    chosen = json.loads((result.directory / "stage.json").read_text())["model_step"]
+    assert judged[chosen] == max(judged.values())
+    assert any(line.startswith(f"checkpoint-{chosen} answers val best") for line in told)
+    weights(result.model)
+    probes = probe_log.read(result.directory)
+    assert len({probe.sample.id for probe in probes}) == len(probes) == 3
+    assert all(list(probe.texts) == [0, 3, 4] and all(probe.texts.values()) for probe in probes)
+
+
+@pytest.mark.skipif(not built_for_cpu(), reason="no vLLM for CPUs is installed")
+def test_colocated_vllm_samples_with_the_weights_of_each_step(
+    taught: stage.StageResult, corpus: Path, tmp_path: Path
+) -> None:
+    """Real vLLM beside the trainer answers before and after as transformers does with those weights."""
+    whole = Corpus(corpus)
+    val = [replace(s, split="val") for s in whole.samples()]
+    subset(whole, val, tmp_path / "val", {"made_by": "test"})
+    more = {"vllm": "colocate", "probes": 6, "probe_steps": 4, "learning_rate": 3e-3}
+    params = make_params(a2grpo=RL | more | {"guards": {"well_formed": {"action": "warn"}}})
+    result = stage.run_a2grpo(params, corpus, taught.model, tmp_path / "runs", val=[tmp_path / "val"])
+    steps = [row for row in read(result.directory / "metrics.jsonl") if "loss" in row]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    probes = probe_log.read(result.directory)
+    images = Corpus(tmp_path / "val")
+    asked = [Request(p.sample.id, messages(p.sample, "tagged"), images.image_bytes(p.sample.image_id)) for p in probes]
+    for step, model in ((0, taught.model), (4, result.model)):
+        engine = open_engine(
+            "transformers", model, max_pixels=params.model.max_pixels, max_length=params.model.max_length
+        )
+        answers = engine.generate(asked, SamplingParams(max_tokens=RL["max_completion_tokens"]))
+        engine.close()
+        assert [p.texts[step] for p in probes] == [row[0].text for row in answers]
+    assert any(p.texts[0] != p.texts[4] for p in probes)  # else the comparison after the training would say nothing
+
+
+@pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.long), "a2grpo"])
+def test_a_killed_run_ends_where_an_undisturbed_one_does(
+    kind: str, taught: stage.StageResult, corpus: Path, tmp_path: Path
+) -> None:
+    params, base = make_params(sft={"steps": 4}, a2grpo=RL), taught.model
+    run = stage.run_sft if kind == "sft" else stage.run_a2grpo
+    undisturbed = run(params, corpus, base, tmp_path / "a")
+    start_and_kill(params, kind, corpus, base, tmp_path / "b", at=3)
+    told: list[str] = []
+    resumed = run(params, corpus, base, tmp_path / "b", on_line=told.append)
+    assert any(line.startswith("resumed from checkpoint-") for line in told)
+    assert [row["step"] for row in read(resumed.directory / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert apart(undisturbed.model, base) > 1e-5
+    assert apart(resumed.model, undisturbed.model) < 1e-6
+
+
+def test_sigterm_reaches_the_trainer_which_leaves_with_a_checkpoint(
+    taught: stage.StageResult, corpus: Path, tmp_path: Path
+) -> None:
+    params = make_params(sft={"steps": 60, "batch_size": 16, "micro_batch_size": 16})
+    words = [sys.executable, "-c", SCRIPT, params.model_dump_json(), "sft", str(corpus), str(taught.model)]
+    with subprocess.Popen([*words, str(tmp_path)], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.split() == ["step", "2"]:
+                running.terminate()
+    assert line.startswith("left at step ") and line.endswith(" of 60; the same command goes on from there\n")
+    assert running.returncode == 128 + signal.SIGTERM
+    (directory,) = tmp_path.iterdir()
+    last = checkpoints.newest(directory)
+    assert last is not None and 2 <= last.step < 12  # the first one by plan would be 12
+    assert not (directory / "DONE").exists()
+
+
+def test_a_lora_adapter_is_merged_into_a_plain_model(tiny_random: Path, corpus: Path, tmp_path: Path) -> None:
+    params = make_params(sft={"steps": 2, "tuner": "lora"})  # the first of a warm-up changes nothing
+    result = stage.run_sft(params, corpus, tiny_random, tmp_path / "runs")
+    assert set(weights(result.model)) == set(weights(tiny_random))
+    assert apart(result.model, tiny_random) > 0
+
+
+def test_two_processes_train_one_model(
+    taught: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    result = stage.run_a2grpo(make_params(a2grpo=RL | {"steps": 2}), corpus, taught.model, tmp_path / "runs")
+    rows = read(result.directory / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1  # each process holds whole groups
+    assert apart(result.model, taught.model) > 1e-5
+
+
+@pytest.mark.long
+def test_two_nodes_of_which_one_loses_its_trainer_end_where_one_node_does(
+    taught: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = taught.model
+    with monkeypatch.context() as alone:
+        alone.setenv("NPROC_PER_NODE", "2")
+        undisturbed = stage.run_a2grpo(make_params(a2grpo=RL), corpus, base, tmp_path / "one")
+    params = make_params(a2grpo=RL, hardware={"nodes": 2, "restarts": 1})
+    words = [sys.executable, "-c", SCRIPT, params.model_dump_json(), "a2grpo", str(corpus), str(base)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    there = os.environ | {"NPROC_PER_NODE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    first, other = (
+        subprocess.Popen(
+            [*words, str(tmp_path / "two")], env=there | {"NODE_RANK": rank}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    )
+    steps = []
+    with first, other:
+        for line in first.stdout:
+            steps += [int(line.split()[1])]
+            if steps == [1, 2]:
+                for trainer in watchdog.trainers(other.pid):
+                    trainer.kill()
+    assert (first.returncode, other.returncode, steps) == (0, 0, [1, 2, 3, 4])
+    (directory,) = (tmp_path / "two").iterdir()
+    (retry,) = json.loads((directory / "stage.json").read_text())["retries"]
+    assert retry == "node 1: a process ended with code 1"
+    assert apart(undisturbed.model, base) > 1e-5
+    assert apart(directory / "model", undisturbed.model) < 1e-6

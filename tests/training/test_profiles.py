@@ -1,0 +1,263 @@
+"""Every profile's plan, and every profile's arguments against the installed ms-swift's own parsers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from paths import ROOT, SUPPORT, TESTS
+from training_corpus import build_corpus
+from training_stage import make_params
+
+from geozero.common.errors import InputError
+from geozero.params import Params, load
+from geozero.training import arguments, stage
+from geozero.training.estimate import dry_run, model_size
+from geozero.training.estimate.cost import estimate
+from geozero.training.stage_spec import SMOKE_SAMPLES, SMOKE_STEPS, StageSpec
+
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+REAL = [path for path in PROFILES if path.stem != "cpu-toy"]
+
+
+def recipe_of(params: Params, kind: str, **changes: Any) -> StageSpec:
+    section: Any = {"sft": "sft", "grpo": "a2grpo", "filter": "filter"}[kind]
+    runner: Any = "grpo" if kind == "grpo" else "sft"
+    values = {"corpus": Path("nowhere"), "base": Path(params.model.path), "out_root": Path("runs")} | changes
+    return StageSpec(section, runner, section, params, **values)
+
+
+# -- against ms-swift --------------------------------------------------------------------------------------------
+
+# Names of arguments that ms-swift has not, or values that it does not take: each has to be refused by its name.
+WRONG = {
+    "misspelt": ("sft", {"learning_rat": 1e-4}, "--learning_rat"),
+    "abbreviated": ("sft", {"gradient_accumulation": 1}, "--gradient_accumulation"),
+    "no choice": ("sft", {"tuner_type": "everything", "loss_type": "x", "torch_dtype": "int3"}, "torch_dtype"),
+    "no number": ("grpo", {"num_generations": "eight"}, "num_generations"),
+    "spread filter": ("grpo", {"dynamic_sample": True}, "dynamic_sample=True cannot be combined"),
+    "moving reference": ("grpo", {"sync_ref_model": True}, "sync_ref_model=True cannot be combined"),
+    "stale completions": ("grpo", {"async_generate": True}, "async_generate=True cannot be combined"),
+}
+
+ARCHITECTURES = {  # architecture and model_type of a config.json
+    "same architecture": ("Qwen3VLForConditionalGeneration", "qwen3_vl"),
+    "llama": ("LlamaForCausalLM", "llama"),
+    "another's type": ("Qwen3VLForConditionalGeneration", "llama"),
+}
+
+
+def checked() -> dict[str, str]:
+    """In a process of its own: what ms-swift's parsers say to every profile and to every wrong argument."""
+    from geozero.common import process
+
+    process.prepare()
+    from geozero.training.launcher import argument_validation, launch
+
+    launch._hide_unused([])  # vLLM is no part of the parsers, and a minute on a busy machine
+    answers = {}
+
+    def ask(name: str, kind: str, planned: dict[str, Any]) -> None:
+        try:
+            argument_validation.validate_arguments(kind, arguments.flatten(planned))
+            answers[name] = "fine"
+        except InputError as error:
+            answers[name] = str(error)
+
+    for path in PROFILES:
+        for smoke in (False, True):
+            params = load(path).model_copy(update={"smoke": smoke})
+            for kind in ("filter", "sft", "grpo"):
+                recipe = recipe_of(params, kind)
+                ask(f"{path.stem} {kind} {smoke}", recipe.kind, recipe.arguments(Path("out")))
+        server = params.model_copy(update={"a2grpo": params.a2grpo.model_copy(update={"vllm": "server"})})
+        ask(f"{path.stem} server", "grpo", recipe_of(server, "grpo").arguments(Path("out")))
+        ask(f"{path.stem} rollout", "rollout", arguments.rollout_server(server, Path("base")))
+        ask(f"{path.stem} export", "export", arguments.export(Path("b"), Path("a"), params.model, Path("out")))
+    with TemporaryDirectory() as llama:
+        for name, (architecture, kind) in ARCHITECTURES.items():
+            (Path(llama) / "config.json").write_text(json.dumps({"architectures": [architecture], "model_type": kind}))
+            try:
+                argument_validation.validate_architecture(Path(llama), "qwen3_vl")
+                answers[name] = "fine"
+            except InputError as error:
+                answers[name] = str(error)
+    for name, (kind, extra, _) in WRONG.items():
+        params = make_params(**{"sft" if kind == "sft" else "a2grpo": {"extra": extra}})
+        ask(name, kind, recipe_of(params, kind).arguments(Path("out")))
+    return answers
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, str]:
+    code = "import sys, json; sys.path[:0] = sys.argv[1:]; import test_profiles as t; "
+    code += "print('ANSWERS' + json.dumps(t.checked()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SUPPORT), str(TESTS / "training")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, str] = json.loads(done.stdout.rpartition("ANSWERS")[2])
+    return found
+
+
+@pytest.mark.slow
+def test_ms_swift_knows_every_argument_of_every_profile(answers: dict[str, str]) -> None:
+    profiles = {name: answer for name, answer in answers.items() if name not in {*WRONG, *ARCHITECTURES}}
+    assert len(profiles) == 9 * len(PROFILES)
+    assert {name: answer for name, answer in profiles.items() if answer != "fine"} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(WRONG))
+def test_a_wrong_argument_is_refused_by_its_name(name: str, answers: dict[str, str]) -> None:
+    assert WRONG[name][2] in answers[name]
+    assert "\n" not in answers[name]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_architecture_is_refused(answers: dict[str, str]) -> None:
+    assert answers["same architecture"] == "fine"
+    assert answers["llama"].startswith("a LlamaForCausalLM, but model.model_type is qwen3_vl")
+    assert answers["another's type"].startswith("its model_type is llama, but a Qwen3VLForConditionalGeneration's is")
+
+
+# -- shapes ------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_models_have_the_parameters_of_their_cards() -> None:
+    sizes = {name.split("-")[2]: model_size.of(config).parameters for name, config in model_size.PUBLISHED.items()}
+    assert sizes == {"2B": 2_127_532_032, "8B": 8_767_123_696}
+
+
+def test_the_count_is_that_of_the_weights() -> None:
+    base = ROOT / "models/tiny-qwen3-vl"
+    header = (base / "model.safetensors").read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    tensors = {k: v for k, v in json.loads(header[8 : 8 + length]).items() if k != "__metadata__"}
+    total = sum((v["data_offsets"][1] - v["data_offsets"][0]) // 4 for v in tensors.values())
+    shape = model_size.read(base)
+    assert shape is not None and shape.parameters == total
+    assert model_size.read("somebody/else") is None
+
+
+# -- estimates ---------------------------------------------------------------------------------------------------
+
+
+def estimated(kind: str, path: Path = REAL[-1], **sections: dict[str, Any]) -> Any:
+    values = load(path).model_dump()
+    for name, section in sections.items():
+        values[name] |= section
+    params = Params.model_validate(values)
+    recipe = recipe_of(params, kind)
+    shape = model_size.read(params.model.path)
+    assert shape is not None
+    return estimate(shape, params, recipe.settings, recipe.arguments(Path("out")), 512 * 512)
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
+@pytest.mark.parametrize("kind", ["filter", "sft", "grpo"])
+def test_every_profile_fits_its_gpus(path: Path, kind: str) -> None:
+    found = estimated(kind, path)
+    assert 5 < found.peak < 0.9 * load(path).hardware.gpu_memory
+    assert found.step_seconds is not None and 0.1 < found.step_seconds < 60
+
+
+def test_memory_falls_as_it_is_shared() -> None:
+    alone = estimated("sft", hardware={"deepspeed": None})
+    by_stage = [estimated("sft", hardware={"deepspeed": f"zero{i}"}).parts for i in (1, 2, 3)]
+    n = 8
+    assert alone.parts["optimiser"] == pytest.approx(4 * alone.parts["gradients"] / 2)
+    whole = alone.parts["gradients"]
+    assert [p["gradients"] for p in by_stage] == pytest.approx([whole, whole / n, whole / n])
+    assert by_stage[0]["optimiser"] == pytest.approx(6 * whole / n)  # 12 bytes a parameter against 2
+    assert by_stage[2]["weights"] == pytest.approx(alone.parts["weights"] / n)
+    assert estimated("sft", hardware={"deepspeed": "zero2_offload"}).parts["optimiser"] == 0
+
+
+def test_what_else_memory_depends_on() -> None:
+    plain = estimated("grpo").parts
+    assert estimated("grpo", a2grpo={"beta": 0.0}).parts.get("reference") is None
+    assert estimated("grpo", a2grpo={"micro_batch_size": 8}).parts["activations"] == 2 * plain["activations"]
+    lora = estimated("grpo", a2grpo={"tuner": "lora", "lora": {"rank": 8}}).parts
+    assert lora["adapter and optimiser"] < 1 and "reference" not in lora
+    more = estimated("sft", hardware={"gradient_checkpointing": False}).parts["activations"]
+    assert more > 3 * estimated("sft").parts["activations"]
+    assert estimated("grpo").sampling > 0 and estimated("grpo", a2grpo={"vllm": "off"}).sampling == 0
+
+
+# -- plans -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
+def test_a_plan_needs_neither_weights_nor_data_nor_gpus(path: Path, tmp_path: Path) -> None:
+    params, told = load(path), []
+    result = stage.run_a2grpo(
+        params, tmp_path / "hard", Path(params.model.path), tmp_path / "runs", dry_run=True, on_line=told.append
+    )
+    plan_of = dict(line.split("\t", 1) for line in told)
+    assert {"profile", "model", "data", "steps", "devices", "memory", "hours", "disk", "command"} <= plan_of.keys()
+    assert "billion parameters, not here yet" in plan_of["model"]
+    assert "not there yet" in plan_of["data"]
+    assert "assumed" in plan_of["hours"]
+    assert not result.reused and list(tmp_path.iterdir()) == []
+    nodes = str(params.hardware.nodes)
+    assert (f"--nnodes {nodes} " in plan_of["command"]) == (params.hardware.nodes > 1)
+    with pytest.raises(InputError, match="no such model"):
+        stage.run_a2grpo(params, tmp_path / "hard", Path(params.model.path), tmp_path / "runs")
+
+
+def test_a_plan_counts_the_data_and_names_the_server(tmp_path: Path) -> None:
+    corpus = build_corpus(tmp_path / "corpus")
+    base = ROOT / "models/tiny-qwen3-vl"
+    told: list[str] = []
+    params = make_params(a2grpo={"vllm": "server", "vllm_server": "far:7777"})
+    result = stage.run_a2grpo(params, corpus, base, tmp_path / "runs", dry_run=True, on_line=told.append)
+    plan_of = dict(line.split("\t", 1) for line in told)
+    assert "40 training samples" in plan_of["data"]
+    assert plan_of["steps"] == "3 of 2 prompts a step × 4 completions, 0.15 times the data"
+    assert "launch rollout" in plan_of["first"] and "--port 7777" in plan_of["first"]
+    assert str(result.directory) in plan_of["command"]
+    assert "unknown on a CPU" in plan_of["hours"]
+
+
+def test_hours_are_measured_by_an_earlier_run_of_the_same_shape(tmp_path: Path) -> None:
+    params = make_params(sft={"steps": 3600})
+    recipe = recipe_of(params, "sft", out_root=tmp_path)
+    assert dry_run.measured_seconds(recipe) is None
+    run = tmp_path / "sft-0123"
+    run.mkdir()
+    smoke = recipe_of(params.model_copy(update={"smoke": True}), "sft")
+    record = {
+        "settings": smoke.settings.model_dump(),
+        "model": params.model.model_dump(exclude={"path"}),
+        "hardware": params.hardware.model_dump(),
+    }
+    (run / "stage.json").write_text(json.dumps(record))
+    (run / "metrics.jsonl").write_text('{"step": 1, "train_speed(s/it)": 9.0}\n{"step": 4, "train_speed(s/it)": 2.0}\n')
+    assert dry_run.measured_seconds(recipe) == 2.0
+    assert (
+        dry_run.measured_seconds(recipe_of(make_params(sft={"micro_batch_size": 4}), "sft", out_root=tmp_path)) is None
+    )
+
+
+# -- smoke -------------------------------------------------------------------------------------------------------
+
+
+def test_a_smoke_run_is_the_same_path_with_few_samples_and_steps(tmp_path: Path) -> None:
+    corpus = build_corpus(tmp_path / "corpus", n_images=40)
+    params = make_params(sft={"steps": 100})
+    smoke = params.model_copy(update={"smoke": True})
+    whole, few = (recipe_of(p, "sft", corpus=corpus, base=corpus) for p in (params, smoke))
+    assert (few.settings.steps, few.limit) == (SMOKE_STEPS, SMOKE_SAMPLES)
+    assert few.write_rows(tmp_path / "rows").n == SMOKE_SAMPLES < whole.write_rows(tmp_path / "rows").n
+    a, b = (recipe.arguments(tmp_path) for recipe in (whole, few))
+    assert {name for name in a if a[name] != b[name]} == {"max_steps", "save_steps"}
+    many = recipe_of(
+        smoke.model_copy(update={"a2grpo": smoke.a2grpo.model_copy(update={"prompts_per_step": 64})}), "grpo"
+    )
+    assert many.limit == 64  # one step needs as many prompts
