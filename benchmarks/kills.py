@@ -32,16 +32,16 @@ LAST = 5  # steps whose mean tells where a curve ends
 CURVE = {"sft": "loss", "a2grpo": "answer_reward"}
 
 
-def checkout(space: Workspace, out: Path, stage: str, steps: int, sft_run: Path | None) -> Path:
+def checkout(workspace: Workspace, out: Path, stage: str, steps: int, sft_run: Path | None) -> Path:
     """A directory with links to the data and the models, and runs and MLflow of its own."""
     shutil.rmtree(out, ignore_errors=True)
     (out / "runs").mkdir(parents=True)
     for name in ("data", "models"):
-        (out / name).symlink_to(space.root / name)
-    (out / "dvc.yaml").write_bytes((space.root / "dvc.yaml").read_bytes())
+        (out / name).symlink_to(workspace.root / name)
+    (out / "dvc.yaml").write_bytes((workspace.root / "dvc.yaml").read_bytes())
     if sft_run is not None:
         (out / "runs" / sft_run.name).symlink_to(sft_run)
-    values: dict[str, Any] = yaml.safe_load(space.file.read_text())
+    values: dict[str, Any] = yaml.safe_load(workspace.file.read_text())
     values[stage]["steps"] = steps
     values["tracking"] = {"uri": "sqlite:///mlflow.db", "experiment": "kills"}
     (out / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
@@ -127,14 +127,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    space = Workspace.open(options.params)
+    workspace = Workspace.open(options.params)
     rng = random.Random(options.seed)
     for stage in options.stages or ("sft", "a2grpo"):
-        sft_run = space.newest("sft").parent if stage == "a2grpo" else None
+        sft_run = workspace.newest("sft").parent if stage == "a2grpo" else None
         moments = sorted(rng.sample(range(1, options.steps - 1), KILLS))
         ends: dict[str, dict[str, Any]] = {}
         for way, killed_at in (("undisturbed", []), ("killed", moments)):
-            where = checkout(space, space.runs / "kills" / f"{stage}-{way}", stage, options.steps, sft_run)
+            where = checkout(workspace, workspace.runs / "kills" / f"{stage}-{way}", stage, options.steps, sft_run)
             run(where, stage, killed_at)
             ends[way] = found_in(where, stage)
         distance = apart(*(end.pop("model") for end in ends.values()))

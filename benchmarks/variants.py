@@ -42,10 +42,10 @@ def changed(params: Params, stage: Stage, variant: str, seed: int | None) -> Par
     return Params.model_validate(values | ({"seed": seed} if seed is not None else {}))
 
 
-def answers(space: Workspace, model: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
+def answers(workspace: Workspace, model: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
     """Records of the val questions of all sources that are trained on."""
-    corpora = [path for path in space.corpora_with("val") if path.name in space.trained_sources]
-    settings = space.settings
+    corpora = [path for path in workspace.corpora_with("val") if path.name in workspace.trained_sources]
+    settings = workspace.settings
     job = CorpusJob(
         model=str(model),
         corpora=tuple(map(str, corpora)),
@@ -53,7 +53,7 @@ def answers(space: Workspace, model: Path, out: Path, **options: Any) -> list[di
         split="val",
         max_tokens=settings.a2grpo.max_completion_tokens,
         boxes=settings.model.boxes,
-        engine=space.engine,
+        engine=workspace.engine,
         seed=settings.seed,
         **options,
     )
@@ -71,16 +71,16 @@ def scores(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {name: f"{100 * np.mean(values):.1f} (n = {len(values)})" for name, values in sorted(found.items())}
 
 
-def judge(space: Workspace, stage: Stage, model: Path, out: Path) -> dict[str, Any]:
+def judge(workspace: Workspace, stage: Stage, model: Path, out: Path) -> dict[str, Any]:
     """What a variant's model answers on val."""
     if stage == "sft":
-        group = space.settings.a2grpo.group_size
+        group = workspace.settings.a2grpo.group_size
         asked = answers(
-            space, model, out / "gate", modes=("tagged",), samples=group, temperature=1.0, limit=GATE_QUESTIONS
+            workspace, model, out / "gate", modes=("tagged",), samples=group, temperature=1.0, limit=GATE_QUESTIONS
         )
-        direct = answers(space, model, out / "direct", modes=("direct",))
+        direct = answers(workspace, model, out / "direct", modes=("direct",))
         return {"gate": asdict(preflight.measure(asked)), **scores(direct)}
-    found = answers(space, model, out / "tagged", modes=("tagged",))
+    found = answers(workspace, model, out / "tagged", modes=("tagged",))
     texts = [row["raw_output"] for row in found]
     about = {
         "well_formed": f"{100 * np.mean([is_well_formed(text) for text in texts]):.1f}",
@@ -101,17 +101,21 @@ def main() -> int:
     runs = plain.runs / "variants"
     for variant in given.variants or ["-"]:
         for seed in given.seeds or [None]:
-            space = replace(plain, settings=changed(plain.settings, given.stage, variant, seed))
+            workspace = replace(plain, settings=changed(plain.settings, given.stage, variant, seed))
             begun = time.monotonic()
             if given.stage == "sft":
-                share = space.settings.sft.replay_share
-                replay = collect(space.settings, space.base, space.instruct, runs, lambda _: None) if share else []
-                result = run_sft(space.settings, space.instruct, space.base, runs, replay=replay)
+                share = workspace.settings.sft.replay_share
+                replay = (
+                    collect(workspace.settings, workspace.base, workspace.instruct, runs, lambda _: None)
+                    if share
+                    else []
+                )
+                result = run_sft(workspace.settings, workspace.instruct, workspace.base, runs, replay=replay)
             else:
-                result = run_a2grpo(space.settings, space.hard, plain.newest("sft"), runs)
+                result = run_a2grpo(workspace.settings, workspace.hard, plain.newest("sft"), runs)
             seconds = time.monotonic() - begun
-            found = judge(space, given.stage, result.model, result.directory)
-            print(json.dumps({"variant": variant, "seed": space.settings.seed, "seconds": round(seconds)} | found))
+            found = judge(workspace, given.stage, result.model, result.directory)
+            print(json.dumps({"variant": variant, "seed": workspace.settings.seed, "seconds": round(seconds)} | found))
             sys.stdout.flush()
     return 0
 

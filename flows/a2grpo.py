@@ -25,11 +25,11 @@ GATE_LIMIT = 40  # validation questions a source: with 8 rollouts each, shares a
 
 
 @task(name="gate", cache_policy=NO_CACHE, **RETRIES)
-def check_gate(space: Workspace, model: Path) -> preflight.PreflightResult:
+def check_gate(workspace: Workspace, model: Path) -> preflight.PreflightResult:
     """Measure on `val` whether RL can start from this model; stop the line where it cannot."""
-    settings = space.settings.a2grpo
+    settings = workspace.settings.a2grpo
     out = model.parent / "gate"
-    corpora = [str(p) for p in space.corpora_with("val") if p.name in space.trained_sources]
+    corpora = [str(p) for p in workspace.corpora_with("val") if p.name in workspace.trained_sources]
     job = CorpusJob(
         model=str(model),
         corpora=tuple(corpora),
@@ -39,13 +39,13 @@ def check_gate(space: Workspace, model: Path) -> preflight.PreflightResult:
         max_tokens=settings.max_completion_tokens,
         samples=settings.group_size,
         temperature=settings.temperature,
-        seed=space.settings.seed,
+        seed=workspace.settings.seed,
         limit=GATE_LIMIT,
-        boxes=space.settings.model.boxes,
-        engine=space.engine,
+        boxes=workspace.settings.model.boxes,
+        engine=workspace.engine,
     )
     with gpu():
-        run_in_child(job, space.log("gate"), rate_limited(get_run_logger().info))
+        run_in_child(job, workspace.log("gate"), rate_limited(get_run_logger().info))
     records = [
         record
         for corpus in corpora
@@ -58,12 +58,12 @@ def check_gate(space: Workspace, model: Path) -> preflight.PreflightResult:
 
 
 @task(name="a2grpo", cache_policy=NO_CACHE, **RETRIES)
-def train_a2grpo(space: Workspace, model: Path, parent: str) -> StageResult:
+def train_a2grpo(workspace: Workspace, model: Path, parent: str) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
-    corpus, tell = space.hard, training(get_run_logger().info)
-    val = [p for p in space.corpora_with("val") if p.name in space.trained_sources]
-    run = partial(run_a2grpo, with_worker_grace_period(space).settings, corpus, model, space.runs, val=val)
-    return trained(space, parent, "a2grpo", corpus, tell, run)
+    corpus, tell = workspace.hard, training(get_run_logger().info)
+    val = [p for p in workspace.corpora_with("val") if p.name in workspace.trained_sources]
+    run = partial(run_a2grpo, with_worker_grace_period(workspace).settings, corpus, model, workspace.runs, val=val)
+    return trained(workspace, parent, "a2grpo", corpus, tell, run)
 
 
 @form
@@ -91,12 +91,14 @@ def a2grpo(
         hours: Time limit, above 0, at most 2,160. The run fails when it is over; its checkpoint stays, and the next
             run goes on from it.
     """
-    space = opened(params, "a2grpo", seed, steps=steps, learning_rate=learning_rate, group_size=group_size, beta=beta)
-    with pipeline_run(space, "a2grpo") as parent:
-        log_data(space, parent)
-        taught = model if model and model.parts else space.newest("sft")  # an emptied field of the form is Path("")
-        check_gate(space, taught)
-        return train_a2grpo.with_options(timeout_seconds=seconds(hours))(space, taught, parent).model
+    workspace = opened(
+        params, "a2grpo", seed, steps=steps, learning_rate=learning_rate, group_size=group_size, beta=beta
+    )
+    with pipeline_run(workspace, "a2grpo") as parent:
+        log_data(workspace, parent)
+        taught = model if model and model.parts else workspace.newest("sft")  # an emptied field of the form is Path("")
+        check_gate(workspace, taught)
+        return train_a2grpo.with_options(timeout_seconds=seconds(hours))(workspace, taught, parent).model
 
 
 if __name__ == "__main__":

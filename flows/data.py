@@ -25,15 +25,15 @@ LAST: Stage = "select"  # and all that it needs: a profile without a toy world m
 CARD = "card"  # nothing needs it; it tells of the data that are finished with LAST
 
 
-def check_stages(space: Workspace) -> None:
+def check_stages(workspace: Workspace) -> None:
     """Raises InputError unless this is a checkout whose data stages read this very parameter file."""
-    if space.file.name != PARAMS or not (space.root / STAGES).is_file():
+    if workspace.file.name != PARAMS or not (workspace.root / STAGES).is_file():
         hint = f"copy it over the {PARAMS} of a checkout"
-        raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(space.file), hint)
+        raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(workspace.file), hint)
 
 
 @task(name="data", cache_policy=NO_CACHE, **RETRIES)
-def build_data(space: Workspace, last: Stage = LAST) -> bool:
+def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
     """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard, the data card.
 
     Returns:
@@ -49,28 +49,28 @@ def build_data(space: Workspace, last: Stage = LAST) -> bool:
     try:
         process.run(
             [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
-            log=space.log("dvc"),
-            cwd=space.root,
+            log=workspace.log("dvc"),
+            cwd=workspace.root,
             env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`
             on_line=on_line,
         )
     except process.ChildFailed as failed:
-        explained = explain(failed.tail, space)
+        explained = explain(failed.tail, workspace)
         if explained is None:
             raise
         raise explained from None
     return ran
 
 
-def explain(tail: Sequence[str], space: Workspace) -> InputError | None:
+def explain(tail: Sequence[str], workspace: Workspace) -> InputError | None:
     """What DVC's last lines say of bad input: that of a stage, or another DVC at work in the same checkout."""
     for line in tail:
         if line.startswith(ERROR_PREFIX):
             return InputError(line.removeprefix(ERROR_PREFIX))
         if DVC_BUSY in line:
             who = next((other.strip() for other in tail if "(PID " in other), "another process")
-            hint = f"wait for it; if that process is gone, remove {space.root / '.dvc/tmp/rwlock'}"
-            return InputError(f"DVC is at work in this checkout: {who}", str(space.root), hint)
+            hint = f"wait for it; if that process is gone, remove {workspace.root / '.dvc/tmp/rwlock'}"
+            return InputError(f"DVC is at work in this checkout: {who}", str(workspace.root), hint)
     return None
 
 
@@ -83,12 +83,12 @@ def data(params: Path = Path("params.yaml"), last: Stage = LAST) -> bool:
         params: The params.yaml of the checkout, beside dvc.yaml.
         last: The stage to reach; those it needs come first, and what is up to date is left as it is.
     """
-    space = Workspace.open(params)
-    check_stages(space)
-    with pipeline_run(space, "data") as parent:
-        ran = build_data(space, last)
+    workspace = Workspace.open(params)
+    check_stages(workspace)
+    with pipeline_run(workspace, "data") as parent:
+        ran = build_data(workspace, last)
         if last == LAST:
-            log_data(space, parent, *space.made)
+            log_data(workspace, parent, *workspace.output_corpora)
     return ran
 
 

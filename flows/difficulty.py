@@ -41,7 +41,7 @@ STORE, MODELS = "data/difficulty", "models/filter"
 
 @task(name="sample", task_run_name="sample-{shard}-of-{of}", cache_policy=NO_CACHE, **RETRIES)
 def sample_shard(
-    space: Workspace, shard: int, of: int, gpu: int | None, parent: str, limit: float | None = None
+    workspace: Workspace, shard: int, of: int, gpu: int | None, parent: str, limit: float | None = None
 ) -> dict[str, float]:
     """One worker's share, in a process of its own; a retry goes on where the store ends.
 
@@ -55,10 +55,26 @@ def sample_shard(
         if not process.has_gpu():
             raise InputError(f"no GPU {gpu}: this machine has none", "gpus", "leave it empty to answer on the CPU")
         process.check_gpu(gpu, "gpus")
-    tell, found, settings = rate_limited(get_run_logger().info), dict[str, float](), space.settings.sampling
-    command = [sys.executable, "-m", "geozero.cli", "sample", "--params", str(space.file), "--corpus", str(space.raw)]
+    tell, found, settings = rate_limited(get_run_logger().info), dict[str, float](), workspace.settings.sampling
+    command = [
+        sys.executable,
+        "-m",
+        "geozero.cli",
+        "sample",
+        "--params",
+        str(workspace.file),
+        "--corpus",
+        str(workspace.raw),
+    ]
     command += ["--engine", settings.engine, "--k", str(settings.k)]
-    command += ["--model", str(space.root / MODELS), "--out", str(space.root / STORE), "--shard", f"{shard}/{of}"]
+    command += [
+        "--model",
+        str(workspace.root / MODELS),
+        "--out",
+        str(workspace.root / STORE),
+        "--shard",
+        f"{shard}/{of}",
+    ]
     with ArtifactProgress(f"sample-{shard}-of-{of}", 1, unit="answer") as progress:
 
         def on_line(line: str) -> None:
@@ -74,8 +90,8 @@ def sample_shard(
         try:
             process.run(
                 command,
-                log=space.log(f"sample-{shard}of{of}"),
-                cwd=space.root,
+                log=workspace.log(f"sample-{shard}of{of}"),
+                cwd=workspace.root,
                 env={} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)},
                 on_line=on_line,
                 timeout=limit,
@@ -84,7 +100,7 @@ def sample_shard(
             if failed.code == BAD_INPUT and failed.tail:
                 raise InputError(failed.tail[-1].removeprefix("geozero: ")) from None
             raise
-    outbox(space).log_metrics(parent, {f"sample.{shard}.{name}": value for name, value in found.items()}, 0)
+    outbox(workspace).log_metrics(parent, {f"sample.{shard}.{name}": value for name, value in found.items()}, 0)
     return found
 
 
@@ -114,19 +130,19 @@ def difficulty(
         hours: Time limit of each worker, above 0, at most 2,160. It fails when it is over; its answers stay, and the
             next run goes on.
     """
-    space = opened(params, "sampling", engine=engine, k=k)
-    mine = check_shards(space, shards, only, gpus)
+    workspace = opened(params, "sampling", engine=engine, k=k)
+    mine = check_shards(workspace, shards, only, gpus)
     devices = [gpus[i % len(gpus)] if gpus else None for i in range(len(mine))]
-    with pipeline_run(space, "difficulty") as parent, retries.gpu():
-        log_data(space, parent, space.raw)
+    with pipeline_run(workspace, "difficulty") as parent, retries.gpu():
+        log_data(workspace, parent, workspace.raw)
         limit = unmapped(seconds(hours))
-        shares = sample_shard.map(unmapped(space), mine, unmapped(shards), devices, unmapped(parent), limit)
+        shares = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)
         shares.wait()  # one that fails leaves the others to end, and what they stored stays
         rates = shares.result()
         total = {
             name: sum(rate.get(name, 0.0) for rate in rates) for name in ("answers_per_second", "tokens_per_second")
         }
-        outbox(space).log_metrics(parent, {f"sample.{name}": value for name, value in total.items()}, 0)
+        outbox(workspace).log_metrics(parent, {f"sample.{name}": value for name, value in total.items()}, 0)
         table: list[dict[str, float]] = [{"shard": shard, **rate} for shard, rate in zip(mine, rates, strict=True)]
         create_table_artifact(table, key="throughput", description="Of each shard that was not complete before")
         get_run_logger().info(f"over all shards {total['answers_per_second']:.1f} answers a second")
@@ -134,7 +150,7 @@ def difficulty(
 
 
 def check_shards(
-    space: Workspace, shards: int, only: Sequence[int] | None = None, gpus: Sequence[int] | None = None
+    workspace: Workspace, shards: int, only: Sequence[int] | None = None, gpus: Sequence[int] | None = None
 ) -> list[int]:
     """The shards of this machine.
 
@@ -149,7 +165,7 @@ def check_shards(
         raise InputError(f"shards named more than once: {twice}", "only", "each has one worker")
     if any(gpu < 0 for gpu in gpus or ()):
         raise InputError(f"no such GPUs: {list(gpus or ())}", "gpus", "name them as nvidia-smi does, from 0")
-    for made, stage in ((space.raw, "raw"), (space.root / MODELS, "filter")):
+    for made, stage in ((workspace.raw, "raw"), (workspace.root / MODELS, "filter")):
         if not made.is_dir():
             raise InputError("not there yet", str(made), f"run the data stage `{stage}` first: dvc repro {stage}")
     return mine

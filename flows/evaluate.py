@@ -21,23 +21,23 @@ from geozero.workspace import Workspace
 
 
 @task(name="answer", task_run_name="answer-{name}", cache_policy=NO_CACHE, **RETRIES)
-def answer(space: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> ModelAnswers:
+def answer(workspace: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> ModelAnswers:
     """Greedy answers of one model to every test sample; what is there already is not asked again."""
-    settings = space.settings
+    settings = workspace.settings
     job = CorpusJob(
         model=str(model),
-        corpora=tuple(map(str, space.corpora_with("test"))),
+        corpora=tuple(map(str, workspace.corpora_with("test"))),
         out=str(out),
         modes=modes,
         max_tokens=settings.evaluation.max_tokens,
         seed=settings.seed,
         limit=settings.evaluation.limit,
         boxes=settings.model.boxes,
-        engine=space.engine,
+        engine=workspace.engine,
         forced=settings.evaluation.forced,
     )
     with gpu():
-        run_in_child(job, space.log(f"answer-{name}"), rate_limited(get_run_logger().info))
+        run_in_child(job, workspace.log(f"answer-{name}"), rate_limited(get_run_logger().info))
     return ModelAnswers(name, out, job.ways)
 
 
@@ -63,15 +63,17 @@ def evaluate(
         seed: Of the engine; 0 to 2,147,483,647.
         params: The parameter file, seen from the checkout; profiles/ holds more.
     """
-    space = opened(params, "evaluation", seed, limit=limit)
+    workspace = opened(params, "evaluation", seed, limit=limit)
     asked: tuple[Mode, ...] = ("direct", "tagged") if modes == "both" else (modes,)
-    with pipeline_run(space, f"evaluate-{name}", alone=False) as parent:
-        log_data(space, parent, *space.corpora_with("test"))
-        answered = answer(space, name, model, asked, space.runs / f"answers-{name}")
+    with pipeline_run(workspace, f"evaluate-{name}", alone=False) as parent:
+        log_data(workspace, parent, *workspace.corpora_with("test"))
+        answered = answer(workspace, name, model, asked, workspace.runs / f"answers-{name}")
         log_scores(
-            space, parent, list(rows_of(eval_slices([answered], tested_sources(space), space.settings.model.boxes)))
+            workspace,
+            parent,
+            list(rows_of(eval_slices([answered], tested_sources(workspace), workspace.settings.model.boxes))),
         )
-        leave_links(space, parent)
+        leave_links(workspace, parent)
         return answered.out
 
 

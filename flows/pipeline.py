@@ -29,33 +29,33 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
         hours: Time limit of each training, above 0, at most 2,160. The run fails when it is over; the next one goes on
             from its checkpoint.
     """
-    space, limit = Workspace.open(params), seconds(hours)
-    check_stages(space)
-    times, both = StageTimer(space.runs / "times.json"), ("direct", "tagged")
-    with pipeline_run(space, space.settings.profile) as parent:
-        with times.measure("data") as spent:
-            spent.reused = not build_data(space)
-        log_data(space, parent, *space.made)
+    workspace, limit = Workspace.open(params), seconds(hours)
+    check_stages(workspace)
+    times, both = StageTimer(workspace.runs / "times.json"), ("direct", "tagged")
+    with pipeline_run(workspace, workspace.settings.profile) as parent:
+        with times.measure("data") as timed:
+            timed.reused = not build_data(workspace)
+        log_data(workspace, parent, *workspace.output_corpora)
         # the base model needs no training: it answers while SFT runs on the other core
-        base = answer.submit(space, "base", space.base, both, space.runs / "answers-base")
-        with times.measure("sft") as spent:
-            sft = train_sft.with_options(timeout_seconds=limit)(space, parent)
-            spent.reused = sft.reused
-        with times.measure("gate") as spent:
-            gate = check_gate(space, sft.model)
-            spent.reused = sft.reused
-        taught = answer.submit(space, "sft", sft.model, both, sft.directory / "answers")
-        with times.measure("a2grpo") as spent:
-            rl = train_a2grpo.with_options(timeout_seconds=limit)(space, sft.model, parent)
-            spent.reused = rl.reused
-        with times.measure("evaluation") as spent:
-            reasoned = answer.submit(space, "a2grpo", rl.model, ("tagged", "direct"), rl.directory / "answers")
-            answered = [base.result(), taught.result(), reasoned.result()]
-            spent.reused = rl.reused
+        base_answers = answer.submit(workspace, "base", workspace.base, both, workspace.runs / "answers-base")
+        with times.measure("sft") as timed:
+            sft = train_sft.with_options(timeout_seconds=limit)(workspace, parent)
+            timed.reused = sft.reused
+        with times.measure("gate") as timed:
+            gate = check_gate(workspace, sft.model)
+            timed.reused = sft.reused
+        sft_answers = answer.submit(workspace, "sft", sft.model, both, sft.directory / "answers")
+        with times.measure("a2grpo") as timed:
+            rl = train_a2grpo.with_options(timeout_seconds=limit)(workspace, sft.model, parent)
+            timed.reused = rl.reused
+        with times.measure("evaluation") as timed:
+            rl_answers = answer.submit(workspace, "a2grpo", rl.model, ("tagged", "direct"), rl.directory / "answers")
+            all_answers = [base_answers.result(), sft_answers.result(), rl_answers.result()]
+            timed.reused = rl.reused
         with times.measure("page"):
-            goals = publish.publish(space, parent, answered, gate, sft, rl, times)
+            goals = publish.publish(workspace, parent, all_answers, gate, sft, rl, times)
     publish.print_goals(goals, times)
-    return space.reports / "index.html"
+    return workspace.reports / "index.html"
 
 
 if __name__ == "__main__":

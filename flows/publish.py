@@ -36,7 +36,7 @@ PACKAGES = ("torch", "transformers", "ms-swift", "trl", "prefect", "dvc", "mlflo
 
 
 def publish(
-    space: Workspace,
+    workspace: Workspace,
     parent: str,
     answered: Sequence[ModelAnswers],
     gate: PreflightResult,
@@ -45,17 +45,19 @@ def publish(
     times: StageTimer,
 ) -> list[Goal]:
     """Write `reports/data/*.json` and the page, log scores to MLflow's parent run, leave two artifacts in Prefect."""
-    boxes = space.settings.model.boxes
+    boxes = workspace.settings.model.boxes
     by_name = {a.model: a for a in answered}
-    scored = list(eval_slices(answered, tested_sources(space), boxes))
+    scored = list(eval_slices(answered, tested_sources(workspace), boxes))
     rows = list(rows_of(scored))
     first = (answered[0].model, answered[0].modes[0])
     guessed_on = [p for p in scored if (p.model, p.mode) == first and p.source is not None]
     guesses = [row for part in guessed_on for row in guesses_of(part)]
     goals = [*method_goals(rows, guesses), *resource_goals(times.seconds, times.peak_bytes)]
-    data = space.reports / "data"
+    data = workspace.reports / "data"
     data.mkdir(parents=True, exist_ok=True)
-    held_out = list(gallery(by_name["sft"], by_name["a2grpo"], space.corpora, boxes, space.settings.evaluation.gallery))
+    held_out = list(
+        gallery(by_name["sft"], by_name["a2grpo"], workspace.corpora, boxes, workspace.settings.evaluation.gallery)
+    )
     written: dict[str, Any] = {
         "scores": rows,
         "baselines": guesses,
@@ -63,21 +65,23 @@ def publish(
         "reasoning": list(reasoning_rows(whole(scored))),
         "details": list(detail_rows(whole(scored))),
         "goals": [asdict(g) for g in goals],
-        "difficulty": _json(space, "selection.json").get("histogram", {}),
+        "difficulty": _json(workspace, "selection.json").get("histogram", {}),
         "curves": {"sft": curve(sft.directory), "a2grpo": curve(rl.directory)},
-        "probes": list(probe_rows(((p.sample, p.texts) for p in probe_log.read(rl.directory)), space.corpora, boxes)),
+        "probes": list(
+            probe_rows(((p.sample, p.texts) for p in probe_log.read(rl.directory)), workspace.corpora, boxes)
+        ),
         "gallery": held_out,
-        "lineage": _lineage(space, parent, gate, sft, rl),
+        "lineage": _lineage(workspace, parent, gate, sft, rl),
         "timings": [{"stage": stage, "seconds": seconds} for stage, seconds in times.seconds.items()],
     }
     for name, value in written.items():
         write_json(data / f"{name}.json", value)
-    files = report(data, space.reports / "index.html")
-    log_scores(space, parent, rows)
-    _log(space, parent, goals, [*files, *(data / f"{name}.json" for name in ("scores", "details"))])
-    leave_links(space, parent)
+    files = report(data, workspace.reports / "index.html")
+    log_scores(workspace, parent, rows)
+    _log(workspace, parent, goals, [*files, *(data / f"{name}.json" for name in ("scores", "details"))])
+    leave_links(workspace, parent)
     create_markdown_artifact(markdown=_goals_markdown(goals), key="goals", description="Goals, wanted and reached")
-    _show_image(space.reports / "difficulty.png")
+    _show_image(workspace.reports / "difficulty.png")
     return goals
 
 
@@ -96,28 +100,30 @@ def print_goals(goals: Iterable[Goal], times: StageTimer) -> None:
         print(f"{mark:12s} {goal.name}: wanted {goal.wanted}, reached {goal.reached}  {goal.note}")
 
 
-def _lineage(space: Workspace, parent: str, gate: PreflightResult, sft: StageResult, rl: StageResult) -> dict[str, Any]:
+def _lineage(
+    workspace: Workspace, parent: str, gate: PreflightResult, sft: StageResult, rl: StageResult
+) -> dict[str, Any]:
     return {
-        "profile": space.settings.profile,
-        "seed": space.settings.seed,
+        "profile": workspace.settings.profile,
+        "seed": workspace.settings.seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **lineage.git_state(space.root),
+        **lineage.git_state(workspace.root),
         "mlflow_run": parent,
         "gate": asdict(gate),
         "runs": {"sft": sft.directory.name, "a2grpo": rl.directory.name},
-        "data": lineage.hashes(space.root),
+        "data": lineage.hashes(workspace.root),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "parameters": space.settings.model_dump(),
+        "parameters": workspace.settings.model_dump(),
     }
 
 
-def _log(space: Workspace, parent: str, goals: Sequence[Goal], files: Sequence[Path]) -> None:
+def _log(workspace: Workspace, parent: str, goals: Sequence[Goal], files: Sequence[Path]) -> None:
     """Tables, plots, page and goals to MLflow."""
-    box = outbox(space)
+    box = outbox(workspace)
     for path in files:
         box.log_artifact(parent, path, "plots" if path.suffix == ".svg" else None)
     for name in TABLES:
-        box.log_table(parent, name, json.loads((space.reports / "data" / f"{name}.json").read_text()))
+        box.log_table(parent, name, json.loads((workspace.reports / "data" / f"{name}.json").read_text()))
     box.put("promote", parent)
     for goal in goals:
         box.set_tag(parent, f"goal.{goal.key}", f"{goal.ok}: {goal.reached}")
@@ -128,7 +134,7 @@ def _goals_markdown(goals: Iterable[Goal]) -> str:
     return "\n".join(["| goal | wanted | reached | met |", "|---|---|---|---|", *lines])
 
 
-def _json(space: Workspace, name: str) -> dict[str, Any]:
-    path = space.reports / name
+def _json(workspace: Workspace, name: str) -> dict[str, Any]:
+    path = workspace.reports / name
     value: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return value

@@ -19,12 +19,18 @@ from geozero.workspace import Workspace
 
 
 @task(name="sft", cache_policy=NO_CACHE, **RETRIES)
-def train_sft(space: Workspace, parent: str) -> StageResult:
+def train_sft(workspace: Workspace, parent: str) -> StageResult:
     """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
-    corpus, tell = space.instruct, training(get_run_logger().info)
-    replay = collect(space.settings, space.base, corpus, space.runs, tell) if space.settings.sft.replay_share else []
-    run = partial(run_sft, with_worker_grace_period(space).settings, corpus, space.base, space.runs, replay=replay)
-    return trained(space, parent, "sft", corpus, tell, run)
+    corpus, tell = workspace.instruct, training(get_run_logger().info)
+    replay = (
+        collect(workspace.settings, workspace.base, corpus, workspace.runs, tell)
+        if workspace.settings.sft.replay_share
+        else []
+    )
+    run = partial(
+        run_sft, with_worker_grace_period(workspace).settings, corpus, workspace.base, workspace.runs, replay=replay
+    )
+    return trained(workspace, parent, "sft", corpus, tell, run)
 
 
 @form
@@ -46,10 +52,10 @@ def sft(
         hours: Time limit, above 0, at most 2,160. The run fails when it is over; its checkpoint stays, and the next
             run goes on from it.
     """
-    space = opened(params, "sft", seed, steps=steps, learning_rate=learning_rate)
-    with pipeline_run(space, "sft") as parent:
-        log_data(space, parent)
-        return train_sft.with_options(timeout_seconds=seconds(hours))(space, parent).model
+    workspace = opened(params, "sft", seed, steps=steps, learning_rate=learning_rate)
+    with pipeline_run(workspace, "sft") as parent:
+        log_data(workspace, parent)
+        return train_sft.with_options(timeout_seconds=seconds(hours))(workspace, parent).model
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ class Workspace:
         return self.root / "data/geozero-hard"
 
     @property
-    def made(self) -> tuple[Path, Path, Path]:
-        """What the data stages end in."""
+    def output_corpora(self) -> tuple[Path, Path, Path]:
+        """The corpora that the data stages end in: GeoZero-Raw, GeoZero-Instruct, GeoZero-Hard."""
         return self.raw, self.instruct, self.hard
 
     @property

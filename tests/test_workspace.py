@@ -19,15 +19,15 @@ BASE = PARAMS.parent / "models/tiny-qwen3-vl"
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     (tmp_path / "params.yaml").write_text(PARAMS.read_text())
     return Workspace.open(tmp_path / "params.yaml")
 
 
 def test_everything_stands_beside_the_parameter_file(
-    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert space.raw == tmp_path / "data/geozero-raw" and space.log("sft") == tmp_path / "runs/logs/sft.log"
+    assert workspace.raw == tmp_path / "data/geozero-raw" and workspace.log("sft") == tmp_path / "runs/logs/sft.log"
     (tmp_path / "profiles").mkdir()
     (tmp_path / "params.yaml").rename(tmp_path / "profiles/one.yaml")
     (tmp_path / "params.yaml").symlink_to("profiles/one.yaml")
@@ -43,17 +43,17 @@ def test_a_profile_of_a_checkout_works_in_the_checkout(tmp_path: Path) -> None:
     assert Workspace.open(tmp_path / "profiles/one.yaml").root == tmp_path
 
 
-def test_only_finished_corpora_are_seen(space: Workspace, tmp_path: Path) -> None:
+def test_only_finished_corpora_are_seen(workspace: Workspace, tmp_path: Path) -> None:
     for name in ("b", "a", ".a.part-host-1"):
         (tmp_path / "data/corpus" / name).mkdir(parents=True)
         (tmp_path / "data/corpus" / name / "manifest.json").write_text("{}")
     (tmp_path / "data/corpus/unfinished").mkdir()
-    assert [p.name for p in space.corpora] == ["a", "b"]
+    assert [p.name for p in workspace.corpora] == ["a", "b"]
 
 
-def test_the_newest_run_is_the_one_finished_last(space: Workspace, tmp_path: Path) -> None:
+def test_the_newest_run_is_the_one_finished_last(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no finished sft run in .* `geozero sft` first"):
-        space.newest("sft")
+        workspace.newest("sft")
     base = shutil.copytree(BASE, tmp_path / "models/tiny-qwen3-vl")
     made_of = json.dumps({"base": str(base), "base_hash": "0"})
     for age, name in enumerate(("sft-b", "sft-a", "a2grpo-c", "sft-d")):
@@ -62,38 +62,38 @@ def test_the_newest_run_is_the_one_finished_last(space: Workspace, tmp_path: Pat
             (tmp_path / "runs" / name / "DONE").write_text("")
             (tmp_path / "runs" / name / "stage.json").write_text(made_of)
             os.utime(tmp_path / "runs" / name / "DONE", (1_000 + age, 1_000 + age))
-    assert space.newest("sft") == tmp_path / "runs/sft-a/model"
+    assert workspace.newest("sft") == tmp_path / "runs/sft-a/model"
 
 
-def test_a_run_from_another_base_model_is_not_gone_on_with(space: Workspace, tmp_path: Path) -> None:
+def test_a_run_from_another_base_model_is_not_gone_on_with(workspace: Workspace, tmp_path: Path) -> None:
     """A profile of 8 B must not begin its RL with the toy's SFT model, and a moved checkout must find its own."""
     base, run = shutil.copytree(BASE, tmp_path / "models/tiny-qwen3-vl"), tmp_path / "runs/sft-a"
     run.mkdir(parents=True)
     (run / "DONE").write_text("")
     (run / "stage.json").write_text(json.dumps({"base": "/elsewhere/base", "base_hash": "0"}))
     with pytest.raises(InputError, match="those there are smoke runs or from other base models: 1"):
-        space.newest("sft")
+        workspace.newest("sft")
     moved = {"base": "/elsewhere/base", "base_hash": checkpoint.content_hash(base)}
     (run / "stage.json").write_text(json.dumps(moved))
-    assert space.newest("sft") == run / "model"
+    assert workspace.newest("sft") == run / "model"
 
 
-def test_only_a_smoke_run_goes_on_with_a_smoke_run(space: Workspace, tmp_path: Path) -> None:
+def test_only_a_smoke_run_goes_on_with_a_smoke_run(workspace: Workspace, tmp_path: Path) -> None:
     """Else a trial of four steps, made after the real training, would be what RL begins with."""
     base, run = shutil.copytree(BASE, tmp_path / "models/tiny-qwen3-vl"), tmp_path / "runs/sft-a"
     run.mkdir(parents=True)
     (run / "DONE").write_text("")
     (run / "stage.json").write_text(json.dumps({"base": str(base), "limit": 50}))
     with pytest.raises(InputError, match="those there are smoke runs or from other base models: 1"):
-        space.newest("sft")
-    smoke = Workspace(space.file, space.settings.model_copy(update={"smoke": True}))
+        workspace.newest("sft")
+    smoke = Workspace(workspace.file, workspace.settings.model_copy(update={"smoke": True}))
     assert smoke.newest("sft") == run / "model"
 
 
-def test_a_base_that_is_no_directory_is_a_name(space: Workspace, tmp_path: Path) -> None:
-    assert space.base == Path("models/tiny-qwen3-vl")
+def test_a_base_that_is_no_directory_is_a_name(workspace: Workspace, tmp_path: Path) -> None:
+    assert workspace.base == Path("models/tiny-qwen3-vl")
     (tmp_path / "models/tiny-qwen3-vl").mkdir(parents=True)
-    assert space.base == tmp_path / "models/tiny-qwen3-vl"
+    assert workspace.base == tmp_path / "models/tiny-qwen3-vl"
 
 
 def test_an_error_is_one_line_with_what_where_and_how() -> None:

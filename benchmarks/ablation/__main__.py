@@ -30,8 +30,8 @@ from geozero.workspace import Workspace
 
 
 def run(
-    space: Workspace, names: Sequence[str], seeds: int, few: int, out: Path, limit: int | None, start: Start = "sft",
-    workers: int = 1,
+    workspace: Workspace, names: Sequence[str], seeds: int, few: int, out: Path, limit: int | None,
+    start: Start = "sft", workers: int = 1,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """All arms with all seeds, seed by seed, so that a stopped run has compared something.
 
@@ -39,9 +39,9 @@ def run(
         few: seeds of the arms that are not main.
         workers: arms at once, each in a process of its own.
     """
-    model = start_of(space, start, out)
+    model = start_of(workspace, start, out)
     todo = [(arm, seed) for seed in range(1, seeds + 1) for arm in names if seed <= few or ARMS[arm].main]
-    one = partial(finished, space, model, out, limit)
+    one = partial(finished, workspace, model, out, limit)
     if workers == 1:
         return [one(item) for item in todo]
     # A worker would finish its arm, an hour on a GPU, after the command was stopped.
@@ -50,7 +50,7 @@ def run(
         return list(pool.map(one, todo))
 
 
-def tell(space: Workspace, out: Path, start: Start) -> str:
+def tell(workspace: Workspace, out: Path, start: Start) -> str:
     """Write tables and page of all that was ever finished there, and send it to MLflow; returns the tables."""
     results = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
     found = report(results)
@@ -59,8 +59,8 @@ def tell(space: Workspace, out: Path, start: Start) -> str:
     write_text(files[1], markdown(found, start))
     page.write(found, results, out / "runs", start, files[2])
     try:
-        tracking.log(space, results, out / "runs", start)
-        tracking.log_page(space, files, start)
+        tracking.log(workspace, results, out / "runs", start)
+        tracking.log_page(workspace, files, start)
     except InputError as error:  # the results are on disk; the same command sends them later
         print(f"not sent to MLflow: {error}", file=sys.stderr)
     return markdown(found, start)
@@ -80,11 +80,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, help="arms at once; left out: a core each, or one on a GPU")
     parser.add_argument("--out", type=Path, help="runs/ablation (-terse, -mixed) beside params.yaml if left out")
     options = parser.parse_args()
-    space = Workspace.open(options.params)
-    out = options.out or space.runs / ("ablation" if options.start == "sft" else f"ablation-{options.start}")
+    workspace = Workspace.open(options.params)
+    out = options.out or workspace.runs / ("ablation" if options.start == "sft" else f"ablation-{options.start}")
     workers = options.workers or (1 if process.has_gpu() else process.cores())
-    run(space, options.arms, options.seeds, options.few, out, options.limit, options.start, workers)
-    print(tell(space, out, options.start))
+    run(workspace, options.arms, options.seeds, options.few, out, options.limit, options.start, workers)
+    print(tell(workspace, out, options.start))
     return 0
 
 

@@ -94,20 +94,22 @@ def settings_of(params: Params, arm: Arm, seed: int) -> Params:
     return Params.model_validate(values)
 
 
-def start_of(space: Workspace, start: Start, out: Path) -> Path:
+def start_of(workspace: Workspace, start: Start, out: Path) -> Path:
     """The model that all arms start from: the newest SFT run's, or one whose thoughts SFT made terse.
 
     The same SFT, but of what it rehearses each thought (`terse`) or three of four (`mixed`, by stable hash) end after
     their first sentence.
     """
     if start == "sft":
-        return space.newest("sft")
-    replay = collect(space.settings, space.base, space.instruct, space.runs)
+        return workspace.newest("sft")
+    replay = collect(workspace.settings, workspace.base, workspace.instruct, workspace.runs)
     short = [
         replace(one, text=terse(one.text)) if stable_unit(one.text, salt=start) < SHORTENED[start] else one
         for one in replay
     ]
-    return run_sft(space.settings, space.instruct, space.base, out / "runs", f"sft-{start}", replay=short).model
+    return run_sft(
+        workspace.settings, workspace.instruct, workspace.base, out / "runs", f"sft-{start}", replay=short
+    ).model
 
 
 def terse(completion: str) -> str:
@@ -125,25 +127,25 @@ def outcome(record: Mapping[str, Any], sample: Sample, boxes: Any) -> float:
     return float(found) if sample.task == "caption" else float(found >= 1.0)
 
 
-def train(space: Workspace, arm_name: str, seed: int, start: Path, out: Path) -> StageResult:
+def train(workspace: Workspace, arm_name: str, seed: int, start: Path, out: Path) -> StageResult:
     """One arm with one seed; a finished one is reused."""
     arm = ARMS[arm_name]
-    params = settings_of(space.settings, arm, seed)
-    corpus = space.hard if arm.data == "hard" else space.instruct
+    params = settings_of(workspace.settings, arm, seed)
+    corpus = workspace.hard if arm.data == "hard" else workspace.instruct
     run = run_sft if arm.stage == "sft" else run_a2grpo
     return run(params, corpus, start, out / "runs", f"{arm_name}-{seed}")
 
 
-def judge(space: Workspace, arm_name: str, model: Path, out: Path, limit: int | None) -> dict[str, Any]:
+def judge(workspace: Workspace, arm_name: str, model: Path, out: Path, limit: int | None) -> dict[str, Any]:
     """Answer val and every test split in each of the arm's modes and score each question: mode → what was found.
 
     What val says is for choosing, and its sources are called `val`.
     """
     corpora: dict[Split, list[Path]] = {
-        "val": [path for path in space.corpora_with("val") if path.name in space.trained_sources],
-        "test": space.corpora_with("test"),
+        "val": [path for path in workspace.corpora_with("val") if path.name in workspace.trained_sources],
+        "test": workspace.corpora_with("test"),
     }
-    boxes = space.settings.model.boxes
+    boxes = workspace.settings.model.boxes
     for split, paths in corpora.items():
         job = CorpusJob(
             model=str(model),
@@ -151,10 +153,10 @@ def judge(space: Workspace, arm_name: str, model: Path, out: Path, limit: int | 
             out=str(out / split),
             split=split,
             modes=ARMS[arm_name].modes,
-            max_tokens=space.settings.evaluation.max_tokens,
+            max_tokens=workspace.settings.evaluation.max_tokens,
             limit=limit,
             boxes=boxes,
-            engine=space.engine,
+            engine=workspace.engine,
         )
         run_in_child(job, out / f"answers-{split}.log")
     return {mode: _judged(corpora, mode, out, boxes) for mode in ARMS[arm_name].modes}
@@ -182,7 +184,7 @@ def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: A
     }
 
 
-def finished(space: Workspace, start: Path, out: Path, limit: int | None, item: tuple[str, int]) -> dict[str, Any]:
+def finished(workspace: Workspace, start: Path, out: Path, limit: int | None, item: tuple[str, int]) -> dict[str, Any]:
     """Train and judge an arm with a seed, unless its result is there; the result is written last.
 
     `seconds` is the training's wall time, `cpu_seconds` what it took of the processors (other work does not show).
@@ -191,11 +193,11 @@ def finished(space: Workspace, start: Path, out: Path, limit: int | None, item: 
     target = out / "results" / f"{arm}-{seed}.json"
     if not target.is_file():
         begun, used = time.monotonic(), _cpu()
-        result = train(space, arm, seed, start, out)
+        result = train(workspace, arm, seed, start, out)
         seconds, cpu_seconds = time.monotonic() - begun, _cpu() - used
         answers = result.directory / "answers"
         answers.mkdir(exist_ok=True)
-        modes = judge(space, arm, result.model, answers, limit)
+        modes = judge(workspace, arm, result.model, answers, limit)
         curve = read(result.directory / "metrics.jsonl")
         found = {
             "arm": arm,

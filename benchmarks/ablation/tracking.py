@@ -16,25 +16,25 @@ from geozero.workspace import Workspace
 KEY = "ablation"  # the tag that tells whether a result is there already
 
 
-def experiment(space: Workspace) -> Tracker:
+def experiment(workspace: Workspace) -> Tracker:
     """The project's store, `<experiment>-ablation` in it."""
-    tracker = space.tracker
+    tracker = workspace.tracker
     return replace(tracker, experiment=f"{tracker.experiment}-ablation")
 
 
-def log(space: Workspace, results: Sequence[Mapping[str, Any]], runs: Path, start: str) -> int:
+def log(workspace: Workspace, results: Sequence[Mapping[str, Any]], runs: Path, start: str) -> int:
     """Log what the experiment does not have yet; returns how many runs are new.
 
     Raises:
         InputError: the store cannot be reached.
     """
-    tracker, new = experiment(space), 0
+    tracker, new = experiment(workspace), 0
     for result in results:
         name = f"{result['arm']}-{result['seed']}"
         key = f"{start}/{result['run']}"
         if tracker.find(KEY, key):
             continue
-        settings = settings_of(space.settings, ARMS[result["arm"]], result["seed"])
+        settings = settings_of(workspace.settings, ARMS[result["arm"]], result["seed"])
         run = tracker.open_pipeline(
             name, settings.model_dump(), {"arm": result["arm"], "seed": str(result["seed"]), "start": start}
         )
@@ -46,9 +46,9 @@ def log(space: Workspace, results: Sequence[Mapping[str, Any]], runs: Path, star
     return new
 
 
-def log_page(space: Workspace, files: Sequence[Path], start: str) -> None:
+def log_page(workspace: Workspace, files: Sequence[Path], start: str) -> None:
     """The tables and the page, in a run of their own; a later report goes into the same run."""
-    tracker, key = experiment(space), f"{start}/report"
+    tracker, key = experiment(workspace), f"{start}/report"
     run = tracker.find(KEY, key)
     if run is None:
         run = tracker.open_pipeline(f"report-{start}", {}, {"start": start, KEY: key})

@@ -61,11 +61,11 @@ def opened(params: Path, section: str | None = None, seed: int | None = None, **
     Raises:
         InputError: no such file, or values that do not go together.
     """
-    space = Workspace.open(params)
+    workspace = Workspace.open(params)
     changes = {name: value for name, value in given.items() if value is not None}
     if seed is None and not changes:
-        return space
-    values = space.settings.model_dump()
+        return workspace
+    values = workspace.settings.model_dump()
     if seed is not None:
         values["seed"] = seed
     if section is not None:
@@ -76,7 +76,7 @@ def opened(params: Path, section: str | None = None, seed: int | None = None, **
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(first["msg"].removeprefix("Value error, "), where or "the form", "correct it") from None
-    return replace(space, settings=settings)
+    return replace(workspace, settings=settings)
 
 
 def seconds(hours: float | None) -> float | None:

@@ -82,7 +82,7 @@ def gpu() -> Iterator[None]:
 
 
 @contextmanager
-def checkout_lock(space: Workspace, flow: str) -> Iterator[None]:
+def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
     """Hold the checkout: two pipelines in it would train into the same directories.
 
     The kernel frees the lock of a process that was killed; whatever that one has left running is ended.
@@ -90,13 +90,13 @@ def checkout_lock(space: Workspace, flow: str) -> Iterator[None]:
     Raises:
         InputError: another flow runs here.
     """
-    path = space.root / LOCK
+    path = workspace.root / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise _taken(path, space.root) from None
+            raise _taken(path, workspace.root) from None
         left = _read(path)
         if left.get("mark") and left.get("host") == socket.gethostname():
             process_tags.kill_tagged(PROCESS_TAG, left["mark"])
@@ -129,12 +129,12 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values))
 
 
-def with_worker_grace_period(space: Workspace) -> Workspace:
+def with_worker_grace_period(workspace: Workspace) -> Workspace:
     """Under a worker: a training gets no longer to write its checkpoint than Prefect leaves a cancelled flow."""
     from dataclasses import replace
 
-    hardware = space.settings.hardware
+    hardware = workspace.settings.hardware
     if STARTED_BY_WORKER not in os.environ or hardware.leave_seconds <= LEAVE_SECONDS:
-        return space
+        return workspace
     quick = hardware.model_copy(update={"leave_seconds": LEAVE_SECONDS})
-    return replace(space, settings=space.settings.model_copy(update={"hardware": quick}))
+    return replace(workspace, settings=workspace.settings.model_copy(update={"hardware": quick}))

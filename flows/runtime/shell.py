@@ -41,9 +41,9 @@ def start(
     given = vars(parser.parse_args())
     try:
         run = flow if choose is None else choose(given)
-        space = Workspace.open(given["params"])
+        workspace = Workspace.open(given["params"])
         if check is not None:
-            check(space, **{name: value for name, value in given.items() if name not in ("model", "params")})
+            check(workspace, **{name: value for name, value in given.items() if name not in ("model", "params")})
         if model:
             checkpoint.resolve(given["model"])
         require_server()

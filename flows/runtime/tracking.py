@@ -48,13 +48,13 @@ def _outbox(tracker: Tracker, folder: Path) -> Outbox:
     return Outbox(tracker, folder, _teller())
 
 
-def outbox(space: Workspace) -> Outbox:
+def outbox(workspace: Workspace) -> Outbox:
     """This process's queue for the workspace's tracking store."""
-    return _outbox(space.tracker, space.runs / FOLDER)
+    return _outbox(workspace.tracker, workspace.runs / FOLDER)
 
 
 @contextmanager
-def pipeline_run(space: Workspace, name: str, alone: bool = True) -> Iterator[str]:
+def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterator[str]:
     """The id of a new parent run, which ends as the block ends: FAILED after an error, KILLED after an interrupt.
 
     The checkout is held as long, but for a flow that need not be `alone`; whatever the block started is ended with it,
@@ -63,13 +63,13 @@ def pipeline_run(space: Workspace, name: str, alone: bool = True) -> Iterator[st
     Raises:
         InputError: another flow runs in this checkout, or the tracking store cannot be reached.
     """
-    guard = Reaper(space.tracker, space.runs / FOLDER)
+    guard = Reaper(workspace.tracker, workspace.runs / FOLDER)
     try:
-        with retries.checkout_lock(space, name) if alone else nullcontext():
-            parent = _open(space, name)
+        with retries.checkout_lock(workspace, name) if alone else nullcontext():
+            parent = _open(workspace, name)
             guard.watch_run(parent)
-            box = outbox(space)
-            leave_links(space, parent)
+            box = outbox(workspace)
+            leave_links(workspace, parent)
             with ResourceMonitor(lambda values, step: box.log_metrics(parent, values, step)):
                 try:
                     yield parent
@@ -92,69 +92,69 @@ def pipeline_run(space: Workspace, name: str, alone: bool = True) -> Iterator[st
     finally:
         guard.close()
         if _outbox.cache_info().currsize:
-            outbox(space).close(0.1)
+            outbox(workspace).close(0.1)
             _outbox.cache_clear()
 
 
-def _open(space: Workspace, name: str) -> str:
-    tracker, own = space.tracker, str(flow_run.id or "")
+def _open(workspace: Workspace, name: str) -> str:
+    tracker, own = workspace.tracker, str(flow_run.id or "")
     if own and (flow_run.run_count or 0) > 1:
         known = tracker.find(FLOW_RUN_TAG, own)
         if known is not None:
             tracker.reopen(known)
             return known
     tags = {FLOW_RUN_TAG: own, FLOW_PAGE_TAG: flow_run.ui_url or ""} if own else {}
-    return tracker.open_pipeline(name, space.settings.model_dump(), tags | lineage.code_tags(space.root))
+    return tracker.open_pipeline(name, workspace.settings.model_dump(), tags | lineage.code_tags(workspace.root))
 
 
-def leave_links(space: Workspace, parent: str) -> None:
+def leave_links(workspace: Workspace, parent: str) -> None:
     """An artifact in Prefect that leads to the MLflow run, the page and the logs; called again it is a new version."""
-    box, lines = outbox(space), [f"- files of the runs: `{space.runs}`, logs: `{space.runs / 'logs'}`"]
+    box, lines = outbox(workspace), [f"- files of the runs: `{workspace.runs}`, logs: `{workspace.runs / 'logs'}`"]
     try:
-        lines.insert(0, f"- [run in MLflow]({space.tracker.address(parent)})")
+        lines.insert(0, f"- [run in MLflow]({workspace.tracker.address(parent)})")
         if box.flush(LEAVE_SECONDS) == 0:
-            compare = space.tracker.client.get_run(parent).data.tags.get("compare")
+            compare = workspace.tracker.client.get_run(parent).data.tags.get("compare")
             if compare:
                 lines.insert(1, f"- [its models side by side]({compare})")
                 print(f"compare the models in MLflow: {compare}")
     except Exception as error:  # the server is down: the entries wait, the links are a convenience
         lines.append(f"- MLflow does not answer: {str(error).splitlines()[0][:200]}")
-    page = space.reports / "index.html"
+    page = workspace.reports / "index.html"
     if page.is_file():
         lines.append(f"- the page: `{page}`, and among the run's artifacts in MLflow")
     create_markdown_artifact(markdown="\n".join(lines), key="links", description="Where everything of this run is")
 
 
-def log_data(space: Workspace, parent: str, *corpora: Path) -> None:
+def log_data(workspace: Workspace, parent: str, *corpora: Path) -> None:
     """DVC's hashes as tags of a flow's run, and the corpora that it works on as its data sets."""
-    box = outbox(space)
-    for key, value in lineage.data_tags(space.root).items():
+    box = outbox(workspace)
+    for key, value in lineage.data_tags(workspace.root).items():
         box.set_tag(parent, key, value)
     for corpus in corpora:
-        box.log_dataset(parent, corpus, _digest(space, corpus), context="data")
+        box.log_dataset(parent, corpus, _digest(workspace, corpus), context="data")
 
 
-def _digest(space: Workspace, corpus: Path) -> str:
+def _digest(workspace: Workspace, corpus: Path) -> str:
     """DVC's hash of a corpus; of one that DVC does not know, that of its manifest."""
-    place = corpus.relative_to(space.root).as_posix() if corpus.is_relative_to(space.root) else ""
-    return lineage.hashes(space.root).get(place) or Corpus(corpus).digest
+    place = corpus.relative_to(workspace.root).as_posix() if corpus.is_relative_to(workspace.root) else ""
+    return lineage.hashes(workspace.root).get(place) or Corpus(corpus).digest
 
 
 def trained(
-    space: Workspace, parent: str, stage: str, corpus: Path, tell: Callable[[str], None], run: Run
+    workspace: Workspace, parent: str, stage: str, corpus: Path, tell: Callable[[str], None], run: Run
 ) -> StageResult:
     """Train a stage as a child of the pipeline run, its curve in MLflow while it runs.
 
     A stage that was interrupted goes on in the MLflow run that it began; a finished one is only noted.
     """
-    planned, box = run(dry_run=True), outbox(space)
-    if planned.reused and _known(space, planned.directory):
+    planned, box = run(dry_run=True), outbox(workspace)
+    if planned.reused and _known(workspace, planned.directory):
         box.put("note_reused", parent, stage=stage, path=str(planned.directory))
         return planned
-    settings = space.settings.model_dump()[stage]
+    settings = workspace.settings.model_dump()[stage]
     with box.stage(parent, stage, planned.directory) as child:
         box.log_params(child, settings | {"fingerprint": planned.fingerprint})
-        box.log_dataset(child, corpus, _digest(space, corpus))
+        box.log_dataset(child, corpus, _digest(workspace, corpus))
         with ArtifactProgress(stage, settings["steps"]) as progress:
 
             def on_metrics(step: int, values: Any) -> None:
@@ -190,12 +190,12 @@ def curve(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _known(space: Workspace, directory: Path) -> bool:
+def _known(workspace: Workspace, directory: Path) -> bool:
     """Whether the store has the run of a finished stage; one that does not answer is taken to have it."""
     if not (directory / RUN_ID_FILE).is_file():
         return False
     try:
-        return space.tracker.remembered(directory) is not None
+        return workspace.tracker.remembered(directory) is not None
     except InputError:
         raise
     except Exception:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from geozero import __version__
-from geozero.cli.data import app as build
+from geozero.cli.data import app as data
 from geozero.cli.difficulty import app as difficulty
 from geozero.cli.evaluation import app as evaluation
+from geozero.cli.predict import app as predict
 from geozero.cli.runs import app as runs
 from geozero.cli.stack import app as stack
 from geozero.cli.toy import app as toy
@@ -49,48 +49,12 @@ def doctor() -> None:
     render(examine())
 
 
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Images; GeoTIFF too (`pip install 'geozero\\[geo]'`).")],
-    model: Annotated[str, typer.Option(help="A checkpoint, or a hub name in the local cache.")],
-    question: Annotated[str, typer.Option(help="What is asked about each image.")] = "Describe this image.",
-    engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",
-    mode: Annotated[
-        Literal["tagged", "direct"], typer.Option(help="tagged: think first; direct: answer alone.")
-    ] = "tagged",
-    boxes: Annotated[
-        Literal["norm1000", "pixels", "resized28", "norm100"], typer.Option(help="What the model's coordinates mean.")
-    ] = "norm1000",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens an answer.")] = 1024,
-) -> None:
-    """Ask a model about one's own images.
-
-    Example: geozero predict --model models/mine harbour.tif --question "Where is the largest ship?"
-    """
-    from geozero.engines import open_engine
-    from geozero.inference import predict as ask
-
-    missing = [path for path in images if not path.is_file()]
-    if missing:
-        raise InputError("no such image", str(missing[0]), "give files, not directories")
-    show = ask.block if sys.stdout.isatty() else ask.line
-    answering = open_engine(engine, model)
-    found = []
-    try:
-        for one in ask.predict(answering, images, question, mode, boxes, max_tokens):
-            found.append(one)
-            if one.error is None or len(images) > 1:
-                typer.echo(show(one))
-    finally:
-        answering.close()
-    ask.require_any(found)
-
-
-# Without a name, a room's commands stand beside the others; in the order of the work.
-app.add_typer(build)
+# A group without a name puts its commands beside the others, in the order of the work.
+app.add_typer(data)
 app.add_typer(difficulty)
 app.add_typer(training)
 app.add_typer(evaluation)
-app.command()(predict)
+app.add_typer(predict)
 app.add_typer(toy, name="toy")
 app.add_typer(stack, name="stack")
 app.add_typer(runs, name="runs")

@@ -27,8 +27,10 @@ def train_filter(
     """
     from geozero.training.stage import run_filters
 
-    space = Workspace.open(params)
-    for result in run_filters(space.settings, corpus or space.raw, space.base, space.runs, out, on_line=_training_line):
+    workspace = Workspace.open(params)
+    for result in run_filters(
+        workspace.settings, corpus or workspace.raw, workspace.base, workspace.runs, out, on_line=_training_line
+    ):
         typer.echo(f"{result.directory}\t{'reused' if result.reused else 'trained'}")
 
 
@@ -41,16 +43,22 @@ def sft(params: ParamsFile = PARAMS, dry_run: DryRun = False) -> None:
     from geozero.training.replay import collect
     from geozero.training.stage import run_sft
 
-    space = Workspace.open(params)
+    workspace = Workspace.open(params)
     replay: list[Any] = []
-    if space.settings.sft.replay_share and not dry_run:
-        replay = collect(space.settings, space.base, space.instruct, space.runs, typer.echo)
+    if workspace.settings.sft.replay_share and not dry_run:
+        replay = collect(workspace.settings, workspace.base, workspace.instruct, workspace.runs, typer.echo)
     tell = typer.echo if dry_run else _training_line
     result = run_sft(
-        space.settings, space.instruct, space.base, space.runs, replay=replay, dry_run=dry_run, on_line=tell
+        workspace.settings,
+        workspace.instruct,
+        workspace.base,
+        workspace.runs,
+        replay=replay,
+        dry_run=dry_run,
+        on_line=tell,
     )
     _trained(result, dry_run)
-    if space.settings.sft.replay_share and dry_run:
+    if workspace.settings.sft.replay_share and dry_run:
         typer.echo("note: the replay is sampled before the training; with it the directory gets another name", err=True)
 
 
@@ -66,17 +74,20 @@ def a2grpo(
     """
     from geozero.training.stage import run_a2grpo
 
-    space = Workspace.open(params)
-    val = [path for path in space.corpora_with("val") if path.name in space.trained_sources]
+    workspace = Workspace.open(params)
+    val = [path for path in workspace.corpora_with("val") if path.name in workspace.trained_sources]
     start, tell = model, typer.echo if dry_run else _training_line
     if start is None:
         try:
-            start = space.newest("sft")
+            start = workspace.newest("sft")
         except InputError:
             if not dry_run:
                 raise
-            start = space.base  # a plan may come before SFT
-    _trained(run_a2grpo(space.settings, space.hard, start, space.runs, val=val, dry_run=dry_run, on_line=tell), dry_run)
+            start = workspace.base  # a plan may come before SFT
+    _trained(
+        run_a2grpo(workspace.settings, workspace.hard, start, workspace.runs, val=val, dry_run=dry_run, on_line=tell),
+        dry_run,
+    )
 
 
 @app.command()

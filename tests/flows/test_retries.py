@@ -48,7 +48,7 @@ time.sleep(600)
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
     return Workspace.open(tmp_path / "params.yaml")
 
@@ -116,27 +116,31 @@ def test_the_guard_closes_the_run_of_a_killed_flow(tmp_path: Path) -> None:
         assert [(json.loads(line)["do"], json.loads(line)["run"]) for line in lines] == [("kill", "abc")] * entries
 
 
-def test_two_flows_on_one_checkout_are_refused_with_who_runs(space: Workspace) -> None:
+def test_two_flows_on_one_checkout_are_refused_with_who_runs(workspace: Workspace) -> None:
     refusal = rf"pipeline \(process {os.getpid()} .*since"
-    with checkout_lock(space, "pipeline"), pytest.raises(InputError, match=refusal), checkout_lock(space, "sft"):
+    with (
+        checkout_lock(workspace, "pipeline"),
+        pytest.raises(InputError, match=refusal),
+        checkout_lock(workspace, "sft"),
+    ):
         pass
-    with checkout_lock(space, "sft"):  # free again
+    with checkout_lock(workspace, "sft"):  # free again
         pass
 
 
-def test_a_stale_lock_is_taken_over_and_what_its_flow_left_is_ended(space: Workspace) -> None:
+def test_a_stale_lock_is_taken_over_and_what_its_flow_left_is_ended(workspace: Workspace) -> None:
     orphan = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"], env=environment(GEOZERO_FLOW="1-2")
     )
     host = os.uname().nodename
-    (space.root / ".geozero").mkdir()
-    (space.root / LOCK).write_text(json.dumps({"flow": "x", "pid": 1, "started": 0.0, "host": host, "mark": "1-2"}))
-    with checkout_lock(space, "pipeline"):
-        assert json.loads((space.root / LOCK).read_text())["pid"] == os.getpid()
+    (workspace.root / ".geozero").mkdir()
+    (workspace.root / LOCK).write_text(json.dumps({"flow": "x", "pid": 1, "started": 0.0, "host": host, "mark": "1-2"}))
+    with checkout_lock(workspace, "pipeline"):
+        assert json.loads((workspace.root / LOCK).read_text())["pid"] == os.getpid()
         orphan.wait(20)
-    assert (space.root / LOCK).read_text() == ""
-    (space.root / LOCK).write_text("not json")
-    with checkout_lock(space, "pipeline"):
+    assert (workspace.root / LOCK).read_text() == ""
+    (workspace.root / LOCK).write_text("not json")
+    with checkout_lock(workspace, "pipeline"):
         pass
 
 
@@ -172,31 +176,31 @@ def test_prefect_tries_again_what_may_pass_and_nothing_else() -> None:
 
 
 def test_under_a_worker_a_training_leaves_before_prefect_kills_its_flow(
-    space: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(reaper.STARTED_BY_WORKER, raising=False)
-    assert with_worker_grace_period(space) is space
+    assert with_worker_grace_period(workspace) is workspace
     monkeypatch.setenv(reaper.STARTED_BY_WORKER, "x")
-    assert with_worker_grace_period(space).settings.hardware.leave_seconds + reaper.GRACE < 30
-    quick = space.settings.model_copy(
-        update={"hardware": space.settings.hardware.model_copy(update={"leave_seconds": 2.0})}
+    assert with_worker_grace_period(workspace).settings.hardware.leave_seconds + reaper.GRACE < 30
+    quick = workspace.settings.model_copy(
+        update={"hardware": workspace.settings.hardware.model_copy(update={"leave_seconds": 2.0})}
     )
-    assert with_worker_grace_period(replace(space, settings=quick)).settings.hardware.leave_seconds == 2.0
+    assert with_worker_grace_period(replace(workspace, settings=quick)).settings.hardware.leave_seconds == 2.0
 
 
-def test_every_run_of_a_flow_tells_its_commit(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_of_a_flow_tells_its_commit(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a corpus has one hash wherever it is noted: DVC's, or that of its manifest where DVC does not know it."""
     opened: dict[str, str] = {}
     state = {"commit": "c0ffee", "dirty": "true", "changed": "a"}
     monkeypatch.setattr(Tracker, "open_pipeline", lambda self, name, params, tags: opened.update(tags))
     monkeypatch.setattr(tracking.lineage, "git_state", lambda root: state)
-    tracking._open(space, "sft")
+    tracking._open(workspace, "sft")
     assert opened == {"mlflow.source.git.commit": "c0ffee", "git.dirty": "true", "git.changed": "a"}
-    (space.root / "dvc.lock").write_text("stages: {raw: {outs: [{path: data/geozero-raw, md5: 1f2e.dir}]}}")
-    assert tracking._digest(space, space.raw) == "1f2e.dir"
-    space.hard.mkdir(parents=True)
-    (space.hard / MANIFEST).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "shards": {}}))
-    assert tracking._digest(space, space.hard) == Corpus(space.hard).digest
+    (workspace.root / "dvc.lock").write_text("stages: {raw: {outs: [{path: data/geozero-raw, md5: 1f2e.dir}]}}")
+    assert tracking._digest(workspace, workspace.raw) == "1f2e.dir"
+    workspace.hard.mkdir(parents=True)
+    (workspace.hard / MANIFEST).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "shards": {}}))
+    assert tracking._digest(workspace, workspace.hard) == Corpus(workspace.hard).digest
 
 
 def test_one_gpu_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

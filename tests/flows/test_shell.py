@@ -60,7 +60,7 @@ def test_a_flow_gets_its_arguments(params: Path, tmp_path: Path, monkeypatch: py
 def test_bad_input_is_one_line_and_exit_code_2(
     fault: str, params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def check(space: Workspace) -> None:
+    def check(workspace: Workspace) -> None:
         if fault == "check":
             raise InputError("not here")
 
@@ -98,12 +98,12 @@ def test_a_server_that_does_not_answer_is_one_line(
 
 
 def test_what_dvc_says_of_bad_input_is_one_line(params: Path) -> None:
-    space = Workspace.open(params)
+    workspace = Workspace.open(params)
     busy = ["ERROR: failed to reproduce 'raw': '/x/data/toy' is busy, it is being blocked by:", "  (PID 7): dvc repro"]
     stage = ["> geozero raw", "geozero: no corpus in data/corpus", "ERROR: failed to reproduce 'raw': …"]
-    assert "(PID 7): dvc repro" in str(explain(busy, space)) and "rwlock" in str(explain(busy, space))
-    assert str(explain(stage, space)) == "no corpus in data/corpus"
-    assert explain(["Traceback", "KeyError: 'a'"], space) is None
+    assert "(PID 7): dvc repro" in str(explain(busy, workspace)) and "rwlock" in str(explain(busy, workspace))
+    assert str(explain(stage, workspace)) == "no corpus in data/corpus"
+    assert explain(["Traceback", "KeyError: 'a'"], workspace) is None
 
 
 def test_bad_input_is_logged_without_its_traceback() -> None:
@@ -121,10 +121,10 @@ def test_corpora_are_asked_for_the_splits_they_hold(params: Path) -> None:
     trained = one_source(data / "vhm", "vhm", "vqa", split="train")
     tested = one_source(data / "ucm", "ucm", "scene_cls", split="test")
     (data / "half").mkdir()  # unfinished: no manifest
-    space = Workspace.open(params)
-    assert space.corpora == [tested, trained]
-    assert space.corpora_with("test") == [tested]
-    assert space.corpora_with("val") == []
+    workspace = Workspace.open(params)
+    assert workspace.corpora == [tested, trained]
+    assert workspace.corpora_with("test") == [tested]
+    assert workspace.corpora_with("val") == []
 
 
 # -- what passes into a flow's log -------------------------------------------------------------------------------

@@ -116,17 +116,17 @@ def test_a_terse_thought_is_its_first_sentence(text: str, short: str) -> None:
 
 def test_results_go_to_mlflow_once(tmp_path: Path) -> None:
     params = make_params()
-    space: Any = SimpleNamespace(settings=params, tracker=Tracker(project=tmp_path))
+    workspace: Any = SimpleNamespace(settings=params, tracker=Tracker(project=tmp_path))
     results = [result("sft", 1, 0.5), result("a2grpo", 1, 0.7)]
     (tmp_path / "runs/a2grpo-1").mkdir(parents=True)
     (tmp_path / "runs/a2grpo-1/metrics.jsonl").write_text('{"step": 1, "answer_reward": 0.5}\n')
-    assert tracking.log(space, results, tmp_path / "runs", "sft") == 2
-    assert tracking.log(space, results, tmp_path / "runs", "sft") == 0
+    assert tracking.log(workspace, results, tmp_path / "runs", "sft") == 2
+    assert tracking.log(workspace, results, tmp_path / "runs", "sft") == 0
     file = tmp_path / "ablation.md"
     file.write_text("# Ablation")
-    tracking.log_page(space, [file], "sft")
-    tracking.log_page(space, [file], "sft")
-    runs = {run.info.run_name: run for run in tracking.experiment(space).search()}
+    tracking.log_page(workspace, [file], "sft")
+    tracking.log_page(workspace, [file], "sft")
+    runs = {run.info.run_name: run for run in tracking.experiment(workspace).search()}
     assert sorted(runs) == ["a2grpo-1", "report-sft", "sft-1"]
     right = results[1]["modes"]["tagged"]["outcomes"]["toy_aid_hard"]["scene_cls"].values()
     metrics = runs["a2grpo-1"].data.metrics
@@ -151,7 +151,7 @@ def test_the_page_shows_every_arm_and_split(tmp_path: Path) -> None:
 def test_a_stopped_ablation_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trained: list[tuple[str, int]] = []
 
-    def train(space: Any, arm: str, seed: int, start: Path, out: Path) -> Any:
+    def train(workspace: Any, arm: str, seed: int, start: Path, out: Path) -> Any:
         if len(trained) == 3:
             raise KeyboardInterrupt
         trained.append((arm, seed))
@@ -160,20 +160,20 @@ def test_a_stopped_ablation_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (directory / "metrics.jsonl").write_text('{"step": 1, "answer_kl": 0.5}\n')
         return SimpleNamespace(directory=directory, model=directory / "model")
 
-    def judge(space: Any, arm: str, *_: Any) -> dict[str, Any]:
+    def judge(workspace: Any, arm: str, *_: Any) -> dict[str, Any]:
         modes: dict[str, Any] = result(arm, 1, 0.5)["modes"]
         return modes
 
     monkeypatch.setattr(arms, "train", train)
     monkeypatch.setattr(arms, "judge", judge)
-    space: Any = SimpleNamespace(newest=lambda stage: tmp_path)
+    workspace: Any = SimpleNamespace(newest=lambda stage: tmp_path)
     names = ["grpo", "a2grpo", "no_gate"]
     with pytest.raises(KeyboardInterrupt):
-        line.run(space, names, 2, 1, tmp_path / "out", None)
+        line.run(workspace, names, 2, 1, tmp_path / "out", None)
     trained.append(("killed", 0))
-    found = statistics.report(line.run(space, names, 2, 1, tmp_path / "out", None))
-    space = SimpleNamespace(settings=make_params(), tracker=Tracker(project=tmp_path))
-    told = line.tell(space, tmp_path / "out", "sft")
+    found = statistics.report(line.run(workspace, names, 2, 1, tmp_path / "out", None))
+    workspace = SimpleNamespace(settings=make_params(), tracker=Tracker(project=tmp_path))
+    told = line.tell(workspace, tmp_path / "out", "sft")
     assert "A²GRPO without gate" in told and (tmp_path / "out/ablation.html").is_file()
     assert trained == [("grpo", 1), ("a2grpo", 1), ("no_gate", 1), ("killed", 0), ("grpo", 2), ("a2grpo", 2)]
     assert [found["arms"][arm]["seeds"] for arm in names] == [2, 2, 1]
