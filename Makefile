@@ -59,7 +59,7 @@ lint: env ## style, formatting and types
 
 docs: env ## the documentation site in docs/_build, with the API reference; a warning fails it
 	$(PY) -m pip install --quiet --no-deps -r requirements/docs.txt
-	$(PY) -m sphinx -q -W --keep-going -b html -c docs -d docs/_build/.doctrees . docs/_build
+	$(PY) -m sphinx -q -W --keep-going -j auto -b html -c docs -d docs/_build/.doctrees . docs/_build
 	@echo "open docs/_build/index.html"
 
 bench: env ## the figures, one benchmark after another, after `make demo` (not `ablation`, which takes hours, nor `variants`)

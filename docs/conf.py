@@ -47,6 +47,10 @@ suppress_warnings = [
     "ref.python",  # annotations are short names, and two modules may define the same one
 ]
 
+toc_object_entries = (
+    False  # the sidebar copies these into every page, which takes minutes; each page has a table of them
+)
+
 html_theme = "furo"
 html_title = "GeoZero"
 html_show_sphinx = False

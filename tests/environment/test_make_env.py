@@ -57,7 +57,7 @@ def test_the_two_locks_differ_only_where_they_must() -> None:
     assert {"triton", "nvidia-cublas"} <= gpu.keys() - cpu.keys()
 
 
-@pytest.mark.parametrize("extra", ["ray", "s3"])
+@pytest.mark.parametrize("extra", ["ray", "s3", "docs"])
 def test_an_extra_adds_pins_and_changes_none(extra: str) -> None:
     lines = (REQUIREMENTS / f"{extra}.txt").read_text().splitlines()[1:]
     assert [line for line in lines if not PIN.fullmatch(line)] == [] and lines == sorted(lines)
