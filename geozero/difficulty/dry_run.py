@@ -1,4 +1,4 @@
-"""What a sampling would take, from a short measured warm-up whose answers are thrown away; nothing is written."""
+"""Estimate what sampling would take from a short measured warm-up; its answers are discarded and nothing is written."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from geozero.difficulty.settings import SamplingSettings
 from geozero.difficulty.work_list import WorkList, build_work_list, parse_shard, stored_answers
 from geozero.engines.base import Engine
 
-WARM_UP_SAMPLES = 4  # asked first, not timed: libraries compile and allocate
+WARM_UP_SAMPLES = 4  # sampled first and not timed: libraries compile and allocate
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingPlan:
-    """What is to be done, and what that takes on this machine."""
+    """The work to do, and what it takes on this machine."""
 
     n_samples: int  # of this worker
-    n_stored: int  # answers that are there
-    n_missing: int  # answers to ask for; the most, where sampling is adaptive
+    n_stored: int  # answers in the store
+    n_missing: int  # answers to sample; an upper bound where sampling is adaptive
     adaptive: bool
     measured: int = 0  # answers of the warm-up
     tokens: int = 0  # estimated
@@ -44,11 +44,11 @@ class SamplingPlan:
     reason: str = ""
 
     def lines(self) -> list[str]:
-        """Plain lines, one an item."""
+        """Plain text, one line per item."""
         most = "at most " if self.adaptive else ""
         found = [
             f"samples\t{self.n_samples:,}",
-            f"answers\t{most}{self.n_missing:,} to ask for\t{self.n_stored:,} stored",
+            f"answers\t{most}{self.n_missing:,} to sample	{self.n_stored:,} stored",
         ]
         if not self.n_missing:
             return [*found, "nothing is missing"]
@@ -72,7 +72,7 @@ def plan_sampling(
     limit: int | None = None,
     open_engine: Callable[..., Engine] = engines.open_supervised,
 ) -> SamplingPlan:
-    """Count what `sampling.sample` with these arguments would ask for, and time one chunk of it.
+    """Count the answers that `sampling.sample` would sample with these arguments, and time one chunk of them.
 
     Raises:
         InputError: as `sampling.sample`.
@@ -80,28 +80,28 @@ def plan_sampling(
     source, (number, of) = Corpus(corpus), parse_shard(shard)
     k, adaptive = settings.k, settings.adaptive
     paths, fingerprints = settings.models(models)
-    wanted, _ = build_work_list(source, len(models), number, of, limit, adaptive)
-    missing = np.zeros((len(wanted.ids), k), bool)
+    work, _ = build_work_list(source, len(models), number, of, limit, adaptive)
+    missing = np.zeros((len(work.ids), k), bool)
     for fold, fingerprint in enumerate(fingerprints):
-        there = stored_answers(out, fingerprint, wanted, fold, k, True).present
-        missing |= (wanted.mine & (wanted.folds == fold))[:, None] & ~there
+        there = stored_answers(out, fingerprint, work, fold, k, True).present
+        missing |= (work.in_shard & (work.folds == fold))[:, None] & ~there
     n_missing = int(missing.sum())
-    n_samples = int(wanted.mine.sum())
+    n_samples = int(work.in_shard.sum())
     counts = SamplingPlan(n_samples, n_samples * k - n_missing, n_missing, adaptive is not None)
     if not n_missing:
         return counts
-    fold = int(wanted.folds[missing.any(axis=1).argmax()])
-    n_models = len(set(wanted.folds[missing.any(axis=1)].tolist()))
+    fold = int(work.folds[missing.any(axis=1).argmax()])
+    n_models = len(set(work.folds[missing.any(axis=1)].tolist()))
     chunk = settings.chunk_of(n_missing)
-    first_ids = _spread(wanted, missing.any(axis=1) & (wanted.folds == fold), WARM_UP_SAMPLES + max(1, chunk // k))
+    first_ids = _spread(work, missing.any(axis=1) & (work.folds == fold), WARM_UP_SAMPLES + max(1, chunk // k))
     place = {name: number for number, name in enumerate(first_ids)}
     chosen = sorted((s for s in source.samples() if s.id in place), key=lambda s: place[s.id])
-    wishes = [RolloutRequest(s, source.image_bytes(s.image_id), 0, k) for s in chosen]
+    batch = [RolloutRequest(s, source.image_bytes(s.image_id), 0, k) for s in chosen]
     start = time.monotonic()
     opened = open_engine(settings.engine, paths[fold], **settings.engine_options())
     try:
         params = settings.draws
-        requests = [wish.request(settings.seed) for wish in wishes]
+        requests = [rollouts.request(settings.seed) for rollouts in batch]
         first, timed = requests[:WARM_UP_SAMPLES], requests[WARM_UP_SAMPLES:] or requests
         opened.generate(first, params)
         ready = time.monotonic()
@@ -109,11 +109,11 @@ def plan_sampling(
         seconds = time.monotonic() - ready
     finally:
         opened.close()
-    asked = wishes[-len(timed) :]
+    timed_rollouts = batch[-len(timed) :]
     model = fingerprints[fold].model
     table = [
-        answer_row(wish.sample, i, completion, settings.boxes, model, answer_store.prompt_hash(wish.sample))
-        for wish, row in zip(asked, answers, strict=True)
+        answer_row(rollouts.sample, i, completion, settings.boxes, model, answer_store.prompt_hash(rollouts.sample))
+        for rollouts, row in zip(timed_rollouts, answers, strict=True)
         for i, completion in enumerate(row)
     ]
     share = n_missing / len(table)
@@ -132,14 +132,14 @@ def plan_sampling(
     )
 
 
-def _spread(wanted: WorkList, candidates: npt.NDArray[np.bool_], n: int) -> list[str]:
-    """Ids of n of these samples, each kind in proportion: what a caption costs says nothing of a yes or no.
+def _spread(work: WorkList, candidates: npt.NDArray[np.bool_], n: int) -> list[str]:
+    """Ids of n of these samples, each kind in proportion, because a caption costs more than a yes or no.
 
-    In an order by stable hash, so that any few of them are spread as well.
+    They are ordered by stable hash, so that any first few are in proportion as well.
     """
     rows = np.flatnonzero(candidates).tolist()
-    ids = {row: str(wanted.ids[row].as_py()) for row in rows}
-    rows.sort(key=lambda row: (str(wanted.kinds[row]), stable_unit(ids[row], "plan")))
+    ids = {row: str(work.ids[row].as_py()) for row in rows}
+    rows.sort(key=lambda row: (str(work.kinds[row]), stable_unit(ids[row], "plan")))
     n = min(n, len(rows))
     chosen = [ids[rows[(2 * i + 1) * len(rows) // (2 * n)]] for i in range(n)]
     return sorted(chosen, key=lambda name: stable_unit(name, "plan"))
@@ -157,6 +157,6 @@ def _bytes(rows: Sequence[dict[str, Any]], part: int) -> int:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest of its parents that is there."""
+    """The path, or its nearest parent that exists."""
     path = path.absolute()
     return next(p for p in (path, *path.parents) if p.exists())

@@ -1,7 +1,7 @@
 """Keep an engine busy and write its answers into the store, part by part.
 
-At most a chunk of answers is under way or unwritten; what is written makes room for the next requests, so that the
-engine's batch never runs empty in between. Images are fetched while it works.
+At most one chunk of answers is in flight or unwritten. Each part that is written makes room for new requests, so the
+engine's batch never runs empty in between. Images are read while the engine works.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from geozero.engines.base import Completion, Engine, Request, SamplingParams, re
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import read_answer
 
-LARGE = 1024  # answers: half of such a chunk fills any engine's batch while the other half waits to be written
+LARGE = 1024  # answers; half of such a chunk fills any engine's batch while the other half waits to be written
 
 Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
 class RolloutWorker:
-    """What asking needs, whoever is asked about; and what is under way."""
+    """An engine with everything needed to turn requests into stored answers, and the requests in flight."""
 
     corpus: Corpus
     engine: Engine
@@ -44,8 +44,8 @@ class RolloutWorker:
     boxes: Convention
     chunk: int
     state: SamplingProgress
-    tell: Callable[[SamplingProgress], None]
-    _asked: dict[str, RolloutRequest] = field(default_factory=dict)
+    on_progress: Callable[[SamplingProgress], None]
+    _in_flight: dict[str, RolloutRequest] = field(default_factory=dict)
     _rows: list[dict[str, Any]] = field(default_factory=list)  # not written yet
 
     @property
@@ -55,40 +55,42 @@ class RolloutWorker:
 
     @property
     def busy(self) -> bool:
-        """Whether answers are under way."""
-        return bool(self._asked)
+        """Whether requests are in flight."""
+        return bool(self._in_flight)
 
     @property
     def room(self) -> int:
-        """How many more answers may be asked for."""
-        return self.chunk - sum(wish.count for wish in self._asked.values()) - len(self._rows)
+        """How many more answers may be requested."""
+        return self.chunk - sum(rollouts.count for rollouts in self._in_flight.values()) - len(self._rows)
 
-    def submit(self, wishes: Sequence[RolloutRequest]) -> None:
-        """Ask for these, without waiting."""
+    def submit(self, batch: Sequence[RolloutRequest]) -> None:
+        """Send these to the engine, without waiting."""
         by_count: dict[int, list[RolloutRequest]] = defaultdict(list)
-        for wish in wishes:
-            by_count[wish.count].append(wish)
-            self._asked[wish.sample.id] = wish
+        for rollouts in batch:
+            by_count[rollouts.count].append(rollouts)
+            self._in_flight[rollouts.sample.id] = rollouts
         for count, group in sorted(by_count.items()):
-            requests = [wish.request(self.params.seed) for wish in group]
+            requests = [rollouts.request(self.params.seed) for rollouts in group]
             self.engine.submit(requests, replace(self.params, n=count))
 
     def collect(self) -> list[dict[str, Any]]:
-        """Some answers as rows of the store; written once there are enough, or all are there."""
+        """Some answers as rows of the store; they are written once there are enough, or when none is in flight."""
         fingerprint, found = self.writer.fingerprint, []
         for name, completions in self.engine.collect():
-            wish = self._asked.pop(name)
-            prompt = answer_store.prompt_hash(wish.sample)
-            for rollout, completion in enumerate(completions, start=wish.first):
-                if wish.skip is None or not wish.skip[rollout]:
+            rollouts = self._in_flight.pop(name)
+            prompt = answer_store.prompt_hash(rollouts.sample)
+            for rollout, completion in enumerate(completions, start=rollouts.first):
+                if rollouts.skip is None or not rollouts.skip[rollout]:
                     if completion.finish_reason == "error":
                         self.state.failed(completion.error or "unknown")
-                    found.append(answer_row(wish.sample, rollout, completion, self.boxes, fingerprint.model, prompt))
+                    found.append(
+                        answer_row(rollouts.sample, rollout, completion, self.boxes, fingerprint.model, prompt)
+                    )
         self._rows += found
-        if len(self._rows) >= self.part or not self._asked:
+        if len(self._rows) >= self.part or not self._in_flight:
             self.writer.write(sorted(self._rows, key=lambda row: (row["id"], row["rollout"])))
             self.state.add(self._rows)
-            self.tell(self.state)
+            self.on_progress(self.state)
             self._rows = []
         return found
 
@@ -113,63 +115,65 @@ class RolloutRequest:
 
 
 def part_of(chunk: int) -> int:
-    """How many answers of a chunk are written together: of a small one a quarter, because what waits to be written is
-    missing in the engine's batch; of a large one half, because few large files are read sooner.
+    """How many answers of a chunk are written together.
+
+    A quarter of a small chunk, because answers that wait to be written are missing from the engine's batch; half of a
+    large one, because few large files are read faster.
     """
     return max(1, chunk // (2 if chunk >= LARGE else 4))
 
 
-def sample_all(job: RolloutWorker, rows_of: dict[str, int], missing: npt.NDArray[np.bool_]) -> None:
-    """Ask for every missing answer [N, K] of these samples, in the corpus's order."""
+def sample_all(worker: RolloutWorker, rows_of: dict[str, int], missing: npt.NDArray[np.bool_]) -> None:
+    """Sample every missing answer [N, K] of these samples, in the order of the corpus."""
 
-    def wishes() -> Iterator[RolloutRequest]:
-        for s in job.corpus.samples():
+    def requests() -> Iterator[RolloutRequest]:
+        for s in worker.corpus.samples():
             row = rows_of.get(s.id)
             if row is not None and missing[row].any():
                 first = int(missing[row].argmax())
                 last = missing.shape[1] - int(missing[row, ::-1].argmax())
-                yield RolloutRequest(s, job.corpus.image_bytes(s.image_id), first, last - first, ~missing[row])
+                yield RolloutRequest(s, worker.corpus.image_bytes(s.image_id), first, last - first, ~missing[row])
 
-    for batch in ahead(_batches(wishes(), max(1, job.part // 2))):
-        while job.busy and job.room < sum(wish.count for wish in batch):
-            job.collect()
-        job.submit(batch)
-    while job.busy:
-        job.collect()
+    for batch in ahead(_batches(requests(), max(1, worker.part // 2))):
+        while worker.busy and worker.room < sum(rollouts.count for rollouts in batch):
+            worker.collect()
+        worker.submit(batch)
+    while worker.busy:
+        worker.collect()
 
 
-def _batches(wishes: Iterable[RolloutRequest], chunk: int) -> Iterator[list[RolloutRequest]]:
-    """Wishes that together make about `chunk` answers."""
+def _batches(requests: Iterable[RolloutRequest], chunk: int) -> Iterator[list[RolloutRequest]]:
+    """Groups of requests with about `chunk` answers together."""
     batch: list[RolloutRequest] = []
     answers = 0
-    for wish in wishes:
-        if batch and answers + wish.count > chunk:
+    for rollouts in requests:
+        if batch and answers + rollouts.count > chunk:
             yield batch
             batch, answers = [], 0
-        batch.append(wish)
-        answers += wish.count
+        batch.append(rollouts)
+        answers += rollouts.count
     if batch:
         yield batch
 
 
 @dataclass(slots=True)
 class PendingSample:
-    """A sample that is not yet decided, and what its answers say so far."""
+    """A sample that is not decided yet, and what its answers say so far."""
 
-    wish: RolloutRequest
+    rollouts: RolloutRequest
     kind: str
     closed: bool
     n: int
     successes: int
     alike: bool
-    meant: int  # by the first answer
+    first_meaning: int  # of its first answer
     failed: bool = False
 
-    def take(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
         """Count one more answer."""
-        said = meaning(row["answer"])
-        self.alike = self.closed and said != 0 and (self.n == 0 or (self.alike and said == self.meant))
-        self.meant = said if self.n == 0 else self.meant
+        found = meaning(row["answer"])
+        self.alike = self.closed and found != 0 and (self.n == 0 or (self.alike and found == self.first_meaning))
+        self.first_meaning = found if self.n == 0 else self.first_meaning
         self.successes += row["success"] is True
         self.failed = self.failed or row["finish_reason"] == "error"
         self.n += 1
@@ -178,20 +182,20 @@ class PendingSample:
         return self.failed or (self.n > 0 and rule.decided(self.kind, self.n, self.successes, self.alike))
 
 
-def sample_until_decided(job: RolloutWorker, rows_of: dict[str, int], stored: Answers, rule: Rule) -> None:
-    """Ask about these samples, an answer at a time, until the rule decides them.
+def sample_until_decided(worker: RolloutWorker, rows_of: dict[str, int], stored: Answers, rule: Rule) -> None:
+    """Sample these, one answer at a time, until the rule decides them.
 
-    A sample that is still open is asked again at once, before a new one begins.
+    A sample that is still open gets its next answer before a new sample begins.
 
     Args:
         rows_of: id → row of `stored`; their stored answers have no gaps.
-        stored: what there is already [N, K].
+        stored: the stored answers [N, K].
     """
     is_closed = np.ones(len(stored.present), bool)
     alike = stored.alike(is_closed)
 
-    def begin() -> Iterator[PendingSample]:
-        for s in job.corpus.samples():
+    def open_samples() -> Iterator[PendingSample]:
+        for s in worker.corpus.samples():
             row = rows_of.get(s.id)
             if row is None:
                 continue
@@ -207,40 +211,40 @@ def sample_until_decided(job: RolloutWorker, rows_of: dict[str, int], stored: An
                 bool((stored.present[row] & ~stored.asked[row]).any()),
             )
             if found.decided(rule):
-                job.state.spare(rule.k - n)
+                worker.state.spare(rule.k - n)
                 continue
-            found.wish.image = job.corpus.image_bytes(s.image_id)
+            found.rollouts.image = worker.corpus.image_bytes(s.image_id)
             yield found
 
-    coming = (one for batch in ahead(_grouped(begin(), job.chunk)) for one in batch)
-    again: deque[PendingSample] = deque()  # answered and still open
-    going: dict[str, PendingSample] = {}
+    upcoming = (one for batch in ahead(_grouped(open_samples(), worker.chunk)) for one in batch)
+    undecided: deque[PendingSample] = deque()  # have an answer and need another
+    in_flight: dict[str, PendingSample] = {}
     while True:
         now: list[PendingSample] = []
-        room = job.room
-        while (room > 0 or not (now or going)) and (
-            one := again.popleft() if again else next(coming, None)
+        room = worker.room
+        while (room > 0 or not (now or in_flight)) and (
+            one := undecided.popleft() if undecided else next(upcoming, None)
         ) is not None:
-            one.wish.first, one.wish.count = one.n, max(1, min(rule.settings.first, rule.k) - one.n)
-            room -= one.wish.count
+            one.rollouts.first, one.rollouts.count = one.n, max(1, min(rule.settings.first, rule.k) - one.n)
+            room -= one.rollouts.count
             now.append(one)
-        job.submit([one.wish for one in now])
-        going |= {one.wish.sample.id: one for one in now}
-        if not going:
+        worker.submit([one.rollouts for one in now])
+        in_flight |= {one.rollouts.sample.id: one for one in now}
+        if not in_flight:
             return
         touched: dict[str, PendingSample] = {}
-        for row in job.collect():
-            one = touched[row["id"]] = going[row["id"]]
-            one.take(row)
-        spared = job.state.spared
+        for row in worker.collect():
+            one = touched[row["id"]] = in_flight[row["id"]]
+            one.add(row)
+        spared = worker.state.spared
         for name, one in touched.items():
-            del going[name]
+            del in_flight[name]
             if one.decided(rule):
-                job.state.spare(rule.k - one.n)
+                worker.state.spare(rule.k - one.n)
             else:
-                again.append(one)
-        if job.state.spared > spared:  # the end of it all may be reached by this
-            job.tell(job.state)
+                undecided.append(one)
+        if worker.state.spared > spared:  # this may be the last update
+            worker.on_progress(worker.state)
 
 
 def _grouped(items: Iterable[Item], n: int) -> Iterator[list[Item]]:
@@ -250,11 +254,11 @@ def _grouped(items: Iterable[Item], n: int) -> Iterator[list[Item]]:
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made in a thread while the one before is in use."""
+    """The same items; each is made in a thread while the one before is in use."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
             yield item
 
 

@@ -1,4 +1,4 @@
-"""Which samples a worker is to ask about, and what the store holds of them."""
+"""The samples that a worker prompts the model with, and what the store holds of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class WorkList:
     folds: npt.NDArray[np.int64]
     tasks: npt.NDArray[np.str_]
     kinds: npt.NDArray[np.str_]
-    mine: npt.NDArray[np.bool_]  # of this worker's shard; only pilot samples of others are listed beside them
+    in_shard: npt.NDArray[
+        np.bool_
+    ]  # whether it is of this worker's shard; of other shards only pilot samples are listed
 
     @property
     def closed(self) -> npt.NDArray[np.bool_]:
@@ -61,32 +63,38 @@ def build_work_list(
     chosen: Iterator[Sample] | list[Sample] = corpus.samples()
     if limit is not None:
         chosen = heapq.nsmallest(limit, corpus.samples(), key=lambda s: (stable_unit(s.id, "limit"), s.id))
-    rows, everyone = [], Counter[tuple[int, str]]()
+    rows, population = [], Counter[tuple[int, str]]()
     share, rest = divmod(of, folds)  # workers a fold, where that comes out even: then each needs one model only
     for s in chosen:
         fold, kind, unit = fold_of(s.image_key, folds), kind_of(s), stable_unit(s.id, "shard")
-        mine = int(unit * of) == number if rest else fold + folds * int(unit * share) == number
-        everyone[(fold, kind)] += 1
-        if mine or (adaptive is not None and in_pilot(s.id, adaptive.pilot)):
-            rows.append((s.id, answer_store.prompt_hash(s), fold, s.task, kind, mine))
+        in_shard = int(unit * of) == number if rest else fold + folds * int(unit * share) == number
+        population[(fold, kind)] += 1
+        if in_shard or (adaptive is not None and in_pilot(s.id, adaptive.pilot)):
+            rows.append((s.id, answer_store.prompt_hash(s), fold, s.task, kind, in_shard))
     if not any(row[-1] for row in rows):
-        raise InputError("no samples to ask about", str(corpus.path), "choose another corpus, or fewer --shard workers")
-    ids, prompts, fold_column, tasks, kinds, own = zip(*rows, strict=True)
-    wanted = WorkList(
+        raise InputError(
+            "no samples to sample answers for", str(corpus.path), "choose another corpus, or fewer --shard workers"
+        )
+    ids, prompts, fold_column, tasks, kinds, in_shards = zip(*rows, strict=True)
+    work = WorkList(
         pa.array(ids, pa.string()),
         pa.array(prompts, pa.string()),
         np.array(fold_column, np.int64),
         np.array(tasks, str),
         np.array(kinds, str),
-        np.array(own, bool),
+        np.array(in_shards, bool),
     )
-    return wanted, everyone
+    return work, population
 
 
 def stored_answers(
-    out: Path, fingerprint: Fingerprint, wanted: WorkList, fold: int, k: int, only_present: bool
+    out: Path, fingerprint: Fingerprint, work: WorkList, fold: int, k: int, only_present: bool
 ) -> Answers:
-    """What the store holds of one fold's samples [N, k]; of answers that are only counted nothing else is read."""
+    """What the store holds of one fold's samples [N, k].
+
+    Args:
+        only_present: read only whether an answer is stored, nothing of the answer itself.
+    """
     directory = out / fingerprint.key
     stored = answer_store.rollouts_stored(directory)
     if stored > k:
@@ -95,9 +103,9 @@ def stored_answers(
             str(directory),
             f"use --k {stored} or another --out",
         )
-    members = wanted.folds == fold
+    in_fold = work.folds == fold
     if not only_present:
-        return answer_store.load(directory, wanted.ids, wanted.prompts, k, members)
-    answers = Answers.empty(len(wanted.ids), k)
-    answers.present[:] = answer_store.answered(directory, wanted.ids, wanted.prompts, k, members)
+        return answer_store.load(directory, work.ids, work.prompts, k, in_fold)
+    answers = Answers.empty(len(work.ids), k)
+    answers.present[:] = answer_store.answered(directory, work.ids, work.prompts, k, in_fold)
     return answers

@@ -30,7 +30,7 @@ def test_the_plan_counts_and_measures_and_writes_nothing(world: Any, tmp_path: P
     assert found.tokens > 192 * 0.5 and 1000 < found.bytes < 10**6 and found.free > 0
     assert opener.opened[0].closed and not (tmp_path / "store").exists()
     text = "\n".join(found.lines())
-    assert "192 to ask for\t0 stored" in text and "for this worker\tmeasured on 16 answers" in text
+    assert "192 to sample\t0 stored" in text and "for this worker\tmeasured on 16 answers" in text
 
 
 def test_the_warm_up_is_like_the_whole_corpus(tmp_path: Path) -> None:
