@@ -1,7 +1,7 @@
 """Sample K answers to every sample of a corpus in direct mode and keep them in the answer store.
 
-With several models (cross-fitting, our choice) model f answers only about images of fold f, which it was not trained on.
-Stored answers are not sampled again, and where none is missing no model is loaded. Adaptive sampling (our choice,
+With several models (cross-fitting, our choice) model f answers only about images of fold f, which it was not trained
+on. Stored answers are not sampled again, and where none is missing no model is loaded. Adaptive sampling (our choice,
 `adaptive`) leaves out answers that no decision needs.
 """
 
