@@ -11,8 +11,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import GroupSize, Hours, LearningRate, Seed, Steps, Weight, form, opened, seconds
+from flows.runtime.locks import gpu, with_worker_grace_period
 from flows.runtime.monitoring import rate_limited, training
-from flows.runtime.retries import RETRIES, gpu, with_worker_grace_period
+from flows.runtime.retries import RETRIES
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run, trained
 from geozero.common.atomic import write_json

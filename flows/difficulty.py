@@ -19,7 +19,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.runtime import retries
+from flows.runtime import locks
 from flows.runtime.flow_parameters import Answers, Engine, Hours, Number, Shards, form, opened, seconds
 from flows.runtime.monitoring import rate_limited
 from flows.runtime.progress import ArtifactProgress
@@ -133,7 +133,7 @@ def difficulty(
     workspace = opened(params, "sampling", engine=engine, k=k)
     mine = check_shards(workspace, shards, only, gpus)
     devices = [gpus[i % len(gpus)] if gpus else None for i in range(len(mine))]
-    with pipeline_run(workspace, "difficulty") as parent, retries.gpu():
+    with pipeline_run(workspace, "difficulty") as parent, locks.gpu():
         log_data(workspace, parent, workspace.raw)
         limit = unmapped(seconds(hours))
         shares = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)

@@ -8,8 +8,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import Limit, Modes, Name, Seed, form, opened
+from flows.runtime.locks import gpu
 from flows.runtime.monitoring import rate_limited
-from flows.runtime.retries import RETRIES, gpu
+from flows.runtime.retries import RETRIES
 from flows.runtime.score_logging import log_scores, tested_sources
 from flows.runtime.shell import start
 from flows.runtime.tracking import leave_links, log_data, pipeline_run

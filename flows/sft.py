@@ -9,8 +9,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import Hours, LearningRate, Seed, Steps, form, opened, seconds
+from flows.runtime.locks import with_worker_grace_period
 from flows.runtime.monitoring import training
-from flows.runtime.retries import RETRIES, with_worker_grace_period
+from flows.runtime.retries import RETRIES
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run, trained
 from geozero.training.replay import collect

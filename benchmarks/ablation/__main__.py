@@ -23,7 +23,7 @@ from typing import Any, get_args
 from benchmarks.ablation import page, tracking
 from benchmarks.ablation.arms import ARMS, Start, finished, start_of
 from benchmarks.ablation.statistics import markdown, report
-from geozero.common import process
+from geozero.common import process, process_tags
 from geozero.common.atomic import write_json, write_text
 from geozero.common.errors import InputError
 from geozero.workspace import Workspace
@@ -45,7 +45,7 @@ def run(
     if workers == 1:
         return [one(item) for item in todo]
     # A worker would finish its arm, an hour on a GPU, after the command was stopped.
-    end_with_us = partial(process.die_with, os.getpid(), alone=True)
+    end_with_us = partial(process_tags.end_with_owner, os.getpid(), alone=True)
     with ProcessPoolExecutor(workers, get_context("spawn"), end_with_us) as pool:
         return list(pool.map(one, todo))
 

@@ -1,9 +1,8 @@
-"""The process that outlives a flow: when the flow is gone, however it went, nothing that it started goes on.
+"""A small process beside a flow that outlives it: when the flow is gone, however it went, nothing it started goes on.
 
-A flow that is killed with -9 can end nothing and report nothing. `Guard` starts this module as a small process beside
-it, which waits for the end of the pipe between them; then it ends every process that carries the flow's mark, and
-closes the flow's MLflow run. Where a worker started the flow it watches the worker as well: a flow whose worker is gone
-would go on unsupervised, and hold a slot that nobody frees.
+A flow that is killed with -9 can end nothing and report nothing. The reaper waits for the end of the pipe between the
+two; then it ends every process that carries the flow's tag, and closes the flow's MLflow run. Where a worker started
+the flow, the reaper watches the worker as well: a flow without its worker would go on unsupervised and keep its slot.
 """
 
 from __future__ import annotations
@@ -11,16 +10,17 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from geozero.common import process_tags
+from geozero.common import process, process_tags
 from geozero.tracking import Tracker
 
 PROCESS_TAG = "GEOZERO_FLOW"  # environment variable that everything a flow starts carries
@@ -32,60 +32,56 @@ FLUSH_SECONDS = 60.0
 
 
 class Reaper:
-    """The flow's end of the pipe; one at a time in a process."""
+    """The flow's end of the pipe; one at a time in a process.
+
+    Attributes:
+        tag: the value of `PROCESS_TAG` in all that the flow starts.
+    """
 
     def __init__(self, tracker: Tracker, folder: Path) -> None:
-        own = os.getpid()
-        self.mark = f"{own}-{process_tags.started(own):.2f}"
-        worker = os.getppid() if STARTED_BY_WORKER in os.environ and os.getppid() > 1 else None
-        told = {
-            "mark": self.mark,
-            "flow": own,
-            "worker": [worker, process_tags.started(worker)] if worker else None,
+        self.tag = uuid.uuid4().hex
+        given = {
+            "tag": self.tag,
+            "flow": os.getpid(),
+            "worker": os.getppid() if STARTED_BY_WORKER in os.environ and os.getppid() > 1 else None,
             "store": [tracker.uri, tracker.experiment, str(tracker.project)],
             "folder": str(folder),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "guard.log").open("w") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "flows.runtime.reaper", json.dumps(told)],
+        with (folder / "reaper.log").open("w") as log:
+            self._child = process.start(
+                [sys.executable, "-m", "flows.runtime.reaper", json.dumps(given)],
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.PIPE,
                 stdout=log,
-                stderr=log,
-                text=True,
-                start_new_session=True,
             )
-        os.environ[PROCESS_TAG] = self.mark  # after the guard has started: it must not find itself
+        os.environ[PROCESS_TAG] = self.tag  # after the reaper has started: it must not find itself
 
     def watch_run(self, parent: str) -> None:
         """Close this MLflow run as killed, should the flow not live to do it."""
-        self._tell(f"run {parent}")
+        self._send(f"run {parent}")
 
     def end_children(self) -> None:
         """End everything that this flow has started, now."""
-        process_tags.kill_tagged(PROCESS_TAG, self.mark, GRACE)
+        process_tags.end_tagged(PROCESS_TAG, self.tag, GRACE)
 
     def close(self) -> None:
         """The flow has ended in order: there is nothing left to close."""
-        self._tell("done")
+        self._send("done")
         os.environ.pop(PROCESS_TAG, None)
         if self._child.stdin is not None:
             self._child.stdin.close()
 
-    def _tell(self, line: str) -> None:
-        try:
-            assert self._child.stdin is not None
+    def _send(self, line: str) -> None:
+        assert self._child.stdin is not None
+        with suppress(OSError):  # somebody has ended the reaper; the flow does without
             self._child.stdin.write(line + "\n")
             self._child.stdin.flush()
-        except OSError:
-            pass  # somebody has ended the guard; the flow does without
 
 
-def main(told: dict[str, Any]) -> None:
+def main(given: dict[str, Any]) -> None:
     """Wait for the flow's end, then leave nothing behind."""
-    text = ""
-    worker, flow_started = told["worker"], _started(told["flow"])
+    flow, worker, text = _process(given["flow"]), _process(given["worker"]), ""
     while True:
         ready, _, _ = select.select([0], [], [], POLL_SECONDS)
         if ready:
@@ -93,36 +89,34 @@ def main(told: dict[str, Any]) -> None:
             if not data:
                 break
             text += data.decode()
-        if worker is not None and not process_tags.alive(*worker):
-            worker = None
-            _end_flow(told["flow"], flow_started)
-    process_tags.kill_tagged(PROCESS_TAG, told["mark"], GRACE)
+        if flow is not None and given["worker"] is not None and not (worker and process_tags.alive(worker)):
+            _end(flow)
+            flow = None
+    process_tags.end_tagged(PROCESS_TAG, given["tag"], GRACE)
     lines = text.splitlines()
     runs = [line.removeprefix("run ") for line in lines if line.startswith("run ")]
     if runs and "done" not in lines:
         from geozero.tracking.outbox import Outbox
 
-        uri, experiment, project = told["store"]
-        box = Outbox(Tracker(uri, experiment, Path(project)), Path(told["folder"]))
+        uri, experiment, project = given["store"]
+        box = Outbox(Tracker(uri, experiment, Path(project)), Path(given["folder"]))
         box.kill(runs[-1])
         box.close(FLUSH_SECONDS)
 
 
-def _started(pid: int) -> float | None:
-    try:
-        return process_tags.started(pid)
-    except psutil.Error:
-        return None
+def _process(pid: int | None) -> psutil.Process | None:
+    with suppress(psutil.Error):
+        return psutil.Process(pid) if pid else None
+    return None
 
 
-def _end_flow(pid: int, began: float | None) -> None:
+def _end(flow: psutil.Process) -> None:
     """Ask the flow to end, as a cancel does, and make sure of it."""
-    for sign, seconds in ((signal.SIGTERM, LEAVE_SECONDS), (signal.SIGKILL, 1.0)):
-        if began is None or not process_tags.alive(pid, began):
-            return
-        os.kill(pid, sign)
+    for stop, seconds in ((flow.terminate, LEAVE_SECONDS), (flow.kill, 1.0)):
+        with suppress(psutil.Error):
+            stop()
         end = time.monotonic() + seconds
-        while time.monotonic() < end and process_tags.alive(pid, began):
+        while time.monotonic() < end and process_tags.alive(flow):
             time.sleep(0.2)
 
 

@@ -1,29 +1,14 @@
-"""What lets a flow survive, or end cleanly: one at a time in a checkout, tries that can help, one GPU job at a time."""
+"""Which failures of a task are worth another try: those of the machine or the network, not those of input or code."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import re
 from typing import Any
 
-from prefect.concurrency.sync import concurrency
 from prefect.tasks import exponential_backoff
 
-from flows.runtime.reaper import PROCESS_TAG, STARTED_BY_WORKER
-from geozero.common import process, process_tags
-from geozero.common.errors import InputError
-from geozero.workspace import Workspace
+from geozero.common import process
 
-LOCK = ".geozero/flow.lock"
-GPU = "gpu"  # the limit that `geozero stack up` creates
-LEAVE_SECONDS = 15.0  # for a training to write its checkpoint on a cancel: Prefect kills the flow after 30
 # What a child's last lines say where the machine or the network failed, not the work.
 TRANSIENT_ERRORS = (
     "CUDA error",
@@ -34,8 +19,9 @@ TRANSIENT_ERRORS = (
     "Resource temporarily unavailable",
     "Timeout",
 )
-
-_gpu = threading.Lock()
+DVC_FAILED = 255  # DVC's exit code for every fault; how the stage's command ended is in its last line
+STAGE_ENDED = re.compile(r"failed to reproduce .*, exited with (-?\d+)$")
+LAST_SIGNAL = 64
 
 
 def retry_condition(task: Any, run: Any, state: Any) -> bool:
@@ -50,7 +36,11 @@ def retry_condition(task: Any, run: Any, state: Any) -> bool:
 def is_transient(error: object) -> bool:
     """Whether the same work may succeed a moment later."""
     if isinstance(error, process.ChildFailed):
-        killed = error.code < 0 or error.code > 128
+        code = error.code
+        if code == DVC_FAILED:
+            stages = [int(found[1]) for line in error.tail if (found := STAGE_ENDED.search(line))]
+            code = stages[-1] if stages else code
+        killed = code < 0 or 128 < code <= 128 + LAST_SIGNAL
         return killed or any(word in line for line in error.tail for word in TRANSIENT_ERRORS)
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError | TimeoutError)
 
@@ -62,79 +52,3 @@ RETRIES: dict[str, Any] = {
     "retry_jitter_factor": 0.2,
     "retry_condition_fn": retry_condition,
 }
-
-
-@contextmanager
-def gpu() -> Iterator[None]:
-    """Hold the machine's GPUs: within this process by a lock, among runs of one server by its limit `gpu`.
-
-    Without a GPU it holds nothing up: a process keeps to one core.
-    """
-    if not process.has_gpu():
-        yield
-        return
-    with _gpu:
-        if STARTED_BY_WORKER in os.environ:
-            with concurrency(GPU, occupy=1):  # a lease: it ends some minutes after a run that dies
-                yield
-        else:
-            yield
-
-
-@contextmanager
-def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
-    """Hold the checkout: two pipelines in it would train into the same directories.
-
-    The kernel frees the lock of a process that was killed; whatever that one has left running is ended.
-
-    Raises:
-        InputError: another flow runs here.
-    """
-    path = workspace.root / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise _taken(path, workspace.root) from None
-        left = _read(path)
-        if left.get("mark") and left.get("host") == socket.gethostname():
-            process_tags.kill_tagged(PROCESS_TAG, left["mark"])
-        own = os.getpid()
-        holder = {"flow": flow, "pid": own, "started": process_tags.started(own), "host": socket.gethostname()}
-        _write(path, {**holder, "mark": os.environ.get(PROCESS_TAG, "")})
-        try:
-            yield
-        finally:
-            lock.truncate(0)
-
-
-def _taken(path: Path, root: Path) -> InputError:
-    holder = _read(path)
-    since = time.strftime("%H:%M:%S", time.localtime(holder.get("started", 0)))
-    who = f"{holder['flow']} (process {holder['pid']} of {holder['host']}, since {since})" if holder else "another flow"
-    return InputError(f"{who} runs in this checkout", str(root), "wait for it, cancel it, or work in another clone")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    """In place: the lock is on this very file."""
-    path.write_text(json.dumps(values))
-
-
-def with_worker_grace_period(workspace: Workspace) -> Workspace:
-    """Under a worker: a training gets no longer to write its checkpoint than Prefect leaves a cancelled flow."""
-    from dataclasses import replace
-
-    hardware = workspace.settings.hardware
-    if STARTED_BY_WORKER not in os.environ or hardware.leave_seconds <= LEAVE_SECONDS:
-        return workspace
-    quick = hardware.model_copy(update={"leave_seconds": LEAVE_SECONDS})
-    return replace(workspace, settings=workspace.settings.model_copy(update={"hardware": quick}))

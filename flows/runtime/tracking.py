@@ -20,7 +20,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import MissingContextError, TerminationSignal
 from prefect.runtime import flow_run
 
-from flows.runtime import retries
+from flows.runtime import locks
 from flows.runtime.monitoring import ResourceMonitor
 from flows.runtime.progress import ArtifactProgress
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
@@ -63,18 +63,18 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
     Raises:
         InputError: another flow runs in this checkout, or the tracking store cannot be reached.
     """
-    guard = Reaper(workspace.tracker, workspace.runs / FOLDER)
+    reaper = Reaper(workspace.tracker, workspace.runs / FOLDER)
     try:
-        with retries.checkout_lock(workspace, name) if alone else nullcontext():
+        with locks.checkout_lock(workspace, name) if alone else nullcontext():
             parent = _open(workspace, name)
-            guard.watch_run(parent)
+            reaper.watch_run(parent)
             box = outbox(workspace)
             leave_links(workspace, parent)
             with ResourceMonitor(lambda values, step: box.log_metrics(parent, values, step)):
                 try:
                     yield parent
                 except BaseException as error:
-                    guard.end_children()  # tasks in other threads wait for theirs
+                    reaper.end_children()  # tasks in other threads wait for theirs
                     if isinstance(error, Exception):
                         box.finish(parent, "FAILED")
                     else:
@@ -90,7 +90,7 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
                     f"{left} entries for MLflow wait in {box.folder}; the next run sends them, or `geozero runs send`"
                 )
     finally:
-        guard.close()
+        reaper.close()
         if _outbox.cache_info().currsize:
             outbox(workspace).close(0.1)
             _outbox.cache_clear()
@@ -161,7 +161,7 @@ def trained(
                 box.log_metrics(child, values, step)
                 progress.at(step)
 
-            with retries.gpu():
+            with locks.gpu():
                 result = run(on_line=tell, on_metrics=on_metrics)
         box.log_rows(child, result.directory / "metrics.jsonl")
         box.log_traces(child, _traces(result.directory))

@@ -17,7 +17,7 @@ from geozero.cli.runs import app as runs
 from geozero.cli.stack import app as stack
 from geozero.cli.toy import app as toy
 from geozero.cli.training import app as training
-from geozero.common import process
+from geozero.common import process_tags
 from geozero.common.errors import InputError, refusal
 
 EXIT_BAD_INPUT = 2
@@ -62,7 +62,7 @@ app.add_typer(runs, name="runs")
 
 def main() -> None:
     """Run the command line: 0 done, 2 wrong use or bad input (one line), 1 our fault (traceback)."""
-    process.end_with_caller()
+    process_tags.end_with_owner()
     try:
         sys.exit(app(prog_name="geozero", standalone_mode=False))
     except InputError as error:

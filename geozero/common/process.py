@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -18,6 +17,7 @@ from typing import IO, Any
 import psutil
 
 from geozero.common.errors import InputError
+from geozero.common.process_tags import OWNER, OWNER_SECONDS, TERMINATE_SECONDS
 
 QUIET_AND_OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -35,11 +35,8 @@ QUIET_AND_OFFLINE = {
 # Triton is installed, which is on every GPU machine, and V2 refuses such a processor when the engine starts.
 REQUIRED_ENVIRONMENT = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
 LAST_LINES = 40
-TERMINATE_SECONDS = 10.0
 DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
 DEVICES = Path("/dev")
-CALLER = "GEOZERO_CALLER"  # environment variable of what `run` starts: the id of the process that waits for it
-CALLER_SECONDS = 1.0  # between two looks whether that one is still there
 
 _libraries: list[Any] = []  # torch.library.Library unregisters its operators when it is collected
 
@@ -124,6 +121,95 @@ def check_gpu(number: int, where: str) -> None:
         raise InputError(what, where, "name GPUs as nvidia-smi does, from 0")
 
 
+def start(
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | IO[Any] = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[str]:
+    """Start a command in a session of its own, in the quiet environment and with its errors in its output.
+
+    End it with `end_tree`. A command of ours also ends once this process is gone: `process_tags.end_with_owner`.
+
+    Args:
+        env: added to this process's environment.
+    """
+    return subprocess.Popen(
+        list(command),
+        cwd=cwd,
+        env={**quiet_environment(env), OWNER: str(os.getpid())},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        pass_fds=pass_fds,
+    )
+
+
+class Child:
+    """A started command whose output a thread reads line by line.
+
+    Args:
+        log: a file that the output is appended to.
+        on_line: called in that thread; if it raises, the command is ended.
+
+    Attributes:
+        popen: the process.
+        tail: the last lines.
+        fault: what `on_line`, or writing `log`, raised.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.tail: deque[str] = deque(maxlen=LAST_LINES)
+        self.fault: Exception | None = None
+        sink: IO[str] | None = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            sink = log.open("a")
+        self.popen = start(command, cwd=cwd, env=env, pass_fds=pass_fds)
+        self._reader = threading.Thread(target=self._read, args=(sink, on_line), daemon=True)
+        self._reader.start()
+
+    def end(self) -> None:
+        """End it with all that it has started."""
+        end_tree(self.popen)
+        self.drain()
+
+    def drain(self) -> None:
+        """Wait for the last lines, but not for ever: who has left the group may hold the pipe open."""
+        self._reader.join(DRAIN_SECONDS)
+
+    def _read(self, sink: IO[str] | None, on_line: Callable[[str], None] | None) -> None:
+        assert self.popen.stdout is not None
+        with self.popen.stdout as lines, sink or nullcontext():
+            for line in lines:
+                self.tail.append(line.rstrip())
+                try:
+                    if sink is not None:
+                        sink.write(line)
+                        sink.flush()
+                    if on_line is not None:
+                        on_line(line.rstrip())
+                except Exception as error:  # a broken pipe, a full disk: an unread child would wait for ever
+                    self.fault = error
+                    end_tree(self.popen)
+                    return
+
+
 def run(
     command: Sequence[str],
     log: Path | None = None,
@@ -133,145 +219,50 @@ def run(
     timeout: float | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> None:
-    """Run a command in its own process group, its output line by line to `log` and `on_line`.
-
-    Whatever ends the wait (an error, a cancelled flow, a time-out), the whole group is gone afterwards. A `kill -9`
-    of this process lets nobody end the group from here: a command of ours ends itself then, see `end_with_caller`.
+    """Run a command to its end. Whatever ends the wait (an error, a cancelled flow, a time-out), it is gone afterwards.
 
     Args:
-        on_line: called in a thread of its own; if it raises, the command is ended.
+        log, on_line: as for `Child`.
         timeout: seconds; None waits for ever.
-        on_start: takes the child's process id, which is its group's too.
+        on_start: takes the process id, which is its group's too.
 
     Raises:
         ChildFailed: another exit code than 0.
         TimeoutError: it ran longer than `timeout`.
         Exception: what `on_line` raised, or writing `log`.
     """
-    tail: deque[str] = deque(maxlen=LAST_LINES)
-    faults: list[Exception] = []
-    sink: IO[str] | None = None
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        sink = log.open("a")
-    child = subprocess.Popen(
-        list(command),
-        cwd=cwd,
-        env={**quiet_environment(env), CALLER: str(os.getpid())},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-
-    def take(line: str) -> None:
-        tail.append(line.rstrip())
-        if sink is not None:
-            sink.write(line)
-            sink.flush()
-        if on_line is not None:
-            on_line(line.rstrip())
-
-    def read() -> None:
-        assert child.stdout is not None
-        with child.stdout, sink or nullcontext():
-            for line in child.stdout:
-                try:
-                    take(line)
-                except Exception as error:  # a broken pipe, a full disk: an unread child would wait for ever
-                    faults.append(error)
-                    kill_group(child)
-                    return
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    child = Child(command, log=log, cwd=cwd, env=env, on_line=on_line)
     try:
         if on_start is not None:
-            on_start(child.pid)
-        code = child.wait(timeout)
+            on_start(child.popen.pid)
+        code = child.popen.wait(timeout)
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"{' '.join(command[:4])} … ran longer than {timeout} s") from None
     finally:
-        kill_group(child)
-        reader.join(
-            DRAIN_SECONDS
-        )  # whoever left the group may hold the pipe open: never wait for the end of the output
-    if faults:
-        raise faults[0]
+        child.end()
+    if child.fault is not None:
+        raise child.fault
     if code != 0:
-        raise ChildFailed(command, code, list(tail))
+        raise ChildFailed(command, code, list(child.tail))
 
 
-def kill_group(child: subprocess.Popen[str]) -> None:
-    """End the whole group of a child started in its own session: first politely, then for certain.
+def end_tree(child: subprocess.Popen[str]) -> None:
+    """End a child that `start` started: its group by SIGTERM, then by SIGKILL, and whatever descends from it.
 
-    With it goes what it started in sessions of their own, as an engine does its server: that ends by itself once it
-    notices that its parent is gone, but not while it is stopped.
+    A descendant in a session of its own, such as an engine's server, ends by itself once its parent is gone; one that
+    is stopped cannot notice that, and is killed.
     """
-    below = _below(child)
+    descendants: list[psutil.Process] = []
+    if child.poll() is None:
+        with suppress(psutil.Error):
+            descendants = psutil.Process(child.pid).children(recursive=True)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, sign)
         except (ProcessLookupError, PermissionError):
             break
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(TERMINATE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-    _, stopped = psutil.wait_procs(below, timeout=2 * CALLER_SECONDS)
-    for one in stopped:
+    for left in psutil.wait_procs(descendants, timeout=2 * OWNER_SECONDS)[1]:
         with suppress(psutil.Error):
-            one.kill()
-
-
-def _below(child: subprocess.Popen[str]) -> list[psutil.Process]:
-    """All that descend from a child that still runs."""
-    if child.poll() is not None:
-        return []
-    try:
-        return list(psutil.Process(child.pid).children(recursive=True))
-    except psutil.Error:
-        return []
-
-
-def end_with_caller() -> None:
-    """In a command that `run` started: end with the process that waits for it. Elsewhere nothing happens.
-
-    A worker whose caller was killed with -9 (by Ray, by a lack of memory) would go on holding its GPU beside the one
-    that is started in its place.
-    """
-    caller = os.environ.get(CALLER, "")
-    if not caller.isdecimal() or os.getsid(0) != os.getpid():
-        return  # the variable was inherited from further up: `run` makes what it starts lead a session
-    if os.getppid() == int(caller) or not _lives(int(caller)):
-        die_with(int(caller))
-
-
-def die_with(ancestor: int, *, alone: bool = False) -> None:
-    """End this process when its parent, or one further up, is gone, even by `kill -9`.
-
-    Args:
-        alone: only this process, for one that shares the group of who called it; else all of its group.
-    """
-    is_parent = os.getppid() == ancestor  # then its number cannot be another process's by now
-
-    def watch() -> None:
-        while os.getppid() == ancestor if is_parent else _lives(ancestor):
-            time.sleep(CALLER_SECONDS)
-        if alone:
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _lives(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's
-    return True
+            left.kill()

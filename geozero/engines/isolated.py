@@ -15,13 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from geozero.common import process
+from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 from geozero.engines.base import Answered, Completion, Engine, EngineDied, Request, SamplingParams
 
@@ -46,23 +46,12 @@ class IsolatedEngine:
     """
 
     def __init__(self, arguments: Mapping[str, Any], timeout: float, opener: str = OPENER) -> None:
-        self.timeout, self._tail = timeout, deque[str](maxlen=process.LAST_LINES)
+        self.timeout = timeout
         ours, theirs = socket.socketpair()
         with theirs:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), opener],
-                env=process.quiet_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                pass_fds=(theirs.fileno(),),
-            )
+            command = [sys.executable, "-m", __name__, str(theirs.fileno()), opener]
+            self._child = process.Child(command, on_line=partial(log.debug, "%s"), pass_fds=(theirs.fileno(),))
         self._socket, self._line = ours, Connection(os.dup(ours.fileno()))
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
         try:
             self.name, self.reason, self._about = self._call("open", dict(arguments))
         except BaseException:
@@ -103,7 +92,7 @@ class IsolatedEngine:
         """See `Engine.close`."""
         try:
             self._line.send(("close",))
-            self._child.wait(CLOSE_SECONDS)
+            self._child.popen.wait(CLOSE_SECONDS)
         except (OSError, ValueError, subprocess.TimeoutExpired):
             pass
         self._end()
@@ -144,11 +133,11 @@ class IsolatedEngine:
         """The line to the child is cut: what it said last is the reason, or else how its process ended."""
         said = self._unread()
         with suppress(subprocess.TimeoutExpired):  # its own exit code tells more than that of our signal
-            self._child.wait(TAIL_SECONDS)
+            self._child.popen.wait(TAIL_SECONDS)
         self._end()
         if said is not None:
             raise _fault(*said) from None
-        raise EngineDied(f"its process {_ending(self._child.returncode)}{self._last_words()}") from None
+        raise EngineDied(f"its process {_ending(self._child.popen.returncode)}{self._last_words()}") from None
 
     def _unread(self) -> tuple[str, Any] | None:
         """What a child that fails while nobody waits has said of it."""
@@ -164,20 +153,12 @@ class IsolatedEngine:
         return None
 
     def _end(self) -> None:
-        process.kill_group(self._child)
-        self._reader.join(TAIL_SECONDS)
+        self._child.end()
         self._line.close()
         self._socket.close()
 
-    def _read(self) -> None:
-        assert self._child.stdout is not None
-        with self._child.stdout as lines:
-            for line in lines:
-                self._tail.append(line.rstrip())
-                log.debug("%s", line.rstrip())
-
     def _last_words(self) -> str:
-        said = [line for line in self._tail if line.strip() and "Warning" not in line]
+        said = [line for line in self._child.tail if line.strip() and "Warning" not in line]
         return f": {said[-1][:300]}" if said else ""
 
 
@@ -248,5 +229,5 @@ def serve(line: Connection, opener: str) -> None:
 
 
 if __name__ == "__main__":
-    process.die_with(os.getppid())
+    process_tags.end_with_owner()
     serve(Connection(int(sys.argv[1])), sys.argv[2])

@@ -6,19 +6,15 @@ Run as a module this is that child.
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
 import sys
-import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from geozero.common import process
+from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 from geozero.engines.base import EngineDied
 from geozero.engines.prompts import Prompter
@@ -34,7 +30,6 @@ from geozero.engines.vllm_inprocess import (
 HOST = "127.0.0.1"
 READY_SECONDS = 900.0
 POLL_SECONDS = 0.25
-TAIL_SECONDS = 1.0
 
 
 class VllmServer:
@@ -71,19 +66,7 @@ class VllmServer:
             __name__,
             *arguments(path, port, dtype, max_pixels, max_length, memory, devices),
         ]
-        self._tail = deque[str](maxlen=process.LAST_LINES)
-        self._child = subprocess.Popen(
-            command,
-            env=process.quiet_environment(_environment()),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._child = process.Child(command, env=_environment())
         try:
             self._wait()
         except BaseException:
@@ -92,20 +75,19 @@ class VllmServer:
 
     @property
     def pid(self) -> int:
-        return self._child.pid
+        return self._child.popen.pid
 
     def close(self) -> None:
         """End it and all of its processes."""
-        process.kill_group(self._child)
-        self._reader.join(TAIL_SECONDS)
+        self._child.end()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         with httpx.Client(trust_env=False, timeout=5.0) as client:
             while time.monotonic() < deadline:
-                if self._child.poll() is not None:
-                    self._reader.join(TAIL_SECONDS)
-                    raise EngineDied(f"the server ended with code {self._child.returncode}{self._last_words()}")
+                if (code := self._child.popen.poll()) is not None:
+                    self._child.drain()
+                    raise EngineDied(f"the server ended with code {code}{self._last_words()}")
                 try:
                     if client.get(f"{self.url}/health").status_code == 200:
                         return
@@ -114,15 +96,9 @@ class VllmServer:
                 time.sleep(POLL_SECONDS)
         raise EngineDied(f"the server was not ready within {READY_SECONDS:g} s")
 
-    def _read(self) -> None:
-        assert self._child.stdout is not None
-        with self._child.stdout as lines:
-            for line in lines:
-                self._tail.append(line.rstrip())
-
     def _last_words(self) -> str:
         """The last line that names an error, or the last line."""
-        said = [line for line in self._tail if line.strip()]
+        said = [line for line in self._child.tail if line.strip()]
         errors = [line for line in said if "Error" in line]
         return f": {(errors or said)[-1][:300]}" if said else ""
 
@@ -185,7 +161,7 @@ def _environment() -> dict[str, str]:
 
 def main(words: list[str]) -> None:
     """Run vLLM's server in this process."""
-    process.die_with(os.getppid())
+    process_tags.end_with_owner()
     process.prepare()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geozero import tasks
-from geozero.common import process
+from geozero.common import process, process_tags
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample, Split, digest, stable_unit
@@ -208,7 +208,7 @@ def _is_complete(target: Path, identity: Mapping[str, Any]) -> bool:
 
 def main(argv: Sequence[str]) -> None:
     """Run the job of a JSON file; bad input ends in one line and exit code 2."""
-    process.end_with_caller()
+    process_tags.end_with_owner()
     values = json.loads(Path(argv[0]).read_text())
     values["corpora"], values["modes"] = tuple(values["corpora"]), tuple(values["modes"])
     try:

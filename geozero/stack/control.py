@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from geozero.common import process_tags
 from geozero.common.atomic import write_text
 from geozero.common.errors import InputError
@@ -62,7 +64,7 @@ def up(plan: StackPlan, timeout: float = 240.0, tell: Tell = print) -> list[Serv
     plan.directory.mkdir(parents=True, exist_ok=True)
     with _locked(plan):
         known = _read(plan)
-        running = {name: one for name, one in known.items() if process_tags.alive(one["pid"], one["started"])}
+        running = {name: one for name, one in known.items() if _alive(one)}
         _same_place(plan, running)
         for name, port in ((SERVER, plan.port), (MLFLOW, plan.mlflow_port)):
             if name not in running:
@@ -102,11 +104,11 @@ def down(root: Path, tell: Tell = print) -> bool:
         return False
     with _locked(plan):
         known = _read(plan)
-        living = {name: one for name, one in known.items() if process_tags.alive(one["pid"], one["started"])}
+        living = {name: one for name, one in known.items() if _alive(one)}
         for name in living:
             tell(f"{name}: ending")
         _stop(plan, living)
-        left = process_tags.kill_tagged(PROCESS_TAG, str(plan.directory))  # what lost its parent to a kill
+        left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))  # what lost its parent to a kill
         if left:
             tell(f"processes without a parent: {left} ended")
         (plan.directory / STATE).unlink(missing_ok=True)
@@ -123,7 +125,7 @@ def status(root: Path) -> list[ServiceStatus]:
 def _part(plan: StackPlan, name: str, one: dict[str, Any] | None) -> ServiceStatus:
     state: State = "down"
     if one is not None:
-        if not process_tags.alive(one["pid"], one["started"]):
+        if not _alive(one):
             state = "dead"
         elif _answers(plan, name, one["started"]):
             state = "up"
@@ -160,14 +162,14 @@ def _start(plan: StackPlan, name: str) -> dict[str, Any]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return {"pid": child.pid, "started": process_tags.started(child.pid)}
+    return {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
 
 
 def _wait(plan: StackPlan, names: list[str], running: dict[str, Any], end: float) -> None:
     waiting = list(names)
     while waiting:
         for name in waiting:
-            if not process_tags.alive(running[name]["pid"], running[name]["started"]):
+            if not _alive(running[name]):
                 raise InputError(f"{name} ended as it started: {_last_line(plan.log(name))}", str(plan.log(name)))
         waiting = [name for name in waiting if not _answers(plan, name, running[name]["started"])]
         if waiting and time.monotonic() > end:
@@ -210,13 +212,22 @@ def _stop(plan: StackPlan, parts: dict[str, Any]) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(parts[name]["pid"], signal.SIGTERM)
         end = time.monotonic() + grace
-        while time.monotonic() < end and any(process_tags.alive(parts[n]["pid"], parts[n]["started"]) for n in names):
+        while time.monotonic() < end and any(_alive(parts[n]) for n in names):
             _reap(parts, names)
             time.sleep(POLL_SECONDS / 5)
         for name in names:
             with suppress(ProcessLookupError):
                 os.killpg(parts[name]["pid"], signal.SIGKILL)
         _reap(parts, names)
+
+
+def _alive(part: dict[str, Any]) -> bool:
+    """Whether the process that was started as this part still runs, and not another one with its id."""
+    try:
+        process = psutil.Process(part["pid"])
+        return abs(process.create_time() - part["started"]) < 2.0 and process_tags.alive(process)
+    except psutil.Error:
+        return False
 
 
 def _reap(parts: dict[str, Any], names: list[str]) -> None:

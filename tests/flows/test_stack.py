@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 from flows_checkout import ROOT
 from paths import SUPPORT
@@ -177,7 +178,7 @@ def test_a_second_command_does_not_get_in_between(plan: StackPlan) -> None:
 
 def test_a_process_id_that_another_process_has_by_now_is_not_taken_for_ours(plan: StackPlan) -> None:
     plan.directory.mkdir(parents=True)
-    stale = {name: {"pid": os.getpid(), "started": process_tags.started(os.getpid()) - 1000.0} for name in SERVICES}
+    stale = {name: {"pid": os.getpid(), "started": psutil.Process().create_time() - 1000.0} for name in SERVICES}
     control._write(plan, stale)
     assert states(control.status(plan.root)) == dict.fromkeys(SERVICES, "dead")
     assert control.down(plan.root, tell=quiet)  # and this test goes on living

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from geozero.common import process
+from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 
 KINDS = ("sft", "grpo", "export", "rollout")
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     process.prepare()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a stage asks a hung training with
     if stage := os.environ.get(PARENT):  # a trainer without one would hold its GPU, and write beside the next
-        process.die_with(int(stage))
+        process_tags.end_with_owner(int(stage))
     _hide_unused(arguments)
     _gather(arguments)
     try:

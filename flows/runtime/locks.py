@@ -1,0 +1,103 @@
+"""What a flow holds while it works: its checkout, the machine's GPUs; and how long it may take to let go."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect.concurrency.sync import concurrency
+
+from flows.runtime.reaper import PROCESS_TAG, STARTED_BY_WORKER
+from geozero.common import process, process_tags
+from geozero.common.errors import InputError
+from geozero.workspace import Workspace
+
+LOCK = ".geozero/flow.lock"
+GPU = "gpu"  # the limit that `geozero stack up` creates
+LEAVE_SECONDS = 15.0  # for a training to write its checkpoint on a cancel: Prefect kills the flow after 30
+
+_gpu = threading.Lock()
+
+
+@contextmanager
+def gpu() -> Iterator[None]:
+    """Hold the machine's GPUs: within this process by a lock, among the runs of one server by its limit `gpu`.
+
+    Without a GPU it holds nothing up: a process keeps to one core.
+    """
+    if not process.has_gpu():
+        yield
+        return
+    with _gpu:
+        if STARTED_BY_WORKER in os.environ:
+            with concurrency(GPU, occupy=1):  # a lease: it ends some minutes after a run that dies
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
+    """Hold the checkout: two pipelines in it would train into the same directories.
+
+    The kernel frees the lock of a process that was killed; whatever that one has left running is ended.
+
+    Raises:
+        InputError: another flow runs here.
+    """
+    path = workspace.root / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname()
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{_holder(path)} runs in this checkout",
+                str(workspace.root),
+                "wait for it, cancel it, or work in another clone",
+            ) from None
+        former = _read(path)
+        if former.get("tag") and former.get("host") == host:
+            process_tags.end_tagged(PROCESS_TAG, former["tag"])
+        own = {"flow": flow, "pid": os.getpid(), "started": time.time(), "host": host}
+        path.write_text(json.dumps(own | {"tag": os.environ.get(PROCESS_TAG, "")}))  # in place: this file is locked
+        try:
+            yield
+        finally:
+            lock.truncate(0)
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, in words."""
+    held = _read(path)
+    if not held:
+        return "another flow"
+    since = time.strftime("%H:%M:%S", time.localtime(held.get("started", 0)))
+    return f"{held.get('flow')} (process {held.get('pid')} of {held.get('host')}, since {since})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def with_worker_grace_period(workspace: Workspace) -> Workspace:
+    """Under a worker: a training gets no longer to write its checkpoint than Prefect leaves a cancelled flow."""
+    hardware = workspace.settings.hardware
+    if STARTED_BY_WORKER not in os.environ or hardware.leave_seconds <= LEAVE_SECONDS:
+        return workspace
+    quick = hardware.model_copy(update={"leave_seconds": LEAVE_SECONDS})
+    return replace(workspace, settings=workspace.settings.model_copy(update={"hardware": quick}))

@@ -1,0 +1,78 @@
+"""One flow in a checkout, one job on the GPU, and no longer than Prefect allows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flows_checkout import ROOT
+
+from flows.runtime import locks, reaper
+from flows.runtime.locks import LOCK, checkout_lock, with_worker_grace_period
+from geozero.common import process
+from geozero.common.errors import InputError
+from geozero.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    return Workspace.open(tmp_path / "params.yaml")
+
+
+def test_two_flows_on_one_checkout_are_refused_with_who_runs(workspace: Workspace) -> None:
+    refusal = rf"pipeline \(process {os.getpid()} .*since"
+    with (
+        checkout_lock(workspace, "pipeline"),
+        pytest.raises(InputError, match=refusal),
+        checkout_lock(workspace, "sft"),
+    ):
+        pass
+    with checkout_lock(workspace, "sft"):  # free again
+        pass
+
+
+def test_a_stale_lock_is_taken_over_and_what_its_flow_left_is_ended(workspace: Workspace) -> None:
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, reaper.PROCESS_TAG: "1-2"}
+    )
+    host = os.uname().nodename
+    (workspace.root / ".geozero").mkdir()
+    (workspace.root / LOCK).write_text(json.dumps({"flow": "x", "pid": 1, "started": 0.0, "host": host, "tag": "1-2"}))
+    with checkout_lock(workspace, "pipeline"):
+        assert json.loads((workspace.root / LOCK).read_text())["pid"] == os.getpid()
+        orphan.wait(20)
+    assert (workspace.root / LOCK).read_text() == ""
+    (workspace.root / LOCK).write_text("not json")
+    with checkout_lock(workspace, "pipeline"):
+        pass
+
+
+def test_under_a_worker_a_training_leaves_before_prefect_kills_its_flow(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(reaper.STARTED_BY_WORKER, raising=False)
+    assert with_worker_grace_period(workspace) is workspace
+    monkeypatch.setenv(reaper.STARTED_BY_WORKER, "x")
+    assert with_worker_grace_period(workspace).settings.hardware.leave_seconds + reaper.GRACE < 30
+    quick = workspace.settings.model_copy(
+        update={"hardware": workspace.settings.hardware.model_copy(update={"leave_seconds": 2.0})}
+    )
+    assert with_worker_grace_period(replace(workspace, settings=quick)).settings.hardware.leave_seconds == 2.0
+
+
+def test_one_gpu_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(reaper.STARTED_BY_WORKER, raising=False)
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    with locks.gpu():
+        assert locks._gpu.locked()
+    assert not locks._gpu.locked()
+    monkeypatch.setattr(process, "has_gpu", lambda: False)
+    with locks.gpu():
+        assert not locks._gpu.locked()
