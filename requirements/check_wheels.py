@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from make_env import PYTHONS, TORCH_CPU_INDEX, UNAVAILABLE, explain
+from make_env import IMPATIENT, PYTHONS, TORCH_CPU_INDEX, explain
 
 HERE = Path(__file__).resolve().parent
 MISSING = re.compile(r"(?:No matching distribution found for|The user requested) (\S+==\S+)")
@@ -40,6 +40,19 @@ def ask(pins: list[str], python: str, *options: str) -> tuple[list[str], str]:
         return [one["download_info"]["url"].rsplit("/", 1)[1] for one in found], ""
 
 
+def torch(pin: str, python: str) -> list[str]:
+    """The file that make_env.py would install for torch, from the same sources in the same order; [] if none has it."""
+    found, output = ask([pin], python)
+    if output and pin.endswith("+cpu"):
+        found, output = ask([pin], python, "--extra-index-url", TORCH_CPU_INDEX, *IMPATIENT)
+        if output:
+            print(
+                f"  no {pin} for Python {python} in reach: `make env` takes the CUDA build of the release", flush=True
+            )
+            found, output = ask([pin.removesuffix("+cpu")], python)
+    return found
+
+
 def check(lock: Path, python: str) -> tuple[list[str], list[str]]:
     """File names that pip finds for a lock's pins on one Python, and the pins that it does not find.
 
@@ -47,17 +60,12 @@ def check(lock: Path, python: str) -> tuple[list[str], list[str]]:
         RuntimeError: pip failed for another reason than a pin that is not served.
     """
     pins = [line for line in lock.read_text().splitlines() if "==" in line and not line.startswith("#")]
-    # as make_env.py: `===`, because `==2.13.0` also takes a 2.13.0+cpu, and PyTorch's index for its CPU build alone
-    torch = [pin.replace("==", "===") for pin in pins if pin.startswith("torch==")]
     left = [pin for pin in pins if not pin.startswith("torch==")]
     files: list[str] = []
     missing: list[str] = []
-    for pin in torch:
-        found, output = ask([pin], python)
-        if re.search(UNAVAILABLE, output) and pin.endswith("+cpu"):
-            found, output = ask([pin], python, "--extra-index-url", TORCH_CPU_INDEX)
-        files += found
-        if output:
+    for pin in set(pins) - set(left):
+        files += torch(pin.replace("==", "==="), python)
+        if not files:
             missing.append(pin)
     while left:
         found, output = ask(left, python)

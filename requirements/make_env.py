@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+IMPATIENT = ["--timeout", "15", "--retries", "1"]  # where a firewall swallows what is sent to that index
 PYTHONS = ("3.11", "3.12", "3.13")
 NEEDED_GB = {"cpu": 8, "gpu": 30}  # download cache and unpacked files together
 CUDA_TORCH_GB = 10  # the same, where a CPU environment has to take the CUDA build of torch
@@ -182,11 +183,10 @@ def install_torch(root: Path, pin: str, pip: list[str], log: Path) -> None:
     output = call([*pip, "--no-deps", f"torch==={pin}"], log)
     if re.search(UNAVAILABLE, output) and pin.endswith("+cpu"):
         print(f"  not in pip's own sources: asking {TORCH_CPU_INDEX}", flush=True)
-        impatient = ["--timeout", "15", "--retries", "1"]
-        output = call([*pip, "--no-deps", f"torch==={pin}", "--extra-index-url", TORCH_CPU_INDEX, *impatient], log)
+        output = call([*pip, "--no-deps", f"torch==={pin}", "--extra-index-url", TORCH_CPU_INDEX, *IMPATIENT], log)
         if re.search(UNAVAILABLE, output):
             release = pin.removesuffix("+cpu")
-            print(f"  no CPU build to be had: taking torch {release} for CUDA, about 4 GB more", flush=True)
+            print(f"  no CPU build to be had: taking torch {release} for CUDA, about 3 GB more", flush=True)
             check_disk(root, NEEDED_GB["cpu"] + CUDA_TORCH_GB)
             output = call([*pip, f"torch==={release}", "-c", str(root / "requirements" / "gpu.lock")], log)
     if output:

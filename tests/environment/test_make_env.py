@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -303,6 +304,39 @@ def test_torch_is_asked_of_further_sources_only_where_pips_own_lack_it(
         make_env.install(checkout, checkout / ".venv", "gpu", checkout / "log")
     assert len(commands) == 1
     assert "torch===2.13.0" in commands[0]
+
+
+def test_a_pin_that_is_not_served_is_named(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(REQUIREMENTS))
+    check_wheels = importlib.import_module("check_wheels")
+    served = {"torch===2.13.0": "torch.whl", "dvc==1": "dvc.whl", "oss2==2": "oss2.tar.gz"}
+
+    def ask(pins: list[str], python: str, *options: str) -> tuple[list[str], str]:
+        lacking = next((pin for pin in pins if pin not in served or (pin, python) == ("dvc==1", "3.13")), None)
+        found = [served[pin] for pin in pins if not lacking]
+        return found, (lacking and f"ERROR: No matching distribution found for {lacking}\n") or ""
+
+    monkeypatch.setattr(check_wheels, "ask", ask)
+    lock = checkout / "cpu.lock"
+    lock.write_text("# torch==1\nabsent==1\ndvc==1\noss2==2\ntorch==2.13.0+cpu\n")
+    monkeypatch.setattr(sys, "argv", ["check_wheels.py", str(lock), "--python", "3.12", "--python", "3.13"])
+    assert check_wheels.main() == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if "CUDA build" not in line]
+    assert said == [
+        "cpu.lock, Python 3.12: 2 wheels, 1 source packages (oss2.tar.gz)",
+        "  not served for Python 3.12: absent==1",
+        "cpu.lock, Python 3.13: 1 wheels, 1 source packages (oss2.tar.gz)",
+        "  not served for Python 3.13: absent==1",
+        "  not served for Python 3.13: dvc==1",
+    ]
+    served["absent==1"] = "absent.whl"
+    monkeypatch.setattr(sys, "argv", ["check_wheels.py", str(lock), "--python", "3.12"])
+    assert check_wheels.main() == 0
+    monkeypatch.setattr(check_wheels, "ask", lambda *_: ([], "ReadTimeout"))
+    with pytest.raises(RuntimeError, match="cannot be reached"):
+        check_wheels.main()
 
 
 @pytest.mark.parametrize(("value", "kind"), [("cpu", "cpu"), ("gpu", "gpu")])
