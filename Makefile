@@ -1,6 +1,6 @@
 # The commands of a checkout: `make` alone lists them. Each that needs the environment makes it first.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long test-ray test-deepspeed test-unit lint docs bench clean
+.PHONY: help env demo test test-long test-ray test-deepspeed test-gpu-env test-unit lint docs bench clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -43,6 +43,19 @@ test-ray: env ## the tests of the extra `ray`, which this installs
 test-deepspeed: env ## the tests of the extra `deepspeed`, which this installs
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -r requirements/deepspeed.txt
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m deepspeed $(ARGS)
+
+# The folders are those whose slow tests start ms-swift, an engine or the large packages. vLLM's own tests are skipped: its CUDA
+# build does not start on a CPU.
+test-gpu-env: PY := .venv-gpu/bin/python
+test-gpu-env: ## the GPU environment, made in .venv-gpu and tried on a machine without a GPU (30 GB, half an hour)
+	GEOZERO_ENV=gpu $(MAKE) env VENV=.venv-gpu
+	$(PY) -m geozero.cli doctor
+	@for profile in profiles/*.yaml; do for stage in sft a2grpo; do \
+	  echo "== geozero $$stage --params $$profile --dry-run"; $(PY) -m geozero.cli $$stage --params $$profile --dry-run || exit 1; \
+	done; done
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -n 2 --dist worksteal -m "not slow and not ray and not deepspeed" $(ARGS)
+	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -n 2 --dist worksteal -m "slow and not long and not ray and not deepspeed" $(ARGS) \
+	  tests/environment tests/engines tests/inference tests/difficulty tests/training
 
 test-unit: env ## the quick tests: nothing that starts ms-swift, vLLM, DVC, Prefect or MLflow
 	$(ONE_THREAD) $(PY) -m pytest --timeout=60 -m "not slow" $(ARGS)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from engine_requests import GREEDY, LIMITS, SIZES, make_image
+from marks import chosen, needs_vllm, why
 
 from geozero.engines import Request, SamplingParams, open_engine
-from geozero.engines.vllm_inprocess import distribution
 from geozero.tasks import SYSTEM_PROMPT
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def both(tiny_random: Path) -> dict[str, dict[str, Any]]:
     """Each engine in a process of its own, as in use."""
     found = {}
     for name in ("transformers", "vllm"):
-        if name == "vllm" and distribution() is None:
+        if name == "vllm" and chosen != "vllm":
             continue
         done = subprocess.run(
             [sys.executable, __file__, name, str(tiny_random)], capture_output=True, text=True, timeout=300
@@ -94,7 +94,7 @@ def both(tiny_random: Path) -> dict[str, dict[str, Any]]:
 
 def test_answers_are_the_same_text(both: dict[str, dict[str, Any]]) -> None:
     if len(both) < 2:
-        pytest.skip("vLLM is not installed")
+        pytest.skip(why)
     assert both["vllm"]["greedy"] == both["transformers"]["greedy"]
     assert both["vllm"]["sampled"] == both["transformers"]["sampled"]  # one sampler: a store may change its engine
     assert len({row[0][0] for row in both["vllm"]["greedy"]}) > 4  # the images and questions matter
@@ -145,6 +145,7 @@ if __name__ == "__main__":
     print(json.dumps(answers(sys.argv[1], Path(sys.argv[2]))))
 
 
+@needs_vllm
 def test_vllm_starts_where_triton_is_installed(tiny_random: Path) -> None:
     # Every GPU machine has Triton, and vLLM then takes a model runner that refuses our sampler unless told otherwise.
     code = (

@@ -19,6 +19,7 @@ import engine_requests as agree
 import psutil
 import pytest
 from fake_server import PROMPT_TOKENS, Answer, FakeServer, complete
+from marks import needs_vllm
 from PIL import Image
 
 from geozero.common import process
@@ -28,7 +29,6 @@ from geozero.engines.base import EngineDied, Request, SamplingParams, request_se
 from geozero.engines.openai_client import address
 from geozero.engines.openai_engine import ServerEngine
 from geozero.engines.prompts import Prompt
-from geozero.engines.vllm_inprocess import distribution
 
 HOT = SamplingParams(n=2, temperature=0.7, top_p=0.9, max_tokens=20, seed=3)
 
@@ -320,7 +320,7 @@ def test_a_server_that_ends_at_its_start_tells_its_last_error(monkeypatch: pytes
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)  # two quiet cores take a twentieth of it
-@pytest.mark.skipif(distribution() is None, reason="vLLM is not installed")
+@needs_vllm
 def test_a_real_server_gives_the_answers_of_the_engine_in_process(tiny_random: Path) -> None:
     found = {}
     for name in ("vllm", "server"):
