@@ -11,21 +11,9 @@ from paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-# The second row is part of the GPU environment only.
-PACKAGES = [
-    "torch",
-    "torchvision",
-    "transformers",
-    "datasets",
-    "peft",
-    "trl",
-    "swift",
-    "vllm",
-    "mlflow",
-    "prefect",
-    "dvc",
-]
-PACKAGES += ["torchaudio", "torchcodec", "flashinfer", "triton"]
+PACKAGES = ["torch", "torchvision", "transformers", "datasets", "peft", "trl", "swift", "vllm"]
+PACKAGES += ["mlflow", "prefect", "dvc"]
+PACKAGES += ["torchaudio", "torchcodec", "flashinfer", "triton"]  # in the GPU environment only
 OURS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for room in ("geozero", "flows")
