@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
@@ -74,9 +76,14 @@ def store(data: bytes, max_pixels: int = MAX_PIXELS) -> StoredImage:
     return StoredImage(digest(data), data, rgb.width, rgb.height, phash(rgb))
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of an opened image as `decode` gives it, without decoding."""
-    return (image.height, image.width) if _orientation(image) >= _SIDEWAYS else (image.width, image.height)
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image as `decode` gives it, read from its header alone.
+
+    Raises:
+        BadRecord: not an image, a damaged header, or beyond Pillow's own limit of pixels.
+    """
+    with _bad_records(data), Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
+        return (image.height, image.width) if _orientation(image) >= _SIDEWAYS else image.size
 
 
 def thumbnail(image: Image.Image, side: int = 256, quality: int = 80) -> bytes:
@@ -89,26 +96,31 @@ def thumbnail(image: Image.Image, side: int = 256, quality: int = 80) -> bytes:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    try:
+    with _bad_records(data):
         image = Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
         if image.width * image.height > max_pixels:
             raise BadRecord("image_too_large", f"{image.width}x{image.height}")
         layout = str([tile.args for tile in image.tile])  # gone once the pixels are loaded
         image.load()
-    except BadRecord:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadRecord("image_too_large", str(error)[:200]) from None
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BadRecord("image_broken", str(error)[:200]) from None
     # Pillow keeps the upper byte of 16-bit colours without a word: reflectances up to 10,000 would turn black
     deep = image.format in DEEP_FORMATS and ";16" in layout
     if deep or image.mode not in EIGHT_BIT_MODES:
         raise BadRecord("image_not_8bit", f"{'16 bits a channel' if deep else f'mode {image.mode}'}: {_STRETCH}")
     turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+@contextmanager
+def _bad_records(data: bytes) -> Iterator[None]:
+    """Turn what Pillow raises for `data` into BadRecord."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise BadRecord("image_too_large", str(error)[:200]) from None
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BadRecord("image_broken", str(error)[:200]) from None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-from PIL import Image, UnidentifiedImageError
-
 from geozero.common.errors import BadRecord
-from geozero.corpus.images import ALLOWED_FORMATS, upright_size
+from geozero.corpus.images import size_of
 from geozero.sources.base import IMAGE_SUFFIXES, stem
 from geozero.sources.readers.tree import Tree
 
@@ -81,23 +78,13 @@ class ImageFiles:
         known = self._sizes.get(member)
         if known is None:
             try:
-                known = _size(self._tree.read(member))
+                known = size_of(self._tree.read(member))
             except BadRecord as bad:
                 known = BadRecord(bad.reason.replace("file_", "image_"), bad.detail)
             self._sizes[member] = known
         if isinstance(known, BadRecord):
             raise BadRecord(known.reason, known.detail)
         return known
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    try:
-        with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
-            return upright_size(image)
-    except UnidentifiedImageError:
-        raise BadRecord("image_unreadable", "not a JPEG, PNG, TIFF, BMP or WebP file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BadRecord("image_broken", str(error)[:200]) from None
 
 
 def _fold(name: str) -> str:
