@@ -35,11 +35,11 @@ def answer(workspace: Workspace, name: str, model: Path, modes: tuple[Mode, ...]
         limit=settings.evaluation.limit,
         boxes=settings.model.boxes,
         engine=workspace.engine,
-        forced=settings.evaluation.forced,
+        prefilled=settings.evaluation.forced,
     )
     with gpu():
         run_in_child(job, workspace.log(f"answer-{name}"), rate_limited(get_run_logger().info))
-    return ModelAnswers(name, out, job.ways)
+    return ModelAnswers(name, out, job.prompt_modes)
 
 
 @form

@@ -33,10 +33,10 @@ def infer(
     Example: geozero infer --model_path models/sft --json_path eval/rsvg.json --output_path rsvg.json --task grounding
     """
     from geozero.inference.json_job import infer as ask
-    from geozero.inference.json_job import truth_of
+    from geozero.inference.json_job import parse_bool
 
     options: dict[str, Any] = {"batchsize": batchsize, "gpu": gpu, "max_new_tokens": max_new_tokens}
-    options |= {"workers": workers, "engine": engine, "sampling": sampling, "seed": seed, "system": truth_of(system)}
+    options |= {"workers": workers, "engine": engine, "sampling": sampling, "seed": seed, "system": parse_bool(system)}
     done = ask(model_path, json_path, output_path, task, progress=typer.echo, **options)
     failed = f"{len(done.failed)} failed" + (f", listed in {done.failed_path}" if done.failed else "")
     typer.echo(f"{output_path}\t{done.n} records\t{done.n_new} new\t{failed}\t{done.seconds:.0f} s")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from geozero.common.errors import InputError
+
+if TYPE_CHECKING:
+    from geozero.inference.predict import Prediction
 
 app = typer.Typer()
 
@@ -31,20 +35,44 @@ def predict(
 
     Example: geozero predict --model models/mine harbour.tif --question "Where is the largest ship?"
     """
-    from geozero.engines import open_engine
-    from geozero.inference import predict as ask
+    from geozero.inference.predict import predict as answer
 
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise InputError("no such image", str(missing[0]), "give files, not directories")
-    show = ask.block if sys.stdout.isatty() else ask.line
-    answering = open_engine(engine, model)
+    show = block if sys.stdout.isatty() else line
     found = []
-    try:
-        for one in ask.predict(answering, images, question, mode, boxes, max_tokens):
-            found.append(one)
-            if one.error is None or len(images) > 1:
-                typer.echo(show(one))
-    finally:
-        answering.close()
-    ask.require_any(found)
+    for one in answer(model, images, question, engine=engine, mode=mode, boxes=boxes, max_tokens=max_tokens):
+        found.append(one)
+        if one.error is None or len(images) > 1:
+            typer.echo(show(one))
+    if all(one.error is not None for one in found):
+        raise InputError("no image could be answered about", str(found[0].image), str(found[0].error))
+
+
+def line(found: Prediction) -> str:
+    """One plain line: image, answer, box in pixels (and on the map), thought; tabs between, none within."""
+    if found.error is not None:
+        parts = [str(found.image), "failed", found.error]
+    else:
+        boxes = [" ".join(part) for part in _boxes(found)]
+        parts = [str(found.image), found.answer, *boxes, *([found.thought] if found.thought else [])]
+    return "\t".join(" ".join(part.split()) for part in parts)
+
+
+def block(found: Prediction) -> str:
+    """Several lines for a reader: the thought, then the answer."""
+    if found.error is not None:
+        return f"{found.image}: {found.error}"
+    rows = [f"{found.image}", *([f"  {found.thought}"] if found.thought else []), f"  → {found.answer}"]
+    return "\n".join([*rows, *(f"    box in {frame} {box}" for frame, box in _boxes(found))])
+
+
+def _boxes(found: Prediction) -> Iterator[tuple[str, str]]:
+    """The answer's box in pixels, and in the image's own coordinate system."""
+    from geozero.tasks.boxes import format_box
+
+    if found.box is not None:
+        yield "pixels", format_box(found.box)
+    if found.map_box is not None:
+        yield str(found.crs), f"[{', '.join(f'{v:.6f}' for v in found.map_box)}]"

@@ -1,8 +1,8 @@
-"""The answers of an unfinished run: a file beside its output that grows by whole chunks and outlives a `kill -9`.
+"""The answers of one output: a file beside it that grows by whole chunks and survives `kill -9`.
 
-`OUTPUT.<key>.jsonl`, where the key is the hash of all that the answers depend on: another model or other settings
-write another file. The first line tells what that is; every further line is one chunk of answers. A line that was
-cut off is a chunk that was not written.
+`OUTPUT.<key>.jsonl`: the key is the hash of what decides the answers besides their questions (model, sampling,
+limits), so that another model or other settings write another file. The first line holds these values; each further
+line is one chunk. A line that was cut off is a chunk that was not written.
 """
 
 from __future__ import annotations
@@ -12,45 +12,43 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from geozero.common.atomic import make_parent
 from geozero.common.errors import InputError, refusal
 from geozero.corpus.sample import digest
+from geozero.engines.base import Completion
 
 KEY_DIGITS = 12
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some cluster file systems: then two runs are the user's care
-HINT = "delete it and ask again"
-
-
-class Answer(NamedTuple):
-    """What a model said to item `number`."""
-
-    number: int
-    text: str
-    finish_reason: str
-    n_tokens: int
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some cluster file systems: two processes are the user's care
+HINT = "delete it to generate the answers again"
 
 
 class AnswerLog:
-    """Opened by one process at a time, as a context; `answers` holds what is there, by item number.
+    """Open in one process at a time, as a context manager.
 
     Args:
-        out: the output of the run, beside which the log stands.
-        identity: all that the answers depend on, as JSON values.
+        out: the output that the answers are for; the log lies beside it.
+        identity: what decides the answers besides their questions, as JSON values.
+        wait: wait for another process that writes this log, instead of refusing.
+
+    Attributes:
+        answers: question key → completions, for everything in the log.
+        n_new: questions answered since it was opened; failed requests do not count.
 
     Raises:
-        InputError: another process writes it, it is damaged, it says another identity, or the disk refuses.
+        InputError: another process writes it, it is damaged or of another identity, or the disk refuses.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, identity: Mapping[str, Any], wait: bool = False) -> None:
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
         key = digest(json.dumps(self.identity, sort_keys=True).encode())[:KEY_DIGITS]
-        self.path = out.with_name(f"{out.name}.{key}.jsonl")
-        self.answers: dict[int, Answer] = {}
+        self.path, self.wait = out.with_name(f"{out.name}.{key}.jsonl"), wait
+        self.answers: dict[str, list[Completion]] = {}
+        self.n_new = 0
 
     def __enter__(self) -> AnswerLog:
         try:
@@ -61,60 +59,54 @@ class AnswerLog:
         try:
             self._lock()
             self._read()
-        except BlockingIOError:
-            os.close(self._file)
-            raise InputError("another process is answering these questions", str(self.path), "wait for it") from None
         except BaseException:
             os.close(self._file)
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
-    def append(self, answers: Sequence[Answer], engine: Mapping[str, Any]) -> None:
-        """Add one chunk, on the disk when this returns; `engine` tells what answered."""
-        if answers:
-            self._write({"engine": dict(engine), "answers": [list(answer) for answer in answers]})
-            self.answers.update((answer.number, answer) for answer in answers)
+    def append(self, answers: Mapping[str, list[Completion]], engine: Mapping[str, Any]) -> None:
+        """Add one chunk, on the disk when this returns; `engine` describes what answered."""
+        rows = {key: [astuple(one) for one in completions] for key, completions in answers.items()}
+        self._write({"engine": dict(engine), "answers": rows})
+        self.answers.update(answers)
+        self.n_new += sum(failure(completions) is None for completions in answers.values())
 
     def others(self) -> list[Path]:
-        """Logs beside this one that other models or settings left for the same output."""
+        """Logs that other models or settings left beside the same output."""
         stem = self.path.name.removesuffix(".jsonl")[:-KEY_DIGITS]
         pattern = re.compile(re.escape(stem) + rf"[0-9a-f]{{{KEY_DIGITS}}}\.jsonl")
-        beside = (path for path in self.path.parent.iterdir() if pattern.fullmatch(path.name))
-        return sorted(path for path in beside if path != self.path)
+        return sorted(p for p in self.path.parent.iterdir() if pattern.fullmatch(p.name) and p != self.path)
 
     def _lock(self) -> None:
-        """Keep other processes out; the lock is gone with its process, whatever ends that."""
+        """Keep other processes out; whatever ends this process frees the lock."""
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InputError("another process is answering these questions", str(self.path), "wait for it") from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
 
     def _read(self) -> None:
-        """Take in the whole lines and cut off what a killed writer left behind them."""
-        with os.fdopen(os.dup(self._file), "rb") as file:
-            file.seek(0)
-            lines = file.read().split(b"\n")
-        torn = lines.pop()  # empty where the file ends with a whole line
+        """Read the whole lines and cut off what a killed writer left after them."""
+        data = self.path.read_bytes()
+        *lines, torn = data.split(b"\n")
         if torn:
-            os.ftruncate(self._file, sum(len(line) + 1 for line in lines))
+            os.ftruncate(self._file, len(data) - len(torn))
         if not lines:
             self._write({"identity": self.identity})
             return
         try:
             if json.loads(lines[0])["identity"] != self.identity:
-                raise InputError("these answers are another model's or of other settings", str(self.path), HINT)
+                raise InputError("these answers are of another model or other settings", str(self.path), HINT)
             for line in lines[1:]:
-                for row in json.loads(line)["answers"]:
-                    number, text, finish_reason, n_tokens = row
-                    self.answers[int(number)] = Answer(int(number), str(text), str(finish_reason), int(n_tokens))
-        except (ValueError, KeyError, TypeError):
-            raise InputError("the file of answers is damaged", str(self.path), HINT) from None
+                for key, rows in json.loads(line)["answers"].items():
+                    self.answers[key] = [Completion(*row) for row in rows]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError("the answer log is damaged", str(self.path), HINT) from None
 
     def _write(self, value: Mapping[str, Any]) -> None:
         line = json.dumps(value).encode() + b"\n"
@@ -124,3 +116,9 @@ class AnswerLog:
             os.fsync(self._file)
         except OSError as error:
             raise refusal(error, self.path) or error from None
+
+
+def failure(completions: list[Completion]) -> str | None:
+    """Why a request failed; None if it has answers."""
+    first = completions[0]
+    return (first.error or "no reason given") if first.finish_reason == "error" else None

@@ -1,44 +1,51 @@
-"""A model answers corpora: greedy completions in the published record format, resumable shard by shard.
+"""Answer corpora and write records in the published format: evaluation, and the preflight before RL.
 
-`python -m geozero.inference.corpus_job JOB.json` runs one job in a process of its own, as the flows do: an engine
-keeps its memory until its process ends.
+Outputs are `OUT/<prompt mode>/<source>.json`, each with its answer log and, written last, a stamp `<source>.done.json`.
+`python -m geozero.inference.corpus_job JOB.json` runs one job in a process of its own, as the flows do.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from geozero import tasks
-from geozero.common import process, process_tags
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample, Split, digest, stable_unit
 from geozero.corpus.store import Corpus
+from geozero.engines import Completion, SamplingParams
+from geozero.inference import child
+from geozero.inference.answer_log import AnswerLog, failure
+from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import OPEN_TAG, Mode, extract_answer
 
-if TYPE_CHECKING:
-    from geozero.engines import Completion
-
-CHUNK = 256  # questions asked at a time, and how often progress is told
-BAD_INPUT = 2  # exit code of a child whose last line says what is wrong
-
-# How a question is asked: in a reading mode, or in tagged mode with the answer's tag already written, so that there is
-# no room for a thought and the answer is forced at once.
+# How a question is put: in a reading mode, or ("forced") in tagged mode with the answer's opening tag prefilled, so
+# that the model answers without a thought.
 PromptMode = Literal["direct", "tagged", "forced"]
 
 
 @dataclass(frozen=True)
 class CorpusJob:
-    """What to ask whom. `modes`: reading modes; `samples`: answers a question (1 is greedy, more are drawn at
-    `temperature`); `limit`: questions a corpus, chosen by the stable hash of their ids; `forced`: so many of them are
-    also asked for an answer without a thought (if tagged mode is among the modes); `engine`: keyword arguments of
-    `geozero.engines.open_engine` beside the model."""
+    """Which model answers what, and how.
+
+    Attributes:
+        model: a checkpoint's directory, or a hub name in the local cache.
+        corpora: directories of the corpora.
+        out: directory of the records.
+        modes: reading modes, each of which gets all questions.
+        max_tokens: most tokens per answer.
+        samples: answers per question; 1 at temperature 0 is greedy.
+        limit: questions per corpus, chosen by the stable hash of their ids; None: all.
+        boxes: the model's coordinate convention, which rewards are computed in.
+        engine: keyword arguments of `geozero.engines.open_engine` beside the model.
+        prefilled: questions per corpus that are also answered with the tag prefilled, if tagged mode is among `modes`.
+    """
 
     model: str
     corpora: tuple[str, ...]
@@ -52,77 +59,41 @@ class CorpusJob:
     limit: int | None = None
     boxes: Convention = "norm1000"
     engine: dict[str, Any] | None = None
-    forced: int | None = None
+    prefilled: int | None = None
 
     @property
-    def ways(self) -> tuple[PromptMode, ...]:
-        """How every corpus is asked."""
-        return (*self.modes, "forced") if self.forced and "tagged" in self.modes else self.modes
+    def prompt_modes(self) -> tuple[PromptMode, ...]:
+        return (*self.modes, "forced") if self.prefilled and "tagged" in self.modes else self.modes
 
 
 def records_path(out: Path | str, mode: str, source: str) -> Path:
-    """Where the records of one reading mode and one source stand."""
+    """Where the records of one prompt mode and one source lie."""
     return Path(out) / mode / f"{source}.json"
 
 
-def run(job: CorpusJob, progress: Callable[[str], None] = print) -> list[Path]:
-    """Answer every corpus in every mode; what is already there from the same model, questions and settings is not
-    asked again.
-
-    Args:
-        progress: takes a line after each chunk; it counts the requests that failed (an image or prompt out of
-            bounds): their answers are empty, and wrong.
+def run(job: CorpusJob, on_line: Callable[[str], None] = print) -> list[Path]:
+    """Answer every corpus in every prompt mode; what the answer logs hold is not generated again.
 
     Returns:
         The record files, a list of `{raw_output, pred, label, image_path, width, height, question_type, id, …}` each.
 
     Raises:
-        InputError: a corpus or the model is missing.
+        InputError: a corpus or the model is missing, or another process answers the same.
     """
-    from geozero.engines import Request, SamplingParams, checkpoint, open_engine
-
-    out, model = Path(job.out), checkpoint.content_hash(checkpoint.resolve(job.model))
-    pending: list[tuple[PromptMode, Corpus, list[Sample], Path, dict[str, Any]]] = []
-    done: list[Path] = []
-    for path in job.corpora:
-        corpus = Corpus(path)
-        chosen = choose(corpus.samples(job.split), job.limit)
-        if not chosen:
-            raise InputError(f"no {job.split} samples", path, "ingest that split, or name another corpus")
-        for way in job.ways:
-            target = records_path(out, way, chosen[0].source)
-            done.append(target)
-            asked = choose(chosen, job.forced) if way == "forced" else chosen
-            identity = _identity(job, model, corpus, way, asked)
-            if not _is_complete(target, identity):
-                pending.append((way, corpus, asked, target, identity))
-    if not pending:
-        progress("all records are there")
-        return done
-    engine = open_engine(model=job.model, **{"name": "auto", **(job.engine or {})})
     params = SamplingParams(n=job.samples, temperature=job.temperature, max_tokens=job.max_tokens, seed=job.seed)
-    try:
-        for way, corpus, samples, target, identity in pending:
-            mode, prefix = reading(way)
-            records: list[dict[str, Any]] = []
-            failed: list[str] = []
-            for start in range(0, len(samples), CHUNK):
-                chunk = samples[start : start + CHUNK]
-                requests = [
-                    Request(s.id, tasks.messages(s, mode), corpus.image_bytes(s.image_id), prefix=prefix) for s in chunk
-                ]
-                for sample, completions in zip(chunk, engine.generate(requests, params), strict=True):
-                    records += [record(sample, c, mode, job.boxes, i, prefix) for i, c in enumerate(completions)]
-                    failed += [c.error or "no reason given" for c in completions if c.finish_reason == "error"]
-                line = f"{samples[0].source}, {way}: {min(start + CHUNK, len(samples))} of {len(samples)}"
-                progress(f"{line}, {len(failed)} failed, the first: {failed[0]}" if failed else line)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _stamp(target).unlink(missing_ok=True)  # an older job's must not vouch for these records
-            write_json(target, records)
-            write_json(_stamp(target), identity)  # last: records without it are asked again
-    finally:
-        engine.close()
-    return done
+    with LazyEngine(job.model, params, **(job.engine or {})) as model:
+        outputs = [output for path in job.corpora for output in _outputs(job, Corpus(path))]
+        unfinished = [output for output in outputs if not output.is_finished(model)]
+        for output in unfinished:
+            output.answer(model, on_line)
+        if not unfinished:
+            on_line("all records are there")
+    return [output.path for output in outputs]
+
+
+def run_in_child(job: CorpusJob, log: Path, on_line: Callable[[str], None] | None = None) -> None:
+    """`run` in a process of its own; raises what `child.run_in_child` raises."""
+    child.run_in_child(__name__, job, Path(job.out) / "job.json", log, on_line)
 
 
 def choose(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
@@ -134,89 +105,87 @@ def choose(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
     return [s for s in listed if s.id in kept]
 
 
-def reading(way: PromptMode) -> tuple[Mode, str]:
-    """The reading mode of a way of asking, and what the model's answer has to begin with."""
-    return ("tagged", OPEN_TAG) if way == "forced" else (way, "")
+def _outputs(job: CorpusJob, corpus: Corpus) -> list[_Output]:
+    samples = choose(corpus.samples(job.split), job.limit)
+    if not samples:
+        raise InputError(f"no {job.split} samples", str(corpus.path), "ingest that split, or name another corpus")
+    fewer = choose(samples, job.prefilled)
+    return [_Output(job, corpus, mode, fewer if mode == "forced" else samples) for mode in job.prompt_modes]
 
 
-def record(
-    sample: Sample, completion: Completion, mode: Mode, boxes: Convention, rollout: int, prefix: str = ""
-) -> dict[str, Any]:
-    """One record in the published format, with what strict scoring, the gate and the gallery need beside it."""
-    text = "" if completion.finish_reason == "error" else prefix + completion.text
-    label: str | list[str] = list(sample.references) if sample.task == "caption" else sample.answer
-    return {
-        "id": sample.id if rollout == 0 else f"{sample.id}/{rollout}",
-        "sample": sample.id,
-        "task": sample.task,
-        "source": sample.source,
-        "question": sample.question,
-        "raw_output": text,
-        "pred": extract_answer(text),
-        "label": label,
-        "image_path": sample.image_key,
-        "image_id": sample.image_id,
-        "width": sample.width,
-        "height": sample.height,
-        "question_type": sample.question_type,
-        "reward": tasks.get(sample.task).reward(text, sample, mode, boxes),
-        "n_tokens": completion.n_tokens,
-        "finish_reason": completion.finish_reason,
-    }
+class _Output:
+    """The records of one corpus in one prompt mode."""
+
+    def __init__(self, job: CorpusJob, corpus: Corpus, prompt_mode: PromptMode, samples: list[Sample]) -> None:
+        self.job, self.corpus, self.prompt_mode, self.samples = job, corpus, prompt_mode, samples
+        self.mode: Mode = "tagged" if prompt_mode == "forced" else prompt_mode
+        self.prefix = OPEN_TAG if prompt_mode == "forced" else ""
+        self.source = samples[0].source
+        self.path = records_path(job.out, prompt_mode, self.source)
+        self.stamp = self.path.with_suffix(".done.json")
+
+    def answer(self, model: LazyEngine, on_line: Callable[[str], None]) -> None:
+        """Answer what is missing, then write the records and, last, the stamp."""
+        questions = [Question(s.id, tasks.messages(s, self.mode), s.image_id, self.prefix) for s in self.samples]
+        with AnswerLog(self.path, model.identity) as log:
+            label = f"{self.source}, {self.prompt_mode}"
+            answers = answer_many(
+                model, questions, lambda q: self.corpus.image_bytes(q.image), log, label=label, on_line=on_line
+            )
+            self.stamp.unlink(missing_ok=True)  # an older one must not vouch for these records
+            answered = zip(self.samples, answers, strict=True)
+            write_json(self.path, [record for sample, found in answered for record in self._records(sample, found)])
+            write_json(self.stamp, self._identity(model))
+
+    def is_finished(self, model: LazyEngine) -> bool:
+        """Whether the records are there and made from exactly these questions, labels, images and settings."""
+        try:
+            return self.path.is_file() and bool(json.loads(self.stamp.read_bytes()) == self._identity(model))
+        except (OSError, ValueError):
+            return False
+
+    def _identity(self, model: LazyEngine) -> dict[str, Any]:
+        """All that the records depend on; stamps of earlier versions hold the same."""
+        left_out = ("model", "corpora", "out", "modes", "prefilled")
+        prompts = json.dumps([(s.id, tasks.messages(s, self.mode)) for s in self.samples])
+        identity = {name: value for name, value in asdict(self.job).items() if name not in left_out} | {
+            "model": model.identity["model"],
+            "mode": self.prompt_mode,
+            "corpus": self.corpus.digest,
+            "prompts": digest(prompts.encode()),
+        }
+        return dict(json.loads(json.dumps(identity)))
+
+    def _records(self, sample: Sample, completions: list[Completion]) -> Iterator[dict[str, Any]]:
+        """In the published format, with what strict scoring, the preflight and the gallery need beside it."""
+        reason, task = failure(completions), tasks.get(sample.task)
+        label: str | list[str] = list(sample.references) if sample.task == "caption" else sample.answer
+        for rollout, completion in enumerate(completions):
+            text = "" if reason else self.prefix + completion.text
+            yield {
+                "id": sample.id if rollout == 0 else f"{sample.id}/{rollout}",
+                "sample": sample.id,
+                "task": sample.task,
+                "source": sample.source,
+                "question": sample.question,
+                "raw_output": text,
+                "pred": extract_answer(text),
+                "label": label,
+                "image_path": sample.image_key,
+                "image_id": sample.image_id,
+                "width": sample.width,
+                "height": sample.height,
+                "question_type": sample.question_type,
+                "reward": task.reward(text, sample, self.mode, self.job.boxes),
+                "n_tokens": completion.n_tokens,
+                "finish_reason": completion.finish_reason,
+            } | ({"error": reason} if reason else {})
 
 
-def run_in_child(job: CorpusJob, log: Path, on_line: Callable[[str], None] | None = None) -> None:
-    """`run` in a process of its own, whose memory ends with it.
-
-    Raises:
-        InputError: a corpus or the model is missing.
-        ChildFailed: it ended with another error; the message holds its last lines.
-    """
-    out = Path(job.out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "job.json", asdict(job))
-    try:
-        process.run([sys.executable, "-m", __name__, str(out / "job.json")], log=log, on_line=on_line)
-    except process.ChildFailed as failed:
-        if failed.code == BAD_INPUT and failed.tail:
-            raise InputError(failed.tail[-1]) from None
-        raise
-
-
-def _stamp(target: Path) -> Path:
-    return target.with_suffix(".done.json")
-
-
-def _identity(job: CorpusJob, model: str, corpus: Corpus, way: PromptMode, samples: Sequence[Sample]) -> dict[str, Any]:
-    """What the records depend on: the model's bytes, not its path; the images; the prompts; the settings."""
-    kept = {k: v for k, v in asdict(job).items() if k not in ("model", "corpora", "out", "modes", "forced")}
-    mode, _ = reading(way)
-    prompts = digest(json.dumps([(s.id, tasks.messages(s, mode)) for s in samples]).encode())
-    return {**kept, "model": model, "mode": way, "corpus": corpus.digest, "prompts": prompts}
-
-
-def _is_complete(target: Path, identity: Mapping[str, Any]) -> bool:
-    stamp = _stamp(target)
-    if not (stamp.is_file() and target.is_file()):
-        return False
-    try:
-        found = json.loads(stamp.read_text())
-    except ValueError:
-        return False
-    return bool(found == json.loads(json.dumps(identity)))
-
-
-def main(argv: Sequence[str]) -> None:
-    """Run the job of a JSON file; bad input ends in one line and exit code 2."""
-    process_tags.end_with_owner()
-    values = json.loads(Path(argv[0]).read_text())
-    values["corpora"], values["modes"] = tuple(values["corpora"]), tuple(values["modes"])
-    try:
-        run(CorpusJob(**values))
-    except InputError as error:
-        print(error, file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
+def main(values: dict[str, Any]) -> None:
+    """Run the job of a child process."""
+    run(CorpusJob(**values | {"corpora": tuple(values["corpora"]), "modes": tuple(values["modes"])}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    child.child_main(main, sys.argv[1])

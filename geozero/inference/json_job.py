@@ -1,8 +1,7 @@
 """`geozero infer`: a model answers the authors' evaluation JSON; the published script's flags and record format.
 
-What was answered is kept chunk by chunk beside the output (`answer_log`), so that a killed run goes on; the output
-itself is written last and at once. What could not be asked is listed, stands in the output as an empty prediction,
-and is asked again by the next call.
+The answer log beside the output is written chunk by chunk, the output last and at once. Items that cannot be answered
+are listed, have an empty prediction in the output, and are tried again by the next call.
 """
 
 from __future__ import annotations
@@ -10,25 +9,26 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from geozero.common import process
 from geozero.common.atomic import write_json
-from geozero.common.errors import InputError
+from geozero.common.errors import BadRecord, InputError
+from geozero.corpus.images import MAX_PIXELS, size_of
 from geozero.corpus.sample import TaskName, digest
-from geozero.corpus.store import file_hash
-from geozero.inference.answer_log import AnswerLog
-from geozero.inference.eval_json import read_items
-from geozero.inference.json_run import JsonRun
-
-if TYPE_CHECKING:
-    from geozero.engines import Engine
+from geozero.engines import Completion, SamplingParams
+from geozero.inference.answer_log import AnswerLog, failure
+from geozero.inference.eval_json import EvalItem, read_items
+from geozero.inference.loop import LazyEngine, Question, answer_many
+from geozero.tasks.text import extract_answer
 
 SamplingChoice = Literal["greedy", "official"]
-# The published script draws answers to questions and boxes so; classes and captions it takes greedily, captions with
+# How the published script samples answers to questions and boxes. Classes and captions are greedy there, captions with
 # five beams, which are not reproduced: no engine of ours has them.
 OFFICIAL_TEMPERATURE, OFFICIAL_TOP_P, OFFICIAL_TOP_K = 0.9, 0.95, 50
 OFFICIAL_SAMPLED: tuple[TaskName, ...] = ("vqa", "grounding")
@@ -47,7 +47,7 @@ class InferSummary:
     Attributes:
         n: records in the output.
         n_new: answers that this call added.
-        failed: items that could not be asked, `{item, id, image_path, reason}` each, in file order.
+        failed: items without an answer, `{item, id, image_path, reason}` each, in file order.
         failed_path: where they are listed; no such file without any.
         n_cut: answers that `max_new_tokens` cut off.
         seconds: of this call.
@@ -61,6 +61,17 @@ class InferSummary:
     n_cut: int
     seconds: float
     notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image that the JSON names: hash of its bytes, size in pixels (0 if unknown), and what is wrong with it."""
+
+    path: Path = Path()
+    digest: str = ""
+    width: int = 0
+    height: int = 0
+    fault: str | None = None
 
 
 def infer(
@@ -79,7 +90,7 @@ def infer(
     seed: int = OFFICIAL_SEED,
     progress: Callable[[str], None] = print,
 ) -> InferSummary:
-    """Ask every item of `json_path` and write `[{id, raw_output, pred, label, image_path, …}]` to `output_path`.
+    """Answer every item of `json_path` and write `[{id, raw_output, pred, label, image_path, …}]` to `output_path`.
 
     Records stand in the order of the JSON. Images are looked for from the working directory, then from the JSON's.
 
@@ -87,65 +98,69 @@ def infer(
         model_path: a checkpoint's directory, or a hub name in the local cache.
         batchsize: questions generated together by the transformers engine (vLLM fills its own batches).
         gpu: number of the GPU among the visible ones; None leaves the choice to the engine.
-        system: ask with the published system prompt, which makes the model think first.
+        system: begin with the published system prompt, which makes the model think first.
         max_new_tokens: most tokens of an answer.
         workers: threads that read images ahead.
         engine: `auto`, `vllm` or `transformers`.
         sampling: `greedy`, or `official`: temperature 0.9, top-p 0.95, top-k 50 for vqa and grounding.
-        seed: of the draws.
+        seed: of the sampling.
         progress: takes a line now and then.
 
     Raises:
         InputError: no usable JSON, model, engine or GPU; another process answers the same; the disk refuses.
     """
-    from geozero.engines import checkpoint
-
     started = time.monotonic()
     items = read_items(json_path, task)
     _check_output(output_path, json_path)
     if gpu is not None:
         choose_gpu(gpu)
-    sampled = sampling == "official" and task in OFFICIAL_SAMPLED
-    decoding: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0.0, "top_p": 1.0}
-    if sampled:
-        decoding |= {
-            "temperature": OFFICIAL_TEMPERATURE,
-            "top_p": OFFICIAL_TOP_P,
-            "top_k": OFFICIAL_TOP_K,
-            "seed": seed,
-        }
-    identity = {
-        "model": checkpoint.content_hash(checkpoint.resolve(model_path)),
-        "json": file_hash(json_path),
-        "task": task,
-        "prompts": digest(json.dumps([item.messages(system) for item in items]).encode()),
-        "decoding": decoding,
-        "max_pixels": IMAGE_PIXELS,
-    }
-    with AnswerLog(output_path, identity) as log:
-        run = JsonRun(items, json_path.parent, log, system, workers, progress)
-        run.ask(lambda: _open(engine, model_path, max_new_tokens), decoding, batchsize)
-        records = run.records()
-        output_path.parent.mkdir(parents=True, exist_ok=True)
+    params = SamplingParams(max_tokens=max_new_tokens)
+    if sampling == "official" and task in OFFICIAL_SAMPLED:
+        params = SamplingParams(
+            1, OFFICIAL_TEMPERATURE, OFFICIAL_TOP_P, max_tokens=max_new_tokens, seed=seed, top_k=OFFICIAL_TOP_K
+        )
+    limits = {"max_pixels": IMAGE_PIXELS, "max_length": max_new_tokens + PROMPT_TOKENS}
+    with LazyEngine(model_path, params, name=engine, **limits) as model, AnswerLog(output_path, model.identity) as log:
+        images = examine_images({item.image for item in items}, json_path.parent, workers)
+        faults = {i.number: fault for i in items if (fault := i.fault or images[i.image].fault) is not None}
+        names, paths = _request_names(items), {image.digest: image.path for image in images.values()}
+        valid = [item for item in items if item.number not in faults]
+        questions = [Question(names[i.number], i.messages(system), images[i.image].digest) for i in valid]
+        found = answer_many(
+            model,
+            questions,
+            lambda question: read_file(paths[question.image]),
+            log,
+            batch=batchsize,
+            readers=workers,
+            retry_failed=True,
+            on_line=progress,
+        )
+        answers = {item.number: completions[0] for item, completions in zip(valid, found, strict=True)}
+        faults |= {i.number: reason for i, one in zip(valid, found, strict=True) if (reason := failure(one))}
+        records = [_record(i, images[i.image], faults.get(i.number), answers.get(i.number)) for i in items]
         if not _holds(output_path, records):
             write_json(output_path, records)
         others = log.others()
+    failed = [
+        {"item": n, "id": items[n].id, "image_path": items[n].image, "reason": reason}
+        for n, reason in sorted(faults.items())
+    ]
     failed_path = output_path.with_name(f"{output_path.stem}.failed.json")
-    failed = run.failures()
     if failed:
         write_json(failed_path, failed)
     else:
         failed_path.unlink(missing_ok=True)
-    n_cut = sum(answer.finish_reason == "length" for answer in log.answers.values())
-    notes = _notes(task, sampling, records, failed, others)
+    n_cut = sum(completion.finish_reason == "length" for completion in answers.values())
+    notes = _notes(task, sampling, records, others)
     if gpu is not None and not process.has_gpu():
-        notes.append(f"no GPU here: in spite of --gpu {gpu} the CPU answers")
+        notes.append(f"no GPU found; --gpu {gpu} is ignored, running on the CPU")
     if n_cut:
         notes.append(f"{n_cut} answers were cut off at {max_new_tokens} tokens")
-    return InferSummary(len(records), run.n_new, failed, failed_path, n_cut, time.monotonic() - started, notes)
+    return InferSummary(len(records), log.n_new, failed, failed_path, n_cut, time.monotonic() - started, notes)
 
 
-def truth_of(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     """The published `--system`, a word: True or False.
 
     Raises:
@@ -157,7 +172,7 @@ def truth_of(text: str) -> bool:
 
 
 def choose_gpu(number: int) -> None:
-    """Let this process see one GPU alone: `number` counts among those that it may see now.
+    """Make one GPU the only one that this process sees: `number` counts among those that are visible now.
 
     Raises:
         InputError: fewer are visible, or there.
@@ -167,28 +182,84 @@ def choose_gpu(number: int) -> None:
         process.check_gpu(number, "--gpu")
         os.environ[CUDA_DEVICES] = str(number)
         return
-    names = [name for name in visible.split(",") if name.strip()]
+    names = [name.strip() for name in visible.split(",") if name.strip()]
     if number >= len(names):
         what = f"no GPU {number}: {CUDA_DEVICES} shows {len(names)}"
         raise InputError(what, "--gpu", "count from 0 among those, or change that variable")
-    os.environ[CUDA_DEVICES] = names[number].strip()
+    os.environ[CUDA_DEVICES] = names[number]
 
 
-def _open(name: str, model: Path | str, max_new_tokens: int) -> Engine:
-    from geozero import engines
+def examine_images(names: set[str], base: Path, workers: int) -> dict[str, ImageFile]:
+    """Hash and measure images by their names in the JSON, searched from the working directory, then from `base`."""
 
-    return engines.open_engine(name, model, max_pixels=IMAGE_PIXELS, max_length=max_new_tokens + PROMPT_TOKENS)
+    def examine(name: str) -> ImageFile:
+        path = next((path for path in (Path(name), base / name) if _is_file(path)), None)
+        if path is None:
+            return ImageFile(fault=f"image_missing: {name}")
+        try:
+            data = read_file(path)
+            width, height = size_of(data)
+        except BadRecord as bad:
+            return ImageFile(fault=f"{bad.reason}: {name}: {bad.detail}")
+        fault = f"image_too_large: {name}: {width}x{height}" if width * height > MAX_PIXELS else None
+        return ImageFile(path, digest(data), width, height, fault)
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return dict(zip(names, pool.map(examine, names), strict=True))
+
+
+def read_file(path: Path) -> bytes:
+    """An image file's bytes; raises BadRecord where the system refuses them."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadRecord("image_unreadable", error.strerror or str(error)) from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
+
+
+def _request_names(items: Sequence[EvalItem]) -> list[str]:
+    """Names each request by its content, not its position; with the seed, the name decides what is sampled."""
+    seen: Counter[str] = Counter()
+    names = []
+    for item in items:
+        name = digest(json.dumps([item.image, item.turns]).encode())
+        names.append(f"{name}/{seen[name]}")
+        seen[name] += 1
+    return names
+
+
+def _record(item: EvalItem, image: ImageFile, fault: str | None, completion: Completion | None) -> dict[str, Any]:
+    text = completion.text.strip() if completion else ""
+    width, height = (image.width, image.height) if image.width else (item.width, item.height)
+    record: dict[str, Any] = {
+        "id": item.id,
+        "raw_output": text,
+        "pred": extract_answer(text),
+        "label": item.label,
+        "image_path": item.image,
+    }
+    if item.question:
+        record["question"] = item.question
+    if width and height:
+        record |= {"width": width, "height": height}
+    if item.question_type is not None:
+        record["question_type"] = item.question_type
+    if completion is None or fault is not None:
+        return record | {"error": fault}
+    return record | {"finish_reason": completion.finish_reason, "n_tokens": completion.n_tokens}
 
 
 def _notes(
-    task: TaskName,
-    sampling: SamplingChoice,
-    records: list[dict[str, Any]],
-    failed: list[dict[str, Any]],
-    others: list[Path],
+    task: TaskName, sampling: SamplingChoice, records: Sequence[dict[str, Any]], others: Sequence[Path]
 ) -> list[str]:
     notes = []
-    if failed and task == "vqa":
+    if task == "vqa" and any("error" in record for record in records):
         notes.append("the official protocol counts an empty vqa prediction as right: fix what failed before using it")
     if task == "grounding" and any("width" not in record for record in records):
         notes.append("the official protocol stops at an image of unknown size: fix what failed before using it")

@@ -1,23 +1,26 @@
-"""Replay [ours]: the base model's own descriptions, taught again beside SFT's direct answers so that its format stays.
+"""Replay [ours]: the base model's own descriptions, trained on again beside SFT's direct answers to keep the format.
 
-The base is asked open questions about training images in tagged mode, never one that is trained on; what it writes
-well formed is kept. `python -m geozero.training.replay JOB.json` samples in a process of its own.
+The base answers open questions about training images in tagged mode, never one that is trained on; what is well formed
+is kept. `python -m geozero.training.replay JOB.json` samples in a process of its own.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from geozero.common import process
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.corpus.sample import digest, stable_choice, stable_unit
 from geozero.corpus.store import Corpus
-from geozero.engines import checkpoint
+from geozero.engines import SamplingParams, checkpoint
+from geozero.inference.answer_log import AnswerLog
+from geozero.inference.child import child_main, run_in_child
+from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.params import Params
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.text import is_well_formed
@@ -49,29 +52,28 @@ QUESTIONS = (
     "Are there more bright things than dark ones? One word or a short phrase.",
 )
 TEMPERATURE = 1.0  # the base's own spread, not its single best sentence
-SPARE = 1.25  # asked for more than needed: some completions are not well formed
-CHUNK = 256
+SPARE = 1.25  # times the completions needed: some are not well formed
 LOG = "replay.log"
 
 
 def collect(
     params: Params, base: Path, corpus: Path, runs: Path, on_line: Callable[[str], None] | None = None
 ) -> list[Replay]:
-    """As many replayed completions as `params.sft.replay_share` needs; found under `runs` where they are already.
+    """As many replayed completions as `params.sft.replay_share` needs; reused where `runs` holds them already.
 
     Raises:
         InputError: there is no training image, or the base model writes no well-formed completion; this machine
             cannot train so; on another node, no sign of node 0, which samples for all.
         ChildFailed: the sampling process ended with an error.
     """
-    share, sft = params.sft.replay_share, params.sft
-    source, wanted = Corpus(corpus), max(1, round(sft.steps * sft.batch_size * share))
+    sft, source = params.sft, Corpus(corpus)
+    required = max(1, round(sft.steps * sft.batch_size * sft.replay_share))
     if not any(row["split"] == "train" for row in source.manifest["counts"]):
         raise InputError("no training image to describe", str(corpus), "select GeoZero-Instruct again")
     identity = [
         checkpoint.content_hash(checkpoint.resolve(base)),
         source.digest,
-        wanted,
+        required,
         params.seed,
         params.a2grpo.max_completion_tokens,
         params.model.max_pixels,
@@ -83,16 +85,16 @@ def collect(
     if not node.leads:  # sampled twice, it could differ, and with it the stage's fingerprint
         multi_node.wait_for_leader(out, out.with_name(LOG), 60 * params.hardware.stall_minutes)
     if not out.is_file():
-        job = {"params": params.model_dump(), "base": str(base), "corpus": str(corpus), "n": wanted, "out": str(out)}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out.with_name("job.json"), job)
-        process.run(
-            [sys.executable, "-m", __name__, str(out.with_name("job.json"))],
-            log=out.with_name(LOG),
-            on_line=on_line,
-        )
+        job = {
+            "params": params.model_dump(),
+            "base": str(base),
+            "corpus": str(corpus),
+            "n": required,
+            "out": str(out),
+        }
+        run_in_child(__name__, job, out.with_name("job.json"), out.with_name(LOG), on_line)
+    # the image's name holds the corpus's path; the same corpus may lie elsewhere by now
     rows = json.loads(out.read_text())
-    # the image's name holds the corpus's path; the same corpus may stand elsewhere by now
     found = [Replay(r["messages"], image_uri(corpus, r["image"].rpartition("#")[2]), r["text"]) for r in rows]
     if not found:
         raise InputError("the base model wrote no well-formed description", str(base), "set sft.replay_share to 0")
@@ -100,38 +102,33 @@ def collect(
 
 
 def sample(params: Params, base: str, corpus: Path, n: int, out: Path) -> None:
-    """Ask the base about `n` training images and write what is well formed, at most `n`."""
-    from geozero.engines import Request, SamplingParams, open_engine
+    """Have the base describe training images and write the first `n` well-formed completions.
 
-    source, model = Corpus(corpus), params.model
+    The answer log lies beside `out`'s directory: another corpus with the same images samples nothing again.
+    """
+    source, settings = Corpus(corpus), params.model
     images = sorted({s.image_id for s in source.samples("train")}, key=lambda i: stable_unit(i, salt="replay"))
-    asked = [(images[i % len(images)], i // len(images)) for i in range(round(n * SPARE))]
-    engine = open_engine(
-        params.sampling.engine,
+    names = [(images[i % len(images)], i // len(images)) for i in range(round(n * SPARE))]
+    questions = [Question(f"{image}/{again}", messages(f"{image}/{again}"), image) for image, again in names]
+    model = LazyEngine(
         base,
-        dtype=model.dtype,
-        max_pixels=model.max_pixels,
-        max_length=model.max_length,
-        template=model.template,
-        model_type=model.model_type,
+        SamplingParams(1, TEMPERATURE, max_tokens=params.a2grpo.max_completion_tokens, seed=params.seed),
+        name=params.sampling.engine,
+        dtype=settings.dtype,
+        max_pixels=settings.max_pixels,
+        max_length=settings.max_length,
+        template=settings.template,
+        model_type=settings.model_type,
         memory=params.sampling.memory,
     )
-    settings = SamplingParams(1, TEMPERATURE, max_tokens=params.a2grpo.max_completion_tokens, seed=params.seed)
-    kept: list[Replay] = []
-    try:
-        for start in range(0, len(asked), CHUNK):
-            chunk = asked[start : start + CHUNK]
-            turns = [messages(f"{image}/{again}") for image, again in chunk]
-            requests = [
-                Request(f"{image}/{again}", turn, source.image_bytes(image))
-                for (image, again), turn in zip(chunk, turns, strict=True)
-            ]
-            for (image, _), turn, answers in zip(chunk, turns, engine.generate(requests, settings), strict=True):
-                if is_well_formed(answers[0].text):
-                    kept.append(Replay(turn, image_uri(corpus, image), answers[0].text))
-            print(f"replay: {len(kept)} well formed of {start + len(chunk)} asked", flush=True)
-    finally:
-        engine.close()
+    with model, AnswerLog(out.parent.with_name("replay"), model.identity, wait=True) as log:
+        answers = answer_many(model, questions, lambda q: source.image_bytes(q.image), log, label="replay")
+    kept = [
+        Replay(question.messages, image_uri(corpus, question.image), completion.text)
+        for question, (completion,) in zip(questions, answers, strict=True)
+        if is_well_formed(completion.text)
+    ]
+    print(f"replay: {len(kept)} of {len(questions)} completions are well formed", flush=True)
     write_json(out, [asdict(r) for r in kept[:n]])
 
 
@@ -141,11 +138,10 @@ def messages(key: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": f"<image>{question}"}]
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run the job of a JSON file."""
-    job = json.loads(Path(argv[0]).read_text())
+def main(job: dict[str, Any]) -> None:
+    """Run the job of a child process."""
     sample(Params.model_validate(job["params"]), job["base"], Path(job["corpus"]), job["n"], Path(job["out"]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    child_main(main, sys.argv[1])

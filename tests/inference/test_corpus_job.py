@@ -1,24 +1,34 @@
-"""Answers to a corpus: the record format, what is asked again and what is not, and errors; a stand-in answers."""
+"""Answers to a corpus: the record format, what is asked again and what is not, kills, errors; a stand-in answers."""
 
 from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paths import ROOT, SUPPORT
 from PIL import Image
 from stand_in_engine import CLASSES, KINDS, make_model, one_source, stand_in
 
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.common.process import ChildFailed
-from geozero.corpus.store import Corpus
+from geozero.corpus.images import store
+from geozero.corpus.sample import Sample
+from geozero.corpus.store import Corpus, CorpusWriter, copy_image
 from geozero.engines.base import Request, SamplingParams
-from geozero.inference import corpus_job
+from geozero.inference import corpus_job, loop
+from geozero.inference.child import child_main
 from geozero.inference.corpus_job import CorpusJob, choose, records_path, run
 from geozero.tasks import SYSTEM_PROMPT
 
@@ -121,52 +131,162 @@ def test_several_rollouts_a_question_are_records_of_their_own(job: CorpusJob, mo
     assert engine.asked[0][1] == SamplingParams(n=3, temperature=0.7, max_tokens=9, seed=5)
 
 
+def logs(job: CorpusJob) -> list[Path]:
+    return sorted(Path(job.out).glob("*/*.jsonl"))
+
+
+def rewrite(path: str, change: Callable[[Sample], Sample]) -> None:
+    """Make a corpus anew with every sample passed through `change`; a white image is there to change to."""
+    corpus = Corpus(path)
+    rows, samples = list(corpus.image_rows()), list(corpus.samples())
+    with CorpusWriter(Path(path), {"made_by": "test"}) as writer:
+        for row in rows:
+            copy_image(writer, row)
+        writer.add_image(white(), "white")
+        assert all(writer.add(change(sample)) for sample in samples)
+
+
+def white() -> Any:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), "white").save(buffer, "PNG")
+    return store(buffer.getvalue())
+
+
 def test_what_is_there_is_not_asked_again(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, told = stand_in(monkeypatch, right), []
-    paths = run(job, told.append)
-    assert told == [
-        f"{source}, {mode}: 6 of 6" for source in ("toy_aid", "toy_rsvqa_lr") for mode in ("direct", "tagged")
-    ]
+    engine, lines = stand_in(monkeypatch, right), []
+    paths = run(job, lines.append)
+    labels = [f"{source}, {mode}" for source in ("toy_aid", "toy_rsvqa_lr") for mode in ("direct", "tagged")]
+    assert lines[::2] == [f"{label}: 6 questions to ask" for label in labels]
+    assert [line.rpartition(",")[0] for line in lines[1::2]] == [f"{label}: 6 of 6" for label in labels]
     stamps = {path: path.stat().st_mtime_ns for path in paths}
-    told.clear()
-    assert run(job, told.append) == paths
-    assert told == ["all records are there"]
+    lines.clear()
+    assert run(job, lines.append) == paths
+    assert lines == ["all records are there"]
     assert len(engine.opened) == 1
     assert {path: path.stat().st_mtime_ns for path in paths} == stamps
 
 
-def test_a_killed_job_asks_only_for_what_is_missing(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_job_loses_at_most_a_chunk(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(request: Request, rollout: int) -> str:
-        if len(engine.asked) > 12:  # in the third of four parts
+        if len(engine.asked) > 16:  # in the second chunk of the third of four parts
             raise KeyboardInterrupt
         return "x"
 
+    monkeypatch.setattr(loop, "CHUNK", 4)
     engine = stand_in(monkeypatch, killed)
     with pytest.raises(KeyboardInterrupt):
         run(job, lambda line: None)
-    assert engine.n_closed == 1
+    assert engine.n_closed == 1 and len(engine.asked) == 18
     engine = stand_in(monkeypatch, right)
     paths = run(job, lambda line: None)
-    assert len(engine.asked) == 12
-    assert {r["raw_output"] for r in read(paths[1])} == {"x"}
-    paths[1].with_suffix(".done.json").unlink()  # records without their stamp are half written
-    paths[3].unlink()
-    paths[2].with_suffix(".done.json").write_text('{"half')
+    assert len(engine.asked) == 24 - 16
+    assert [r["raw_output"] == "x" for r in read(paths[2])] == [True] * 4 + [False] * 2
+
+
+KILLED = """
+import json, sys, time
+sys.path.insert(0, {tests!r})
+from stand_in_engine import StandInEngine
+from geozero import engines
+from geozero.inference import corpus_job, loop
+def slow(request, rollout):
+    time.sleep(0.1)
+    return request.id
+loop.CHUNK = 2
+engines.open_engine = StandInEngine(slow).open
+corpus_job.main(json.load(open(sys.argv[1])))
+"""
+
+
+def test_kill_9_in_the_middle_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = one_source(tmp_path / "toy_aid", "toy_aid", "scene_cls", n=20)
+    job = CorpusJob(str(make_model(tmp_path / "model")), (str(corpus),), str(tmp_path / "out"), ("tagged",))
+    write_json(tmp_path / "job.json", job)
+    code = KILLED.format(tests=str(SUPPORT))
+    child = subprocess.Popen([sys.executable, "-c", code, tmp_path / "job.json"], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (logs(job) and logs(job)[0].read_bytes().count(b"\n") > 5):
+            time.sleep(0.01)
+        with pytest.raises(InputError, match="another process is answering"):
+            run(job, lambda line: None)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert child.returncode == -signal.SIGKILL and not records_path(job.out, "tagged", "toy_aid").exists()
+    n_kept = 2 * (logs(job)[0].read_bytes().count(b"\n") - 1)
+    assert 10 <= n_kept < 20
+    engine = stand_in(monkeypatch, lambda request, i: request.id)
+    (path,) = run(job, lambda line: None)
+    assert len(engine.asked) == 20 - n_kept
+    assert [r["raw_output"] for r in read(path)] == [s.id for s in Corpus(corpus).samples()]
+
+
+@settings(max_examples=20)
+@given(cut=st.integers(0, 10_000))
+def test_a_log_cut_anywhere_gives_the_same_records(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.mktemp("cut")
+    corpus = one_source(base / "toy_aid", "toy_aid", "scene_cls")
+    job = CorpusJob(
+        str(make_model(base / "model")), (str(corpus),), str(base / "out"), ("direct",), samples=2, temperature=1.0
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CHUNK", 2)
+        stand_in(patch, lambda request, i: f"{request.id} {i}")
+        (path,) = run(job, lambda line: None)
+        records, whole = path.read_bytes(), logs(job)[0].read_bytes()
+        size = cut % (len(whole) + 1)
+        logs(job)[0].write_bytes(whole[:size])
+        path.with_suffix(".done.json").unlink()
+        engine = stand_in(patch, lambda request, i: f"{request.id} {i}")
+        run(job, lambda line: None)
+    assert path.read_bytes() == records and logs(job)[0].read_bytes() == whole
+    assert len(engine.asked) == 6 - 2 * max(0, whole[:size].count(b"\n") - 1)
+
+
+def test_a_damaged_log_is_refused(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, right)
+    paths = run(job, lambda line: None)
+    whole = logs(job)[0].read_bytes()
+    logs(job)[0].write_bytes(whole.replace(b'"stop"', b'"stop', 1))
+    run(job, lambda line: None)  # finished records do not need it
+    paths[0].unlink()
+    with pytest.raises(InputError, match=r"the answer log is damaged in .*toy_aid\.json\.\w+\.jsonl \(delete it"):
+        run(job, lambda line: None)
+
+
+@pytest.mark.parametrize("lost", ["stamp", "records", "half a stamp"])
+def test_lost_records_are_written_again_from_the_log(
+    lost: str, job: CorpusJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = stand_in(monkeypatch, right)
+    paths = run(job, lambda line: None)
+    before = paths[1].read_bytes()
+    stamp = paths[1].with_suffix(".done.json")
+    if lost == "half a stamp":
+        stamp.write_text('{"half')
+    else:
+        (stamp if lost == "stamp" else paths[1]).unlink()
+    run(job, lambda line: None)
+    assert paths[1].read_bytes() == before and stamp.is_file() and len(engine.opened) == 1
+
+
+def test_records_of_earlier_versions_are_finished(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their stamps hold the same; they have no answer logs."""
     engine = stand_in(monkeypatch, right)
     run(job, lambda line: None)
-    assert len(engine.asked) == 18
+    for log in logs(job):
+        log.unlink()
+    run(job, lambda line: None)
+    stamp = json.loads(records_path(job.out, "direct", "toy_aid").with_suffix(".done.json").read_text())
+    names = {"split", "max_tokens", "samples", "temperature", "seed", "limit", "boxes", "engine"}
+    assert stamp.keys() == names | {"model", "mode", "corpus", "prompts"}
+    assert len(engine.opened) == 1
 
 
 @pytest.mark.parametrize(
     "changed",
-    [
-        {"limit": 4},
-        {"max_tokens": 10},
-        {"seed": 1},
-        {"boxes": "pixels"},
-        {"engine": {"max_pixels": 100}},
-        {"samples": 2},
-    ],
+    [{"max_tokens": 10}, {"temperature": 1.0}, {"engine": {"max_pixels": 100}}, {"samples": 2}],
 )
 def test_another_setting_is_asked_again(
     changed: dict[str, Any], job: CorpusJob, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +295,48 @@ def test_another_setting_is_asked_again(
     run(job, lambda line: None)
     engine = stand_in(monkeypatch, right)
     run(replace(job, **changed), lambda line: None)
-    assert len(engine.asked) == 4 * min(6, changed.get("limit", 6))
+    assert len(engine.asked) == 24
+    sampled = replace(job, temperature=1.0)
+    run(sampled, lambda line: None)
+    engine = stand_in(monkeypatch, right)
+    run(replace(sampled, seed=1), lambda line: None)
+    assert len(engine.asked) == 24
+
+
+def test_what_decides_no_answer_asks_nothing(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, lambda request, i: "[250, 250, 750, 750]")
+    grounding = one_source(Path(job.out).with_name("toy_dior_rsvg"), "toy_dior_rsvg", "grounding")
+    job = replace(job, corpora=(*job.corpora, str(grounding)), limit=4)
+    run(job, lambda line: None)
+    engine = stand_in(monkeypatch, right)
+    paths = run(replace(job, engine={"name": "transformers", "memory": 0.5}, seed=1, boxes="pixels"), lambda line: None)
+    assert engine.asked == []  # another engine, the seed of a greedy answer, how boxes are read
+    assert {r["reward"] for r in read(paths[4])} == {0.0}  # yet rewards are those of the new convention
+    run(replace(job, limit=6), lambda line: None)
+    assert len(engine.asked) == 6 * (6 - 4)
+
+
+def test_a_corrected_label_asks_nothing(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in(monkeypatch, lambda request, i: "<answer>river</answer>")
+    before = read(run(job, lambda line: None)[1])
+    first = before[0]["id"]
+    rewrite(job.corpora[0], lambda s: replace(s, answer="river") if s.id == first else s)
+    after = read(run(job, lambda line: None)[1])
+    assert len(engine.asked) == 24
+    assert after[1:] == before[1:] and before[0]["label"] != "river"
+    assert after[0] == before[0] | {"label": "river", "reward": 1.0}
+
+
+def test_a_changed_image_asks_its_questions_again(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in(monkeypatch, right)
+    before = read(run(job, lambda line: None)[0])
+    first = before[0]["id"]
+    rewrite(job.corpora[0], lambda s: replace(s, image_id=white().image_id) if s.id == first else s)
+    engine.rule = lambda request, i: "I see snow."
+    after = read(run(job, lambda line: None)[0])
+    assert [request.id for request, _ in engine.asked[24:]] == [first] * 2  # once in each mode
+    assert engine.asked[-1][0].image == white().data
+    assert after[0]["raw_output"] == "I see snow." and after[1:] == before[1:]
 
 
 def test_a_rebuilt_model_is_asked_again_and_a_moved_one_is_not(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,15 +351,15 @@ def test_a_rebuilt_model_is_asked_again_and_a_moved_one_is_not(job: CorpusJob, m
     assert len(engine.asked) == 48
 
 
-def test_another_corpus_or_prompt_is_asked_again(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_questions_and_another_prompt_are_asked(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stand_in(monkeypatch, right)
     run(job, lambda line: None)
     one_source(Path(job.corpora[0]), "toy_aid", "scene_cls", n=7)
     run(job, lambda line: None)
-    assert len(engine.asked) == 24 + 14
+    assert len(engine.asked) == 24 + 2
     monkeypatch.setattr("geozero.tasks.base.SYSTEM_PROMPT", "Think.")
     run(job, lambda line: None)
-    assert len(engine.asked) == 38 + 13  # tagged mode alone has a system prompt
+    assert len(engine.asked) == 26 + 13  # tagged mode alone has a system prompt
 
 
 def test_the_limit_goes_by_stable_hash_and_grows_without_moving(job: CorpusJob) -> None:
@@ -212,18 +373,21 @@ def test_the_limit_goes_by_stable_hash_and_grows_without_moving(job: CorpusJob) 
 
 
 def test_failed_requests_are_counted_and_wrong(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_job, "CHUNK", 4)
-    stand_in(monkeypatch, lambda request, i: "!" if "0" in request.messages[-1]["content"] else "yes")
-    told: list[str] = []
-    (path,) = run(replace(job, corpora=job.corpora[1:], modes=("direct",)), told.append)
-    first = next(i for i, s in enumerate(Corpus(job.corpora[1]).samples()) if s.question == "Question 0?")
-    failure = ", 1 failed, the first: the image has no pixels"
-    assert told == [
-        f"toy_rsvqa_lr, direct: 4 of 6{failure if first < 4 else ''}",
-        f"toy_rsvqa_lr, direct: 6 of 6{failure}",
-    ]
+    monkeypatch.setattr(loop, "CHUNK", 4)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_LINES", 0.0)
+    engine = stand_in(monkeypatch, lambda request, i: "!" if "0" in request.messages[-1]["content"] else "yes")
+    lines: list[str] = []
+    job = replace(job, corpora=job.corpora[1:], modes=("direct",))
+    (path,) = run(job, lines.append)
+    first = next(i for i, s in enumerate(Corpus(job.corpora[0]).samples()) if s.question == "Question 0?")
+    failures = [line.partition(";")[2] for line in lines]
+    assert failures == ["", failures[2] if first < 4 else "", " 1 failed, the first: the image has no pixels"]
     failed = read(path)[first]
     assert (failed["finish_reason"], failed["raw_output"], failed["reward"]) == ("error", "", 0.0)
+    assert failed["error"] == "the image has no pixels"
+    path.unlink()
+    run(job, lines.append)
+    assert read(path)[first] == failed and len(engine.asked) == 6  # a failure counts as an answer
 
 
 def test_bad_input_is_named(job: CorpusJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,13 +423,13 @@ def test_records_of_a_job_file_stand_where_records_path_says(job: CorpusJob, mon
     stand_in(monkeypatch, right)
     given = Path(job.out).with_name("job.json")
     write_json(given, job)
-    corpus_job.main([str(given)])
+    child_main(corpus_job.main, str(given))
     assert len(read(records_path(job.out, "tagged", "toy_rsvqa_lr"))) == 6
 
 
-def test_forced_answers_leave_no_room_for_a_thought(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefilled_answers_leave_no_room_for_a_thought(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stand_in(monkeypatch, lambda request, i: "forest</answer>" if request.prefix else right(request, i))
-    paths = run(replace(job, modes=("tagged",), forced=4), lambda line: None)
+    paths = run(replace(job, modes=("tagged",), prefilled=4), lambda line: None)
     assert [p.relative_to(job.out).as_posix() for p in paths][:2] == ["tagged/toy_aid.json", "forced/toy_aid.json"]
     tagged, forced = read(paths[0]), read(paths[1])
     assert len(forced) == 4 and {r["id"] for r in forced} < {r["id"] for r in tagged}
@@ -277,19 +441,19 @@ def test_forced_answers_leave_no_room_for_a_thought(job: CorpusJob, monkeypatch:
     requests = [request for request, _ in engine.asked if request.prefix]
     assert {(r.prefix, r.messages[0]["content"]) for r in requests} == {("<answer>", SYSTEM_PROMPT)}
     before = len(engine.asked)
-    run(replace(job, modes=("tagged",), forced=4), lambda line: None)
+    run(replace(job, modes=("tagged",), prefilled=4), lambda line: None)
     assert len(engine.asked) == before  # nothing is asked again
-    run(replace(job, modes=("tagged",), forced=None), lambda line: None)
+    run(replace(job, modes=("tagged",), prefilled=None), lambda line: None)
     assert len(engine.asked) == before  # the other answers do not depend on it
 
 
-def test_nothing_is_forced_without_tagged_mode(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_prefilled_without_tagged_mode(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stand_in(monkeypatch, right)
-    run(replace(job, modes=("direct",), forced=4), lambda line: None)
+    run(replace(job, modes=("direct",), prefilled=4), lambda line: None)
     assert not [request for request, _ in engine.asked if request.prefix]
 
 
-def test_a_forced_answer_that_could_not_be_asked_is_empty(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefilled_answer_that_failed_is_empty(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, lambda request, i: "!")
-    paths = run(replace(job, modes=("tagged",), forced=2), lambda line: None)
+    paths = run(replace(job, modes=("tagged",), prefilled=2), lambda line: None)
     assert {r["raw_output"] for r in read(paths[1])} == {""}

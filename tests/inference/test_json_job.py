@@ -24,10 +24,10 @@ from geozero import engines
 from geozero.cli import app
 from geozero.common import process
 from geozero.common.errors import InputError
-from geozero.engines.base import SamplingParams
+from geozero.engines.base import Completion, SamplingParams
 from geozero.evaluation.evaluate import evaluate
 from geozero.inference import answer_log
-from geozero.inference.answer_log import Answer, AnswerLog
+from geozero.inference.answer_log import AnswerLog
 from geozero.inference.eval_json import parse_items, read_items
 from geozero.inference.json_job import InferSummary, choose_gpu, infer
 from geozero.tasks import SYSTEM_PROMPT
@@ -192,13 +192,19 @@ def test_greedy_by_default_and_the_official_draws_by_a_flag(
 
 def test_a_draw_goes_by_the_question_and_not_by_its_place(world: World, stand_in: StandIn) -> None:
     items = world.items()
-    world.infer()
+    world.infer(sampling="official")
     before = {r.messages[-1]["content"]: r.id for r in stand_in.asked}
-    stand_in.asked.clear()
     world.write([*reversed(items), items[0]])
-    world.infer()
+    assert world.infer(sampling="official").n_new == 1  # a repeated question is drawn anew
+    assert len({r.id for r in stand_in.asked}) == N + 1
+    world.out.rename(world.path / "moved.json")
+    for log in world.logs():
+        log.unlink()
+    stand_in.asked.clear()
+    world.infer(sampling="official")
     assert {r.messages[-1]["content"]: r.id for r in stand_in.asked[:N]} == before
-    assert len({r.id for r in stand_in.asked}) == N + 1  # a repeated question is drawn anew
+    world.infer()
+    assert world.infer().n == N + 1 and len(stand_in.asked) == N + 1 + N  # a greedy answer serves both
 
 
 def test_batches(world: World, stand_in: StandIn) -> None:
@@ -215,7 +221,7 @@ def test_a_gpu_that_is_not_there_is_refused_or_noted(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # put back afterwards
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(process, "has_gpu", lambda: False)
-    assert "no GPU here: in spite of --gpu 0 the CPU answers" in world.infer(gpu=0).notes
+    assert "no GPU found; --gpu 0 is ignored, running on the CPU" in world.infer(gpu=0).notes
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(process, "has_gpu", lambda: True)
     monkeypatch.setattr(process, "gpus", lambda: 1)
@@ -263,23 +269,44 @@ def test_a_finished_run_loads_no_model_and_touches_nothing(world: World, stand_i
     assert world.infer().n_new == 0 and len(world.records()) == N
 
 
-@pytest.mark.parametrize("change", ["weights", "json", "task", "system", "max_new_tokens", "sampling", "seed"])
+@pytest.mark.parametrize("change", ["weights", "max_new_tokens", "sampling", "seed"])
 def test_other_models_and_settings_never_mix(change: str, world: World, stand_in: StandIn) -> None:
     base: dict[str, Any] = {"task": "grounding", "sampling": "official"}
     stand_in.stop_after = N // 2
     with pytest.raises(ConnectionAbortedError):
         world.infer(**base)
     stand_in.stop_after, n_before = None, len(stand_in.asked)
-    other = {"task": "vqa", "system": True, "max_new_tokens": 9, "sampling": "greedy", "seed": 1}
+    other = {"max_new_tokens": 9, "sampling": "greedy", "seed": 1}
     if change == "weights":
         write_weights(world.model / "model.safetensors", b"others")
-    elif change == "json":
-        world.write(world.items()[::-1])
     else:
         base[change] = other[change]
     done = world.infer(**base)
     assert done.n_new == N == len(stand_in.asked) - n_before and len(world.logs()) == 2
     assert any("answers of other models or settings" in note for note in done.notes)
+
+
+def test_a_changed_question_is_asked_again_alone(world: World, stand_in: StandIn) -> None:
+    items = world.items()
+    world.infer()
+    items[3]["conversations"][-1]["value"] = "corrected"
+    world.write(items)
+    assert world.infer().n_new == 0 and world.records()[3]["label"] == "corrected"
+    world.write(items[::-1])
+    assert world.infer().n_new == 0 and [r["label"] for r in world.records()][6] == "corrected"
+    items[3]["conversations"][0]["value"] = "<image>Another question 33"
+    world.write(items)
+    assert world.infer().n_new == 1 and world.records()[3]["pred"] == "33"
+    n_before = len(stand_in.asked)
+    Image.new("RGB", (44, 20), "white").save(world.path / "images" / "4.png")  # same name and size, two questions
+    assert world.infer().n_new == 2
+    assert [r.messages[-1]["content"].split()[-1] for r in stand_in.asked[n_before:]] == ["8", "9"]
+    (world.path / "images" / "4.png").rename(world.path / "images" / "renamed.png")
+    items[8]["images"] = items[9]["images"] = ["images/renamed.png"]
+    world.write(items)
+    assert world.infer().n_new == 0 and world.records()[8]["image_path"] == "images/renamed.png"
+    assert world.infer(system=True).n_new == N  # the system prompt is part of every question
+    assert world.infer(task="caption", system=True).n_new == 0 and len(world.logs()) == 1
 
 
 def test_where_and_how_fast_it_runs_does_not_ask_anew(world: World, stand_in: StandIn) -> None:
@@ -338,8 +365,8 @@ def test_kill_9_in_the_middle(world: World, stand_in: StandIn) -> None:
     done = world.infer()
     assert N // 2 <= N - done.n_new < N and done.n == N
     assert [r["pred"] for r in world.records()] == [str(i) for i in range(N)]
-    numbers = [row[0] for line in world.logs()[0].read_text().splitlines()[1:] for row in json.loads(line)["answers"]]
-    assert sorted(numbers) == list(range(N))
+    keys = [key for line in world.logs()[0].read_text().splitlines()[1:] for key in json.loads(line)["answers"]]
+    assert len(keys) == len(set(keys)) == N
 
 
 def test_a_damaged_log_is_refused(world: World, stand_in: StandIn) -> None:
@@ -347,10 +374,10 @@ def test_a_damaged_log_is_refused(world: World, stand_in: StandIn) -> None:
     (log,) = world.logs()
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(lines[0] + b"garbage\n" + lines[2])
-    with pytest.raises(InputError, match=r"the file of answers is damaged in .* \(delete it"):
+    with pytest.raises(InputError, match=r"the answer log is damaged in .* \(delete it"):
         world.infer()
-    log.write_bytes(lines[0].replace(b'"vqa"', b'"caption"') + lines[1])
-    with pytest.raises(InputError, match="another model's or of other settings"):
+    log.write_bytes(lines[0].replace(b": 1048576", b": 4096") + lines[1])
+    with pytest.raises(InputError, match="of another model or other settings"):
         world.infer()
 
 
@@ -368,7 +395,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(answer_log.fcntl, "flock", refuse)
     with AnswerLog(tmp_path / "o.json", {"model": "m"}) as log:
-        log.append([Answer(0, "a", "stop", 1)], {})
+        log.append({"key": [Completion("a", "stop", 1)]}, {})
 
 
 def test_a_full_disk_is_one_line_and_what_was_written_stays(
@@ -394,12 +421,12 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays(
 
 
 def test_a_log_holds_text_of_every_kind(tmp_path: Path) -> None:
-    odd = [Answer(0, "a\nb\u2028\x00 م <b>", "stop", 2), Answer(1, "", "length", 0)]
+    odd = {"0": [Completion("a\nb\u2028\x00 م <b>", "stop", 2, 7)], "1": [Completion("", "error", 0, None, "why")] * 2}
     with AnswerLog(tmp_path / "o.json", {"model": "m"}) as log:
         log.append(odd, {"engine": "x"})
-        log.append([], {"engine": "x"})
+        assert log.n_new == 1  # a failed request is no answer
     with AnswerLog(tmp_path / "o.json", {"model": "m"}) as log:
-        assert list(log.answers.values()) == odd
+        assert log.answers == odd and log.n_new == 0
 
 
 # --- what cannot be asked ---------------------------------------------------------------------------------
@@ -563,7 +590,7 @@ def test_the_published_flags(
     assert geozero(monkeypatch, "infer", *(w for name, value in given.items() for w in (f"--{name}", value))) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = out.with_name("answers.failed.json")
-    assert lines[0] == "8 of 10 questions to ask"
+    assert lines[0] == "8 questions to ask"
     assert any(line.startswith(f"{out}\t10 records\t8 new\t2 failed, listed in {listed}\t") for line in lines)
     assert stand_in.asked[0].messages[0] == {"role": "system", "content": SYSTEM_PROMPT}
     assert stand_in.params[0].max_tokens == 99 and os.environ["CUDA_VISIBLE_DEVICES"] == "1"

@@ -11,23 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from stand_in_engine import StandInEngine, stand_in
+from typer.testing import CliRunner
 
+from geozero.cli.app import app
+from geozero.cli.predict import block, line
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.raster import Stretch, to_rgb
-from geozero.engines.base import Completion
 from geozero.inference import predict as module
-from geozero.inference.predict import Prediction, block, line, predict, read_image, require_any
+from geozero.inference.predict import Prediction, predict, read_image
 
 
-class StandIn:
-    name, reason = "stand-in", ""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.asked = text, []
-
-    def generate(self, requests: Any, params: Any) -> list[list[Completion]]:
-        self.asked += requests
-        return [[Completion(self.text, "stop", 3)] for _ in requests]
+def answers(monkeypatch: pytest.MonkeyPatch, text: str) -> StandInEngine:
+    return stand_in(monkeypatch, lambda request, i: text)
 
 
 def make_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 20)) -> Path:
@@ -35,35 +31,57 @@ def make_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 20)) 
     return path
 
 
-def test_an_answer_a_thought_and_a_box_in_pixels(tmp_path: Path) -> None:
-    engine = StandIn("a ship at sea <answer>[100, 500, 200, 1000]</answer>")
-    (found,) = predict(engine, [make_image(tmp_path / "a.png")], "Where?")
+def test_an_answer_a_thought_and_a_box_in_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = answers(monkeypatch, "a ship at sea <answer>[100, 500, 200, 1000]</answer>")
+    (found,) = predict("models/mine", [make_image(tmp_path / "a.png")], "Where?", engine="vllm", max_tokens=9)
     assert (found.answer, found.thought) == ("[100, 500, 200, 1000]", "a ship at sea")
     assert found.box == (4.0, 10.0, 8.0, 20.0) and found.map_box is None
-    assert engine.asked[0].messages[-1]["content"] == "<image>Where?"
-    assert engine.asked[0].messages[0]["role"] == "system"
+    (asked, params), opened = engine.asked[0], engine.opened[0]
+    assert asked.messages[-1]["content"] == "<image>Where?" and asked.messages[0]["role"] == "system"
+    assert asked.image == (tmp_path / "a.png").read_bytes()
+    assert params.max_tokens == 9 and opened == {"name": "vllm", "model": "models/mine"} and engine.n_closed == 1
     assert line(found).split("\t")[1:] == ["[100, 500, 200, 1000]", "pixels [4, 10, 8, 20]", "a ship at sea"]
-    assert "→ [100" in block(found)
+    assert "→ [100" in block(found) and "box in pixels [4, 10, 8, 20]" in block(found)
 
 
-def test_direct_answers_have_no_thought(tmp_path: Path) -> None:
-    engine = StandIn("two\nlines")
-    (found,) = predict(engine, [make_image(tmp_path / "a.jpg")], mode="direct")
+def test_direct_answers_have_no_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = answers(monkeypatch, "two\nlines")
+    (found,) = predict("m", [make_image(tmp_path / "a.jpg")], mode="direct")
     assert (found.answer, found.thought, found.box) == ("two\nlines", "", None)
-    assert len(engine.asked[0].messages) == 1
+    assert len(engine.asked[0][0].messages) == 1
     assert line(found) == f"{tmp_path}/a.jpg\ttwo lines"
 
 
-def test_a_bad_image_costs_only_itself(tmp_path: Path) -> None:
+def test_a_bad_image_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "x")
     (tmp_path / "b.png").write_text("no image")
     paths = [make_image(tmp_path / "a.png"), tmp_path / "b.png", tmp_path / "gone.png"]
-    found = list(predict(StandIn("x"), paths))
+    found = list(predict("m", paths))
     assert [one.error is None for one in found] == [True, False, False]
-    assert line(found[1]).split("\t")[1] == "failed"
-    require_any(found)
-    with pytest.raises(InputError, match="no image could be answered about"):
-        require_any(found[1:])
+    assert line(found[1]).split("\t")[1] == "failed" and "gone.png" in block(found[2])
     assert isinstance(found[1], Prediction)
+
+
+def test_answers_come_batch_by_batch_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in(monkeypatch, lambda request, i: request.id)
+    paths = [make_image(tmp_path / f"{n}.png") for n in (*range(module.BATCH + 3), 0)]
+    coming = predict("m", paths)
+    first = [next(coming) for _ in range(module.BATCH)]
+    assert len(engine.asked) == module.BATCH  # shown before the rest is answered
+    assert [one.answer for one in [*first, *coming]] == [str(path) for path in paths]
+
+
+def test_the_command_prints_lines_and_fails_only_without_any_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, "a lake")
+    (tmp_path / "b.png").write_text("no image")
+    given = [str(make_image(tmp_path / "a.png")), str(tmp_path / "b.png")]
+    done = CliRunner().invoke(app, ["predict", "--model", "m", *given])
+    assert done.exit_code == 0 and done.stdout.splitlines()[0] == f"{given[0]}\ta lake"
+    assert "failed" in done.stdout.splitlines()[1]
+    done = CliRunner().invoke(app, ["predict", "--model", "m", given[1]])
+    assert isinstance(done.exception, InputError) and "no image could be answered about" in str(done.exception)
 
 
 # -- GeoTIFF -----------------------------------------------------------------------------------------------------
@@ -80,14 +98,15 @@ def no_rasterio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_rasterio_an_8_bit_tiff_is_read_and_another_says_what_is_missing(
-    no_rasterio: None, tmp_path: Path
+    no_rasterio: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answers(monkeypatch, "x")
     plain = read_image(make_image(tmp_path / "a.tif"))
     assert (plain.width, plain.height, plain.crs) == (40, 20, None)
     assert Image.open(io.BytesIO(plain.data)).format == "PNG"  # what every engine reads
     with pytest.raises(BadRecord, match=r"needs rasterio: pip install 'geozero\[geo\]'"):
         read_image(deep_tiff(tmp_path / "b.tif"))
-    (found,) = predict(StandIn("x"), [tmp_path / "b.tif"])
+    (found,) = predict("m", [tmp_path / "b.tif"])
     assert "rasterio" in line(found)
 
 
@@ -124,7 +143,8 @@ def test_rasterio_reads_the_first_three_bands_and_where_they_lie(
     pixels = np.asarray(Image.open(io.BytesIO(found.data)))
     assert pixels.shape == (20, 40, 3)
     assert (pixels.min(), pixels.max()) == (0, 255)
-    (answer,) = predict(StandIn("<answer>[0, 0, 500, 500]</answer>"), [tmp_path / "a.tif"])
+    answers(monkeypatch, "<answer>[0, 0, 500, 500]</answer>")
+    (answer,) = predict("m", [tmp_path / "a.tif"])
     assert answer.map_box == (500000.0, 4_000_000.0 - 20, 500000.0 + 40, 4_000_000.0)
     assert "EPSG:32630 [500000.000000, 3999980.000000, 500040.000000, 4000000.000000]" in line(answer)
 

@@ -1,4 +1,4 @@
-"""The gate before RL: A²GRPO can only start from a model that keeps the format and whose groups are mixed."""
+"""The preflight before RL: A²GRPO needs a model that keeps the format and whose groups have different rewards."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from geozero.tasks.text import is_well_formed
 
 @dataclass(frozen=True)
 class PreflightResult:
-    """`well_formed`: share of tagged completions with exactly one answer block; `mixed_groups`: share of groups whose
-    answer rewards differ (a uniform group teaches nothing); `mean_reward`: mean R_a; all measured on `val`."""
+    """Measured on `val`: shares of well-formed completions and of groups that are not zero-std, mean R_a, groups."""
 
     well_formed: float
     mixed_groups: float
@@ -23,7 +22,7 @@ class PreflightResult:
 
 
 def measure(records: Iterable[Mapping[str, Any]]) -> PreflightResult:
-    """From records `{sample, raw_output, reward}` with several rollouts a sample.
+    """From records `{sample, raw_output, reward}` with several rollouts per sample.
 
     Raises:
         InputError: there are none.
@@ -31,33 +30,25 @@ def measure(records: Iterable[Mapping[str, Any]]) -> PreflightResult:
     groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         groups[record["sample"]].append(record)
-    rollouts = [r for group in groups.values() for r in group]
+    rollouts = [rollout for group in groups.values() for rollout in group]
     if not rollouts:
         raise InputError("no validation completions to measure", hint="ingest a source with a val split")
-    mixed = sum(len({r["reward"] for r in group}) > 1 for group in groups.values())
+    mixed = sum(len({rollout["reward"] for rollout in group}) > 1 for group in groups.values())
     return PreflightResult(
-        well_formed=sum(is_well_formed(r["raw_output"]) for r in rollouts) / len(rollouts),
+        well_formed=sum(is_well_formed(rollout["raw_output"]) for rollout in rollouts) / len(rollouts),
         mixed_groups=mixed / len(groups),
-        mean_reward=sum(r["reward"] for r in rollouts) / len(rollouts),
+        mean_reward=sum(rollout["reward"] for rollout in rollouts) / len(rollouts),
         n_groups=len(groups),
     )
 
 
 def require(result: PreflightResult, min_well_formed: float, min_mixed_groups: float) -> None:
-    """Let the result pass or stop the line.
-
-    Raises:
-        InputError: a share is below its bound; says which and what helps.
-    """
+    """Raises InputError if a share is below its bound; says which and what helps."""
+    where = "the preflight before A²GRPO"
     if result.well_formed < min_well_formed:
-        raise InputError(
-            f"{result.well_formed:.0%} of tagged answers are well formed, RL needs {min_well_formed:.0%}",
-            "the gate before A²GRPO",
-            "shorten SFT, lower its learning rate, or raise sft.replay_share",
-        )
+        what = f"{result.well_formed:.0%} of tagged answers are well formed, RL needs {min_well_formed:.0%}"
+        raise InputError(what, where, "shorten SFT, lower its learning rate, or raise sft.replay_share")
     if result.mixed_groups < min_mixed_groups:
-        raise InputError(
-            f"{result.mixed_groups:.0%} of the groups are mixed, RL needs {min_mixed_groups:.0%}",
-            "the gate before A²GRPO",
-            "shorten SFT, raise a2grpo.temperature or a2grpo.group_size, or choose other thresholds in select",
-        )
+        what = f"{result.mixed_groups:.0%} of the groups are mixed, RL needs {min_mixed_groups:.0%}"
+        hint = "shorten SFT, raise a2grpo.temperature or a2grpo.group_size, or choose other thresholds in select"
+        raise InputError(what, where, hint)
