@@ -11,25 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_requests import GREEDY, LIMITS, SIZES, make_image
+from engine_requests import GREEDY, LIMITS, SAMPLED, requests
 from marks import chosen, needs_vllm, why
 
-from geozero.engines import Request, SamplingParams, open_engine
-from geozero.tasks import SYSTEM_PROMPT
+from geozero.engines import Request, open_engine
 
 pytestmark = pytest.mark.slow
-
-SAMPLED = SamplingParams(n=3, temperature=1.0, max_tokens=12, seed=5)
-
-
-def requests() -> list[Request]:
-    made = []
-    for number in range(8):
-        user = {"role": "user", "content": f"<image>Is a ship present in image {number}?\nAnswer with one word."}
-        system = [{"role": "system", "content": SYSTEM_PROMPT}] if number % 2 else []
-        made.append(Request(f"r{number}", [*system, user], make_image(number, *SIZES[number % 4])))
-    long = [{"role": "user", "content": "<image>" + "yes no " * 400}]
-    return [*made, Request("broken", made[0].messages, b"no image"), Request("long", long, made[0].image)]
 
 
 def answers(engine_name: str, model: Path) -> dict[str, Any]:
