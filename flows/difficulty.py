@@ -22,7 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.runtime import locks
 from flows.runtime.flow_parameters import Answers, Engine, Hours, Number, Shards, form, opened, seconds
 from flows.runtime.monitoring import rate_limited
-from flows.runtime.progress import ArtifactProgress
+from flows.runtime.progress import artifact_progress
 from flows.runtime.retries import RETRIES
 from flows.runtime.shell import BAD_INPUT, start
 from flows.runtime.tracking import log_data, outbox, pipeline_run
@@ -75,14 +75,14 @@ def sample_shard(
         "--shard",
         f"{shard}/{of}",
     ]
-    with ArtifactProgress(f"sample-{shard}-of-{of}", 1, unit="answer") as progress:
+    with artifact_progress(f"sample-{shard}-of-{of}", 1, unit="answer") as progress:
 
         def on_line(line: str) -> None:
             rates, state = THROUGHPUT.fullmatch(line), SAMPLED.match(line)
             if rates:
                 found.update(answers_per_second=float(rates[1]), tokens_per_second=float(rates[2]))
             if state:
-                done, progress.steps = (int(number.replace(",", "")) for number in state.groups())
+                done, progress.total = (int(number.replace(",", "")) for number in state.groups())
                 if done:
                     progress.at(done)
             tell(f"{shard}/{of} {line}")

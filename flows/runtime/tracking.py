@@ -22,7 +22,7 @@ from prefect.runtime import flow_run
 
 from flows.runtime import locks
 from flows.runtime.monitoring import ResourceMonitor
-from flows.runtime.progress import ArtifactProgress
+from flows.runtime.progress import artifact_progress
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
 from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
@@ -155,7 +155,7 @@ def trained(
     with box.stage(parent, stage, planned.directory) as child:
         box.log_params(child, settings | {"fingerprint": planned.fingerprint})
         box.log_dataset(child, corpus, _digest(workspace, corpus))
-        with ArtifactProgress(stage, settings["steps"]) as progress:
+        with artifact_progress(stage, settings["steps"]) as progress:
 
             def on_metrics(step: int, values: Any) -> None:
                 box.log_metrics(child, values, step)

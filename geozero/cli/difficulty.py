@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from geozero.common.errors import InputError
+from geozero.common.progress import Progress
 from geozero.common.terminal import summary
 from geozero.corpus.store import Corpus
 
@@ -35,7 +36,6 @@ def sample(
 
     Example: geozero sample --corpus data/geozero-raw --model models/filter --engine auto --k 8 --out data/difficulty
     """
-    from geozero.difficulty import progress
     from geozero.difficulty.sampling import sample as ask
     from geozero.difficulty.settings import SamplingSettings
     from geozero.params import load
@@ -58,8 +58,9 @@ def sample(
         for line in plan_sampling(corpus, checkpoints(model), out, settings, shard=shard, limit=limit).lines():
             typer.echo(line)
         return
-    listener = progress.bar() if sys.stdout.isatty() else progress.lines(typer.echo)
-    done = ask(corpus, checkpoints(model), out, settings, shard=shard, limit=limit, progress=listener)
+    with Progress(write=None if sys.stdout.isatty() else typer.echo) as bar:
+        options: dict[str, Any] = {"shard": shard, "limit": limit, "progress": lambda state: state.show(bar)}
+        done = ask(corpus, checkpoints(model), out, settings, **options)
     typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
     for found_engine in done.engines:
         typer.echo(f"engine\t{found_engine.get('engine')}\t{found_engine.get('reason')}")

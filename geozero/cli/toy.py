@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from geozero.common.errors import InputError
+from geozero.common.progress import Progress
 from geozero.common.terminal import PARAMS, ParamsFile
 
 app = typer.Typer(help="The rendered world and the tiny Qwen3-VL of the demo.", no_args_is_help=True)
@@ -34,7 +35,13 @@ def toy_world(
     world = settings.toy
     sizes: dict[str, dict[str, int]]
     sizes = {name: {"train": n, "val": world.val[name], "test": world.test[name]} for name, n in world.train.items()}
-    write_world(out, seed=settings.seed, sizes=sizes, size=world.size, hard=hard, progress=_counter(f"render {out}"))
+    with Progress(f"render {out}", unit="scene", write=typer.echo) as bar:
+
+        def on_scene(done: int, total: int) -> None:
+            bar.total = total
+            bar.at(done)
+
+        write_world(out, seed=settings.seed, sizes=sizes, size=world.size, hard=hard, progress=on_scene)
 
 
 @app.command("model")
@@ -47,12 +54,4 @@ def toy_model(
     """
     from geozero.toy.model.pretrain import pretrain
 
-    typer.echo(str(pretrain(out, progress=typer.echo)))
-
-
-def _counter(title: str, every: int = 500) -> Any:
-    def step(done: int, total: int) -> None:
-        if done % every == 0 or done == total:
-            typer.echo(f"{title}\t{done} of {total}")
-
-    return step
+    typer.echo(str(pretrain(out, log=typer.echo)))

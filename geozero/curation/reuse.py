@@ -1,20 +1,16 @@
-"""What every stage of this room shares: skip finished work, leave a place empty, show progress."""
+"""What every stage of this room shares: skip finished work, leave a place empty."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from geozero.common.errors import InputError
 from geozero.corpus.store import MANIFEST
 
-LINE_SECONDS = 20.0  # between two lines of progress in a log
 DESCRIPTIVE = ("size",)  # options of a source that only describe it
 
 
@@ -53,44 +49,3 @@ def leave_empty(out: Path) -> None:
         raise InputError("something that is no corpus stands there", str(out), "choose another --out")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-
-
-class Progress:
-    """A bar on a terminal, else a plain line on standard error now and then; counts, because totals are unknown.
-
-    Args:
-        what: what is being done, such as "ingest aid".
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what, self._count, self._note = what, 0, ""
-        self._next_line = time.monotonic() + LINE_SECONDS
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress as Bar
-            from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task(self._what, total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def step(self, note: str) -> None:
-        """One more item is done; `note` says how things stand."""
-        self._count += 1
-        if self._bar is not None:
-            if self._count % 50 == 0:
-                self._bar.update(self._bar.task_ids[0], description=f"{self._what}: {note}")
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + LINE_SECONDS
-            print(f"{self._what}: {note}", file=sys.stderr, flush=True)

@@ -1,16 +1,13 @@
-"""Where a sampling stands: answers, tokens, rate, time left; one plain line now and then."""
+"""Where a sampling stands: answers, tokens, rate, time left."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-SECONDS_BETWEEN_LINES = 15.0
-
-log = logging.getLogger("geozero.difficulty.sampling")
+from geozero.common.progress import Progress
 
 
 @dataclass(slots=True)
@@ -74,38 +71,7 @@ class SamplingProgress:
         line = f"sampled {self.done:,} of {self.total:,} answers, {self.rate:.1f} a second, {left}"
         return line + (f", {self.spared:,} spared" if self.spared else "")
 
-
-def log_line() -> Callable[[SamplingProgress], None]:
-    """A listener that logs a line now and then."""
-    return lines(log.info)
-
-
-def lines(write: Callable[[str], object]) -> Callable[[SamplingProgress], None]:
-    """A listener that writes a plain line at the start, now and then, and at the end."""
-    last = [0.0]
-
-    def tell(state: SamplingProgress) -> None:
-        now = time.monotonic()
-        if now - last[0] >= SECONDS_BETWEEN_LINES or state.done == state.total:
-            last[0] = now
-            write(state.line())
-
-    return tell
-
-
-def bar() -> Callable[[SamplingProgress], None]:
-    """A listener that draws a bar on the terminal."""
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    drawn = Bar(BarColumn(), TextColumn("{task.description}"))
-    task = drawn.add_task("", total=None)
-
-    def tell(state: SamplingProgress) -> None:
-        if state.done and not drawn.live.is_started:
-            drawn.start()
-        drawn.update(task, completed=state.done, total=state.total, description=state.line())
-        if state.done == state.total:
-            drawn.stop()
-
-    return tell
+    def show(self, progress: Progress) -> None:
+        """Report these numbers."""
+        progress.total = self.total
+        progress.at(self.done, self.line())

@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geozero import engines
+from geozero.common.progress import Progress
 from geozero.corpus.store import Corpus
 from geozero.difficulty import answer_store
 from geozero.difficulty.adaptive import rule_file, stopping_rule
 from geozero.difficulty.adaptive.stopping_rule import Rule, in_pilot
 from geozero.difficulty.answer_store import Answers, AnswerWriter, Fingerprint
-from geozero.difficulty.progress import SamplingProgress, log_line
+from geozero.difficulty.progress import SamplingProgress
 from geozero.difficulty.rollout_worker import RolloutWorker, sample_all, sample_until_decided
 from geozero.difficulty.settings import SamplingSettings
 from geozero.difficulty.work_list import WorkList, build_work_list, parse_shard, stored_answers
@@ -109,9 +110,9 @@ def sample(
     def activate_store() -> None:
         answer_store.set_current(out, fingerprints, k, settings.rule_key)
 
-    run = SamplingRun(
-        source, work, out, settings, f"{number}of{of}", population, state, progress or log_line(), activate_store
-    )
+    logged = Progress(write=log.info)
+    on_progress = progress or (lambda state: state.show(logged))
+    run = SamplingRun(source, work, out, settings, f"{number}of{of}", population, state, on_progress, activate_store)
     answered_by: list[dict[str, Any]] = []
     rules: list[Rule] = []
     for fold, path in enumerate(paths):

@@ -404,7 +404,7 @@ def test_a_lone_surrogate_in_a_list_costs_its_record(root: Path, tmp_path: Path)
 def test_a_log_gets_a_line_now_and_then(
     fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("geozero.curation.reuse.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("geozero.common.progress.LINE_SECONDS", 0.0)
     ingest("rsicd", fixtures, tmp_path / "c")
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "ingest rsicd: 3 samples, 4 rejected"

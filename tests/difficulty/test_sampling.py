@@ -17,6 +17,7 @@ import pytest
 from difficulty_world import FakeEngine, Opener, by_number, make_corpus, make_model, sample
 
 from geozero.common.errors import InputError
+from geozero.common.progress import Progress
 from geozero.corpus.sample import fold_of
 from geozero.corpus.store import Corpus
 from geozero.difficulty.answer_store import ANSWER_SCHEMA, answer_files, current, pass_rates
@@ -248,17 +249,10 @@ def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> N
     assert state.rate == pytest.approx(5, rel=0.01) and state.seconds_left == pytest.approx(15, rel=0.01)
     assert "25 of 100 answers" in state.line() and "15 s left" in state.line()
     assert "loading" in SamplingProgress(total=3).line()
-
-
-def test_listeners_write_lines_or_draw_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    from geozero.difficulty import progress
-
     written: list[str] = []
-    for listener in (progress.lines(written.append), progress.bar()):
-        for done in (0, 1, 2, 100):
-            listener(SamplingProgress(total=100, done=done))
-    assert len(written) == 2 and "100 of 100 answers" in written[-1]
-    assert "100 of 100 answers" in capsys.readouterr().out
+    state.show(Progress(write=written.append))
+    SamplingProgress(total=25, done=25).show(Progress(write=written.append))
+    assert len(written) == 1 and written[0].startswith("sampled 25 of 25 answers, ")
 
 
 def test_killed_in_the_middle_it_goes_on(corpus: Path, model: Path, tmp_path: Path) -> None:

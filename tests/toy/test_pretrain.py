@@ -82,7 +82,7 @@ def test_a_tiny_recipe_writes_a_checkpoint_that_loads_and_keeps_its_ids(tmp_path
         language_batch=2,
         vision_batch=2,
     )
-    out = pretrain.pretrain(tmp_path / "tiny", recipe, progress=lambda line: None)
+    out = pretrain.pretrain(tmp_path / "tiny", recipe, log=lambda line: None)
     model = Qwen3VLForConditionalGeneration.from_pretrained(out)
     processor = AutoProcessor.from_pretrained(out)
     assert model.config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")

@@ -11,6 +11,7 @@ from geozero import __version__
 from geozero.common.atomic import write_json
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.hash_set import HashSet64
+from geozero.common.progress import Progress
 from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus, CorpusWriter, copy_image
 from geozero.curation.card.data_card import origins
@@ -18,7 +19,7 @@ from geozero.curation.card.inspect import inspect
 from geozero.curation.decontamination.leaks import NEAR_RADIUS, Evaluated, Leak, image_hashes, images_asked
 from geozero.curation.decontamination.name_maps import KNOWN
 from geozero.curation.decontamination.overlap_matrix import overlap_matrix
-from geozero.curation.reuse import Progress, finished
+from geozero.curation.reuse import finished
 
 
 def raw(

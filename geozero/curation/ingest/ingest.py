@@ -11,13 +11,14 @@ from typing import Any, Literal, get_args
 
 from geozero import __version__, tasks
 from geozero.common.errors import BadRecord, InputError
+from geozero.common.progress import Progress
 from geozero.corpus.images import StoredImage, store
 from geozero.corpus.sample import Box, Sample, digest, sample_id
 from geozero.corpus.store import Corpus, CorpusWriter
 from geozero.curation.ingest.checks import Checks, contradicts, storable
 from geozero.curation.ingest.conflicts import Conflicts
 from geozero.curation.ingest.decoding import Begun, Decoded, Decoders, results
-from geozero.curation.reuse import Progress, finished
+from geozero.curation.reuse import finished
 from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
 from geozero.tasks.boxes import format_box
 

@@ -28,9 +28,9 @@ from typing import IO, Any, Literal
 from geozero import tasks
 from geozero.common.atomic import replacing
 from geozero.common.errors import InputError
+from geozero.common.progress import Progress
 from geozero.corpus.sample import Sample, Split
 from geozero.corpus.store import Corpus
-from geozero.curation.reuse import Progress
 from geozero.sources.readers.archive_members import clean_name
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.boxes import Convention, is_degenerate, to_model

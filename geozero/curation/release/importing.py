@@ -16,12 +16,13 @@ from typing import Any
 
 from geozero import __version__
 from geozero.common.errors import BadRecord, InputError
+from geozero.common.progress import Progress
 from geozero.corpus.sample import TASK_NAMES, Box, Sample, Split, TaskName, sample_id
 from geozero.corpus.store import Corpus, CorpusWriter
 from geozero.curation.ingest.checks import Checks
 from geozero.curation.ingest.ingest import Ingest, KnownImage
 from geozero.curation.release.exporting import FILES, IMAGE_MARK, IMAGES
-from geozero.curation.reuse import Progress, finished
+from geozero.curation.reuse import finished
 from geozero.sources import Record, Rejected, Source, Tree, open_tree
 from geozero.sources.base import stem
 from geozero.sources.readers.annotations import json_items, list_of

@@ -71,10 +71,10 @@ class PretrainConfig:
     terse_share: float = 0.25  # of tagged examples whose thought is one short sentence
 
 
-Progress = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def pretrain(out: Path, recipe: PretrainConfig | None = None, progress: Progress = print) -> Path:
+def pretrain(out: Path, recipe: PretrainConfig | None = None, log: Log = print) -> Path:
     """Render the scenes, train stage by stage, write a Hugging Face checkpoint to `out`.
 
     Finished stages lie in `<out>.stages/` under a key of what made them: a call that was interrupted, or whose recipe
@@ -87,7 +87,7 @@ def pretrain(out: Path, recipe: PretrainConfig | None = None, progress: Progress
     from geozero.toy.model.vision import warm_up
 
     recipe = recipe or PretrainConfig()
-    scenes, pixels = render_scenes(recipe.scenes, progress)
+    scenes, pixels = render_scenes(recipe.scenes, log)
     processor = build_processor(vocabulary_texts(scenes[:3_000], recipe.seed))
     model = build_model(processor, recipe.seed)
 
@@ -101,17 +101,17 @@ def pretrain(out: Path, recipe: PretrainConfig | None = None, progress: Progress
             learning_rate=recipe.vision_learning_rate,
             seed=recipe.seed + whole,
             whole=whole,
-            progress=progress,
+            log=log,
         )
 
     def language(cycle: int) -> None:
         steps, seed = recipe.language_cycles[cycle], recipe.seed + 1 + cycle
-        teach_language(model, processor, scenes, pixels, recipe, steps, seed, progress)
+        teach_language(model, processor, scenes, pixels, recipe, steps, seed, log)
 
     stages: list[tuple[str, Callable[[], None]]] = [
         ("vision", lambda: vision(recipe.vision_steps, whole=False)),
         ("counting", lambda: vision(recipe.counting_steps, whole=True)),
-        ("lookup", lambda: teach_lookup(model, processor, scenes, recipe, progress)),
+        ("lookup", lambda: teach_lookup(model, processor, scenes, recipe, log)),
         *((f"language{i}", partial(language, i)) for i in range(len(recipe.language_cycles))),
     ]
     world = hashlib.sha256(pixels[:64].tobytes()).hexdigest()
@@ -122,11 +122,11 @@ def pretrain(out: Path, recipe: PretrainConfig | None = None, progress: Progress
         if i and kept[i - 1].is_dir():
             model = Qwen3VLForConditionalGeneration.from_pretrained(kept[i - 1], dtype=torch.float32)
             processor = AutoProcessor.from_pretrained(kept[i - 1])
-            progress(f"goes on from {kept[i - 1]}")
+            log(f"goes on from {kept[i - 1]}")
         torch.manual_seed(recipe.seed + i)
         teach()
         _keep(model, processor, kept[i])
-        progress(f"stage {name} is kept in {kept[i]}")
+        log(f"stage {name} is kept in {kept[i]}")
     shutil.copytree(kept[-1], out, dirs_exist_ok=True)
     return out
 
@@ -159,14 +159,14 @@ def _keep(model: Any, processor: Any, directory: Path) -> None:
     os.replace(part, directory)
 
 
-def render_scenes(n: int, progress: Progress) -> tuple[list[Scene], npt.NDArray[np.uint8]]:
+def render_scenes(n: int, log: Log) -> tuple[list[Scene], npt.NDArray[np.uint8]]:
     """`n` scenes, every second one hard, and their pixels (n, 96, 96, 3)."""
     scenes = [sample_scene(FIRST_SEED + i, hard=i % 2 == 1) for i in range(n)]
     pixels = np.empty((n, scenes[0].size, scenes[0].size, 3), np.uint8)
     for i, scene in enumerate(scenes):
         pixels[i] = render(scene)
         if (i + 1) % 2_000 == 0:
-            progress(f"rendered {i + 1} of {n} scenes")
+            log(f"rendered {i + 1} of {n} scenes")
     return scenes, pixels
 
 
@@ -226,9 +226,7 @@ def thought(scene: Scene, question: GenericQuestion, recipe: PretrainConfig, rng
     return f"{lead} {facts}" if rng.random() < 0.7 else f"{facts} {lead}"
 
 
-def teach_lookup(
-    model: Any, processor: Any, scenes: Sequence[Scene], recipe: PretrainConfig, progress: Progress
-) -> None:
+def teach_lookup(model: Any, processor: Any, scenes: Sequence[Scene], recipe: PretrainConfig, log: Log) -> None:
     """Train the text model on dialogues without their images: to write down the facts that a question asks for
     (which number stands there cannot be known, which kind can) and to answer from them."""
     rng = random.Random(recipe.seed)
@@ -242,7 +240,7 @@ def teach_lookup(
 
     weights = [p for name, p in model.named_parameters() if ".visual." not in name]
     title = f"look-up step {{}} of {recipe.lookup_steps}"
-    _train(weights, stream, forward, recipe.lookup_steps, recipe, title, progress)
+    _train(weights, stream, forward, recipe.lookup_steps, recipe, title, log)
 
 
 def teach_language(
@@ -253,7 +251,7 @@ def teach_language(
     recipe: PretrainConfig,
     steps: int,
     seed: int,
-    progress: Progress,
+    log: Log,
 ) -> None:
     """Train the text model on what the (now fixed) encoder sees; the encoder runs once a scene."""
     import torch
@@ -261,7 +259,7 @@ def teach_language(
 
     from geozero.toy.model.vision import encode
 
-    seen, deep = encode(model.model.visual, pixels, progress)
+    seen, deep = encode(model.model.visual, pixels, log)
     grid = [1, pixels.shape[1] // PATCH, pixels.shape[2] // PATCH]
 
     def forward(batch: list[Dialogue]) -> tuple[Any, Any, Any]:
@@ -278,7 +276,7 @@ def teach_language(
 
     weights = [p for name, p in model.named_parameters() if ".visual." not in name]
     stream = batches(scenes, recipe, recipe.language_batch, random.Random(seed))
-    _train(weights, stream, forward, steps, recipe, f"language step {{}} of {steps}", progress)
+    _train(weights, stream, forward, steps, recipe, f"language step {{}} of {steps}", log)
 
 
 def _train(
@@ -288,7 +286,7 @@ def _train(
     steps: int,
     recipe: PretrainConfig,
     title: str,
-    progress: Progress,
+    log: Log,
 ) -> None:
     """Weighted cross-entropy over the assistant's tokens; reports it for the thoughts and the short answers apart."""
     import torch
@@ -312,7 +310,7 @@ def _train(
         losses.append((each[(weight > 0) & ~answers].mean().item(), each[answers].mean().item()))
         if (step + 1) % REPORT_EVERY == 0:
             thought_loss, answer_loss = np.nanmean(losses[-REPORT_EVERY:], axis=0)  # a batch may hold no answer
-            progress(f"{title.format(step + 1)}: loss {thought_loss:.3f}, of short answers {answer_loss:.3f}")
+            log(f"{title.format(step + 1)}: loss {thought_loss:.3f}, of short answers {answer_loss:.3f}")
 
 
 def batches(

@@ -83,13 +83,13 @@ def read_out(visual: Any, pixels: npt.NDArray[np.uint8]) -> tuple[Any, Any]:
     )
 
 
-def encode(visual: Any, pixels: npt.NDArray[np.uint8], progress: Callable[[str], None]) -> tuple[Any, Any]:
+def encode(visual: Any, pixels: npt.NDArray[np.uint8], log: Callable[[str], None]) -> tuple[Any, Any]:
     """`see` over many images without gradients."""
     import torch
 
     with torch.no_grad():
         parts = [read_out(visual, pixels[start : start + 100]) for start in range(0, len(pixels), 100)]
-    progress(f"encoded {len(pixels)} scenes")
+    log(f"encoded {len(pixels)} scenes")
     return torch.cat([p for p, _ in parts]), torch.cat([d for _, d in parts])
 
 
@@ -122,7 +122,7 @@ def warm_up(
     learning_rate: float,
     seed: int,
     whole: bool,
-    progress: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Train the encoder with the heads; images are flipped and transposed at random (a scene has no up).
 
@@ -172,9 +172,7 @@ def warm_up(
             schedule.step()
             optimiser.zero_grad()
         if (step + 1) % REPORT_EVERY == 0:
-            progress(
-                f"vision step {step + 1} of {steps}: loss {loss.item():.3f}, {measure(visual, heads, pixels, truth)}"
-            )
+            log(f"vision step {step + 1} of {steps}: loss {loss.item():.3f}, {measure(visual, heads, pixels, truth)}")
 
 
 def turned(

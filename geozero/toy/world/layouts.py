@@ -42,7 +42,7 @@ MOST_REFERENCES = 2  # expressions an image in DIOR-RSVG, which has 2.2 on avera
 REPEATED_CAPTIONS = 0.35  # share of RSICD images whose five sentences are made up by repetition
 
 Sizes = Mapping[str, Mapping[str, int]]  # scenes by data set and split
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def world_sizes(train: Mapping[str, int], val: int, test: int) -> dict[str, dict[str, int]]:
@@ -76,7 +76,7 @@ def write_world(
     sizes: Sizes = DEFAULT_SIZES,
     size: int = DEFAULT_SIZE,
     hard: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> None:
     """Writes the four data sets under `root`, or returns at once where the same world stands complete.
 
@@ -149,7 +149,7 @@ class _Writer:
         self._painters = painters
         self._images: list[Future[None]] = []
 
-    def wait(self, progress: Progress | None) -> None:
+    def wait(self, progress: OnProgress | None) -> None:
         """Until all images are there."""
         for done, image in enumerate(as_completed(self._images), start=1):
             image.result()
