@@ -63,7 +63,7 @@ test-unit: env ## the quick tests: nothing that starts ms-swift, vLLM, DVC, Pref
 lint: env ## style, formatting and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict geozero
+	$(PY) -m mypy --strict geozero flows benchmarks docs/_ext
 
 docs: env ## the documentation site in docs/_build, with the API reference; a warning fails it
 	$(PY) -m pip install --quiet --no-deps -r requirements/docs.txt

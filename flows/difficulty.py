@@ -105,7 +105,7 @@ def sample_shard(
 
 
 @form
-@flow(name="geozero-difficulty", task_runner=ThreadPoolTaskRunner(max_workers=MOST_WORKERS))
+@flow(name="geozero-difficulty", task_runner=ThreadPoolTaskRunner(max_workers=MOST_WORKERS))  # type: ignore[arg-type]  # Prefect's type is invariant
 def difficulty(
     shards: Shards = 1,
     only: list[Number] | None = None,

@@ -16,11 +16,12 @@ from flows.runtime.monitoring import StageTimer
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run
 from flows.sft import train_sft
+from geozero.tasks.text import Mode
 from geozero.workspace import Workspace
 
 
 @form
-@flow(name="geozero-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=2))
+@flow(name="geozero-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]  # Prefect's type is invariant
 def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> Path:
     """The whole of GeoZero: what is finished with the same parameters, data and code is reused. Returns the page.
 
@@ -31,25 +32,27 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
     """
     workspace, limit = Workspace.open(params), seconds(hours)
     check_stages(workspace)
-    times, both = StageTimer(workspace.runs / "times.json"), ("direct", "tagged")
+    times = StageTimer(workspace.runs / "times.json")
+    direct_first: tuple[Mode, ...] = ("direct", "tagged")
+    tagged_first: tuple[Mode, ...] = ("tagged", "direct")
     with pipeline_run(workspace, workspace.settings.profile) as parent:
         with times.measure("data") as timed:
             timed.reused = not build_data(workspace)
         log_data(workspace, parent, *workspace.output_corpora)
         # the base model needs no training: it answers while SFT runs on the other core
-        base_answers = answer.submit(workspace, "base", workspace.base, both, workspace.runs / "answers-base")
+        base_answers = answer.submit(workspace, "base", workspace.base, direct_first, workspace.runs / "answers-base")
         with times.measure("sft") as timed:
             sft = train_sft.with_options(timeout_seconds=limit)(workspace, parent)
             timed.reused = sft.reused
         with times.measure("gate") as timed:
             gate = check_gate(workspace, sft.model)
             timed.reused = sft.reused
-        sft_answers = answer.submit(workspace, "sft", sft.model, both, sft.directory / "answers")
+        sft_answers = answer.submit(workspace, "sft", sft.model, direct_first, sft.directory / "answers")
         with times.measure("a2grpo") as timed:
             rl = train_a2grpo.with_options(timeout_seconds=limit)(workspace, sft.model, parent)
             timed.reused = rl.reused
         with times.measure("evaluation") as timed:
-            rl_answers = answer.submit(workspace, "a2grpo", rl.model, ("tagged", "direct"), rl.directory / "answers")
+            rl_answers = answer.submit(workspace, "a2grpo", rl.model, tagged_first, rl.directory / "answers")
             all_answers = [base_answers.result(), sft_answers.result(), rl_answers.result()]
             timed.reused = rl.reused
         with times.measure("page"):
