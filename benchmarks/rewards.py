@@ -11,22 +11,14 @@ import json
 import random
 import sys
 import time
-from types import SimpleNamespace
 from typing import Any
 
 from geozero.corpus.sample import Sample
+from geozero.params import A2grpo
 from geozero.training.grpo import rewards
 
 GROUP, REPEAT, GOAL_SECONDS, GOAL_COMPLETIONS = 8, 3, 5.0, 10_000
-SETTINGS = SimpleNamespace(
-    boxes="norm1000",
-    gate="curve",
-    gate_k=10.0,
-    gate_tau=0.5,
-    thought_words=40,
-    thought_words_max=200,
-    diversity="wanted",
-)
+SETTINGS, BOXES = A2grpo(steps=1), "norm1000"
 WORDS = """
     the image shows a large airport with two long runways and several planes parked near the terminal while roads
     lead to green fields in the north east where small buildings stand close to a river under thin white clouds
@@ -82,8 +74,8 @@ def measure(n: int) -> float:
     for _ in range(REPEAT):
         rewards._answer_rewards.cache_clear()
         start = time.process_time()
-        rewards.answer_rewards(completions, columns, SETTINGS.boxes)
-        rewards.thinking_rewards(completions, columns, SETTINGS)
+        rewards.answer_rewards(completions, columns, BOXES)
+        rewards.thinking_rewards(completions, columns, SETTINGS, BOXES)
         for completion in completions:
             rewards.completion_shape(completion)
         rewards.distinct(completions)

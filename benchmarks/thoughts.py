@@ -77,7 +77,7 @@ def features(question: str, completions: Sequence[str], settings: dict[str, Any]
             thoughts,
             settings["thought_words"],
             settings["thought_words_max"],
-            diversity=settings.get("diversity", "wanted"),
+            form=settings.get("thinking_score", "product"),
         ),
         "like the others": [
             float(np.mean([objective.jaccard(one, other) for j, other in enumerate(grams) if j != i]))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from geozero.common.errors import InputError
 
@@ -19,8 +22,82 @@ Number = Annotated[int, Field(ge=0)]
 Scenes = dict[Literal["aid", "rsvqa_lr", "rsicd", "dior_rsvg"], Count]  # of each set that is rendered
 
 
+class Mark(Enum):
+    """What else is to be known of a parameter, said at its field; no other list repeats it."""
+
+    NOT_TRAINING = "another value trains the same model, so no fingerprint covers it"
+    NOT_SPEED = "another value takes the same time per step"
+    LATER = "added after the first release: at its default no fingerprint covers it, so that finished runs keep theirs"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """The parameter is passed to the trainer by name.
+
+    Attributes:
+        names: ms-swift's names for it; none: the field's own name.
+        of_method: A²GRPO's trainer defines it, ms-swift does not.
+    """
+
+    names: tuple[str, ...] = ()
+    of_method: bool = False
+
+
+def swift(*names: str) -> Argument:
+    """A field that ms-swift knows, by these names or by its own."""
+    return Argument(names)
+
+
+METHOD = Argument(of_method=True)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A parameter of an earlier version: the value that a file may still give, and what takes its place."""
+
+    default: Any
+    instead: str
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+    removed: ClassVar[Mapping[str, Removed]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_removed(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for name, old in cls.removed.items():
+            if values.get(name, old.default) != old.default:
+                raise PydanticCustomError("removed", "{name}|{instead}", {"name": name, "instead": old.instead})
+        return {name: value for name, value in values.items() if name not in cls.removed}
+
+    @classmethod
+    def marked(cls, mark: Mark) -> set[str]:
+        """The fields that carry the mark."""
+        return {name for name, field in cls.model_fields.items() if mark in field.metadata}
+
+    def arguments(self, of_method: bool = False) -> dict[str, Any]:
+        """The trainer's arguments that are fields of this section, under the trainer's names.
+
+        Args:
+            of_method: also those that only A²GRPO's trainer has.
+        """
+        return {
+            argument: getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, Argument) and mark.of_method <= of_method
+            for argument in mark.names or (name,)
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What a fingerprint covers of this section, in the form that the runs of earlier versions have."""
+        fields = type(self).model_fields
+        unchanged = {name for name in self.marked(Mark.LATER) if getattr(self, name) == fields[name].default}
+        values = self.model_dump(exclude=self.marked(Mark.NOT_TRAINING) | unchanged)
+        return values | {name: old.default for name, old in self.removed.items()}
 
 
 class Toy(Section):
@@ -52,39 +129,51 @@ class Data(Section):
 class Model(Section):
     """The base model: Qwen3-VL-8B-Instruct in production, the tiny Qwen3-VL in the demo."""
 
-    path: str
-    model_type: str = "qwen3_vl"  # ms-swift's name
-    template: str = "qwen3_vl"  # ms-swift's name; `geozero_qwen3_vl` reads the image token ids from the processor
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    max_pixels: Count = 1024 * 1024  # an image is scaled down to at most this many pixels
-    max_length: Count = 4096  # tokens of prompt and completion
-    boxes: Literal["norm1000", "pixels", "resized28", "norm100"] = "norm1000"  # what its coordinates mean
+    path: Annotated[str, Mark.NOT_TRAINING]  # the fingerprint covers the content there
+    model_type: Annotated[str, swift()] = "qwen3_vl"  # ms-swift's name
+    # ms-swift's name; `geozero_qwen3_vl` reads the image token ids from the processor
+    template: Annotated[str, swift()] = "qwen3_vl"
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], swift("torch_dtype")] = "bfloat16"
+    max_pixels: Annotated[Count, swift()] = 1024 * 1024  # an image is scaled down to at most this many pixels
+    max_length: Annotated[Count, swift()] = 4096  # tokens of prompt and completion
+    # what the coordinates in its answers mean
+    boxes: Annotated[Literal["norm1000", "pixels", "resized28", "norm100"], METHOD] = "norm1000"
 
 
 class Lora(Section):
     """The adapter that a stage with `tuner: lora` trains [ours]; it is merged into the base at the end."""
 
-    rank: Count = 16
-    alpha: Positive = 32
-    dropout: Share = 0.05  # SFT alone; A²GRPO's ratio needs one policy, not two
-    targets: list[str] = ["all-linear"]  # module names; `all-linear` leaves out what is frozen
+    rank: Annotated[Count, swift("lora_rank")] = 16
+    alpha: Annotated[Positive, swift("lora_alpha")] = 32
+    dropout: Annotated[Share, swift("lora_dropout")] = 0.05  # SFT only: A²GRPO's ratio needs one policy, not two
+    # module names; `all-linear` leaves out what is frozen
+    targets: Annotated[list[str], swift("target_modules")] = ["all-linear"]
+
+
+LearningRate = Annotated[Positive, swift(), Mark.NOT_SPEED]
+FreezeVit = Annotated[bool, swift("freeze_vit", "freeze_aligner")]
 
 
 class OptimizationConfig(Section):
-    """What SFT-like stages share."""
+    """What every trained stage has."""
 
-    steps: Count
-    batch_size: Count  # samples a step over all devices
-    micro_batch_size: Count  # samples a forward pass and device
-    learning_rate: Positive
-    warmup_ratio: Share = 0.05
-    tuner: Literal["full", "lora"] = "full"
+    steps: Annotated[Count, swift("max_steps"), Mark.NOT_SPEED]
+    micro_batch_size: Count  # samples (A²GRPO: completions) per forward pass and device
+    learning_rate: LearningRate
+    warmup_ratio: Annotated[Share, swift(), Mark.NOT_SPEED] = 0.05
+    tuner: Annotated[Literal["full", "lora"], swift("tuner_type")] = "full"
     lora: Lora = Lora()
-    freeze_vit: bool = False
-    extra: dict[str, Any] = {}  # further ms-swift arguments, passed as they are
+    freeze_vit: FreezeVit = False
+    extra: dict[str, Any] = {}  # further ms-swift arguments, passed as they are; they have the last word
 
 
-class Filter(OptimizationConfig):
+class SupervisedConfig(OptimizationConfig):
+    """What stages with a supervised loss have."""
+
+    batch_size: Count  # samples per step over all devices
+
+
+class Filter(SupervisedConfig):
     """The data filtering model, trained on GeoZero-Raw in direct mode (METHOD, Data)."""
 
     folds: Annotated[int, Field(ge=1, le=10)] = 2  # [ours] 1 is the paper's simple form
@@ -127,10 +216,11 @@ class Select(Section):
     hard_size: Count | None = None
 
 
-class Sft(OptimizationConfig):
+class Sft(SupervisedConfig):
     """SFT on GeoZero-Instruct, direct answers."""
 
-    replay_share: Share = 0.0  # [ours] share of the base model's own descriptions, to keep the format
+    # [ours] share of the base model's own descriptions, to keep the format
+    replay_share: Annotated[Share, Mark.NOT_SPEED] = 0.0
 
 
 class Bound(Section):
@@ -152,45 +242,47 @@ class Guards(Section):
     entropy: Bound = Bound()  # below: nats a token; a limit makes the trainer compute it, at some cost a step
 
 
-class A2grpo(Section):
+class A2grpo(OptimizationConfig):
     """A²GRPO on GeoZero-Hard; docs/method.md gives each symbol."""
 
-    steps: Count
-    group_size: Annotated[int, Field(ge=2)] = 8  # G
-    prompts_per_step: Count = 8  # completions a step = this × group_size
-    micro_batch_size: Count = 8  # completions a forward pass and device
-    learning_rate: Positive = 1e-6
-    warmup_ratio: Share = 0.05
-    tuner: Literal["full", "lora"] = "full"
-    lora: Lora = Lora()
-    freeze_vit: bool = True
-    temperature: Positive = 1.0
-    max_completion_tokens: Count = 512
-    beta: NotNegative = 0.04  # [ours] weight of the answer-anchored KL
-    thinking_weight: NotNegative = 0.5  # [ours] λ
-    support: Literal["none", "times", "alone"] = "none"  # [ours] by the reference
-    gate_k: Positive = 10.0  # [ours]
-    gate_tau: Share = 0.5  # [ours]
-    gate: Literal["curve", "sigmoid", "open"] = "curve"  # [ours] the other two are for ablations, see docs/training.md
-    kl_tokens: Literal["answer", "all"] = "answer"  # all: stock GRPO's constraint, for ablations
-    thought_words: Count = 40  # [ours] L0
-    thought_words_max: Count = 200  # [ours] L_max
-    diversity: Literal["wanted", "ignored", "unwanted"] = "wanted"  # [ours] of a group's thoughts, in S_t
-    uniform_groups: Literal["skip", "keep"] = "skip"  # [ours]
-    resample: Number = 0  # [ours] times a step may draw more prompts in place of groups without an answer signal
-    order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"  # [ours] by the filtering model's pass rate
-    keep: Literal["last", "best"] = "last"  # [ours] which checkpoint becomes the model; best: by answer reward on val
-    val_prompts: Count = 256  # validation questions at each checkpoint, one answer each (`keep: best` alone)
-    probes: Number = 0  # val questions whose answers are kept on the way, to look at how thoughts change
-    probe_steps: Count = 20  # … at the start, after each so many steps, and at the end
-    guards: Guards = Guards()
+    group_size: Annotated[int, Field(ge=2), swift("num_generations")] = 8  # G
+    prompts_per_step: Count = 8  # completions per step = this × group_size
+    micro_batch_size: Count = 8
+    learning_rate: LearningRate = 1e-6
+    freeze_vit: FreezeVit = True
+    temperature: Annotated[Positive, swift()] = 1.0
+    max_completion_tokens: Annotated[Count, swift("max_completion_length")] = 512
+    beta: Annotated[NotNegative, swift()] = 0.04  # [ours] weight of the answer-anchored KL
+    thinking_weight: Annotated[NotNegative, METHOD] = 0.5  # [ours] λ
+    thinking_score: Annotated[str, METHOD, Mark.LATER] = "product"  # [ours] form of S_t, see objective.THINKING_SCORES
+    gate_k: Annotated[Positive, METHOD] = 10.0  # [ours]
+    gate_tau: Annotated[Share, METHOD] = 0.5  # [ours]
+    gate: Annotated[Literal["curve", "sigmoid", "open"], METHOD] = "curve"  # [ours] the other two are for ablations
+    kl_tokens: Annotated[Literal["answer", "all"], METHOD] = "answer"  # all: stock GRPO's constraint, for ablations
+    thought_words: Annotated[Count, METHOD] = 40  # [ours] L0
+    thought_words_max: Annotated[Count, METHOD] = 200  # [ours] L_max
+    uniform_groups: Annotated[Literal["skip", "keep"], METHOD] = "skip"  # [ours] zero-std groups
+    resample: Annotated[Number, METHOD] = 0  # [ours] times per step that zero-std groups may be replaced by new prompts
+    # [ours] by the filtering model's pass rate
+    order: Annotated[Literal["shuffled", "easy_first", "hard_first"], Mark.NOT_SPEED] = "shuffled"
+    # [ours] which checkpoint becomes the model; best: by answer reward on val
+    keep: Annotated[Literal["last", "best"], Mark.NOT_SPEED] = "last"
+    # validation questions at each checkpoint, one answer each (`keep: best` only)
+    val_prompts: Annotated[Count, Mark.NOT_SPEED] = 256
+    probes: Annotated[Number, Mark.NOT_TRAINING] = 0  # val questions answered on the way, to see how thoughts change
+    # … at the start, after every so many steps, and at the end
+    probe_steps: Annotated[Count, METHOD, Mark.NOT_TRAINING] = 20
+    guards: Annotated[Guards, Mark.NOT_TRAINING, Mark.NOT_SPEED] = Guards()
     vllm: Annotated[Literal["off", "colocate", "server"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
-    vllm_memory: Share = 0.5  # colocate: share of a GPU's memory while it samples
-    vllm_tensor_parallel: Count = 1  # colocate: GPUs that one vLLM engine is spread over
-    vllm_server: str = "127.0.0.1:8000"  # server: where `--dry-run`'s second command listens
-    extra: dict[str, Any] = {}
-    min_well_formed: Share = 0.8  # the gate before RL starts, measured on val
-    min_mixed_groups: Share = 0.3
+    vllm_memory: Annotated[Share, Mark.NOT_TRAINING] = 0.5  # colocate: share of a GPU's memory while it samples
+    vllm_tensor_parallel: Annotated[Count, Mark.NOT_TRAINING] = 1  # colocate: GPUs that one vLLM engine is spread over
+    # server: where `--dry-run`'s second command listens
+    vllm_server: Annotated[str, Mark.NOT_TRAINING] = "127.0.0.1:8000"
+    # what the preflight before RL requires, measured on val
+    min_well_formed: Annotated[Share, Mark.NOT_TRAINING, Mark.NOT_SPEED] = 0.8
+    min_mixed_groups: Annotated[Share, Mark.NOT_TRAINING, Mark.NOT_SPEED] = 0.3
+
+    removed = {"support": Removed("none", "thinking_score"), "diversity": Removed("wanted", "thinking_score")}
 
 
 class Hardware(Section):
@@ -200,7 +292,7 @@ class Hardware(Section):
     nodes: Count = 1  # each starts the same command with NODE_RANK, MASTER_ADDR and, if need be, MASTER_PORT set
     deepspeed: str | None = None  # zero0, zero1, zero2, zero3, zero2_offload, zero3_offload, or a JSON file
     gradient_checkpointing: bool | None = None  # None: on GPUs; trades time for memory
-    attention: Literal["sdpa", "eager", "flash_attn"] = "sdpa"
+    attention: Annotated[Literal["sdpa", "eager", "flash_attn"], swift("attn_impl")] = "sdpa"
     loader_workers: Number | None = None  # None: 4 on GPUs, 0 on the CPU
     stall_minutes: Positive = 60  # without a step, after which a training is taken for hung, dumped and started again
     restarts: Number = 2  # times in a row that a hung training is started again without getting any further
@@ -266,6 +358,9 @@ def _fault(detail: ErrorDetails) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"unknown parameter '{key}'"
+    if detail["type"] == "removed":
+        name, _, instead = detail["msg"].partition("|")
+        return f"parameter '{key}.{name}' was removed: delete the line; '{key}.{instead}' takes its place"
     if detail["type"] == "missing":
         return f"parameter '{key}' is missing"
     return f"parameter '{key}': {detail['msg']}, not {repr(detail['input'])[:80]}"

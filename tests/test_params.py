@@ -75,6 +75,12 @@ def test_what_the_repository_holds_is_right(path: str) -> None:
             "int8",
             "parameter 'model.dtype': Input should be 'float32', 'bfloat16' or 'float16', not 'int8'",
         ),
+        (
+            "a2grpo.support",
+            "times",
+            "parameter 'a2grpo.support' was removed: delete the line; 'a2grpo.thinking_score' takes its place",
+        ),
+        ("a2grpo.diversity", "ignored", "parameter 'a2grpo.diversity' was removed: delete the line"),
         ("sft", ..., "parameter 'sft' is missing"),
         ("model.path", ..., "parameter 'model.path' is missing"),
         ("toy.val", {"aid": 5}, "train, val and test have to name the same sets"),

@@ -67,12 +67,7 @@ ARMS: dict[str, Arm] = {
     "resampled": Arm("A²GRPO, groups without a signal sampled again", changes={"resample": 2}),
     "grpo_resampled": Arm("stock GRPO, groups without a signal sampled again", changes=STOCK_GRPO | {"resample": 2}),
     "light": Arm("A²GRPO, λ = 0.1", changes={"thinking_weight": 0.1}),
-    "alike": Arm("A²GRPO, S_t for thoughts like the group's others", changes={"diversity": "unwanted"}),
-    "supported": Arm("A²GRPO, S_t times the reference's support", changes={"support": "times"}),
-    "support_alone": Arm(
-        "A²GRPO, the reference's support for S_t, λ = 1, all-right groups kept",
-        changes={"support": "alone", "thinking_weight": 1.0, "uniform_groups": "keep"},
-    ),
+    "length": Arm("A²GRPO, S_t by length alone", changes={"thinking_score": "length"}),
 }  # fmt: skip
 
 

@@ -1,4 +1,8 @@
-"""From typed parameters to ms-swift's arguments; nothing here starts anything."""
+"""From typed parameters to ms-swift's arguments; nothing here starts anything.
+
+A parameter that carries an `Argument` in geozero/params.py is passed by name; this module adds what is computed from
+several parameters, from the machine, or is the same for every run.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +16,35 @@ from typing import Any
 from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.engines.vllm_inprocess import SAMPLER, cache_bytes
-from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
+from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params, SupervisedConfig
+from geozero.training.grpo.objective import THINKING_SCORES
 
-NUM_SAVES = 5  # checkpoints a run: what a kill costs is a fifth of it at most
+NUM_SAVES = 5  # checkpoints per run: a kill costs at most a fifth of it
 SAVE_TOTAL_LIMIT = 2
 CALLBACK = "geozero"  # `callbacks.SaveOnSigtermCallback`, registered by the launcher
 MIXED_DTYPES = {"float32": {}, "bfloat16": {"bf16": True}, "float16": {"fp16": True}}
-BEST_METRIC = "answer_reward"  # what the best checkpoint is chosen by, as the trainer logs it for `val`
+BEST_METRIC = "answer_reward"  # the best checkpoint has the highest, as the trainer logs it for `val`
 DEEPSPEED = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")  # ms-swift's own files
 LOADER_WORKERS = 4
 
 
 def devices(hardware: Hardware) -> int:
-    """Processes that train on a node: `NPROC_PER_NODE` if set, else `hardware.gpus`, else one a visible GPU, else 1.
+    """Training processes per node: `NPROC_PER_NODE` if set, else `hardware.gpus`, else one per visible GPU, else 1.
 
     Raises:
         InputError: the variable is no number.
     """
-    wanted = os.environ.get("NPROC_PER_NODE")
-    if wanted is not None:
-        if not wanted.isdecimal() or int(wanted) < 1:
-            raise InputError(f"NPROC_PER_NODE={wanted} is not a number of processes", hint="set 1 or more")
-        return int(wanted)
-    return hardware.gpus or max(1, visible_gpus())
+    given = os.environ.get("NPROC_PER_NODE")
+    if given is None:
+        return hardware.gpus or max(1, visible_gpus())
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"NPROC_PER_NODE={given} is not a number of processes", hint="set 1 or more")
+    return int(given)
+
+
+def world(hardware: Hardware) -> int:
+    """Training processes over all nodes."""
+    return devices(hardware) * hardware.nodes
 
 
 def visible_gpus() -> int:
@@ -48,39 +58,36 @@ def visible_gpus() -> int:
 
 
 def on_gpus(hardware: Hardware) -> bool:
-    """Whether the arguments are for GPUs: this machine has one, or the profile says how many it wants."""
+    """Whether the arguments are for GPUs: this machine has one, or the profile says how many it needs."""
     return hardware.gpus is not None or process.has_gpu()
 
 
 def check_hardware(hardware: Hardware) -> None:
-    """Refuse to start where the profile's GPUs are not, or what it wants beside the locked environment.
+    """Refuse to start where the profile's GPUs, or the packages that it needs beside the locked ones, are missing.
 
     Raises:
         InputError: fewer GPUs are visible than processes are to train on them; DeepSpeed or flash attention is missing.
     """
     if hardware.gpus is not None and visible_gpus() < devices(hardware):
         raise InputError(
-            f"the profile wants {devices(hardware)} GPUs a node and {visible_gpus()} are visible",
+            f"the profile needs {devices(hardware)} GPUs per node and {visible_gpus()} are visible",
             "hardware.gpus",
             "choose a profile for this machine, or set hardware.gpus",
         )
-    for field, wanted, package, install in (
+    for field, needed, package, install in (
         ("deepspeed", hardware.deepspeed, "deepspeed", "--no-deps --no-build-isolation -r requirements/deepspeed.txt"),
         ("attention", hardware.attention == "flash_attn", "flash_attn", "flash-attn --no-build-isolation"),
     ):
-        if wanted and importlib.util.find_spec(package) is None:
+        if needed and importlib.util.find_spec(package) is None:
             raise InputError(f"{package} is not installed", f"hardware.{field}", f"pip install {install}")
 
 
-def sft(params: Params, settings: OptimizationConfig, rows: Path, base: Path, out: Path) -> dict[str, Any]:
-    """ms-swift's arguments of an SFT stage (the filtering model's too); `settings.extra` has the last word."""
-    micro, accumulation = _batches("batch_size", settings.batch_size, settings.micro_batch_size, params.hardware)
+def sft(params: Params, settings: SupervisedConfig, rows: Path, base: Path, out: Path) -> dict[str, Any]:
+    """ms-swift's arguments of an SFT stage (the filtering model's too)."""
     return {
         **_common(params, settings, rows, base, out),
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        **({"lora_dropout": settings.lora.dropout} if settings.tuner == "lora" else {}),
-        **{name: value for name, value in settings.extra.items() if name != "callbacks"},
+        **_batches("batch_size", settings.batch_size, settings.micro_batch_size, params.hardware),
+        **_extra(settings),
     }
 
 
@@ -93,78 +100,76 @@ def grpo(
     val_rows: Path | None = None,
     probe_rows: Path | None = None,
 ) -> dict[str, Any]:
-    """ms-swift's arguments of A²GRPO and the method's own (`a2grpo.MethodArguments`).
+    """The arguments of A²GRPO: ms-swift's and those of the method.
 
     Args:
         val_rows: validation prompts, answered once each at every checkpoint.
-        probe_rows: questions that are asked on the way, to be looked at.
+        probe_rows: questions that are answered on the way, to be looked at.
+
+    Raises:
+        InputError: no such thinking score; batches, groups and devices do not fit together; fewer validation prompts
+            than devices.
     """
-    completions = settings.prompts_per_step * settings.group_size
-    micro, accumulation = _batches(
-        "prompts_per_step × group_size", completions, settings.micro_batch_size, params.hardware
-    )
-    if micro * accumulation % settings.group_size:
+    if settings.thinking_score not in THINKING_SCORES:
+        known = ", ".join(THINKING_SCORES)
+        raise InputError(f"no form '{settings.thinking_score}' of S_t", "a2grpo.thinking_score", f"one of {known}")
+    n_devices, completions = world(params.hardware), settings.prompts_per_step * settings.group_size
+    batches = _batches("prompts_per_step × group_size", completions, settings.micro_batch_size, params.hardware)
+    if completions // n_devices % settings.group_size:
         raise InputError(
-            f"{settings.prompts_per_step} prompts a step do not divide among {world(params.hardware)} devices",
+            f"{settings.prompts_per_step} prompts per step do not divide among {n_devices} devices",
             "a2grpo.prompts_per_step",
             "make it a multiple of the number of devices",
         )
-    return {
-        **_common(params, settings, rows, base, out),
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        "num_generations": settings.group_size,
-        "max_completion_length": settings.max_completion_tokens,
-        "temperature": settings.temperature,
-        "beta": settings.beta,
-        "thinking_weight": settings.thinking_weight,
-        "support": settings.support,
-        "gate_k": settings.gate_k,
-        "gate_tau": settings.gate_tau,
-        "gate": settings.gate,
-        "kl_tokens": settings.kl_tokens,
-        "thought_words": settings.thought_words,
-        "thought_words_max": settings.thought_words_max,
-        "diversity": settings.diversity,
-        "uniform_groups": settings.uniform_groups,
-        "resample": settings.resample,
-        "boxes": params.model.boxes,
+    arguments = {
+        **_common(params, settings, rows, base, out, of_method=True),
+        **batches,
         "log_completions": True,
         "log_entropy": settings.guards.entropy.limit is not None,
-        **({} if settings.order == "shuffled" else {"dataset_shuffle": False}),
-        **({} if val_rows is None else _validation(val_rows, micro, settings.val_prompts, world(params.hardware))),
-        **({} if probe_rows is None else {"probe_rows": probe_rows, "probe_steps": settings.probe_steps}),
         **_vllm(params, settings, base),
-        **({"lora_dropout": 0.0} if settings.tuner == "lora" else {}),  # the ratio needs one policy, not two
-        **{name: value for name, value in settings.extra.items() if name != "callbacks"},
     }
+    if settings.tuner == "lora":
+        arguments["lora_dropout"] = 0.0  # the ratio needs one policy, not two
+    if settings.order != "shuffled":
+        arguments["dataset_shuffle"] = False
+    if probe_rows is not None:
+        arguments["probe_rows"] = probe_rows
+    if val_rows is not None:
+        n_val = val_rows.read_bytes().count(b"\n") if val_rows.is_file() else settings.val_prompts
+        if n_val < n_devices:
+            what = f"{n_val} validation prompts for {n_devices} devices"
+            raise InputError(what, "a2grpo.val_prompts", "or keep: last")
+        arguments |= {
+            "val_dataset": val_rows,
+            "eval_strategy": "steps",
+            "num_generations_eval": 1,
+            "per_device_eval_batch_size": min(batches["per_device_train_batch_size"], n_val // n_devices),
+            "metric_for_best_model": BEST_METRIC,
+            "greater_is_better": True,
+        }
+    return arguments | _extra(settings)
 
 
 def rollout_server(params: Params, base: Path) -> dict[str, Any]:
-    """Arguments of the vLLM server that `a2grpo.vllm: server` asks; it starts before the training does."""
+    """Arguments of the vLLM server that `a2grpo.vllm: server` samples with; it starts before the training does."""
+    settings, lora = params.a2grpo, params.a2grpo.tuner == "lora"
     return {
-        "model": base,
-        "model_type": params.model.model_type,
-        "template": params.model.template,
-        "torch_dtype": params.model.dtype,
+        **_model(params.model, base),
         "max_pixels": params.model.max_pixels,
         "vllm_max_model_len": params.model.max_length,
-        "vllm_tensor_parallel_size": params.a2grpo.vllm_tensor_parallel,
+        "vllm_tensor_parallel_size": settings.vllm_tensor_parallel,
         "vllm_engine_kwargs": {"logits_processors": [SAMPLER]},
-        "vllm_enable_lora": params.a2grpo.tuner == "lora",
-        **({"vllm_max_lora_rank": params.a2grpo.lora.rank} if params.a2grpo.tuner == "lora" else {}),
+        "vllm_enable_lora": lora,
+        **({"vllm_max_lora_rank": settings.lora.rank} if lora else {}),
         "host": "0.0.0.0",
-        "port": address(params.a2grpo.vllm_server)[1],
+        "port": address(settings.vllm_server)[1],
     }
 
 
 def export(base: Path, adapter: Path, model: Model, out: Path) -> dict[str, Any]:
     """ms-swift's arguments that merge a LoRA adapter into its base."""
     return {
-        "model": base,
-        "model_type": model.model_type,
-        "template": model.template,
-        "torch_dtype": model.dtype,
+        **_model(model, base),
         "adapters": adapter,
         "merge_lora": True,
         "output_dir": out,
@@ -179,10 +184,9 @@ def flatten(arguments: Mapping[str, Any]) -> list[str]:
     """
     words: list[str] = []
     for name, value in arguments.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list | tuple) else [value]
-        words += [f"--{name}", *(_word(v) for v in values)]
+        if value is not None:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f"--{name}", *(_word(v) for v in values)]
     return words
 
 
@@ -192,56 +196,66 @@ def _word(value: Any) -> str:
     return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
-def world(hardware: Hardware) -> int:
-    """Processes that train, over all nodes."""
-    return devices(hardware) * hardware.nodes
+def halve_micro_batch(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same batch from half the micro-batch and twice the accumulation; None where the micro-batch is odd."""
+    micro = int(arguments["per_device_train_batch_size"])
+    if micro % 2:
+        return None
+    halves = {
+        "per_device_train_batch_size": micro // 2,
+        "gradient_accumulation_steps": 2 * int(arguments["gradient_accumulation_steps"]),
+    }
+    if "per_device_eval_batch_size" in arguments:
+        halves["per_device_eval_batch_size"] = micro // 2
+    return {**arguments, **halves}
 
 
-def _batches(name: str, total: int, micro: int, hardware: Hardware) -> tuple[int, int]:
+def address(server: str) -> tuple[str, int]:
+    """Host and port of `a2grpo.vllm_server`.
+
+    Raises:
+        InputError: it is not HOST:PORT.
+    """
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"'{server}' is not host:port", "a2grpo.vllm_server", "such as 127.0.0.1:8000")
+    return host, int(port)
+
+
+def _batches(name: str, total: int, micro: int, hardware: Hardware) -> dict[str, int]:
     """Per-device batch and accumulation whose product over all devices is exactly `total`."""
     n = world(hardware)
     if total % n:
-        raise InputError(f"{total} a step do not divide among {n} devices", name, "make it a multiple of that")
-    micro = min(micro, total // n)
-    if total // n % micro:
-        raise InputError(
-            f"{total // n} a step and device do not divide into forward passes of {micro}",
-            "micro_batch_size",
-            f"make it a divisor of {total // n}",
-        )
-    return micro, total // n // micro
+        raise InputError(f"{total} per step do not divide among {n} devices", name, "make it a multiple of that")
+    per_device = total // n
+    micro = min(micro, per_device)
+    if per_device % micro:
+        what = f"{per_device} per step and device do not divide into forward passes of {micro}"
+        raise InputError(what, "micro_batch_size", f"make it a divisor of {per_device}")
+    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": per_device // micro}
 
 
-def _common(params: Params, settings: OptimizationConfig | A2grpo, rows: Path, base: Path, out: Path) -> dict[str, Any]:
-    model, hardware = params.model, params.hardware
-    gpu = on_gpus(hardware)
-    checkpointing = hardware.gradient_checkpointing
-    workers = hardware.loader_workers
+def _common(
+    params: Params, settings: OptimizationConfig, rows: Path, base: Path, out: Path, of_method: bool = False
+) -> dict[str, Any]:
+    hardware, gpu = params.hardware, on_gpus(params.hardware)
+    checkpointing, workers = hardware.gradient_checkpointing, hardware.loader_workers
     return {
         "model": base,
-        "model_type": model.model_type,
-        "template": model.template,
+        **params.model.arguments(of_method),
+        **settings.arguments(of_method),
+        **(settings.lora.arguments() if settings.tuner == "lora" else {}),
+        **hardware.arguments(),
         "dataset": rows,
         "split_dataset_ratio": 0,
         "output_dir": out,
         "add_version": False,
         "check_model": False,
         "report_to": "none",
-        "torch_dtype": model.dtype,
         "bf16": False,
         "fp16": False,
-        **MIXED_DTYPES[model.dtype],
-        "attn_impl": hardware.attention,
-        "max_pixels": model.max_pixels,
-        "max_length": model.max_length,
-        "tuner_type": settings.tuner,
-        **(_lora(settings) if settings.tuner == "lora" else {}),
-        "freeze_vit": settings.freeze_vit,
-        "freeze_aligner": settings.freeze_vit,
+        **MIXED_DTYPES[params.model.dtype],
         "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
-        "max_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "warmup_ratio": settings.warmup_ratio,
         "seed": params.seed,
         "data_seed": params.seed,
         "save_strategy": "steps",
@@ -257,9 +271,13 @@ def _common(params: Params, settings: OptimizationConfig | A2grpo, rows: Path, b
     }
 
 
-def _lora(settings: OptimizationConfig | A2grpo) -> dict[str, Any]:
-    lora = settings.lora
-    return {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "target_modules": lora.targets}
+def _extra(settings: OptimizationConfig) -> dict[str, Any]:
+    """The section's `extra`, which has the last word; its callbacks stand beside ours already."""
+    return {name: value for name, value in settings.extra.items() if name != "callbacks"}
+
+
+def _model(model: Model, base: Path) -> dict[str, Any]:
+    return {"model": base, "model_type": model.model_type, "template": model.template, "torch_dtype": model.dtype}
 
 
 def _deepspeed(name: str) -> str:
@@ -272,32 +290,9 @@ def _deepspeed(name: str) -> str:
     except (OSError, ValueError):
         known = False
     if not known:
-        raise InputError(
-            f"'{name}' is no DeepSpeed configuration", "hardware.deepspeed", f"{', '.join(DEEPSPEED)}, or a JSON file"
-        )
+        hint = f"{', '.join(DEEPSPEED)}, or a JSON file"
+        raise InputError(f"'{name}' is no DeepSpeed configuration", "hardware.deepspeed", hint)
     return str(path.resolve())
-
-
-def _validation(rows: Path, micro: int, wanted: int, n_devices: int) -> dict[str, Any]:
-    """One answer to every validation prompt at each checkpoint; the best one is never cleared away.
-
-    Args:
-        wanted: prompts, where they are not written yet.
-
-    Raises:
-        InputError: fewer prompts than devices, of which each has to answer one.
-    """
-    n = rows.read_bytes().count(b"\n") if rows.is_file() else wanted
-    if n < n_devices:
-        raise InputError(f"{n} validation prompts for {n_devices} devices", "a2grpo.val_prompts", "or keep: last")
-    return {
-        "val_dataset": rows,
-        "eval_strategy": "steps",
-        "num_generations_eval": 1,
-        "per_device_eval_batch_size": min(micro, n // n_devices),
-        "metric_for_best_model": BEST_METRIC,
-        "greater_is_better": True,
-    }
 
 
 def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
@@ -308,29 +303,16 @@ def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
         host, port = address(settings.vllm_server)
         return {**common, "vllm_server_host": host, "vllm_server_port": port}
     engine: dict[str, Any] = {"logits_processors": [SAMPLER]}
-    common["vllm_max_model_len"] = params.model.max_length
+    common |= {"vllm_max_model_len": params.model.max_length, "vllm_engine_kwargs": engine}
     if not on_gpus(params.hardware):
         if (base / "config.json").is_file():
             engine["kv_cache_memory_bytes"] = cache_bytes(base, params.model.max_length)
-        return {**common, "vllm_engine_kwargs": engine, "vllm_enforce_eager": True, "sleep_level": 0}
+        return {**common, "vllm_enforce_eager": True, "sleep_level": 0}
     return {
         **common,
-        "vllm_engine_kwargs": engine,
         "vllm_gpu_memory_utilization": settings.vllm_memory,
         "vllm_tensor_parallel_size": settings.vllm_tensor_parallel,
         "sleep_level": 1,  # it gives its memory back while the trainer works, and the other way round
         "offload_model": True,
         "offload_optimizer": True,
     }
-
-
-def address(server: str) -> tuple[str, int]:
-    """Host and port of `a2grpo.vllm_server`.
-
-    Raises:
-        InputError: it is not HOST:PORT.
-    """
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdecimal():
-        raise InputError(f"'{server}' is not host:port", "a2grpo.vllm_server", "such as 127.0.0.1:8000")
-    return host, int(port)

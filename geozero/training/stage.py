@@ -19,7 +19,7 @@ from geozero.common import process
 from geozero.common.atomic import replacing, write_json
 from geozero.common.errors import InputError
 from geozero.corpus.store import MANIFEST
-from geozero.params import Params
+from geozero.params import Mark, Params
 from geozero.training import arguments, checkpoints
 from geozero.training.dataset import Replay
 from geozero.training.estimate.dry_run import base_of
@@ -256,6 +256,7 @@ def _train(recipe: StageSpec, directory: Path, node: Node, tell: Tell, on_metric
     identity = recipe.identity()
     record = {
         **identity,
+        "settings": recipe.settings.model_dump(exclude=recipe.settings.marked(Mark.NOT_TRAINING)),
         "corpus": str(recipe.corpus),
         "base": str(recipe.base),
         "corpus_digest": identity["corpus"],

@@ -20,13 +20,6 @@ from geozero.training.grpo import curriculum
 
 METHOD_VERSION = 1  # raise it when the same parameters and data would now train another model
 ROWS, VAL_ROWS, PROBE_ROWS = "rows.jsonl", "val-rows.jsonl", "probe-rows.jsonl"
-# Bounds of gate and guards, what is only looked at, where vLLM runs: the training is the same with others.
-NOT_TRAINING = {
-    "a2grpo": {
-        *("min_well_formed", "min_mixed_groups", "guards", "probes", "probe_steps"),
-        *("vllm_memory", "vllm_tensor_parallel", "vllm_server"),
-    }
-}
 SMOKE_SAMPLES, SMOKE_STEPS = 50, 4
 
 
@@ -64,6 +57,11 @@ class StageSpec:
         return int(self.settings.probes) if self.kind == "grpo" and self.val else 0
 
     @property
+    def order(self) -> Literal["shuffled", "easy_first", "hard_first"]:
+        """The order in which samples are met."""
+        return self.settings.order if self.kind == "grpo" else "shuffled"
+
+    @property
     def batch_size(self) -> int:
         """Samples (prompts) a step over all devices."""
         return int(self.settings.prompts_per_step if self.kind == "grpo" else self.settings.batch_size)
@@ -75,14 +73,12 @@ class StageSpec:
 
     def identity(self) -> dict[str, Any]:
         """What the fingerprint covers: everything that can change the model, and no path."""
-        settings = self.settings.model_dump(exclude=NOT_TRAINING.get(self.section, set()))
-        order = getattr(self.settings, "order", "shuffled")
-        rates = curriculum.rates_file(self.corpus) if order != "shuffled" else None
+        rates = None if self.order == "shuffled" else curriculum.rates_file(self.corpus)
         return {
             "method_version": METHOD_VERSION,
             "kind": self.kind,
-            "settings": settings,
-            "model": self.params.model.model_dump(exclude={"path"}),
+            "settings": self.settings.identity(),
+            "model": self.params.model.identity(),
             "seed": self.params.seed,
             "corpus": Corpus(self.corpus).digest,
             "limit": self.limit,
@@ -117,12 +113,11 @@ class StageSpec:
     def _choose(self, samples: Iterable[Sample]) -> Iterable[Sample]:
         if self.limit is not None:
             samples = curriculum.some(samples, self.limit)
-        order: Literal["shuffled", "easy_first", "hard_first"] = getattr(self.settings, "order", "shuffled")
-        if order == "shuffled":
+        if self.order == "shuffled":
             return samples
         rates = curriculum.read_rates(curriculum.rates_file(self.corpus))
         n = self.settings.steps * self.batch_size
-        return curriculum.ordered(samples, rates, order, n, spare=n * getattr(self.settings, "resample", 0))
+        return curriculum.ordered(samples, rates, self.order, n, spare=n * self.settings.resample)
 
     def _keep(self, sample: Sample) -> bool:
         folds = self.params.filter.folds

@@ -15,7 +15,7 @@ from training_corpus import build_corpus
 from training_stage import make_params
 
 from geozero.common.errors import InputError
-from geozero.params import Params, load
+from geozero.params import Mark, Params, load
 from geozero.training import arguments, stage
 from geozero.training.estimate import dry_run, model_size
 from geozero.training.estimate.cost import estimate
@@ -40,6 +40,9 @@ WRONG = {
     "abbreviated": ("sft", {"gradient_accumulation": 1}, "--gradient_accumulation"),
     "no choice": ("sft", {"tuner_type": "everything", "loss_type": "x", "torch_dtype": "int3"}, "torch_dtype"),
     "no number": ("grpo", {"num_generations": "eight"}, "num_generations"),
+    "out of range": ("grpo", {"gate_k": -1.0}, "--gate_k -1.0: Input should be greater than 0"),
+    "no form": ("grpo", {"thinking_score": "beauty"}, "no form 'beauty' of S_t"),
+    "no such gate": ("grpo", {"gate": "half"}, "gate: invalid choice: 'half'"),
     "spread filter": ("grpo", {"dynamic_sample": True}, "dynamic_sample=True cannot be combined"),
     "moving reference": ("grpo", {"sync_ref_model": True}, "sync_ref_model=True cannot be combined"),
     "stale completions": ("grpo", {"async_generate": True}, "async_generate=True cannot be combined"),
@@ -225,24 +228,31 @@ def test_a_plan_counts_the_data_and_names_the_server(tmp_path: Path) -> None:
     assert "unknown on a CPU" in plan_of["hours"]
 
 
+def write_run(run: Path, spec: StageSpec, **changes: Any) -> None:
+    """What a finished run of a stage leaves of its parameters and its speed."""
+    run.mkdir()
+    settings = spec.settings.model_dump(exclude=spec.settings.marked(Mark.NOT_TRAINING))
+    model, hardware = spec.params.model.identity(), spec.params.hardware.model_dump()
+    (run / "stage.json").write_text(json.dumps({"settings": settings | changes, "model": model, "hardware": hardware}))
+    (run / "metrics.jsonl").write_text('{"step": 1, "train_speed(s/it)": 9.0}\n{"step": 4, "train_speed(s/it)": 2.0}\n')
+
+
 def test_hours_are_measured_by_an_earlier_run_of_the_same_shape(tmp_path: Path) -> None:
     params = make_params(sft={"steps": 3600})
     recipe = recipe_of(params, "sft", out_root=tmp_path)
     assert dry_run.measured_seconds(recipe) is None
-    run = tmp_path / "sft-0123"
-    run.mkdir()
-    smoke = recipe_of(params.model_copy(update={"smoke": True}), "sft")
-    record = {
-        "settings": smoke.settings.model_dump(),
-        "model": params.model.model_dump(exclude={"path"}),
-        "hardware": params.hardware.model_dump(),
-    }
-    (run / "stage.json").write_text(json.dumps(record))
-    (run / "metrics.jsonl").write_text('{"step": 1, "train_speed(s/it)": 9.0}\n{"step": 4, "train_speed(s/it)": 2.0}\n')
+    write_run(tmp_path / "sft-0123", recipe_of(params.model_copy(update={"smoke": True}), "sft"))
     assert dry_run.measured_seconds(recipe) == 2.0
-    assert (
-        dry_run.measured_seconds(recipe_of(make_params(sft={"micro_batch_size": 4}), "sft", out_root=tmp_path)) is None
-    )
+    other = recipe_of(make_params(sft={"micro_batch_size": 4}), "sft", out_root=tmp_path)
+    assert dry_run.measured_seconds(other) is None
+
+
+def test_hours_of_a2grpo_are_measured_too_by_a_run_of_an_earlier_version_as_well(tmp_path: Path) -> None:
+    recipe = recipe_of(make_params(a2grpo={"steps": 3600, "probes": 2}), "grpo", out_root=tmp_path)
+    write_run(tmp_path / "a2grpo-0123", recipe_of(make_params(), "grpo"), support="none", diversity="wanted")
+    assert dry_run.measured_seconds(recipe) == 2.0
+    write_run(tmp_path / "a2grpo-4567", recipe_of(make_params(a2grpo={"group_size": 2}), "grpo"), support="times")
+    assert dry_run.measured_seconds(recipe) == 2.0  # a run with a removed option is no measure
 
 
 # -- smoke -------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_profile_for_gpus_is_planned_without_one(tmp_path: Path, monkeypatch: 
     assert (made["deepspeed"], made["attn_impl"], made["gradient_checkpointing"]) == ("zero3", "flash_attn", True)
     assert "use_cpu" not in made
     monkeypatch.setattr(arguments, "visible_gpus", lambda: 1)
-    with pytest.raises(InputError, match="wants 2 GPUs a node and 1 are visible"):
+    with pytest.raises(InputError, match="needs 2 GPUs per node and 1 are visible"):
         arguments.check_hardware(params.hardware)
     with pytest.raises(InputError, match="no DeepSpeed configuration"):
         broken = make_params(hardware={"deepspeed": "zero9"})

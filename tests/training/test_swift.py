@@ -56,10 +56,13 @@ def test_right_answers_alone_move_nothing_when_dropped_and_something_when_kept(r
     assert results["logs"]["all_right_keep"]["dropped_groups"] == 0.0
 
 
-def test_support_by_the_reference_is_a_signal_among_right_answers(results: dict[str, Any]) -> None:
-    assert results["moved"]["support"] > 1e-3
-    assert 0 < results["logs"]["support"]["support"] < 1
-    assert results["moved"]["support_of_wrong"] < 1e-6  # the gate stays
+def test_a_form_of_the_thinking_score_that_a_user_adds_reaches_the_reward(results: dict[str, Any]) -> None:
+    assert (
+        results["logs"]["half_for_all"]["thinking_reward"]
+        == 0.5
+        != results["logs"]["all_right_keep"]["thinking_reward"]
+    )
+    assert results["moved"]["half_for_all"] == 0.0  # a group whose rewards are all alike moves nothing
 
 
 def test_the_kl_is_exactly_zero_on_thought_tokens(results: dict[str, Any]) -> None:
@@ -115,7 +118,7 @@ def experiments(out: Path) -> dict[str, Any]:
     base, reference = build(out / "base"), build(out / "reference", seed=1)
     swift_rows(Corpus(build_corpus(out / "corpus")), "tagged", "norm1000", out / "rows.jsonl")
 
-    from geozero.training.grpo import group_batching, rewards, trainer
+    from geozero.training.grpo import group_batching, objective, rewards, trainer
 
     launch._hide_unused([])
     from swift.trainers import TrainerFactory
@@ -152,9 +155,10 @@ def experiments(out: Path) -> dict[str, Any]:
         lines = (out / name / "logging.jsonl").read_text().splitlines()
         return {k: v for k, v in json.loads(lines[1]).items() if isinstance(v, float)}
 
+    objective.THINKING_SCORES["half"] = lambda *_: 0.5
     gradients: dict[str, Any] = {}
     watcher = watched(trainer.A2GRPOTrainer, gradients)
-    keep, free, little = ("--uniform_groups", "keep"), ("--beta", "0"), ("--beta", "1e-12")
+    keep, free = ("--uniform_groups", "keep"), ("--beta", "0")
     halves = ("--per_device_train_batch_size", str(GROUP // 2), "--gradient_accumulation_steps", "4")
     logs = {
         "all_mask": train("all_mask", *keep, answer_mask=lambda t: [True] * len(t)),
@@ -165,8 +169,7 @@ def experiments(out: Path) -> dict[str, Any]:
         "all_wrong": train("all_wrong", *free, *keep, reward=wrong),
         "all_right_skip": train("all_right_skip", *free, reward=right),
         "all_right_keep": train("all_right_keep", *free, *keep, reward=right),
-        "support": train("support", *little, *keep, "--support", "alone", reward=right, said_mask=second_half),
-        "support_of_wrong": train("support_of_wrong", *little, *keep, "--support", "alone", reward=wrong),
+        "half_for_all": train("half_for_all", *free, *keep, "--thinking_score", "half", reward=right),
     }
     shared, share, images = (
         compare_encodings(group_batching),

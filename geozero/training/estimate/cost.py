@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from geozero.params import A2grpo, OptimizationConfig, Params
+from geozero.params import A2grpo, OptimizationConfig, Params, SupervisedConfig
 from geozero.training import arguments
 from geozero.training.estimate.model_size import ModelSize
 
@@ -51,7 +51,7 @@ class Estimate:
 
 
 def estimate(
-    shape: ModelSize, params: Params, settings: OptimizationConfig | A2grpo, planned: Mapping[str, Any], pixels: int
+    shape: ModelSize, params: Params, settings: OptimizationConfig, planned: Mapping[str, Any], pixels: int
 ) -> Estimate:
     """Estimate a stage from its model's shape and ms-swift's arguments.
 
@@ -97,7 +97,7 @@ def estimate(
 
 
 def _activations(
-    shape: ModelSize, params: Params, settings: OptimizationConfig | A2grpo, micro: int, size: int, checkpointing: bool
+    shape: ModelSize, params: Params, settings: OptimizationConfig, micro: int, size: int, checkpointing: bool
 ) -> float:
     """Bytes of one micro-batch: layer inputs (with checkpointing) or all that backward needs, and the logits.
 
@@ -122,7 +122,7 @@ def _activations(
 
 
 def _step_seconds(
-    shape: ModelSize, params: Params, settings: OptimizationConfig | A2grpo, trained: int, pixels: int
+    shape: ModelSize, params: Params, settings: OptimizationConfig, trained: int, pixels: int
 ) -> float | None:
     """Seconds a step: 2 FLOP a parameter and token forward, as much again for each gradient that is needed, and once
     more where activations are recomputed; sampled tokens at their own assumed speed."""
@@ -133,17 +133,14 @@ def _step_seconds(
     prompt = shape.image_tokens(min(pixels, params.model.max_pixels)) + PROMPT_TEXT
     passes = 2 if settings.tuner == "lora" else 3  # forward and the activations' gradients; the weights' too
     passes += hardware.gradient_checkpointing is not False
-    if not isinstance(settings, A2grpo):
-        return (
-            settings.batch_size
-            * (prompt + DIRECT_ANSWER)
-            * 2
-            * passes
-            * shape.parameters
-            / (hardware.train_tflops * 1e12 * n)
-        )
-    thought = min(settings.max_completion_tokens, TOKENS_A_WORD * settings.thought_words + ANSWER_TOKENS)
-    completions = settings.prompts_per_step * settings.group_size
-    passes += settings.beta > 0
-    flops = completions * (prompt + thought) * 2 * passes * shape.parameters
-    return flops / (hardware.train_tflops * 1e12 * n) + completions * thought / (hardware.sample_tokens * n)
+    sampling = 0.0
+    if isinstance(settings, A2grpo):
+        answer = min(settings.max_completion_tokens, TOKENS_A_WORD * settings.thought_words + ANSWER_TOKENS)
+        sequences = settings.prompts_per_step * settings.group_size
+        passes += settings.beta > 0
+        sampling = sequences * answer / (hardware.sample_tokens * n)
+    else:
+        assert isinstance(settings, SupervisedConfig)
+        answer, sequences = DIRECT_ANSWER, settings.batch_size
+    flops = sequences * (prompt + answer) * 2 * passes * shape.parameters
+    return flops / (hardware.train_tflops * 1e12 * n) + sampling

@@ -9,11 +9,12 @@ import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
 from geozero.engines import checkpoint as models
-from geozero.params import A2grpo
+from geozero.params import A2grpo, Mark, Model, Section
 from geozero.training import arguments
 from geozero.training.estimate import model_size
 from geozero.training.estimate.cost import Estimate, estimate
@@ -23,17 +24,7 @@ from geozero.training.stage_spec import StageSpec
 
 PIXELS = 512 * 512  # of a typical image, assumed where there is no data yet
 SAMPLED_ROWS = 1_000  # samples whose sizes are averaged
-SPEED_SETTINGS = "train_speed(s/it)"
-NOT_SPEED_SETTINGS = {
-    "steps",
-    "learning_rate",
-    "warmup_ratio",
-    "replay_share",
-    "guards",
-    "keep",
-    "val_prompts",
-    "order",
-}
+SPEED = "train_speed(s/it)"
 
 
 def lines(recipe: StageSpec, directory: Path) -> Iterator[str]:
@@ -124,25 +115,23 @@ def measured_seconds(recipe: StageSpec) -> float | None:
     for record in sorted(recipe.out_root.glob(f"{recipe.name}-*/stage.json"), key=_age, reverse=True):
         try:
             made = json.loads(record.read_text())
-            same = _shape(made["settings"]) == _shape(json.loads(json.dumps(recipe.settings.model_dump())))
-            if not same or made["model"] != recipe.params.model.model_dump(exclude={"path"}):
-                continue
             if made["hardware"] != recipe.params.hardware.model_dump():
+                continue
+            model = Model.model_validate({"path": "", **made["model"]})
+            settings = type(recipe.settings).model_validate(made["settings"])
+            if (_shape(model), _shape(settings)) != (_shape(recipe.params.model), _shape(recipe.settings)):
                 continue
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        speeds = [row[SPEED_SETTINGS] for row in read(record.with_name(TARGET)) if SPEED_SETTINGS in row]
+        speeds = [row[SPEED] for row in read(record.with_name(TARGET)) if SPEED in row]
         if speeds:
             return float(speeds[-1])
     return None
 
 
-def _shape(settings: dict[str, object]) -> dict[str, object]:
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in NOT_SPEED_SETTINGS and not name.startswith("min_")
-    }
+def _shape(section: Section) -> dict[str, Any]:
+    """The parameters that a step's time depends on."""
+    return section.model_dump(exclude=section.marked(Mark.NOT_SPEED) | section.marked(Mark.NOT_TRAINING))
 
 
 def _number(n: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from swift.infer_engine.protocol import RolloutOutput
 
-from geozero.training.grpo.objective import is_uniform
+from geozero.training.grpo.objective import is_zero_std
 
 IGNORED = -100  # label of a token that is not learned
 
@@ -39,15 +39,15 @@ def replace_zero_std_groups(
     Returns:
         As many samples and rewards as were given, in their places.
     """
-    silent = is_uniform(values[:, 0], size).nonzero().flatten().tolist()
+    replaced = is_zero_std(values[:, 0], size).nonzero().flatten().tolist()
     prompts = [_prompt(sample) for sample in samples[::size]]
     useful = []
-    for new in (~is_uniform(new_values[:, 0], size)).nonzero().flatten().tolist():
+    for new in (~is_zero_std(new_values[:, 0], size)).nonzero().flatten().tolist():
         if (prompt := _prompt(more[new * size])) not in prompts:
             prompts.append(prompt)
             useful.append(new)
     kept, result = list(samples), values.clone()
-    for old, new in zip(silent, useful, strict=False):
+    for old, new in zip(replaced, useful, strict=False):
         kept[old * size : (old + 1) * size] = more[new * size : (new + 1) * size]
         result[old * size : (old + 1) * size] = new_values[new * size : (new + 1) * size]
     return kept, result

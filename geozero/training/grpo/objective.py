@@ -7,17 +7,16 @@ our choice stands in each docstring (paper: arXiv 2511.22645).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
-from geozero.tasks.text import CLOSE_TAG, OPEN_TAG, words
+from geozero.tasks.text import OPEN_TAG, words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 UniformGroups = Literal["skip", "keep"]
 GateForm = Literal["curve", "sigmoid", "open"]
-Diversity = Literal["wanted", "ignored", "unwanted"]
 
 GATE_K = 10.0
 GATE_TAU = 0.5
@@ -79,6 +78,49 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
+class Thought(NamedTuple):
+    """A thought as the forms of S_t see it: its text, its words and trigrams counted."""
+
+    text: str
+    n_words: int
+    n_grams: int
+    distinct: frozenset[tuple[str, ...]]
+
+    @classmethod
+    def read(cls, text: str) -> Thought:
+        tokens = words(text)
+        grams = ngrams(tokens)
+        return cls(text, len(tokens), len(grams), frozenset(grams))
+
+
+def product(thought: Thought, others: Sequence[Thought], l0: int, l_max: int, decay: float | None = None) -> float:
+    """Adequacy (`length`) × non-repetition × diversity.
+
+    Non-repetition is the share of distinct word trigrams, diversity 1 − the mean trigram Jaccard similarity to the
+    other thoughts of the group.
+    """
+    if not thought.n_words:
+        return 0.0
+    score = length(thought, others, l0, l_max, decay) * len(thought.distinct) / thought.n_grams
+    return score * (1 - sum(jaccard(thought.distinct, o.distinct) for o in others) / len(others)) if others else score
+
+
+def length(thought: Thought, others: Sequence[Thought], l0: int, l_max: int, decay: float | None = None) -> float:
+    """`min(1, words / l0)`, past `l_max` times `exp(−(words − l_max) / decay)`."""
+    adequacy = min(1.0, thought.n_words / l0)
+    if thought.n_words > l_max:
+        adequacy *= math.exp((l_max - thought.n_words) / (decay or l_max / 2))
+    return adequacy
+
+
+# The forms of S_t that `a2grpo.thinking_score` names. A form takes a thought, the other thoughts of its group, L0,
+# L_max and the decay (None: half of L_max) and returns a number in [0, 1], 0 for an empty thought.
+THINKING_SCORES: dict[str, Callable[[Thought, Sequence[Thought], int, int, float | None], float]] = {
+    "product": product,
+    "length": length,
+}
+
+
 def thinking_score(
     thought: str,
     others: Sequence[str],
@@ -86,18 +128,16 @@ def thinking_score(
     l_max: int = THOUGHT_WORDS_MAX,
     decay: float | None = None,
 ) -> float:
-    """S_t in [0, 1] of one thought: adequacy × non-repetition × diversity. Paper: scores the thought; the form is ours.
+    """S_t in [0, 1] of one thought in the default form, `product`. Paper: scores the thought; the form is ours.
 
-    Adequacy is `min(1, words / l0)`, past `l_max` times `exp(−(words − l_max) / decay)`; non-repetition the share of
-    distinct word trigrams; diversity 1 − the mean trigram Jaccard similarity to the other thoughts. Words are lower
-    case without punctuation; a text of one or two words counts as one gram.
+    Words are lower case without punctuation; a text of one or two words counts as one trigram.
 
     Args:
         thought: what stands before `<answer>`; an empty one scores 0.
         others: the other thoughts of the group; none makes diversity 1.
         decay: words past `l_max` over which adequacy falls by e; None takes half of `l_max`.
     """
-    return _thinking_score(_Read.of(thought), [_Read.of(other) for other in others], l0, l_max, decay)
+    return product(Thought.read(thought), [Thought.read(other) for other in others], l0, l_max, decay)
 
 
 def thinking_scores(
@@ -105,47 +145,11 @@ def thinking_scores(
     l0: int = THOUGHT_WORDS,
     l_max: int = THOUGHT_WORDS_MAX,
     decay: float | None = None,
-    diversity: Diversity = "wanted",
+    form: str = "product",
 ) -> list[float]:
-    """`thinking_score` of every thought of a group, the group's others beside it; each is read once.
-
-    Args:
-        diversity: `unwanted` puts the mean similarity to the others in its place (1 for a thought alone), `ignored` 1.
-    """
-    read = [_Read.of(thought) for thought in thoughts]
-    return [_thinking_score(one, read[:i] + read[i + 1 :], l0, l_max, decay, diversity) for i, one in enumerate(read)]
-
-
-class _Read(NamedTuple):
-    """A thought's words and trigrams, counted."""
-
-    n_words: int
-    n_grams: int
-    distinct: frozenset[tuple[str, ...]]
-
-    @classmethod
-    def of(cls, thought: str) -> _Read:
-        tokens = words(thought)
-        grams = ngrams(tokens)
-        return cls(len(tokens), len(grams), frozenset(grams))
-
-
-def _thinking_score(
-    one: _Read, others: Sequence[_Read], l0: int, l_max: int, decay: float | None, diversity: Diversity = "wanted"
-) -> float:
-    if not one.n_words:
-        return 0.0
-    adequacy = min(1.0, one.n_words / l0)
-    if one.n_words > l_max:
-        adequacy *= math.exp((l_max - one.n_words) / (decay or l_max / 2))
-    return adequacy * len(one.distinct) / one.n_grams * _place_in_group(one, others, diversity)
-
-
-def _place_in_group(one: _Read, others: Sequence[_Read], diversity: Diversity) -> float:
-    if not others or diversity == "ignored":
-        return 1.0
-    similarity = sum(jaccard(one.distinct, other.distinct) for other in others) / len(others)
-    return similarity if diversity == "unwanted" else 1 - similarity
+    """S_t of every thought of a group in one of the `THINKING_SCORES`; each is read once."""
+    read, score = [Thought.read(thought) for thought in thoughts], THINKING_SCORES[form]
+    return [score(one, read[:i] + read[i + 1 :], l0, l_max, decay) for i, one in enumerate(read)]
 
 
 def ngrams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
@@ -201,11 +205,11 @@ def group_advantages(
 ) -> Tensor:
     """Group-relative advantages `A_i = (R_i − mean) / (std + eps)`, sample standard deviation (paper; eps as ms-swift).
 
-    A group whose total rewards are all equal (a group of one member too) gets exactly 0. One whose *answer* rewards
-    are all equal carries no answer signal: `skip` (our default) gives it 0, `keep` treats it as any other.
+    A group whose total rewards are all equal (a group of one too) gets exactly 0. A zero-std group, whose *answer*
+    rewards are all equal, carries no answer signal: `skip` (our default) gives it 0, `keep` treats it as any other.
 
     Args:
-        rewards: R, shape (groups · group_size,), the members of a group side by side.
+        rewards: R, shape (groups · group_size,), the completions of a group side by side.
         answer_rewards: R_a, same shape.
 
     Returns:
@@ -224,16 +228,16 @@ def group_advantages(
     if uniform_groups not in ("skip", "keep"):
         raise ValueError(f"uniform_groups is 'skip' or 'keep', not '{uniform_groups}'")
     grouped = total.view(-1, group_size)
-    silent = is_uniform(total, group_size)
+    dropped = is_zero_std(total, group_size)
     if uniform_groups == "skip":
-        silent = silent | is_uniform(answer, group_size)
+        dropped = dropped | is_zero_std(answer, group_size)
     std = grouped.std(dim=1, keepdim=True) if group_size > 1 else torch.zeros_like(grouped)
     advantages = (grouped - grouped.mean(dim=1, keepdim=True)) / (std + eps)
-    return advantages.masked_fill(silent.unsqueeze(1), 0.0).reshape(-1)
+    return advantages.masked_fill(dropped.unsqueeze(1), 0.0).reshape(-1)
 
 
-def is_uniform(rewards: Tensor | Sequence[float], group_size: int) -> Tensor:
-    """Which groups hold one value only: shape (groups,), bool. Exact, where a std of 0 is blurred by rounding."""
+def is_zero_std(rewards: Tensor | Sequence[float], group_size: int) -> Tensor:
+    """Which groups hold one value only: shape (groups,), bool. Exact, where rounding blurs a computed std of 0."""
     grouped = _floating(rewards).view(-1, group_size)
     return grouped.amax(dim=1) == grouped.amin(dim=1)
 
@@ -246,53 +250,11 @@ def answer_mask(token_texts: Sequence[str]) -> list[bool]:
     Args:
         token_texts: the completion's tokens, each decoded by itself, in order.
     """
-    start = "".join(token_texts).find(OPEN_TAG)
-    return _overlap(token_texts, start, math.inf) if start >= 0 else [False] * len(token_texts)
-
-
-def said_mask(token_texts: Sequence[str]) -> list[bool]:
-    """Which tokens say the answer itself: those that overlap the text between the first `<answer>` and `</answer>`.
-
-    As `answer_mask`, without the tags; where no tag closes, the answer goes on to the end.
-    """
-    text = "".join(token_texts)
-    start = text.find(OPEN_TAG)
-    if start < 0:
-        return [False] * len(token_texts)
-    start += len(OPEN_TAG)
-    close = text.find(CLOSE_TAG, start)
-    return _overlap(token_texts, start, math.inf if close < 0 else close)
-
-
-def _overlap(token_texts: Sequence[str], start: int, stop: float) -> list[bool]:
-    """Which tokens reach into the characters from `start` to before `stop`."""
-    mask, end = [], 0
+    start, end, mask = "".join(token_texts).find(OPEN_TAG), 0, []
     for token in token_texts:
-        begin, end = end, end + len(token)
-        mask.append(begin < stop and end > start)
+        end += len(token)
+        mask.append(0 <= start < end)
     return mask
-
-
-def support(ref_logp: Tensor | Sequence[Sequence[float]], said: Tensor | Sequence[Sequence[bool]]) -> Tensor:
-    """How well a thought leads to its answer in the eyes of the frozen reference, in [0, 1] (our choice).
-
-    The geometric mean of π_ref over the tokens of the answer, given question, image and thought. The policy cannot
-    raise it by being sure of itself, only by a thought from which the reference too goes on to that answer.
-
-    Args:
-        ref_logp: log π_ref of the sampled tokens, shape (completions, tokens).
-        said: `said_mask` of each completion, same shape.
-
-    Returns:
-        Shape (completions,); 0 where no token says an answer.
-    """
-    import torch
-
-    reference = _floating(ref_logp)
-    mask = torch.as_tensor(said, dtype=torch.bool, device=reference.device)
-    count = mask.sum(dim=1)
-    total = torch.where(mask, reference, torch.zeros_like(reference)).sum(dim=1)
-    return torch.where(count > 0, torch.exp(total / count.clamp(min=1)), torch.zeros_like(total))
 
 
 def answer_anchored_kl(

@@ -1,8 +1,7 @@
 """The rewards of A²GRPO as ms-swift plug-ins: R_a from the task's own parser, R_t = g(R_a) · S_t from the group.
 
 ms-swift calls a reward with all completions that a process holds in a step and, as lists beside them, the columns
-of their rows; the column `sample` carries the `Sample` as JSON. A process must hold whole groups
-(`a2grpo.check_arguments`).
+of their rows; the column `sample` carries the `Sample` as JSON. A process must hold whole groups.
 """
 
 from __future__ import annotations
@@ -10,28 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
+from pydantic import ValidationError
+
+from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample
+from geozero.params import METHOD, A2grpo
 from geozero.tasks import get
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import is_well_formed, thought, words
-from geozero.training.grpo.objective import Diversity, GateForm, gate_value, ngrams, thinking_scores
+from geozero.training.grpo.objective import gate_value, ngrams, thinking_scores
 
 ANSWER_REWARD = "geozero_answer"
 THINKING_REWARD = "geozero_thinking"
-
-
-class RewardSettings(Protocol):
-    """What the rewards read from the trainer's arguments; docs/method.md gives each symbol."""
-
-    boxes: Convention
-    gate: GateForm
-    gate_k: float
-    gate_tau: float
-    thought_words: int
-    thought_words_max: int
-    diversity: Diversity
+REWARD_FUNCS = [ANSWER_REWARD, THINKING_REWARD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +52,26 @@ def _answer_rewards(completions: tuple[str, ...], samples: tuple[str, ...], boxe
     )
 
 
-def thinking_rewards(completions: Sequence[str], samples: Sequence[str], settings: RewardSettings) -> list[float]:
+def thinking_rewards(
+    completions: Sequence[str], samples: Sequence[str], settings: A2grpo, boxes: Convention
+) -> list[float]:
     """R_t = g(R_a) · S_t of each completion, its group being the completions of the same sample."""
-    rewards = answer_rewards(completions, samples, settings.boxes)
+    rewards = answer_rewards(completions, samples, boxes)
     groups: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
         groups.setdefault(sample, []).append(i)
     values = [0.0] * len(completions)
-    for members in groups.values():
-        openings = [gate_value(rewards[i], settings.gate, settings.gate_k, settings.gate_tau) for i in members]
-        if not any(openings):
-            continue
-        thoughts = [thought(completions[i]) for i in members]
-        scores = thinking_scores(
-            thoughts, settings.thought_words, settings.thought_words_max, diversity=settings.diversity
-        )
-        for i, factor, score in zip(members, openings, scores, strict=True):
-            values[i] = factor * score
+    for group in groups.values():
+        gates = [gate_value(rewards[i], settings.gate, settings.gate_k, settings.gate_tau) for i in group]
+        if any(gates):
+            scores = thinking_scores(
+                [thought(completions[i]) for i in group],
+                settings.thought_words,
+                settings.thought_words_max,
+                form=settings.thinking_score,
+            )
+            for i, gate, score in zip(group, gates, scores, strict=True):
+                values[i] = gate * score
     return values
 
 
@@ -94,10 +89,24 @@ def distinct(completions: Sequence[str]) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
+def method_settings(args: Any) -> A2grpo:
+    """The method's parameters, from the trainer's arguments of the same names.
+
+    Raises:
+        InputError: one is out of range, as only `extra` can make it.
+    """
+    names = [name for name, field in A2grpo.model_fields.items() if METHOD in field.metadata]
+    try:
+        return A2grpo(steps=1, **{name: getattr(args, name) for name in names})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{first['loc'][0]} {first['input']}: {first['msg']}", hint="see a2grpo.extra") from None
+
+
 class AnswerReward:
     """ms-swift's reward function `geozero_answer`."""
 
-    def __init__(self, args: Any = None) -> None:
+    def __init__(self, args: Any) -> None:
         self.boxes: Convention = args.boxes
 
     def __call__(self, completions: list[str], sample: list[str], **columns: Any) -> list[float]:
@@ -107,11 +116,11 @@ class AnswerReward:
 class ThinkingReward:
     """ms-swift's reward function `geozero_thinking`; its weight among the rewards is λ."""
 
-    def __init__(self, args: Any = None) -> None:
-        self.settings: RewardSettings = args
+    def __init__(self, args: Any) -> None:
+        self.settings, self.boxes = method_settings(args), args.boxes
 
     def __call__(self, completions: list[str], sample: list[str], **columns: Any) -> list[float]:
-        return thinking_rewards(completions, sample, self.settings)
+        return thinking_rewards(completions, sample, self.settings, self.boxes)
 
 
 def register() -> None:

@@ -7,11 +7,9 @@ and gradient of ms-swift's k3 term are exactly 0. Importing this module imports 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields, make_dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,89 +25,32 @@ from transformers.integrations import sdpa_attention
 
 from geozero.common.errors import InputError
 from geozero.engines.checkpoint import Vocabulary
+from geozero.params import METHOD, A2grpo, Model
 from geozero.training.grpo import group_batching, rewards
 from geozero.training.grpo.callbacks import ProbeCallback
 from geozero.training.grpo.curriculum import Resampling
-from geozero.training.grpo.objective import (
-    GATE_K,
-    GATE_TAU,
-    THINKING_WEIGHT,
-    THOUGHT_WORDS,
-    THOUGHT_WORDS_MAX,
-    answer_anchored_kl,
-    answer_mask,
-    gate_value,
-    group_advantages,
-    is_uniform,
-    said_mask,
-    support,
-)
+from geozero.training.grpo.objective import answer_anchored_kl, answer_mask, group_advantages, is_zero_std
 from geozero.training.grpo.patches import restore_generate_forward
+from geozero.training.grpo.swift_checks import check_arguments, check_swift
 
-REWARD_FUNCS = [rewards.ANSWER_REWARD, rewards.THINKING_REWARD]
-LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")  # those with GRPO's clipped ratio
-
-# What would go past the override, or past our rewards and groups: argument, the value it may have, why not another.
-REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
-    ("use_liger_kernel", (False, None), "Liger's fused loss never lets go of the log-probabilities"),
-    ("kl_in_reward", (False, None), "a KL inside the reward reaches the thought"),
-    ("padding_free", (False, None), "the answer mask is laid over padded rows"),
-    ("packing", (False, None), "the answer mask is laid over padded rows"),
-    ("sequence_parallel_size", (1, None), "the answer mask is laid over whole sequences"),
-    ("advantage_estimator", ("grpo", None), "A²GRPO's advantage is relative to its group"),
-    ("scale_rewards", ("group", None), "A²GRPO's advantage is relative to its group"),
-    ("loss_type", (*LOSS_TYPES, *([t] for t in LOSS_TYPES), None), "A²GRPO's surrogate is GRPO's clipped ratio"),
-    ("multi_turn_scheduler", (None,), "a completion is one turn"),
-    ("use_gym_env", (False, None), "the rewards are the tasks'"),
-    ("reward_model", (None,), "the rewards are the tasks'"),
-    ("advantage_reweight", (None,), "the advantages are A²GRPO's"),
-    ("sdar_loss_coef", (0.0, None), "a teacher's term is no part of the objective"),
-    ("chord_sft_dataset", ([], None), "a supervised term is no part of the objective"),
-    ("sync_ref_model", (False, None), "the reference stays as it is"),
-    ("async_generate", (False, None), "completions have to come from the policy that learns from them"),
-    (
-        "dynamic_sample",
-        (False, None),
-        "it resamples by the spread of the whole reward, thoughts included; --resample goes by R_a",
-    ),
-    ("teacher_model", (None,), "a teacher changes the advantages"),
-    ("teacher_model_server", (None,), "a teacher changes the advantages"),
-    ("reward_funcs", ([], None, REWARD_FUNCS), "the rewards are the tasks'"),
-    ("reward_weights", (None,), "the weight of the thought is --thinking_weight"),
+# The method's parameters as trainer arguments, taken from their fields in geozero/params.py, and the file of questions
+# that are answered on the way.
+MethodArguments = make_dataclass(
+    "MethodArguments",
+    [
+        *(
+            (name, field.annotation, field.default)
+            for section in (A2grpo, Model)
+            for name, field in section.model_fields.items()
+            if METHOD in field.metadata
+        ),
+        ("probe_rows", str | None, None),
+    ],
 )
 
 
-CHOICES = {
-    "uniform_groups": ("skip", "keep"),
-    "gate": ("curve", "sigmoid", "open"),
-    "kl_tokens": ("answer", "all"),
-    "support": ("none", "times", "alone"),
-    "diversity": ("wanted", "ignored", "unwanted"),
-}
-
-
 @dataclass
-class MethodArguments:
-    """What A²GRPO adds to ms-swift's arguments; docs/method.md gives each symbol, all are our choice."""
-
-    thinking_weight: float = THINKING_WEIGHT  # λ
-    support: str = "none"  # none | times | alone
-    gate_k: float = GATE_K
-    gate_tau: float = GATE_TAU
-    gate: str = "curve"  # curve | sigmoid | open
-    kl_tokens: str = "answer"  # answer | all
-    thought_words: int = THOUGHT_WORDS  # L0
-    thought_words_max: int = THOUGHT_WORDS_MAX  # L_max
-    diversity: str = "wanted"  # wanted | ignored | unwanted
-    uniform_groups: str = "skip"  # skip | keep
-    resample: int = 0  # times a step may draw more prompts in place of groups without an answer signal
-    boxes: str = "norm1000"  # the coordinate convention of the model's answers
-    probe_rows: str | None = None  # questions that are asked on the way
-    probe_steps: int = 20
-
-
-@dataclass
-class A2GRPOConfig(MethodArguments, GRPOConfig):  # type: ignore[misc]
+class A2GRPOConfig(MethodArguments, GRPOConfig):  # type: ignore[misc, valid-type]
     """Training arguments; ms-swift fills them from `A2GRPOArguments` by name."""
 
     def __post_init__(self) -> None:
@@ -117,39 +58,23 @@ class A2GRPOConfig(MethodArguments, GRPOConfig):  # type: ignore[misc]
         local = self.per_device_train_batch_size * self.steps_per_generation
         if local % self.num_generations:
             raise InputError(
-                f"a device holds {local} completions a step, no whole number of groups of {self.num_generations}",
+                f"{local} completions per step and device are no whole number of groups of {self.num_generations}",
                 "per_device_train_batch_size × gradient_accumulation_steps",
                 "make prompts_per_step a multiple of the number of devices",
             )
 
 
 @dataclass
-class A2GRPOArguments(MethodArguments, RLHFArguments):  # type: ignore[misc]
+class A2GRPOArguments(MethodArguments, RLHFArguments):  # type: ignore[misc, valid-type]
     """Command line of `launch grpo`: ms-swift's RLHF arguments and the method's own."""
 
     def __post_init__(self) -> None:
         check_arguments(self)
+        settings = rewards.method_settings(self)
         self.rlhf_type = "grpo"
-        self.reward_funcs = list(REWARD_FUNCS)
-        self.reward_weights = [1.0, self.thinking_weight]
+        self.reward_funcs = list(rewards.REWARD_FUNCS)
+        self.reward_weights = [1.0, settings.thinking_weight]
         super().__post_init__()
-
-
-def check_arguments(arguments: Any) -> None:
-    """Refuse what would silently go past the method.
-
-    Raises:
-        InputError: the first argument that cannot be combined with A²GRPO, and why.
-    """
-    for name, allowed, reason in REFUSED:
-        value = getattr(arguments, name, None)
-        if value not in allowed:
-            raise InputError(f"{name}={value} cannot be combined with A²GRPO: {reason}", hint=f"leave --{name} out")
-    for name, words in CHOICES.items():
-        if getattr(arguments, name) not in words:
-            raise InputError(f"{name} is '{getattr(arguments, name)}'", hint=f"one of {', '.join(words)}")
-    if arguments.support != "none" and not arguments.beta:
-        raise InputError("support asks the reference, and β = 0 has none", "beta", "give beta, or leave --support out")
 
 
 @dataclass
@@ -166,7 +91,7 @@ class AnchoredBatch(GRPOBatch):  # type: ignore[misc]
 
 
 class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
-    """GRPO over R = R_a + λ·R_t, groups without an answer signal dropped, KL on answer tokens only."""
+    """GRPO over R = R_a + λ·R_t, zero-std groups dropped, KL on answer tokens only."""
 
     args: A2GRPOConfig
     request_config: Any
@@ -180,6 +105,15 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
                 restore_generate_forward(model)
         if self.args.probe_rows:
             self.add_callback(ProbeCallback(self.answers, Path(self.args.probe_rows), self.args.probe_steps))
+
+    @cached_property
+    def settings(self) -> A2grpo:
+        """The method's parameters."""
+        return rewards.method_settings(self.args)
+
+    @property
+    def _group_size(self) -> int:
+        return int(self.num_generations if self.model.training else self.num_generations_eval)
 
     def answers(self, rows: list[dict[str, Any]]) -> list[str]:
         """Greedy completions of rows; nothing that the training draws or logs is touched."""
@@ -198,8 +132,8 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             self.engine.generation_config.suppress_tokens = list(vocabulary.suppressed)
 
     def _colocate_rollout(self, samples: list[Any], request_config: Any) -> list[Any]:
-        """One request with n answers a group, not n requests, where the model itself samples."""
-        size = self.num_generations if self.model.training else self.num_generations_eval
+        """One request with n answers per group, not n requests, where the model itself samples."""
+        size = self._group_size
         if self.args.use_vllm or not group_batching.share_a_prompt(samples, size):
             return list(super()._colocate_rollout(samples, request_config))
         return group_batching.split_choices(super()._colocate_rollout(samples[::size], replace(request_config, n=size)))
@@ -207,45 +141,45 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     def _compute_rewards_per_func(self, samples: list[Any]) -> torch.Tensor:
         """R_a and R_t of all processes' completions, shape (completions, 2); logs what the completions look like."""
         values: torch.Tensor = super()._compute_rewards_per_func(samples)
-        shapes = gather_object([rewards.completion_shape(sample.messages[-1]["content"]) for sample in samples])
+        completions = [sample.messages[-1]["content"] for sample in samples]
+        shapes = gather_object([rewards.completion_shape(completion) for completion in completions])
+        distinct = gather_object([rewards.distinct(completions)])
         self._log("answer_reward", values[:, 0].mean())
         self._log("thinking_reward", values[:, 1].mean())
         self._log("thought_words", sum(s.thought_words for s in shapes) / len(shapes))
         self._log("well_formed", sum(s.well_formed for s in shapes) / len(shapes))
-        distinct = gather_object([rewards.distinct([sample.messages[-1]["content"] for sample in samples])])
         self._log("distinct", sum(distinct) / len(distinct))
         return values
 
     def _score_completions(self, samples: list[Any]) -> list[Any]:
-        """Rewards, and other prompts in place of groups without an answer signal, up to `resample` times.
+        """Rewards; zero-std groups are replaced by new prompts' groups, up to `resample` times.
 
         ms-swift's own resampling looks at the spread of the whole reward, to which thoughts add even where all
         answers are alike, and takes either a batch of new groups only or none.
         """
         samples = list(super()._score_completions(samples))
-        if not self.model.training or not self.args.resample:
+        if not self.model.training or not self.settings.resample:
             return samples
-        size, kept = int(self.num_generations), list(gather_object(samples))
-        values: torch.Tensor = self._rewards_per_func
-        rounds = 0
-        while rounds < self.args.resample and is_uniform(values[:, 0], size).any():
+        size, n, rounds = self._group_size, len(samples), 0
+        kept, values = list(gather_object(samples)), self._rewards_per_func
+        while rounds < self.settings.resample and is_zero_std(values[:, 0], size).any():
             rounds += 1
-            more = self._rollout_samples(self._further_rows(rounds, len(samples)))
-            new_values = self._compute_rewards_per_func(more)
-            kept, values = group_batching.replace_zero_std_groups(kept, values, gather_object(more), new_values, size)
+            new = self._rollout_samples(self._further_rows(rounds, n))
+            new_values = self._compute_rewards_per_func(new)
+            kept, values = group_batching.replace_zero_std_groups(kept, values, gather_object(new), new_values, size)
         self._log("resampled", rounds)
         self._rewards_per_func = values
-        n, index = len(samples), int(self.accelerator.process_index)
-        return kept[index * n : (index + 1) * n]
+        first = int(self.accelerator.process_index) * n
+        return kept[first : first + n]
 
     def _further_rows(self, draw: int, n: int) -> list[dict[str, Any]]:
-        """This process's `n` rows, each prompt as often as its group has members, of a step's draw (from 1)."""
-        size = int(self.num_generations)
+        """This process's `n` rows, each prompt repeated for its group, of a step's draw (from 1)."""
+        size = self._group_size
         resampling = Resampling(
             rows=len(self.train_dataset),
             prompts=n * int(self.accelerator.num_processes) // size,
             steps=self.state.max_steps // self.num_iterations,
-            draws=self.args.resample,
+            draws=self.settings.resample,
             shuffled=self.shuffle_dataset,
             seed=self.args.seed,
         )
@@ -258,27 +192,10 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Group-relative advantages over R, shape (completions,); ms-swift's own are computed for its metrics only."""
         super()._compute_advantages(samples, rewards_per_func, batch_encoded_inputs)
-        size = self.num_generations if self.model.training else self.num_generations_eval
-        if self.args.support != "none":
-            rewards_per_func = self._supported(rewards_per_func, batch_encoded_inputs)
         total, answer = (rewards_per_func * self.reward_weights).sum(dim=1), rewards_per_func[:, 0]
-        dropped = is_uniform(answer, size).float().mean() if self.args.uniform_groups == "skip" else 0.0
-        self._log("dropped_groups", dropped)
-        return group_advantages(total, answer, size, self.args.uniform_groups)  # type: ignore[arg-type]
-
-    def _supported(self, values: torch.Tensor, batches: list[dict[str, Any]]) -> torch.Tensor:
-        """R_a and R_t with the thought's support by the reference in (`times`) or instead of (`alone`) S_t."""
-        rows = [
-            support(b.reference, self._over_tokens(inputs["model_inputs"]["input_ids"], b, said_mask))
-            for inputs in batches
-            for b in [inputs["grpo_batch"]]
-        ]
-        granted = gather(torch.cat(rows))
-        self._log("support", granted[values[:, 0] > 0].mean() if (values[:, 0] > 0).any() else 0.0)
-        if self.args.support == "alone":
-            gates = [gate_value(v, self.args.gate, self.args.gate_k, self.args.gate_tau) for v in values[:, 0].tolist()]  # type: ignore[arg-type]
-            return torch.stack([values[:, 0], torch.tensor(gates).to(granted) * granted], dim=1)
-        return torch.stack([values[:, 0], values[:, 1] * granted], dim=1)
+        skip = self.settings.uniform_groups == "skip"
+        self._log("dropped_groups", is_zero_std(answer, self._group_size).float().mean() if skip else 0.0)
+        return group_advantages(total, answer, self._group_size, self.settings.uniform_groups)
 
     def _prepare_batch_inputs(self, samples: list[Any]) -> list[dict[str, Any]]:
         batches: list[dict[str, Any]] = super()._prepare_batch_inputs(samples)
@@ -286,21 +203,19 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             plain: GRPOBatch = batch["grpo_batch"]
             batch["grpo_batch"] = AnchoredBatch(
                 **{f.name: getattr(plain, f.name) for f in fields(GRPOBatch)},
-                answer=self._over_tokens(batch["model_inputs"]["input_ids"], plain, answer_mask),
+                answer=self._answer_columns(batch["model_inputs"]["input_ids"], plain),
                 reference=plain.ref_per_token_logps,
             )
         return batches
 
-    def _over_tokens(
-        self, input_ids: torch.Tensor, batch: GRPOBatch, mask_of: Callable[[list[str]], list[bool]]
-    ) -> torch.Tensor:
-        """A mask of every row's token texts, laid over the columns in which ms-swift keeps completions."""
+    def _answer_columns(self, input_ids: torch.Tensor, batch: GRPOBatch) -> torch.Tensor:
+        """Each row's `answer_mask`, laid over the columns in which ms-swift keeps completions."""
         ids = input_ids[:, -batch.logits_to_keep :]
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for row in range(ids.shape[0]):
             columns = batch.completion_mask[row].nonzero().squeeze(1)
             texts = [self._token_text(token) for token in ids[row, columns].tolist()]
-            mask[row, columns] = torch.tensor(mask_of(texts), dtype=torch.bool, device=mask.device)
+            mask[row, columns] = torch.tensor(answer_mask(texts), dtype=torch.bool, device=mask.device)
         return mask
 
     @lru_cache(maxsize=1 << 17)  # noqa: B019 - the trainer lives as long as the process
@@ -317,7 +232,7 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         origin_data: Any = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """ms-swift's log-probabilities; for the loss, the reference is anchored to the answer on the way."""
-        if not torch.is_grad_enabled() and self._sampled_by_itself(model):
+        if not torch.is_grad_enabled() and self._is_sampling_policy(model):
             return None, None  # ms-swift then takes the loss's own values, detached: the same numbers, a pass saved
         logps, entropies = super()._get_per_token_logps_and_entropies(
             model, model_inputs, grpo_batch, compute_entropy=compute_entropy, origin_data=origin_data
@@ -329,8 +244,8 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             raise RuntimeError("a loss over a batch without an answer mask: ms-swift took a path unknown to A²GRPO")
         return logps, entropies
 
-    def _sampled_by_itself(self, model: Any) -> bool:
-        """Whether the policy asked is the one that sampled, and not a LoRA model with its adapter off as reference."""
+    def _is_sampling_policy(self, model: Any) -> bool:
+        """Whether `model` is the policy that sampled, and not a LoRA model with its adapter off as the reference."""
         return (
             self.model.training
             and model is self.model
@@ -341,7 +256,7 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     def _anchor(self, batch: AnchoredBatch, logps: torch.Tensor) -> None:
         assert batch.answer is not None and batch.reference is not None
         policy = logps.detach()
-        if self.args.kl_tokens == "answer":
+        if self.settings.kl_tokens == "answer":
             batch.ref_per_token_logps = torch.where(batch.answer, batch.reference, policy)
         kl = answer_anchored_kl(policy, batch.reference, batch.answer).sum()
         total, tokens = gather(torch.stack([kl, batch.answer.sum().to(kl.dtype)]).unsqueeze(0)).sum(dim=0)
@@ -356,7 +271,7 @@ class SwiftA2GRPO(SwiftRLHF):  # type: ignore[misc]
 
 
 def main(arguments: list[str]) -> None:
-    """Train; `arguments` are ms-swift's for GRPO and those of `MethodArguments`."""
+    """Train; `arguments` are ms-swift's for GRPO and the method's own."""
     check_swift()
     rewards.register()
     if not isinstance(grpo_trainer.encode_sample, group_batching.EncodingCache):
@@ -368,38 +283,3 @@ def main(arguments: list[str]) -> None:
     TrainerFactory.TRAINER_MAPPING["grpo"] = f"{__name__}.{A2GRPOTrainer.__name__}"
     TrainerFactory.TRAINING_ARGS_MAPPING["grpo"] = f"{__name__}.{A2GRPOConfig.__name__}"
     SwiftA2GRPO(arguments).main()
-
-
-def check_swift() -> None:
-    """Check that the installed ms-swift still works the way the override relies on.
-
-    Raises:
-        InputError: it does not; training would run and be wrong.
-    """
-    expected = {
-        "_get_per_token_logps_and_entropies": ["model", "model_inputs", "grpo_batch", "compute_entropy", "origin_data"],
-        "_compute_advantages": ["samples", "rewards_per_func", "batch_encoded_inputs"],
-        "_compute_rewards_per_func": ["samples"],
-        "_score_completions": ["samples"],
-        "_rollout_samples": ["inputs"],
-        "_prepare_batch_inputs": ["samples"],
-        "_colocate_rollout": ["samples", "request_config"],
-        "_compute_loss_and_metrics": ["model", "model_inputs", "grpo_batch"],
-    }
-    for name, parameters in expected.items():
-        found = list(inspect.signature(getattr(grpo_trainer.GRPOTrainer, name)).parameters)[1:]
-        if found != parameters:
-            raise _other_swift(f"{name} takes {found}")
-    if "encode_sample(s, template)" not in inspect.getsource(grpo_trainer.GRPOTrainer._prepare_batch_inputs):
-        raise _other_swift("completions are encoded in another place")
-    needed = {"completion_mask", "old_per_token_logps", "ref_per_token_logps", "logits_to_keep"}
-    missing = needed - {f.name for f in fields(GRPOBatch)}
-    if missing:
-        raise _other_swift(f"its batch has no {', '.join(sorted(missing))}")
-    loss = inspect.getsource(grpo_trainer.GRPOTrainer._compute_loss_and_metrics)
-    if not 0 <= loss.find("self._get_per_token_logps_and_entropies(") < loss.find("= grpo_batch.ref_per_token_logps"):
-        raise _other_swift("its loss no longer reads the reference after the policy")
-
-
-def _other_swift(what: str) -> InputError:
-    return InputError(f"another ms-swift than A²GRPO was written for: {what}", hint="install the pinned ms-swift 4.6.0")

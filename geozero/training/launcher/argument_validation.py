@@ -29,7 +29,7 @@ def validate_arguments(kind: str, words: Sequence[str]) -> Any:
     if unknown:
         raise InputError(f"ms-swift knows no {unknown[0]}", f"the arguments of {kind}", "see the section's `extra`")
     if kind == "grpo":
-        from geozero.training.grpo.trainer import check_arguments
+        from geozero.training.grpo.swift_checks import check_arguments
 
         check_arguments(values)
     return values

@@ -83,7 +83,7 @@ def train_with_retries(
                     f"{hint}; no checkpoint is lost, and the same command goes on",
                 ) from None
         except watchdog.OutOfMemory:
-            smaller = None if shrunk else watchdog.halved(planned)
+            smaller = None if shrunk else arguments.halve_micro_batch(planned)
             if smaller is None:
                 raise InputError(
                     f"out of memory with {planned['per_device_train_batch_size']} a forward pass and device",

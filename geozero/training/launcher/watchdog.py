@@ -216,17 +216,3 @@ def trainers(pid: int | None) -> list[psutil.Process]:
             if TRAINER in words and TORCHRUN not in words:
                 found.append(one)
     return found
-
-
-def halved(planned: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The same arguments with half the micro-batch and twice the accumulation; None where one sample is left."""
-    micro = int(planned["per_device_train_batch_size"])
-    if micro % 2:
-        return None
-    halves = {
-        "per_device_train_batch_size": micro // 2,
-        "gradient_accumulation_steps": 2 * int(planned["gradient_accumulation_steps"]),
-    }
-    if "per_device_eval_batch_size" in planned:
-        halves["per_device_eval_batch_size"] = micro // 2
-    return {**planned, **halves}

@@ -11,14 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geozero.params import A2grpo
+from geozero.training.grpo import objective
 from geozero.training.grpo.objective import (
+    THINKING_SCORES,
     answer_anchored_kl,
     answer_mask,
     combine,
     gate,
     group_advantages,
-    said_mask,
-    support,
     thinking_score,
     thinking_scores,
 )
@@ -77,12 +78,39 @@ def test_thinking_score_of_plain_cases() -> None:
     assert thinking_score("two words", ["two words", "other"], l0=2) == pytest.approx(0.5)
 
 
-def test_diversity_is_a_parameter() -> None:
-    group = ["a rural river scene", "a rural river scene", "three ships at a port"]
-    assert thinking_scores(group, l0=4) == pytest.approx([0.5, 0.5, 1.0])
-    assert thinking_scores(group, l0=4, diversity="ignored") == [1.0, 1.0, 1.0]
-    assert thinking_scores(group, l0=4, diversity="unwanted") == pytest.approx([0.5, 0.5, 0.0])
-    assert thinking_scores(group[:1], l0=4, diversity="unwanted") == [1.0]
+def test_the_form_of_the_thinking_score_is_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = ["a rural river scene", "a rural river scene", "three ships at", ""]
+    assert thinking_scores(group, l0=4) == pytest.approx([2 / 3, 2 / 3, 0.75, 0.0])
+    assert thinking_scores(group, l0=4, form="length") == [1.0, 1.0, 0.75, 0.0]
+    long = " ".join(f"w{i}" for i in range(30))
+    assert thinking_scores([long, long], 4, 20, form="length") == pytest.approx([math.exp(-1)] * 2)
+    monkeypatch.setitem(THINKING_SCORES, "mine", lambda thought, others, *bounds: float("river" in thought.text))
+    assert thinking_scores(group, form="mine") == [1.0, 1.0, 0.0, 0.0]
+
+
+@given(st.lists(st.text(alphabet="ab ", max_size=40), max_size=4))
+def test_every_form_stays_in_the_unit_interval_and_gives_nothing_for_no_thought(thoughts: list[str]) -> None:
+    for form in THINKING_SCORES:
+        scores = thinking_scores([*thoughts, ""], 3, 6, form=form)
+        assert all(0 <= score <= 1 for score in scores) and scores[-1] == 0.0
+
+
+def test_the_defaults_are_those_of_the_parameters() -> None:
+    settings = A2grpo(steps=1)
+    assert (settings.gate_k, settings.gate_tau) == (objective.GATE_K, objective.GATE_TAU)
+    assert settings.thinking_weight == objective.THINKING_WEIGHT
+    assert (
+        settings.thought_words,
+        settings.thought_words_max,
+    ) == (objective.THOUGHT_WORDS, objective.THOUGHT_WORDS_MAX)
+    assert settings.thinking_score in THINKING_SCORES
+
+
+def test_the_product_is_that_of_the_first_release_to_the_last_bit() -> None:
+    group = ["a ship lies in the port", "A ship, lies in the harbour, a ship lies in it", "two words"]
+    group.append(" ".join(["red roof"] * 7 + ["ship lies in the port"]))
+    expected = [0.6428571428571428, 0.40865355003328896, 0.2857142857142857, 0.036565354240721396]
+    assert thinking_scores(group, 7, 9) == expected
 
 
 def test_thinking_score_against_a_loop() -> None:
@@ -202,35 +230,6 @@ def test_answer_mask_for_any_split(text: str, cuts: list[int]) -> None:
     for (a, b), masked in zip(itertools.pairwise(edges), answer_mask(tokens), strict=True):
         if b > a:
             assert masked == (position >= 0 and b > position)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "expected"),
-    [
-        ([], []),
-        (["no", " tag"], [0, 0]),
-        (["I see", " <answer>", "two", " ships", "</answer>", "<|im_end|>"], [0, 0, 1, 1, 0, 0]),
-        (["I see<ans", "wer>sh", "ip</", "answer>"], [0, 1, 1, 0]),  # tokens that share text with a tag say it, too
-        (["<answer>", "cut", " off"], [0, 1, 1]),
-        (["<answer>", "</answer>", "x"], [0, 0, 0]),
-        (["<answer>a</answer>", "<answer>", "b", "</answer>"], [1, 0, 0, 0]),
-        (["<answer>", "", "x", "</answer>"], [0, 0, 1, 0]),
-    ],
-)
-def test_said_mask(tokens: list[str], expected: list[int]) -> None:
-    assert said_mask(tokens) == [bool(e) for e in expected]
-
-
-def test_support_is_the_references_geometric_mean() -> None:
-    reference = [[math.log(0.5), math.log(0.125), -9.0], [-1.0, float("-inf"), -3.0], [-1.0, -2.0, -3.0]]
-    said = [[True, True, False], [True, True, False], [False, False, False]]
-    found = support(reference, said)
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found.numpy(), [0.25, 0.0, 0.0], atol=1e-12)
-    rng = np.random.default_rng(0)
-    logp, mask = -rng.exponential(1, (6, 9)), rng.random((6, 9)) < 0.5
-    expected = [np.prod(np.exp(row[m])) ** (1 / m.sum()) if m.any() else 0.0 for row, m in zip(logp, mask, strict=True)]
-    np.testing.assert_allclose(support(torch.tensor(logp), torch.tensor(mask)).numpy(), expected, atol=1e-12)
 
 
 def test_kl_values_and_gradient() -> None:
