@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from geozero.corpus.sample import TaskName
-from geozero.evaluation.metrics.official import score_captions, score_official
-from geozero.evaluation.metrics.strict import score_strict
-from geozero.evaluation.records import parse_records
 from geozero.evaluation.statistics import intervals
+from geozero.metrics.records import parse_records
+from geozero.tasks import get
 from geozero.tasks.boxes import smart_resize
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -201,10 +200,10 @@ def show(name: str, n: int, ours: float, peer: float, values: dict[str, float], 
 
 def compare_closed(task: TaskName, rows: Rows, peer_of: Callable[[Rows], dict[str, float]]) -> None:
     """Both protocols on one list of boxes or closed answers, reading the records included."""
-    ours, scores = timed(lambda: score_official(task, parse_records(rows)), REPEAT)
+    ours, scores = timed(lambda: get(task).official(parse_records(rows)), REPEAT)
     peer, values = timed(lambda: peer_of(rows), REPEAT)
     show(f"{task} official", len(rows), ours, peer, values, scores.metrics())
-    ours, scores = timed(lambda: score_strict(task, parse_records(rows)), REPEAT)
+    ours, scores = timed(lambda: get(task).strict(parse_records(rows)), REPEAT)
     print(f"{task} strict: n={len(rows)} ours={ours:.3f}s")
     seconds, _ = timed(lambda: intervals(scores.statistics, scores.finish))
     print(f"{task} strict, 1000 bootstrap resamples: n={len(rows)} ours={seconds:.3f}s")
@@ -227,15 +226,15 @@ def main(arguments: list[str] | None = None) -> None:
     rng = random.Random(chosen.seed)
 
     rows = caption_rows(chosen.captions, rng)
-    ours, scores = timed(lambda: score_captions(parse_records(rows), meteor=False))
+    ours, scores = timed(lambda: get("caption").official(parse_records(rows), headline_only=True))
     peer, values = timed(lambda: peer_captions(rows))
     show("captions without METEOR", len(rows), ours, peer, values, scores.metrics())
     if not chosen.skip_meteor:
         load_wordnet()
-        ours, scores = timed(lambda: score_captions(parse_records(rows)))
+        ours, scores = timed(lambda: get("caption").official(parse_records(rows)))
         seconds, meteor = timed(lambda: peer_meteor(rows))
         show("captions with METEOR", len(rows), ours, peer + seconds, values | meteor, scores.metrics())
-    print(f"captions strict: n={len(rows)} ours={timed(lambda: score_strict('caption', parse_records(rows)))[0]:.3f}s")
+    print(f"captions strict: n={len(rows)} ours={timed(lambda: get('caption').strict(parse_records(rows)))[0]:.3f}s")
 
     for task, make, peer_of in CLOSED:
         compare_closed(task, make(chosen.records, rng), peer_of)

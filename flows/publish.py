@@ -20,7 +20,7 @@ from flows.runtime.tracking import curve, leave_links, outbox
 from geozero.common.atomic import write_json
 from geozero.evaluation.comparison_rows import comparison_rows, detail_rows, reasoning_rows, whole
 from geozero.evaluation.goals import Goal, method_goals, resource_goals
-from geozero.evaluation.metrics.guessing import guesses as guesses_of
+from geozero.evaluation.guessing import guesses as guesses_of
 from geozero.evaluation.report.build import report
 from geozero.evaluation.result_sets import ModelAnswers, eval_slices
 from geozero.evaluation.score_rows import gallery, probe_rows, rows_of

@@ -29,12 +29,9 @@ def tiny_random(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
     """METEOR as it is where nltk finds no WordNet: without synonyms."""
-    from geozero.evaluation.metrics import official
+    from geozero.metrics import captions
 
-    class Absent(official.Meteor):
-        def __init__(self, synonyms: bool = True) -> None:
-            if synonyms:
-                raise LookupError("no WordNet")
-            super().__init__(synonyms)
+    def absent() -> None:
+        raise LookupError("no WordNet")
 
-    monkeypatch.setattr(official, "Meteor", Absent)
+    monkeypatch.setattr(captions, "wordnet_synsets", absent)

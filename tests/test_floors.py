@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GROUND, SECOND, THIRD, TOP = 0, 1, 2, 3
 FLOORS = {
     **dict.fromkeys(("common", "corpus", "params", "tracking", "doctor"), GROUND),
-    **dict.fromkeys(("tasks", "sources", "engines", "inference", "workspace", "stack"), SECOND),
+    **dict.fromkeys(("metrics", "tasks", "sources", "engines", "inference", "workspace", "stack"), SECOND),
     **dict.fromkeys(("curation", "difficulty", "training", "evaluation", "toy", "build"), THIRD),
     "cli": TOP,
 }

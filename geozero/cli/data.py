@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from geozero.cli.options import task_option
 from geozero.common.errors import Ambiguous, InputError, Missing
 from geozero.common.terminal import summary
 from geozero.corpus.store import MANIFEST
@@ -158,10 +159,7 @@ def import_release(
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
     file: Annotated[str, typer.Option(help="Name of the JSON list, where there are several.")] = "",
     boxes: Boxes = "norm1000",
-    task: Annotated[
-        Literal["scene_cls", "vqa", "caption", "grounding"] | None,
-        typer.Option(help="Of an evaluation JSON that does not say it."),
-    ] = None,
+    task: Annotated[str | None, task_option("Of an evaluation JSON that does not say it.")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Of an evaluation JSON.")] = "test",
     checks: Annotated[
         list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of items; repeatable.")

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from geozero.cli.options import task_option
+
 app = typer.Typer()
 
 
@@ -15,7 +17,7 @@ def infer(
     model_path: Annotated[str, typer.Option("--model_path", help="A checkpoint, or a hub name in the local cache.")],
     json_path: Annotated[Path, typer.Option("--json_path", help="The authors' evaluation JSON.")],
     output_path: Annotated[Path, typer.Option("--output_path", help="The records to write, for `geozero evaluate`.")],
-    task: Annotated[Literal["scene_cls", "vqa", "caption", "grounding"], typer.Option(help="What is asked.")],
+    task: Annotated[str, task_option("What is asked.")],
     batchsize: Annotated[int, typer.Option(min=1, help="Questions at a time (transformers engine).")] = 16,
     gpu: Annotated[int | None, typer.Option(min=0, help="Number of the GPU to use.")] = None,
     system: Annotated[str, typer.Option(help="True: ask with the system prompt, so that the model thinks.")] = "False",
@@ -57,7 +59,7 @@ def _list_benchmarks(name: str | None) -> str | None:
 
 @app.command()
 def evaluate(
-    task: Annotated[str, typer.Option(help="scene_cls, vqa, caption or grounding.")],
+    task: Annotated[str, task_option("What was asked.")],
     records: Annotated[Path, typer.Option(help="JSON list of {raw_output, pred, label, image_path, …}.")],
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     protocol: Annotated[str, typer.Option(help="strict, or official: the published script's rules.")] = "strict",

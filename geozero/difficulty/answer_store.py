@@ -77,7 +77,7 @@ class Fingerprint:
 
 def prompt_form() -> str:
     """Hash of what stands around a question in direct mode."""
-    probe = Sample("", "vqa", "", "train", "", "", "{question}", "")
+    probe = Sample("", "", "", "train", "", "", "{question}", "")
     return digest(json.dumps(tasks.messages(probe, "direct")).encode())
 
 

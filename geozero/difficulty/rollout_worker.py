@@ -23,7 +23,6 @@ from geozero.difficulty import answer_store
 from geozero.difficulty.adaptive.stopping_rule import Rule, kind_of
 from geozero.difficulty.answer_store import Answers, AnswerWriter, meaning
 from geozero.difficulty.progress import SamplingProgress
-from geozero.difficulty.selection.bands import CLOSED_TASKS
 from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import read_answer
@@ -199,7 +198,7 @@ def sample_until_decided(worker: RolloutWorker, rows_of: dict[str, int], stored:
             row = rows_of.get(s.id)
             if row is None:
                 continue
-            n, closed = int(stored.present[row].sum()), s.task in CLOSED_TASKS
+            n, closed = int(stored.present[row].sum()), tasks.get(s.task).closed
             found = PendingSample(
                 RolloutRequest(s, b"", n, 1),
                 kind_of(s),

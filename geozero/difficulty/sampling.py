@@ -186,9 +186,9 @@ def _fold(
 
     full, pilot, adaptive = in_shard, np.zeros(len(ids), bool), run.settings.adaptive
     if adaptive is not None:
-        pilot = in_fold & np.array([in_pilot(i, adaptive.pilot) for i in ids]) & (work.tasks != "caption")
+        pilot = in_fold & np.array([in_pilot(i, adaptive.pilot) for i in ids]) & ~work.relative
         gaps = stored.present[:, 1:] & ~stored.present[:, :-1]
-        full = in_shard & (pilot | (work.tasks == "caption") | gaps.any(axis=1))
+        full = in_shard & (pilot | work.relative | gaps.any(axis=1))
     missing = full[:, None] & ~stored.present
     if missing.any():
         sample_all(worker(), {ids[row]: row for row in np.flatnonzero(missing.any(axis=1))}, missing)

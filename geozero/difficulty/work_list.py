@@ -18,8 +18,8 @@ from geozero.corpus.store import Corpus
 from geozero.difficulty import answer_store
 from geozero.difficulty.adaptive.stopping_rule import in_pilot, kind_of
 from geozero.difficulty.answer_store import Answers, Fingerprint
-from geozero.difficulty.selection.bands import CLOSED_TASKS
 from geozero.params import Adaptive
+from geozero.tasks import CLOSED_TASKS, RELATIVE_TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class WorkList:
     @property
     def closed(self) -> npt.NDArray[np.bool_]:
         return np.isin(self.tasks, CLOSED_TASKS)
+
+    @property
+    def relative(self) -> npt.NDArray[np.bool_]:
+        """Samples whose answers are judged only when all of them are there (captions)."""
+        return np.isin(self.tasks, RELATIVE_TASKS)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -22,18 +22,12 @@ from geozero.common.lenient_json import parse_json
 from geozero.corpus.sample import Sample, Split, TaskName, digest
 from geozero.corpus.store import Corpus
 from geozero.evaluation.evaluate import evaluate
-from geozero.evaluation.records import read_records
+from geozero.metrics.records import read_records
 from geozero.tasks import TASKS
 
 DEFINITIONS = Path(__file__).with_name("benchmarks")
 LIST = "list"  # the name that lists them all
 PERCENT = 100.0  # papers print shares in percent and CIDEr times a hundred
-METRICS: dict[TaskName, tuple[str, ...]] = {
-    "scene_cls": ("accuracy",),
-    "vqa": ("accuracy", "accuracy_mean_of_types"),
-    "grounding": ("acc@0.5", "acc@0.7", "mean_iou"),
-    "caption": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CIDEr-D"),
-}
 
 
 class Section(BaseModel):
@@ -70,8 +64,10 @@ class Benchmark(Section):
 
     @model_validator(mode="after")
     def _known_metrics(self) -> Benchmark:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task}")
         named = {*self.metrics, *(metric for row in self.references for metric in row.scores)}
-        odd = sorted(named - set(METRICS[self.task]))
+        odd = sorted(named - set(TASKS[self.task].reported))
         if odd:
             raise ValueError(f"unknown metric {odd[0]} of {self.task}")
         return self

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
+from geozero import tasks
 from geozero.evaluation.evaluate import chosen_clusters, clusters_of, groupings_of
-from geozero.evaluation.metrics.scores import headline
 from geozero.evaluation.paired_bootstrap import common, compare_scores
 from geozero.evaluation.result_sets import EvalSlice
 
@@ -37,7 +37,7 @@ def compared(first: EvalSlice, second: EvalSlice) -> Iterator[dict[str, Any]]:
         chosen_clusters(clusters, rows),
         kinds,
     )
-    main = headline(first.task, first.protocol)
+    main = tasks.get(first.task).main_metric(first.protocol)
     place = {k: v for k, v in first.place.items() if k not in ("model", "mode")}
     names = {
         "first": {"model": first.model, "mode": first.mode},
@@ -59,7 +59,7 @@ def reasoning_rows(parts: Iterable[EvalSlice]) -> Iterator[dict[str, Any]]:
             statistics = part.result["reasoning"]
             if part.mode == WITHOUT or not statistics["n_with_thought"]:
                 continue
-            row = {**part.place, **statistics, "metric": headline(part.task, part.protocol), "help": None}
+            row = {**part.place, **statistics, "metric": tasks.get(part.task).main_metric(part.protocol), "help": None}
             other = by_name.get((part.model, WITHOUT)) if part.mode == WITH else None
             if other is not None:
                 row["help"] = next(

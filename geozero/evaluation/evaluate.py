@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from geozero import tasks
 from geozero.common.atomic import write_text
 from geozero.common.errors import InputError
-from geozero.corpus.sample import TASK_NAMES, TaskName, digest
-from geozero.evaluation.metrics.baselines import baselines, confusion
-from geozero.evaluation.metrics.official import score_official
-from geozero.evaluation.metrics.scores import Scores, finite
-from geozero.evaluation.metrics.strict import score_grounding, score_strict
+from geozero.corpus.sample import TaskName, digest
 from geozero.evaluation.paired_bootstrap import MAX_GROUPS, common, compare_scores, pair_records
 from geozero.evaluation.reasoning import reasoning
-from geozero.evaluation.records import RecordList, read_records
 from geozero.evaluation.self_consistency import self_consistency
 from geozero.evaluation.statistics import LEVEL, RESAMPLES, SEED, Clusters, cluster_ids, intervals
+from geozero.metrics.records import RecordList, read_records
+from geozero.metrics.scores import Scores, finite
 from geozero.tasks.boxes import CONVENTIONS, Convention
 from geozero.tasks.text import is_well_formed
 
@@ -52,7 +49,7 @@ def evaluate(
         InputError: unknown task, protocol or convention, unreadable records, records on which the published rules
             themselves stop, or an `against` with other questions.
     """
-    name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
+    name, rules = tasks.get(task).name, _known(protocol, PROTOCOLS, "protocol")
     listed = read_records(records)
     convention = _known(boxes, CONVENTIONS, "coordinate convention")
     for i, said in enumerate(listed.tasks):
@@ -78,13 +75,8 @@ def score(task: TaskName, protocol: Protocol, records: RecordList, boxes: Conven
     Raises:
         InputError: as `evaluate`.
     """
-    if protocol == "strict":
-        return score_strict(task, records, boxes)
-    scores = score_official(task, records)
-    if task == "grounding":  # the conventions side by side; under this protocol the published one is always read
-        as_strict = score_grounding(dataclasses.replace(records, problems=[]), "resized28")
-        scores.diagnosis, scores.notes = as_strict.diagnosis, as_strict.notes
-    return scores
+    rules = tasks.get(task)
+    return rules.strict(records, boxes) if protocol == "strict" else rules.official(records)
 
 
 def compare(
@@ -101,7 +93,7 @@ def compare(
     Raises:
         InputError: as `evaluate`, or the two lists do not hold the same ids, or hold one twice.
     """
-    name, rules = _known(task, TASK_NAMES, "task"), _known(protocol, PROTOCOLS, "protocol")
+    name, rules = tasks.get(task).name, _known(protocol, PROTOCOLS, "protocol")
     convention = _known(boxes, CONVENTIONS, "coordinate convention")
     before, after = read_records(first), read_records(second)
     scores = score(name, rules, after, convention)
@@ -202,15 +194,9 @@ def _result(
             else "image_path",
         },
         "groups": _groups(records, scores, well_formed, clusters, resamples, seed),
-        "reasoning": reasoning(task, records.texts, scores.per_record.get("pred", ())),
+        "reasoning": reasoning(tasks.get(task).closed, records.texts, scores.per_record.get("pred", ())),
     }
-    if task in ("scene_cls", "vqa"):
-        answers, truths = scores.per_record["answer"], scores.per_record["truth"]
-        result["baselines"] = baselines(task, truths, records.question_types)
-        if task == "scene_cls":
-            result["confusion"] = confusion(answers, truths)
-    if task == "grounding":
-        result["boxes"] = "resized28" if protocol == "official" else boxes
+    result |= tasks.get(task).details(records, scores, "resized28" if protocol == "official" else boxes)
     sampled = self_consistency(task, records, scores, resamples, seed)
     if sampled is not None:
         result["self_consistency"] = sampled

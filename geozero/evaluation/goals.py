@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geozero import tasks
 from geozero.evaluation.score_rows import by_source, headline_mean
 
 CLOSED_TYPES = (None, "presence", "comp", "rural_urban")  # None: scene classification; counts are not closed
@@ -102,13 +103,13 @@ def _signed(value: float) -> str:
 def _margins(
     rows: Sequence[Mapping[str, Any]], guesses: Sequence[Mapping[str, Any]], model: str, beside: str
 ) -> Iterator[tuple[float, str]]:
-    found = {(g["source"], g["question_type"]): g[beside] for g in guesses if g["task"] in ("scene_cls", "vqa")}
+    found = {(g["source"], g["question_type"]): g[beside] for g in guesses if tasks.get(g["task"]).closed}
     for row in by_source(rows):
         wanted = row["model"] == model and row["mode"] == "direct" and row["world"] == "toy" and row["headline"]
-        if not wanted or row["task"] not in ("scene_cls", "vqa"):
+        task, kind = tasks.get(row["task"]), row["question_type"]
+        if not wanted or not task.closed:
             continue
-        kind = row["question_type"]
-        if kind not in CLOSED_TYPES or (kind is None and row["task"] == "vqa"):
+        if kind not in CLOSED_TYPES or (kind is None and task.by_question_type):
             continue
         baseline = found.get((row["source"], kind))
         if baseline is not None:

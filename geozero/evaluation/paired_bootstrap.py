@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geozero.common.errors import InputError
-from geozero.evaluation.metrics.scores import Finish, Floats
-from geozero.evaluation.records import RecordList
 from geozero.evaluation.statistics import RESAMPLES, SEED, Clusters, paired_bootstrap
+from geozero.metrics.records import RecordList
+from geozero.metrics.scores import Finish, Floats
 
 MAX_GROUPS = 500  # groups of one kind that are listed; more classes than any set of the field has
 

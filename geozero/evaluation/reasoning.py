@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from geozero.corpus.sample import TaskName
 from geozero.tasks.text import OPEN_TAG, thought, words
 
 MAX_THOUGHTS = 5_000  # distinct-n is a share of a corpus and falls with its size, so the size is bounded
 
 
-def reasoning(task: TaskName, completions: Sequence[str], answers: Sequence[str] = ()) -> dict[str, Any]:
+def reasoning(closed: bool, completions: Sequence[str], answers: Sequence[str] = ()) -> dict[str, Any]:
     """Statistics of the thoughts in n completions; `answers` are the extracted answers, in the same order.
 
     `share_with_thought`: completions with words before the first `<answer>` (a completion without a tag is an answer,
@@ -41,7 +40,7 @@ def reasoning(task: TaskName, completions: Sequence[str], answers: Sequence[str]
         "p95": float(np.quantile(lengths, 0.95)),
     }
     result["distinct_n"] = {str(n): distinct(present[:MAX_THOUGHTS], n) for n in (1, 2, 3)}
-    if task in ("scene_cls", "vqa") and len(answers) == len(completions):
+    if closed and len(answers) == len(completions):
         named = [_names(tokens, words(answer)) for tokens, answer in zip(thoughts, answers, strict=True) if tokens]
         result["agreement"] = sum(named) / len(named)
     return result

@@ -12,9 +12,9 @@ from typing import Any
 
 from geozero.corpus.sample import TaskName
 from geozero.evaluation.evaluate import Protocol, evaluate, score
-from geozero.evaluation.metrics.scores import Scores
-from geozero.evaluation.records import RecordList, parse_records
 from geozero.inference.corpus_job import PromptMode, records_path
+from geozero.metrics.records import RecordList, parse_records
+from geozero.metrics.scores import Scores
 from geozero.tasks.boxes import Convention
 
 HARD_SUFFIX = "_hard"

@@ -14,11 +14,10 @@ from geozero import tasks
 from geozero.corpus.images import decode, thumbnail
 from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
-from geozero.evaluation.metrics.guessing import guesses
-from geozero.evaluation.metrics.scores import headline
+from geozero.evaluation.guessing import guesses
 from geozero.evaluation.result_sets import EvalSlice, ModelAnswers, eval_slices, split_of
 from geozero.inference.corpus_job import records_path
-from geozero.tasks.boxes import Convention, format_box, from_model, parse_box, to_model
+from geozero.tasks.boxes import Convention, from_model
 from geozero.tasks.text import extract_answer, thought
 
 THUMBNAIL = 256  # pixels
@@ -45,7 +44,7 @@ def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def _rows(place: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    main = headline(place["task"], place["protocol"])
+    main = tasks.get(place["task"]).main_metric(place["protocol"])
     groups = [(None, result), *result["groups"].get("question_type", {}).items()]
     for question_type, group in groups:
         for metric in _rates(group["metrics"]):
@@ -108,7 +107,7 @@ def gallery(
                 "source": sample.source,
                 "split": split_of(sample.source),
                 "question": sample.question,
-                "answer": _truth(sample, boxes),
+                "answer": tasks.get(sample.task).shown_truth(sample, boxes),
                 "image_jpeg_base64": base64.b64encode(image).decode(),
                 "width": sample.width,
                 "height": sample.height,
@@ -134,7 +133,7 @@ def probe_rows(
             "task": sample.task,
             "source": sample.source,
             "question": sample.question,
-            "answer": _truth(sample, boxes),
+            "answer": tasks.get(sample.task).shown_truth(sample, boxes),
             "image_jpeg_base64": encoded,
             "steps": steps,
         }
@@ -153,21 +152,15 @@ def _raw_outputs(path: Path) -> dict[str, str]:
     return {r["id"]: r["raw_output"] for r in _records(path)}
 
 
-def _truth(sample: Sample, boxes: Convention) -> str:
-    """The right answer as the model would write it: boxes stand beside the model's, in its units."""
-    if sample.box is None:
-        return sample.answer
-    return format_box(to_model(sample.box, sample.width, sample.height, boxes))
-
-
 def _output(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
-    parsed = parse_box(extract_answer(raw)) if sample.task == "grounding" else None
+    task, answer = tasks.get(sample.task), extract_answer(raw)
+    parsed = task.read_boxes(answer)
     return {
         "thought": thought(raw),
-        "answer": extract_answer(raw),
+        "answer": answer,
         "raw": raw,
-        "reward": tasks.get(sample.task).reward(raw, sample, "tagged", boxes),
-        "box": None if parsed is None else from_model(parsed, sample.width, sample.height, boxes),
+        "reward": task.reward(raw, sample, "tagged", boxes),
+        "box": None if not parsed else from_model(parsed[0], sample.width, sample.height, boxes),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geozero.common.errors import InputError
-from geozero.evaluation.metrics.scores import Floats
-from geozero.tasks.text import normalise
+from geozero.metrics.scores import Floats
 
 LEVEL = 0.95
 RESAMPLES = 1_000
@@ -149,19 +147,6 @@ def pass_at_k(n: ArrayLike, correct: ArrayLike, k: int) -> Floats:
         with np.errstate(all="ignore"):
             miss *= np.clip((drawn - right - i) / (drawn - i), 0.0, 1.0)
     return np.where(drawn >= k, 1.0 - miss, np.nan)
-
-
-def majority_vote(answers: Sequence[str]) -> tuple[str, float]:
-    """The most common of K normalised answers to one question and its share: the self-consistency of the model.
-
-    Of equally common ones the first given wins; empty answers are counted in K and never win. ("", 0.0) without any.
-    """
-    plain = [normalise(answer).strip() for answer in answers]
-    counts = Counter(answer for answer in plain if answer)
-    if not counts:
-        return "", 0.0
-    answer, count = counts.most_common(1)[0]
-    return answer, count / len(plain)
 
 
 def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> dict[str, Any]:

@@ -159,7 +159,6 @@ class _Output:
     def _records(self, sample: Sample, completions: list[Completion]) -> Iterator[dict[str, Any]]:
         """In the published format, with what strict scoring, the preflight and the gallery need beside it."""
         reason, task = failure(completions), tasks.get(sample.task)
-        label: str | list[str] = list(sample.references) if sample.task == "caption" else sample.answer
         for rollout, completion in enumerate(completions):
             text = "" if reason else self.prefix + completion.text
             yield {
@@ -170,7 +169,7 @@ class _Output:
                 "question": sample.question,
                 "raw_output": text,
                 "pred": extract_answer(text),
-                "label": label,
+                "label": task.label(sample.answer, sample.references),
                 "image_path": sample.image_key,
                 "image_id": sample.image_id,
                 "width": sample.width,

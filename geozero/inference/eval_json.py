@@ -18,7 +18,7 @@ from typing import Any
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.lenient_json import as_text, parse_json
 from geozero.corpus.sample import TaskName
-from geozero.tasks import SYSTEM_PROMPT
+from geozero.tasks import SYSTEM_PROMPT, get
 
 IMAGE_MARK = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -151,10 +151,8 @@ def _marked(turns: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 
 def _label(answer: Any, references: Any, task: TaskName) -> str | list[str]:
     """The truth as records hold it: always text, so that writing them cannot fail on a NaN or an object."""
-    if task != "caption":
-        return _text(answer)
-    given = references if isinstance(references, list) and references else [answer]
-    return [_text(value) for value in given]
+    given = references if isinstance(references, list) else []
+    return get(task).label(_text(answer), [_text(value) for value in given])
 
 
 def _id(row: Any) -> str | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from geozero import tasks
 from geozero.common import process
 from geozero.common.atomic import write_json
 from geozero.common.errors import BadRecord, InputError
@@ -31,7 +32,6 @@ SamplingChoice = Literal["greedy", "official"]
 # How the published script samples answers to questions and boxes. Classes and captions are greedy there, captions with
 # five beams, which are not reproduced: no engine of ours has them.
 OFFICIAL_TEMPERATURE, OFFICIAL_TOP_P, OFFICIAL_TOP_K = 0.9, 0.95, 50
-OFFICIAL_SAMPLED: tuple[TaskName, ...] = ("vqa", "grounding")
 OFFICIAL_SEED = 42
 OFFICIAL_MAX_TOKENS = 2048
 
@@ -115,7 +115,7 @@ def infer(
     if gpu is not None:
         choose_gpu(gpu)
     params = SamplingParams(max_tokens=max_new_tokens)
-    if sampling == "official" and task in OFFICIAL_SAMPLED:
+    if sampling == "official" and tasks.get(task).official_draws:
         params = SamplingParams(
             1, OFFICIAL_TEMPERATURE, OFFICIAL_TOP_P, max_tokens=max_new_tokens, seed=seed, top_k=OFFICIAL_TOP_K
         )
@@ -258,13 +258,7 @@ def _record(item: EvalItem, image: ImageFile, fault: str | None, completion: Com
 def _notes(
     task: TaskName, sampling: SamplingChoice, records: Sequence[dict[str, Any]], others: Sequence[Path]
 ) -> list[str]:
-    notes = []
-    if task == "vqa" and any("error" in record for record in records):
-        notes.append("the official protocol counts an empty vqa prediction as right: fix what failed before using it")
-    if task == "grounding" and any("width" not in record for record in records):
-        notes.append("the official protocol stops at an image of unknown size: fix what failed before using it")
-    if sampling == "official" and task == "caption":
-        notes.append("the published beam search is not reproduced")
+    notes = tasks.get(task).official_warnings(records, sampling == "official")
     if others:
         notes.append(f"answers of other models or settings lie beside it, {len(others)} files such as {others[0]}")
     return notes

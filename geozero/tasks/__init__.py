@@ -1,9 +1,9 @@
-"""One class per task; reward and score read the same parser and the same comparator."""
+"""One class for each task. It owns all that is the task's; no other room knows a task by its name."""
 
 from __future__ import annotations
 
-from geozero.common.errors import InputError
-from geozero.corpus.sample import TaskName
+from geozero.common.errors import BadRecord, InputError
+from geozero.corpus.sample import Sample, TaskName
 from geozero.tasks.base import SYSTEM_PROMPT, Task, messages
 from geozero.tasks.caption import Captioning
 from geozero.tasks.grounding import VisualGrounding
@@ -11,8 +11,17 @@ from geozero.tasks.scene import SceneClassification
 from geozero.tasks.vqa import VisualQuestionAnswering
 
 TASKS: dict[TaskName, Task] = {
-    task.name: task for task in (SceneClassification(), VisualQuestionAnswering(), Captioning(), VisualGrounding())
+    task.name: task
+    for task in (
+        SceneClassification(),
+        VisualQuestionAnswering(),
+        Captioning(),
+        VisualGrounding(),
+    )
 }
+CLOSED_TASKS = tuple(name for name, task in TASKS.items() if task.closed)
+# Whether an answer succeeds is known only once its source's median is.
+RELATIVE_TASKS = tuple(name for name, task in TASKS.items() if task.success_reward is None)
 
 
 def get(name: str) -> Task:
@@ -21,10 +30,16 @@ def get(name: str) -> Task:
     Raises:
         InputError: there is none.
     """
-    for key, task in TASKS.items():
-        if key == name:
-            return task
-    raise InputError(f"unknown task '{name}'", hint=f"one of {', '.join(TASKS)}")
+    if name not in TASKS:
+        raise InputError(f"unknown task '{name}'", hint=f"one of {', '.join(TASKS)}")
+    return TASKS[name]
 
 
-__all__ = ["SYSTEM_PROMPT", "TASKS", "Task", "get", "messages"]
+def validate(sample: Sample) -> Sample:
+    """Return the sample, or raise BadRecord naming the first rule that it breaks."""
+    if sample.task not in TASKS:
+        raise BadRecord("unknown_task", sample.task)
+    return TASKS[sample.task].validate(sample)
+
+
+__all__ = ["CLOSED_TASKS", "RELATIVE_TASKS", "SYSTEM_PROMPT", "TASKS", "Task", "get", "messages", "validate"]

@@ -1,12 +1,17 @@
-"""What a task owns: its question, the answer a model should write, the reward of what it did write."""
+"""What a task owns: its question, the answer that is taught, the reward of one that was given, and its scores."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from geozero.corpus.sample import Sample, TaskName, stable_choice
+from geozero.common.errors import InputError
+from geozero.common.lenient_json import as_text
+from geozero.corpus.sample import Box, Sample, TaskName, stable_choice
+from geozero.metrics.baselines import most_common
+from geozero.metrics.records import RecordList
+from geozero.metrics.scores import Scores
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import Mode, read_answer
 
@@ -18,17 +23,77 @@ SYSTEM_PROMPT = (
 
 
 class Task(ABC):
-    """One task. `templates` are phrasings of its question with `{text}` and `{classes}` to be filled in."""
+    """One task.
+
+    To write one: subclass (`ClosedTask` where an answer is right or wrong word for word), set the attributes without a
+    default, write the abstract methods, override what differs, and list it in `geozero/tasks/__init__.py`.
+    """
 
     name: ClassVar[TaskName]
-    tag: ClassVar[str]  # how the official release marks it, e.g. `[vqa]`
-    templates: ClassVar[tuple[str, ...]]
+    title: ClassVar[str]  # on the page
+    tags: ClassVar[tuple[str, ...]]  # how releases mark it, ours first, which is written as `[vqa]`
+    templates: ClassVar[tuple[str, ...]]  # phrasings of its question, `{text}` and `{classes}` to be filled in
     headline: ClassVar[str]  # the strict metric that stands for the task in summaries
+    official_headline: ClassVar[str | None] = None  # the official one; None: the published script has no such task
+    reported: ClassVar[tuple[str, ...]] = ()  # metrics that papers report
+    closed: ClassVar[bool] = False  # a right answer matches word for word: K equal wrong ones make a label suspect
+    success_reward: ClassVar[float | None] = 1.0  # right from here on; None: above the median of its source (captions)
+    answers_are_boxes: ClassVar[bool] = False
+    many_references: ClassVar[bool] = False  # several sentences are right, and records hold them as a list
+    by_question_type: ClassVar[bool] = False  # questions of several types, whose mean says little
+    official_draws: ClassVar[bool] = False  # whether the published script draws its answers, or takes them greedily
+    official_guesses: ClassVar[bool] = True  # whether labels can be scored as answers under the official protocol
+
+    @property
+    def tag(self) -> str:
+        """How our release marks it."""
+        return f"[{self.tags[0]}]"
+
+    @property
+    def asks_text(self) -> bool:
+        """Whether a record needs a question or an expression of its own."""
+        return "{text}" in self.templates[0]
+
+    def main_metric(self, protocol: str) -> str:
+        """The metric that stands for the task under a protocol."""
+        return (protocol == "official" and self.official_headline) or self.headline
+
+    # --- data ---------------------------------------------------------------------------------------------
 
     def question(self, sample_id: str, text: str = "", classes: Sequence[str] = ()) -> str:
         """The user's text. The phrasing goes by the stable hash of the id, so it never depends on order."""
         template = stable_choice(self.templates, sample_id, salt="template")
         return str(template).format(text=text.strip(), classes=", ".join(classes))
+
+    def truth(self, answer: str, references: Sequence[str], boxes: Sequence[Box]) -> tuple[str, Box | None]:
+        """A sample's `answer` and `box`, from what a data set says and boxes in pixels inside the image."""
+        return answer or (references[0] if references else ""), boxes[0] if boxes else None
+
+    def contradicts(self, question: str, answer: str) -> bool:
+        """Whether an answer cannot answer its question."""
+        return False
+
+    def validate(self, sample: Sample) -> Sample:
+        """Return the sample, or raise BadRecord naming the first rule of all samples or of this task that is broken."""
+        return sample.validate()
+
+    def label(self, answer: str, references: Sequence[str]) -> str | list[str]:
+        """The truth as records hold it, from a sample's or an evaluation item's answer and references."""
+        return (list(references) or [answer]) if self.many_references else answer
+
+    def true_boxes(self, sample: Sample) -> list[Box]:
+        """The boxes of a sample, in pixels."""
+        return [] if sample.box is None else [sample.box]
+
+    def read_boxes(self, answer: str) -> list[Box] | None:
+        """The boxes of an answer as written; none for a task without boxes, None where they cannot be read."""
+        return []
+
+    def shown_truth(self, sample: Sample, boxes: Convention) -> str:
+        """The right answer for people, as the model would write it."""
+        return sample.answer
+
+    # --- training -----------------------------------------------------------------------------------------
 
     @abstractmethod
     def target(self, sample: Sample, boxes: Convention = "norm1000") -> str:
@@ -44,8 +109,49 @@ class Task(ABC):
         return 0.0 if answer is None else self.answer_reward(answer, sample, boxes)
 
     def succeeds(self, reward: float) -> bool | None:
-        """Whether an answer with this reward is right; None where the task knows no right or wrong (captions)."""
-        return reward >= 1.0
+        """Whether an answer with this reward is right; None where the task knows no right or wrong."""
+        return None if self.success_reward is None else reward >= self.success_reward
+
+    # --- scores -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def strict(self, records: RecordList, boxes: Convention = "norm1000") -> Scores:
+        """Scores under `strict` (our choice, METHOD Evaluation); `boxes` is the convention of predicted boxes."""
+
+    def official(self, records: RecordList, headline_only: bool = False) -> Scores:
+        """Scores by the rules of the published script, to the letter, so that numbers compare.
+
+        A prediction that is missing altogether (the script never writes one) is counted wrong and listed.
+
+        Args:
+            headline_only: what takes long and is not the headline may be left out.
+
+        Raises:
+            InputError: the script does not know the task, or would stop on a record or on the whole list.
+        """
+        what = f"the published script does not know {self.name}, so it has no official score"
+        raise InputError(what, "--protocol", "use --protocol strict")
+
+    def details(self, records: RecordList, scores: Scores, boxes: str) -> dict[str, Any]:
+        """What stands beside the metrics in the evaluation JSON; `boxes` is how predicted ones were read."""
+        return {}
+
+    def agreement(self, scores: Scores, group: list[int]) -> tuple[float, int | None]:
+        """Of several answers to one question, records `group`: how much they agree in [0, 1], and the record that says
+        what they agree on."""
+        raise NotImplementedError(f"{self.name} knows no right answer to vote for")
+
+    def true_answers(self, label: Any) -> list[str]:
+        """The texts that would be right for a record's label, at least one: empty where it holds none."""
+        return [as_text(label) or ""]
+
+    def constant_answer(self, truths: Sequence[Sequence[str]]) -> str:
+        """The best that somebody could answer without looking: one text for all records."""
+        return most_common(truths)
+
+    def official_warnings(self, records: Sequence[Mapping[str, Any]], drawn: bool) -> list[str]:
+        """What must be known before scoring `infer`'s records officially; `drawn`: sampled as that script does."""
+        return []
 
 
 def messages(sample: Sample, mode: Mode) -> list[dict[str, str]]:

@@ -6,24 +6,24 @@ answer "bare land", reward 1 on normalised equality, else 0.
 
 from __future__ import annotations
 
+from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Sample
-from geozero.tasks.base import Task
-from geozero.tasks.boxes import Convention
-from geozero.tasks.text import same_answer
+from geozero.tasks.closed import ClosedTask
 
 
-class SceneClassification(Task):
+class SceneClassification(ClosedTask):
     name = "scene_cls"
-    tag = "[cls]"
-    headline = "accuracy"
+    title = "Scene classification"
+    tags = ("cls", "scene_cls", "sc")
+    answers_are_classes = True
     templates = (
         "Classify the image into one of these classes: {classes}.\nAnswer with one class name.",
         "Which of the following classes fits this image: {classes}?\nAnswer with one class name.",
         "Choose the scene class of the image from: {classes}.\nAnswer with one class name.",
     )
 
-    def target(self, sample: Sample, boxes: Convention = "norm1000") -> str:
-        return sample.answer
-
-    def answer_reward(self, answer: str, sample: Sample, boxes: Convention = "norm1000") -> float:
-        return float(same_answer(answer, sample.answer))
+    def validate(self, sample: Sample) -> Sample:
+        super().validate(sample)
+        if sample.classes and sample.answer not in sample.classes:
+            raise BadRecord("answer_not_in_classes", sample.answer)
+        return sample

@@ -20,7 +20,7 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import decode
 from geozero.corpus.sample import Sample, Split, stable_unit
 from geozero.corpus.store import Corpus
-from geozero.tasks import get, messages
+from geozero.tasks import get, messages, validate
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import Mode
 
@@ -174,7 +174,7 @@ def _has_media_tag(sample: Sample) -> bool:
 def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention) -> dict[str, Any]:
     if _has_media_tag(sample):
         raise BadRecord("media_tag_in_question", sample.id)
-    sample.validate()  # what built the corpus has done so; what changed it by hand may not have
+    validate(sample)  # what built the corpus has done so; what changed it by hand may not have
     task = get(sample.task)
     target = task.target(sample, boxes)
     if mode == "tagged" and task.answer_reward(target, sample, boxes) <= 0:  # its groups could only be silent

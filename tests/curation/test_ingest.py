@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import FIXTURES
 
+from geozero import tasks
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus import images
 from geozero.corpus.sample import digest
@@ -25,7 +26,7 @@ from geozero.corpus.store import Corpus
 from geozero.curation.card.inspect import inspect
 from geozero.curation.ingest import decoding
 from geozero.curation.ingest import ingest as ingest_module
-from geozero.curation.ingest.checks import Checks, clamped, contradicts, is_latin, with_checks
+from geozero.curation.ingest.checks import Checks, clamped, is_latin, with_checks
 from geozero.curation.ingest.ingest import KnownImage, ingest, to_sample
 from geozero.sources import Record, get
 
@@ -309,7 +310,7 @@ def test_a_wrong_check_is_one_line(options: list[str]) -> None:
     ],
 )
 def test_answers_that_cannot_answer(question: str, answer: str, wrong: bool) -> None:
-    assert contradicts(question, answer) is wrong
+    assert tasks.get("vqa").contradicts(question, answer) is wrong
 
 
 @pytest.mark.parametrize("choice", ["refuse", "keep"])

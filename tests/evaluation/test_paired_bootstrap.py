@@ -15,9 +15,9 @@ from geozero.common.errors import InputError
 from geozero.evaluation.comparison_rows import comparison_rows, detail_rows, reasoning_rows, whole
 from geozero.evaluation.evaluate import compare, evaluate
 from geozero.evaluation.paired_bootstrap import common
-from geozero.evaluation.records import parse_records
 from geozero.evaluation.report.schema import Comparison, Detail, Reasoning
 from geozero.evaluation.result_sets import EvalSlice
+from geozero.metrics.records import parse_records
 
 
 def part(model: str, mode: str, records: list[dict[str, Any]], **more: Any) -> EvalSlice:

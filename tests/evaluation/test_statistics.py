@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from geozero.common.errors import InputError
-from geozero.evaluation.metrics.baselines import OTHER, baselines, confusion
 from geozero.evaluation.reasoning import distinct, reasoning
 from geozero.evaluation.statistics import (
     calibration,
     cluster_ids,
     intervals,
-    majority_vote,
     paired_bootstrap,
     pass_at_k,
     resampled_sums,
 )
+from geozero.metrics.baselines import OTHER, baselines, confusion
+from geozero.tasks.closed import majority_vote
 
 
 def mean(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,8 +124,8 @@ def test_pass_at_k_of_too_few_answers_is_undefined() -> None:
 
 
 def test_majority_vote() -> None:
-    assert majority_vote(["Yes.", "no", "yes", ""]) == ("yes", 0.5)
-    assert majority_vote(["", "..."]) == ("", 0.0)
+    assert majority_vote(["yes", "no", "yes", ""]) == ("yes", 0.5)
+    assert majority_vote(["", ""]) == ("", 0.0)
     assert majority_vote([]) == ("", 0.0)
 
 
@@ -139,14 +139,14 @@ def test_calibration() -> None:
 
 
 def test_baselines() -> None:
-    result = baselines("vqa", ["Yes", "no.", "yes", "3", "4", ""], ["p", "p", "p", "count", "count", "count"])
+    result = baselines(["yes", "no", "yes", "3", "4", ""], ["p", "p", "p", "count", "count", "count"])
     assert result["majority"] == pytest.approx(2 / 6) and result["majority_answer"] == "yes"
     assert result["majority_by_type"] == pytest.approx((2 + 1) / 6)
     assert result["by_question_type"]["p"] == {"n": 3, "majority": 2 / 3, "majority_answer": "yes", "chance": 0.5}
     assert result["chance"] == pytest.approx((3 * 0.5 + 3 * (2 / 3) / 2) / 6)
-    assert baselines("scene_cls", ["a", "b"], None, ["a", "b", "c", "d"])["chance"] == 0.25
-    assert baselines("grounding", ["[1, 2, 3, 4]"])["majority"] is None
-    assert baselines("vqa", [])["majority"] is None
+    assert baselines(["a", "b"], [None, None], [0.25, 0.5])["chance"] == 0.375
+    assert baselines(["a", "b"], [None, "p"], [0.25, 0.5])["by_question_type"]["p"]["chance"] == 0.5
+    assert baselines([], [])["majority"] is None
 
 
 def test_confusion() -> None:
@@ -163,13 +163,13 @@ def test_reasoning() -> None:
         "port",
         "Trees. <answer>sea</answer>",
     ]
-    result = reasoning("scene_cls", texts, ["port", "park", "port", "sea"])
+    result = reasoning(True, texts, ["port", "park", "port", "sea"])
     assert result["n_with_thought"] == 2 and result["share_with_thought"] == 0.5
     assert result["words"]["mean"] == 3.0
     assert result["agreement"] == 0.5
-    assert reasoning("scene_cls", ["port"], ["port"])["agreement"] is None
-    assert reasoning("scene_cls", ["airport <answer>port</answer>"], ["port"])["agreement"] == 0.0
-    assert reasoning("vqa", [])["share_with_thought"] is None
+    assert reasoning(True, ["port"], ["port"])["agreement"] is None
+    assert reasoning(True, ["airport <answer>port</answer>"], ["port"])["agreement"] == 0.0
+    assert reasoning(True, [])["share_with_thought"] is None
 
 
 def test_distinct() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from geozero.tasks.boxes import from_model, iou, parse_box
 from geozero.toy.world.description import QUESTION_KINDS
-from geozero.toy.world.language import captions, describe, generic_question, referring, vqa
+from geozero.toy.world.language import captions, describe, generic_question, questions_about, referring
 from geozero.toy.world.scene import COLOURS, KINDS, SCENE_CLASSES, Scene, SceneObject, sample_scene
 
 SEEDS = st.integers(0, 2**40)
@@ -54,11 +54,11 @@ def right_answer(scene: Scene, question: str) -> str:
 @given(SEEDS, st.booleans())
 def test_answers_follow_from_the_scene(seed: int, hard: bool) -> None:
     scene, rng = scene_of(seed, hard)
-    rows = vqa(scene, rng)
+    rows = questions_about(scene, rng)
     assert [kind for kind, _, _ in rows] == ["presence", "presence", "comp", "count", "rural_urban"]
     for _, question, answer in rows:
         assert answer == right_answer(scene, question), question
-    assert rows == vqa(scene, random.Random(seed))
+    assert rows == questions_about(scene, random.Random(seed))
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -66,7 +66,7 @@ def test_questions_give_little_away(hard: bool) -> None:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     by_question: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for seed in range(700):
-        for kind, question, answer in vqa(*scene_of(seed, hard)):
+        for kind, question, answer in questions_about(*scene_of(seed, hard)):
             answers[kind][answer] += 1
             by_question[kind, question][answer] += 1
     for kind in ("presence", "comp"):
@@ -195,7 +195,7 @@ def test_everyday_questions_have_right_answers_and_telling_facts(kind: str) -> N
         elif kind == "count":
             told = next(w for w in re.findall(r"\w+", facts.lower()) if w in (*NUMBERS, "none"))
             assert (0 if told == "none" else NUMBERS.index(told)) == int(item.answer)
-        elif kind in ("scene", "land", "colour", "caption"):
+        elif kind in ("scene", "land", "colour", "description"):
             assert item.answer in facts
         else:
             assert item.answer in ("yes", "no") and item.facts
@@ -217,7 +217,7 @@ def test_everyday_wording_is_not_the_evaluation_s() -> None:
     everyday: set[str] = set()
     for seed in range(400):
         scene, rng = scene_of(seed, False)
-        evaluation |= {question for _, question, _ in vqa(scene, rng)} | set(captions(scene, rng))
+        evaluation |= {question for _, question, _ in questions_about(scene, rng)} | set(captions(scene, rng))
         evaluation |= {text for _, text in referring(scene, rng)}
         everyday |= {generic_question(scene, rng).question for _ in range(4)}
         everyday |= {sentence + "." for sentence in describe(scene, rng, 0.8).split(".")}

@@ -12,7 +12,7 @@ from geozero.tasks import SYSTEM_PROMPT
 from geozero.tasks.text import tagged_answer
 from geozero.toy.model import pretrain
 from geozero.toy.world import layouts
-from geozero.toy.world.language import captions, referring, vqa
+from geozero.toy.world.language import captions, questions_about, referring
 from geozero.toy.world.scene import sample_scene
 
 RECIPE = pretrain.PretrainConfig()
@@ -33,8 +33,8 @@ def test_no_question_of_the_evaluation_is_taught() -> None:
     taught: set[str] = set()
     for seed in range(400):
         scene = sample_scene(seed)
-        asked |= {question for _, question, _ in vqa(scene, rng)} | {text for _, text in referring(scene, rng)}
-        asked |= set(captions(scene, rng))
+        asked |= {question for _, question, _ in questions_about(scene, rng)}
+        asked |= {text for _, text in referring(scene, rng)} | set(captions(scene, rng))
         taught.add(pretrain.dialogue(0, scene, RECIPE, rng).user)
     assert not asked & taught
 

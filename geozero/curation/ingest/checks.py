@@ -1,15 +1,15 @@
-"""What a record's texts and box must be like: lengths, script, answers that do not fit their question, boxes inside."""
+"""What a record's texts and box must be like: lengths, script, boxes inside their image."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args, get_type_hints
 
+from geozero import tasks
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import MAX_PIXELS
 from geozero.corpus.sample import Box
@@ -18,14 +18,6 @@ from geozero.sources.base import Record
 BOX_TOLERANCE = 1.0  # pixels that an annotation may lie outside its image (rounding, inclusive edges) [ours]
 MAX_TEXT = 20_000  # characters of one text; the longest of the field, polygons, have about 8,000
 _MOSTLY = 0.5  # share of letters
-
-_YES_NO = re.compile(r"\W*(?:yes|no)\b", re.IGNORECASE)
-_NUMBER = re.compile(r"\W*\d[\d.,]*\s*(?:m2|m²|km2|km²|square \w+|%)?\W*", re.IGNORECASE)
-_SAYS_YES_OR_NO = re.compile(r"\b(?:yes or no|yes/no)\b", re.IGNORECASE)
-_ASKS_YES_OR_NO = re.compile(r"(?:is|are|was|were|does|do|can|has|have)\b(?!.*\bor\b)[^\n]*\?", re.IGNORECASE)
-_ASKS_A_NUMBER = re.compile(
-    r"(?:how many|how much|what is the (?:number|amount|area|total area)(?! .*\bor\b))\b", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +51,7 @@ class Checks:
     def check_text(self, record: Record) -> None:
         """Raise BadRecord for a record without a question, or one whose texts are too long, too short, of another
         script, or cannot be stored as UTF-8."""
-        if record.task in ("vqa", "grounding") and not record.text.strip():
+        if tasks.get(record.task).asks_text and not record.text.strip():
             raise BadRecord("question_empty")
         texts = (record.key, record.image_key, record.text, record.answer, record.question_type or "")
         _check_stored((*texts, *record.references), self.longest)
@@ -109,17 +101,6 @@ def _check_stored(texts: Iterable[str], longest: int) -> None:
 
 
 _check_labels = lru_cache(maxsize=64)(_check_stored)  # a data set's records have the same labels
-
-
-def contradicts(question: str, answer: str) -> bool:
-    """Whether an answer cannot answer its question: a number or an area to a question for yes or no, or yes or no to a
-    question for a number or an area. Careful: what is not plainly wrong is right."""
-    yes_no = _YES_NO.match(answer) is not None
-    if _SAYS_YES_OR_NO.search(question):
-        return not yes_no
-    if _ASKS_YES_OR_NO.match(question):
-        return _NUMBER.fullmatch(answer) is not None
-    return _ASKS_A_NUMBER.match(question) is not None and yes_no and len(answer.split()) == 1
 
 
 def is_latin(text: str) -> bool:

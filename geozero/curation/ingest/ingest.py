@@ -15,12 +15,11 @@ from geozero.common.progress import Progress
 from geozero.corpus.images import StoredImage, store
 from geozero.corpus.sample import Box, Sample, digest, sample_id
 from geozero.corpus.store import Corpus, CorpusWriter
-from geozero.curation.ingest.checks import Checks, contradicts, storable
+from geozero.curation.ingest.checks import Checks, storable
 from geozero.curation.ingest.conflicts import Conflicts
 from geozero.curation.ingest.decoding import Begun, Decoded, Decoders, results
 from geozero.curation.reuse import finished
 from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
-from geozero.tasks.boxes import format_box
 
 Choice = Literal["all", "train", "val", "test"]
 AHEAD = 6  # batches that are decoded before it is their turn
@@ -202,7 +201,7 @@ class Ingest:
         """Check what can be checked without the image, then read it, to be decoded with its batch."""
         try:
             self.checks.check_text(record)
-            if record.task == "vqa" and contradicts(record.text, record.answer):
+            if tasks.get(record.task).contradicts(record.text, record.answer):
                 if self.checks.contradictions == "refuse":
                     raise BadRecord("answer_contradicts", f"{record.text[:80]}: {record.answer[:40]}")
                 record = dataclasses.replace(record, repaired=(*record.repaired, "answer_contradicts"))
@@ -226,7 +225,7 @@ class Ingest:
         self._marks = list(record.repaired)
         try:
             known, fresh = self._image(record.image)
-            sample = self.sample(record, known).validate()
+            sample = tasks.validate(self.sample(record, known))
             if self._conflicts.add(sample, record.text):
                 if self.checks.conflicts == "refuse":
                     raise BadRecord("answer_conflicts", f"{record.text[:80]}: {sample.answer[:40]}, before otherwise")
@@ -280,9 +279,8 @@ class Ingest:
 
 def to_sample(source: str, record: Record, image: KnownImage) -> Sample:
     """The sample of a record whose box lies inside its image: id, question from the task's templates."""
-    answer = record.answer or (record.references[0] if record.references else "")
-    if record.task == "grounding" and record.box is not None:
-        answer = format_box(record.box)
+    task, boxes = tasks.get(record.task), () if record.box is None else (record.box,)
+    answer, box = task.truth(record.answer, record.references, boxes)
     name = sample_id(source, record.key, record.task, record.text, answer, *record.references)
     return Sample(
         id=name,
@@ -291,10 +289,10 @@ def to_sample(source: str, record: Record, image: KnownImage) -> Sample:
         split=record.split,
         image_id=image.image_id,
         image_key=record.image_key,
-        question=tasks.get(record.task).question(name, record.text, record.classes),
+        question=task.question(name, record.text, record.classes),
         answer=answer,
         references=record.references,
-        box=record.box,
+        box=box,
         width=image.width,
         height=image.height,
         question_type=record.question_type,

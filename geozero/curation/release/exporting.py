@@ -127,31 +127,30 @@ def _train_item(
     if IMAGE_MARK in sample.question:
         lost["image_mark"] += 1
         return None
-    answer = sample.answer
-    if sample.task == "grounding" and sample.box is not None:
-        rounded = to_model(sample.box, sample.width, sample.height, boxes)
-        if is_degenerate(rounded):
+    task, answer = tasks.get(sample.task), sample.answer
+    if task.answers_are_boxes:
+        rounded = [to_model(box, sample.width, sample.height, boxes) for box in task.true_boxes(sample)]
+        if any(map(is_degenerate, rounded)):
             lost["box_collapsed"] += 1
             return None
-        lost["box"] += 1
-        answer = tasks.get(sample.task).target(sample, boxes)
+        lost["box"] += bool(rounded)
+        answer = task.target(sample, boxes)
     lost["id"] += 1
     lost.update({"references": int(len(sample.references) > 1), "classes": int(bool(sample.classes))})
     lost["question_type"] += sample.question_type is not None
-    tag = tasks.get(sample.task).tag
-    user = {"role": "user", "content": f"{IMAGE_MARK}\n{tag} {sample.question}"}
+    user = {"role": "user", "content": f"{IMAGE_MARK}\n{task.tag} {sample.question}"}
     images = [paths.of(sample)]
     if kind == "hard":
         messages = [{"role": "system", "content": SYSTEM_PROMPT}, user]
         solution = f"<answer> {answer} </answer>\n"
-        return {"messages": messages, "images": images, "solution": solution, "task_type": [tag.strip("[]")]}
+        return {"messages": messages, "images": images, "solution": solution, "task_type": [task.tags[0]]}
     return {"messages": [user, {"role": "assistant", "content": answer}], "images": images}
 
 
 def _eval_item(sample: Sample, paths: _Paths) -> dict[str, Any]:
     turns = [{"from": "human", "value": IMAGE_MARK + sample.question}, {"from": "gpt", "value": sample.answer}]
     item: dict[str, Any] = {"conversations": turns, "images": [paths.of(sample)]}
-    if sample.task == "caption":
+    if tasks.get(sample.task).many_references:
         item["refs"] = list(sample.references)
     item |= {"id": sample.id, "width": sample.width, "height": sample.height}
     return item | ({} if sample.question_type is None else {"question_type": sample.question_type})

@@ -1,7 +1,7 @@
 """Read the authors' release formats back: GeoZero-Raw, -Instruct, -Hard and the evaluation JSON become a corpus.
 
-Layouts as in `release_export`. What is `assumed` of the authors' own files: every tag but `[vqa]`, and that boxes in
-training answers are 0–1000 (`boxes`). Items without a known tag are no task of ours and are refused. Known label noise:
+Layouts as in `exporting`. What is assumed of the authors' own files: every tag but `[vqa]`, and that boxes in training
+answers are 0–1000 (`boxes`). Items without a known tag are no task of ours and are refused. Known label noise:
 a question for an area that ends "Give a response of yes or no." and is answered "1934m2" (`answer_contradicts`).
 """
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geozero import __version__
+from geozero import __version__, tasks
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.progress import Progress
-from geozero.corpus.sample import TASK_NAMES, Box, Sample, Split, TaskName, sample_id
+from geozero.corpus.sample import Box, Sample, Split, TaskName, sample_id
 from geozero.corpus.store import Corpus, CorpusWriter
 from geozero.curation.ingest.checks import Checks
 from geozero.curation.ingest.ingest import Ingest, KnownImage
@@ -28,15 +28,10 @@ from geozero.sources.base import stem
 from geozero.sources.readers.annotations import json_items, list_of
 from geozero.sources.readers.conversations import HUMAN, MODEL, tagged
 from geozero.sources.readers.image_files import ImageFiles
-from geozero.tasks.boxes import Convention, format_box, from_model, parse_box
+from geozero.tasks.boxes import Convention, from_model
 from geozero.tasks.text import extract_answer
 
-TAGS: dict[str, TaskName] = {  # `vqa` is known, ours are `cls`, `caption`, `refer`, the others are assumed
-    "vqa": "vqa",
-    **dict.fromkeys(("cls", "scene_cls", "sc"), "scene_cls"),
-    **dict.fromkeys(("caption", "ic"), "caption"),
-    **dict.fromkeys(("refer", "grounding", "vg"), "grounding"),
-}
+TAGS = {tag: name for name, task in tasks.TASKS.items() for tag in task.tags}
 SOURCE = "released"  # source of images whose set is not one of our names
 _OUR_NAME = re.compile(r"[a-z][a-z0-9_]*")  # the authors' sets are in capitals
 _TOLD_APART = re.compile(r"~[0-9a-f]{8}$")
@@ -46,12 +41,12 @@ _TOLD_APART = re.compile(r"~[0-9a-f]{8}$")
 class Item(Record):
     """A record whose question stands as it is to be asked.
 
-    `numbers` are the box as written, `convention` what they mean; `id` the item's own, where it has one.
+    `numbers` are the boxes as written, `convention` what they mean; `id` the item's own, where it has one.
     """
 
     source: str
     id: str = ""
-    numbers: Box | None = None
+    numbers: tuple[Box, ...] = ()
     convention: Convention = "norm1000"
 
 
@@ -66,7 +61,7 @@ class Released(Source):
         split: of evaluation items; what the training files hold is train.
     """
 
-    tasks = TASK_NAMES
+    tasks = tuple(tasks.TASKS)
     layout = "GeoZero-{Raw,Instruct,Hard}.json, images/<SET>-<nnnn>.tar; or <name>.json of conversations and images"
 
     name: str = SOURCE
@@ -125,14 +120,14 @@ class Released(Source):
         if len(said) != 2:
             raise BadRecord("dialogue_not_a_task", f"{len(said)} turns")
         tag, question = tagged(said[0])
-        named = [name for name in TASK_NAMES if stem(file).endswith(name)]
+        named = [name for name in tasks.TASKS if stem(file).endswith(name)]
         task = TAGS.get(tag) or self.task or (named[0] if named else None)
         if task is None:
             raise BadRecord("task_unknown", "say which with --task")
         if TAGS.get(tag) is None:
             question = said[0].replace(IMAGE_MARK, " ").strip()
         item = self._item(row, key, images, task, self.split, question, said[1].strip(), "pixels")
-        if task == "caption" and row.get("refs"):
+        if tasks.get(task).many_references and row.get("refs"):
             item = dataclasses.replace(item, references=tuple(str(text) for text in list_of(row, "refs")))
         own, kind = row.get("id"), row.get("question_type")
         return dataclasses.replace(
@@ -155,8 +150,8 @@ class Released(Source):
         images = list_of(row, "images")
         if len(images) != 1 or not isinstance(images[0], str):
             raise BadRecord("not_one_image", f"{len(images)} in `images`")
-        numbers = parse_box(answer) if task == "grounding" else None
-        if task == "grounding" and numbers is None:
+        numbers = tasks.get(task).read_boxes(answer)
+        if numbers is None:
             raise BadRecord("box_missing", answer[:80])
         source, image_key = self._key(images[0])
         return Item(
@@ -166,10 +161,10 @@ class Released(Source):
             image=_image(images[0], files),
             image_key=image_key,
             text=question,
-            answer="" if task == "grounding" else answer,
-            references=(answer,) if task == "caption" and answer else (),
+            answer="" if numbers else answer,
+            references=(answer,) if tasks.get(task).many_references and answer else (),
             source=source,
-            numbers=numbers,
+            numbers=tuple(numbers),
             convention=convention,
         )
 
@@ -229,10 +224,11 @@ class _Import(Ingest):
 
     def sample(self, record: Record, image: KnownImage) -> Sample:
         assert isinstance(record, Item)
-        box, answer = None, record.answer or (record.references[0] if record.references else "")
-        if record.numbers is not None:
-            box = self.inside(from_model(record.numbers, image.width, image.height, record.convention), record, image)
-            answer = format_box(box)
+        boxes = [
+            self.inside(from_model(numbers, image.width, image.height, record.convention), record, image)
+            for numbers in record.numbers
+        ]
+        answer, box = tasks.get(record.task).truth(record.answer, record.references, boxes)
         return Sample(
             id=record.id or sample_id(record.source, record.image_key, record.task, record.text, answer),
             task=record.task,

@@ -17,9 +17,9 @@ import pyarrow as pa
 from geozero import params
 from geozero.difficulty.answer_store import FINISH, Answers
 from geozero.difficulty.selection.balance import balanced
+from geozero.tasks import CLOSED_TASKS, RELATIVE_TASKS
 
 BANDS = ("easy", "hard_learnable", "hard_unsolved", "suspect", "unused", "unreadable")
-CLOSED_TASKS = ("scene_cls", "vqa")
 Bools = npt.NDArray[np.bool_]
 
 
@@ -61,9 +61,9 @@ def measure(answers: Answers, candidates: Candidates, settings: params.Select) -
     asked = answers.asked
     success = answers.success == 1
     medians = {}
-    captions = candidates.tasks == "caption"
-    for source in np.unique(candidates.sources[captions]):
-        rows = captions & (candidates.sources == source)
+    relative = np.isin(candidates.tasks, RELATIVE_TASKS)
+    for source in np.unique(candidates.sources[relative]):
+        rows = relative & (candidates.sources == source)
         rewards = answers.reward[rows][asked[rows]]
         if rewards.size:
             medians[str(source)] = float(np.median(rewards))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from geozero import params
+from geozero import params, tasks
 from geozero.common.atomic import write_text
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import decode, thumbnail
@@ -23,7 +23,7 @@ from geozero.difficulty import answer_store
 from geozero.difficulty.answer_store import Answers
 from geozero.difficulty.selection.bands import BANDS, Bools, Candidates, Difficulty, choose, measure
 from geozero.difficulty.selection.histogram import histogram
-from geozero.tasks.boxes import format_box, from_model, is_degenerate, parse_box, to_model
+from geozero.tasks.boxes import from_model, is_degenerate
 
 THUMBNAIL_SIDE = 192
 EXAMPLES = 6  # a band
@@ -181,31 +181,30 @@ def _shown(chosen: Selection, sample: Sample, row: int, said: Sequence[Mapping[s
     except (BadRecord, KeyError) as error:
         where = str(chosen.corpus.path)
         raise InputError(f"image {sample.image_id}: {error}", where, "make the corpus again") from None
-    median = chosen.found.caption_medians.get(sample.source, 0.0)
+    task, median = tasks.get(sample.task), chosen.found.caption_medians.get(sample.source, 0.0)
     counts: dict[str, dict[str, Any]] = {}
     for answer in said:
         text = str(answer["text"]).strip() or "(nothing)"
         failed, reward, success = answer["finish_reason"] == "error", float(answer["reward"]), answer["success"]
         if failed:
             text = "(failed)"
-        elif success is None:  # a caption, see `bands.measure`
+        elif success is None:  # relative to its source, see `bands.measure`
             success = bool(np.float32(reward) > np.float32(median))
-        graded = reward if sample.task == "caption" and not failed else None
+        graded = reward if task.success_reward is None and not failed else None
         known = counts.setdefault(text, {"text": _short(text), "n": 0, "success": success, "reward": graded})
         known["n"] += 1
     answers = sorted(counts.values(), key=lambda a: -int(a["n"]))[:ANSWERS_SHOWN]
     label, boxes = _short(sample.answer), []
-    if sample.box is not None:
+    if task.answers_are_boxes:
         means = answer_store.convention(chosen.store / chosen.fingerprints[chosen.candidates.folds[row]])
         for answer in answers:
-            found = parse_box(answer["text"])
-            if found is not None and not is_degenerate(found):
-                place = from_model(found, sample.width, sample.height, means)
-                boxes.append(_place(place, sample, "right" if answer["success"] else "wrong"))
-        boxes.append(_place(sample.box, sample, "label"))
+            for found in task.read_boxes(answer["text"]) or ():
+                if not is_degenerate(found):
+                    place = from_model(found, sample.width, sample.height, means)
+                    boxes.append(_place(place, sample, "right" if answer["success"] else "wrong"))
         if means != "pixels":
-            theirs = to_model(sample.box, sample.width, sample.height, means)
-            label += f" in pixels, {format_box(theirs)} as the model counts"
+            label += f" in pixels, {task.shown_truth(sample, means)} as the model counts"
+    boxes += [_place(box, sample, "label") for box in task.true_boxes(sample)]
     return {
         "sample": sample,
         "question": _short(sample.question),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ def _sections(inputs: ReportInputs) -> list[tuple[str, str]]:
 
 def _asset(name: str) -> str:
     text = (HERE / name).read_text(encoding="utf-8")
+    text = text.replace("/* TASK_TITLES */ {}", json.dumps(names.TASK_TITLES))
     return text.replace("/* IMAGES_PER_BLOCK */ 100", str(IMAGES_PER_BLOCK))
 
 

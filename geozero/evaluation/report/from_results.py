@@ -15,17 +15,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.lenient_json import parse_json
 from geozero.corpus.images import decode, thumbnail
-from geozero.corpus.sample import TASK_NAMES, TaskName, digest, stable_unit
+from geozero.corpus.sample import TaskName, digest, stable_unit
 from geozero.evaluation.benchmark import benchmarks, reference_rows
 from geozero.evaluation.comparison_rows import comparison_rows, detail_rows, reasoning_rows
 from geozero.evaluation.evaluate import PROTOCOLS, Protocol
-from geozero.evaluation.metrics.guessing import guesses
-from geozero.evaluation.records import parse_records
+from geozero.evaluation.guessing import guesses
 from geozero.evaluation.report.inputs import FILES, ReportInputs, use
 from geozero.evaluation.report.names import in_order, model_label
 from geozero.evaluation.result_sets import EvalSlice
 from geozero.evaluation.score_rows import rows_of
 from geozero.inference.corpus_job import PromptMode
+from geozero.metrics.records import parse_records
+from geozero.tasks import TASKS
 from geozero.tasks.boxes import CONVENTIONS
 from geozero.tasks.text import thought
 
@@ -74,7 +75,7 @@ def find_results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
             value = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_RESULT else None
         except (OSError, ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and value.get("task") in TASK_NAMES and value.get("protocol") in PROTOCOLS:
+        if isinstance(value, dict) and value.get("task") in tuple(TASKS) and value.get("protocol") in PROTOCOLS:
             found.append((path, value))
     return found
 

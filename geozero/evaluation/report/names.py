@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geozero.evaluation.metrics.scores import OFFICIAL_HEADLINES
 from geozero.evaluation.report.schema import Score
 from geozero.tasks import TASKS
 
@@ -17,13 +16,7 @@ WORLDS = {
     "strict": "Benchmarks, strict protocol",
     "official": "Benchmarks, official protocol",
 }
-TASK_TITLES = {
-    "scene_cls": "Scene classification",
-    "vqa": "Question answering",
-    "caption": "Captioning",
-    "grounding": "Visual grounding",
-}
-HEADLINES = {str(name): (task.headline, OFFICIAL_HEADLINES[name]) for name, task in TASKS.items()}
+TASK_TITLES = {name: task.title for name, task in TASKS.items()}
 METRICS = {
     "thought_words": "words a thought",
     "well_formed": "well formed",
@@ -50,8 +43,7 @@ def model_label(model: str, mode: str) -> str:
 
 def main_metric(score: Score) -> str | None:
     """The metric that stands for a score's task under its protocol; None for an unknown task."""
-    names = HEADLINES.get(score.task)
-    return names[score.protocol == "official"] if names else None
+    return TASKS[score.task].main_metric(score.protocol) if score.task in TASKS else None
 
 
 def is_headline(score: Score) -> bool:

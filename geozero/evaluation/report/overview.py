@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from geozero.evaluation.report.cells import Cell, shown_cell
 from geozero.evaluation.report.names import (
-    HEADLINES,
     METRICS,
     SPLITS,
     TASK_TITLES,
@@ -19,6 +18,7 @@ from geozero.evaluation.report.names import (
 )
 from geozero.evaluation.report.pairs import Pairs
 from geozero.evaluation.report.schema import Baseline, Comparison, Reference, Score
+from geozero.tasks import TASKS
 
 CHOOSING = "val"  # the split that chooses; a score on it is no result
 Column = tuple[str, str, str]  # split, source, task
@@ -139,9 +139,10 @@ def _published(references: Sequence[Reference], protocol: str, columns: Sequence
     found: dict[str, list[Cell | None]] = {}
     said: dict[str, list[str]] = {}
     for r in references:
+        main = [TASKS[r.task].main_metric(name) for name in ("strict", "official")] if r.task in TASKS else []
         for i, (_, source, task) in enumerate(columns):
             same = r.rules == protocol and r.question_type is None and (r.benchmark, r.task) == (source, task)
-            if same and r.published is not None and r.metric in HEADLINES.get(task, ()):
+            if same and r.published is not None and r.metric in main:
                 found.setdefault(r.model, [None] * len(columns))[i] = Cell(f"{r.published:,.1f}", "")
                 said.setdefault(r.model, []).append(r.source)
     return [Line(m, "reference", cells, "; ".join(dict.fromkeys(said[m]))) for m, cells in found.items()]

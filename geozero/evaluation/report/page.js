@@ -4,7 +4,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const PAGE = 24; // gallery items drawn at a time
   const PER_BLOCK = /* IMAGES_PER_BLOCK */ 100;
-  const TASKS = { scene_cls: "Scene classification", vqa: "Question answering", caption: "Captioning", grounding: "Visual grounding" };
+  const TASKS = /* TASK_TITLES */ {};
   const OUTCOMES = { fixed: "wrong → right", broken: "right → wrong", rose: "reward rose", fell: "reward fell" };
   const LEVEL = 0.05; // a smaller difference in reward counts as none
 

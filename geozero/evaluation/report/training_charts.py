@@ -11,6 +11,7 @@ from markupsafe import Markup
 from geozero.evaluation.report import charts
 from geozero.evaluation.report.names import MODELS, TASK_TITLES
 from geozero.evaluation.report.schema import Difficulty, Timing
+from geozero.tasks import RELATIVE_TASKS
 
 # What belongs into one chart: title, [(key, label, tone)], note, whether it is a share
 CURVES: tuple[tuple[str, tuple[tuple[str, str, str], ...], str, bool], ...] = (
@@ -85,7 +86,8 @@ def difficulties(parts: Mapping[str, Difficulty]) -> list[DifficultyPlot]:
     for task in order:
         part = parts[task]
         bands = {name: part.bands[name] for name in [*BANDS, *part.bands] if name in part.bands}
-        label = "caption reward" if task == "caption" and part.edges and part.edges[-1] != 1 else "pass rate"
+        by_reward = task in RELATIVE_TASKS and part.edges and part.edges[-1] != 1
+        label = "caption reward" if by_reward else "pass rate"
         cards.append(
             DifficultyPlot(
                 title=TASK_TITLES.get(task, task),

@@ -24,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geozero.common import process
+from geozero.sources.toy import TOY
 from geozero.tasks import SYSTEM_PROMPT, TASKS
 from geozero.tasks.text import CLOSE_TAG, OPEN_TAG
 from geozero.toy.model.build import PATCH, build_model, build_processor, save
 from geozero.toy.world.description import GenericQuestion, describe, everyday_question, sentence_answer
-from geozero.toy.world.language import captions, referring, vqa
+from geozero.toy.world.language import captions, questions_about, referring
 from geozero.toy.world.scene import SCENE_CLASSES, Scene, render, sample_scene
 
 FIRST_SEED = 5_000_000  # scenes of pre-training; the data sets' seeds lie elsewhere
@@ -175,14 +176,14 @@ def vocabulary_texts(scenes: Sequence[Scene], seed: int) -> list[str]:
     rng = random.Random(seed)
     texts = [SYSTEM_PROMPT, "<answer>", "</answer>", *DESCRIBE_PROMPTS] * 50
     classes = ", ".join(SCENE_CLASSES.values())
+    tasks = [name for name in TASKS if any(name in source.tasks for source in TOY)]  # what the toy world asks
     for scene in scenes:
         texts.append(describe(scene, rng, rng.random()))
         question = everyday_question(scene, rng)
         texts += [question.question, question.answer, sentence_answer(question, rng)]
-        texts += [text for _, text, _ in vqa(scene, rng)] + captions(scene, rng)
+        texts += [text for _, text, _ in questions_about(scene, rng)] + captions(scene, rng)
         texts += [expression for _, expression in referring(scene, rng)]
-        for task in TASKS.values():
-            texts.append(task.question(str(rng.random()), "", classes.split(", ")))
+        texts += [TASKS[task].question(str(rng.random()), "", classes.split(", ")) for task in tasks]
     return texts
 
 
@@ -218,7 +219,7 @@ def thought(scene: Scene, question: GenericQuestion, recipe: PretrainConfig, rng
     if rng.random() < recipe.terse_share:
         return rng.choice(question.facts) if rng.random() < recipe.relevant_share else describe(scene, rng, 0.0)
     description = describe(scene, rng, rng.random() * 0.5)
-    if question.kind == "caption" or rng.random() >= recipe.relevant_share:
+    if question.kind == "description" or rng.random() >= recipe.relevant_share:
         return description
     sentences = [s for s in description.split(". ") if s][:2]
     lead = ". ".join(sentences).rstrip(".") + "."

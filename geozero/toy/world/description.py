@@ -261,7 +261,7 @@ _KIND_SHARES = {
     "land": 0.05,
     "colour": 0.05,
     "where": 0.28,
-    "caption": 0.05,
+    "description": 0.05,
 }
 QUESTION_KINDS: tuple[str, ...] = tuple(_KIND_SHARES)
 
@@ -285,7 +285,7 @@ def hint(kind: str, rng: random.Random) -> str:
                 f"Answer by one of: {listed}.",
             )
         )
-    hints = {"where": _BOX_HINTS, "count": _COUNT_HINTS, "caption": _CAPTION_HINTS}
+    hints = {"where": _BOX_HINTS, "count": _COUNT_HINTS, "description": _CAPTION_HINTS}
     return rng.choice(hints.get(kind, _CLOSED_HINTS))
 
 
@@ -301,7 +301,7 @@ def sentence_answer(asked: GenericQuestion, rng: random.Random) -> str:
     if asked.kind in ("presence", "comparison"):
         said = {"yes": ("Yes, I think so.", "Yes, it looks so."), "no": ("No, I do not.", "No, not here.")}
         return rng.choice(said[asked.answer])
-    if asked.kind == "caption":
+    if asked.kind == "description":
         return asked.answer
     forms = {
         "count": ("I count {}.", "There are {} of them.", "The number is {}."),
@@ -327,9 +327,9 @@ def generic_question(scene: Scene, rng: random.Random, kind: str | None = None) 
     if kind == "land":
         buildings = kind_sentence(scene, "building", rng, colours=False, places=False)
         return GenericQuestion(rng.choice(_LAND), scene.land, "land", (buildings, opening(scene, rng)))
-    if kind == "caption":
+    if kind == "description":
         text = describe(scene, rng, 0.3)
-        return GenericQuestion(rng.choice(_CAPTION), text, "caption", (text,))
+        return GenericQuestion(rng.choice(_CAPTION), text, "description", (text,))
     if kind == "where":
         references = draw_references(scene, rng)
         if references:

@@ -14,13 +14,13 @@ from geozero.toy.world.facts import draw_comparison, draw_count, draw_presence, 
 from geozero.toy.world.referring import part_of, part_words, referring
 from geozero.toy.world.scene import KINDS, Scene
 
-__all__ = ["GenericQuestion", "captions", "describe", "generic_question", "referring", "vqa"]
+__all__ = ["GenericQuestion", "captions", "describe", "generic_question", "questions_about", "referring"]
 
 
 # --- questions, worded as in RSVQA-LR ----------------------------------------------------------------------
 
 
-def vqa(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
+def questions_about(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
     """Five (question type, question, answer): presence twice (kind; kind and colour), comp, count, rural_urban.
 
     Answers are drawn first and questions to match, so that yes and no are even and a question's words tell

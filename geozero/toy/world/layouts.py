@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 from geozero.common.errors import InputError
-from geozero.toy.world.language import captions, referring, vqa
+from geozero.toy.world.language import captions, questions_about, referring
 from geozero.toy.world.scene import DEFAULT_SIZE, SCENE_CLASSES, SIZE_RANGE, Scene, render, sample_scene
 
 WORLD_VERSION = 2  # raise it when scenes, images or texts of the same seed change
@@ -202,7 +202,8 @@ class _Writer:
             self._save(scene, folder / "Images_LR" / f"{image_id}.tif")
             common = {"date_added": DATE_ADDED, "people_id": 0, "active": True}
             first = len(lists["questions"])
-            for number, (kind, question, answer) in enumerate(vqa(scene, random.Random(scene.seed)), start=first):
+            asked = questions_about(scene, random.Random(scene.seed))
+            for number, (kind, question, answer) in enumerate(asked, start=first):
                 link = {"img_id": image_id, "type": kind, "question": question, "answers_ids": [number]}
                 lists["questions"].append({"id": number, **common, **link})
                 lists["answers"].append({"id": number, **common, "question_id": number, "answer": answer})

@@ -14,10 +14,17 @@ from paths import NLTK_DATA
 from typer.testing import CliRunner
 
 from geozero.cli.app import app
-from geozero.evaluation.metrics.bleu import bleu_columns, bleu_plain, bleu_smoothed, texts_of
-from geozero.evaluation.metrics.meteor import Meteor
-from geozero.evaluation.metrics.ngrams import ngram_statistics
-from geozero.evaluation.metrics.rouge import MAX_STEPS, rouge, rouge_l_beta
+from geozero.metrics.captions import (
+    MAX_STEPS,
+    bleu_columns,
+    bleu_plain,
+    bleu_smoothed,
+    meteor,
+    ngram_statistics,
+    rouge,
+    rouge_l_beta,
+)
+from geozero.tasks.caption import texts_of
 
 WORDS = ["a", "the", "of", "many", "boats", "boat", "docked", "harbor", "harbour", "large", "big"]
 WORDS += ["building", "buildings", "is", "are", "in", "near", "river"]
@@ -135,10 +142,9 @@ def test_meteor_is_nltks(monkeypatch: pytest.MonkeyPatch) -> None:
     from nltk.translate.meteor_score import meteor_score
 
     monkeypatch.setattr(nltk.data, "path", [str(NLTK_DATA), *nltk.data.path])
-    metric = Meteor()
     hypotheses, references = corpus(60, 3)
-    for hypothesis, group in zip(hypotheses, references, strict=True):
-        assert metric.score(hypothesis, group) == meteor_score(group, hypothesis)
+    theirs = [meteor_score(group, text) for text, group in zip(hypotheses, references, strict=True)]
+    assert meteor(hypotheses, references).tolist() == theirs
 
 
 def test_texts_of_a_label() -> None:

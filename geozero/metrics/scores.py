@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geozero import tasks
-
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Finish = Callable[[Floats], dict[str, Floats]]
-
-OFFICIAL_HEADLINES = {
-    "scene_cls": "accuracy_percent",
-    "vqa": "accuracy_percent",
-    "caption": "CIDEr",
-    "grounding": "precision_percent",
-}
 
 
 @dataclass
@@ -28,8 +20,9 @@ class Scores:
 
     `statistics` (n, k) are per-record values whose sums over any set of records give the metrics of that set:
     `finish` maps sums (…, k) to metrics (…). `counts` are whole-list counts reported beside them, `missing` metrics
-    that could not be computed with the reason, `per_record` columns (n,) in record order, `diagnosis` and `notes`
-    what a reader should know.
+    that could not be computed with the reason, `per_record` columns (n,) in record order, `groups` names to score
+    records by (n,), `correct` which answers are right (n,), None where the task knows no right and wrong, `diagnosis`
+    and `notes` what a reader should know.
     """
 
     statistics: Floats
@@ -38,10 +31,11 @@ class Scores:
     missing: dict[str, str] = field(default_factory=dict)
     per_record: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, NDArray[np.object_]] = field(default_factory=dict)
+    correct: Bools | None = None
     diagnosis: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def rates(self, chosen: NDArray[np.bool_] | None = None) -> dict[str, float]:
+    def rates(self, chosen: Bools | None = None) -> dict[str, float]:
         """The metrics of all records, or of the chosen ones; NaN where undefined."""
         rows = self.statistics if chosen is None else self.statistics[chosen]
         return {name: float(value) for name, value in self.finish(rows.sum(axis=0)).items()}
@@ -61,13 +55,3 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Element-wise quotient, NaN where the denominator is 0."""
     with np.errstate(all="ignore"):
         return np.where(denominator > 0, np.asarray(numerator, dtype=np.float64) / denominator, np.nan)
-
-
-def headline(task: str, protocol: str) -> str:
-    """The metric that stands for a task in summaries.
-
-    Raises:
-        InputError: there is no such task.
-    """
-    found = tasks.get(task).headline
-    return OFFICIAL_HEADLINES[task] if protocol == "official" else found

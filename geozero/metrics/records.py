@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geozero.common.errors import InputError
 from geozero.common.lenient_json import as_text, parse_json
 from geozero.corpus.images import ALLOWED_FORMATS
+from geozero.metrics.scores import Bools, Floats
 
 MAX_SIDE = 1e9  # pixels; a larger side is no image
 MAX_LISTED = 100  # problems shown one by one; all of them are counted
+OFFICIAL_HINT = "the published rules stop here; fix the record, or use --protocol strict"
 
 
 class Problem(NamedTuple):
@@ -35,8 +37,9 @@ class RecordList:
 
     `texts` are completions, or the prediction alone where a record has no completion (then `raw` is False), or ""
     where neither is `readable`. `labels` are truths as they stood in the file. `widths` and `heights` are pixels, 0
-    where unknown. `samples` name the question: records with the same one are several answers to it. `tasks` are what a
-    record says of itself. Relative image paths also count from `base`.
+    where unknown. `questions` are what was asked, "" where a record does not say. `samples` name the question: records
+    with the same one are several answers to it. `tasks` are what a record says of itself. Relative image paths also
+    count from `base`.
     """
 
     ids: list[str]
@@ -44,10 +47,11 @@ class RecordList:
     labels: list[Any]
     image_paths: list[str]
     question_types: list[str | None]
-    widths: NDArray[np.float64]
-    heights: NDArray[np.float64]
-    raw: NDArray[np.bool_]
-    readable: NDArray[np.bool_]
+    widths: Floats
+    heights: Floats
+    raw: Bools
+    readable: Bools
+    questions: list[str] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)
     tasks: list[str | None] = field(default_factory=list)
     base: Path | None = None
@@ -64,6 +68,33 @@ class RecordList:
     def report(self, record: int, reason: str, detail: object = "") -> None:
         """List a record as a problem."""
         self.problems.append(Problem(record, self.ids[record], reason, str(detail)[:200]))
+
+    def label_texts(self) -> list[str]:
+        """The labels as text; one that is none is listed, and empty."""
+        found = [label if isinstance(label, str) else as_text(label) for label in self.labels]
+        for i in [i for i, text in enumerate(found) if text is None]:
+            self.report(i, "label_missing", f"label is {type(self.labels[i]).__name__}")
+        return [text or "" for text in found]
+
+    def required_label_texts(self) -> list[str]:
+        """The labels as text; numbers are read as written.
+
+        Raises:
+            InputError: one is no text; the published script stops there.
+        """
+        return [label if type(label) is str else self.required_text(i, label) for i, label in enumerate(self.labels)]
+
+    def required_text(self, record: int, value: Any) -> str:
+        """A record's label, or one of its references, as text.
+
+        Raises:
+            InputError: it is none; the published script stops there.
+        """
+        text = as_text(value)
+        if text is None:
+            kind = "NaN" if isinstance(value, float) and math.isnan(value) else type(value).__name__
+            raise InputError(f"the label is no text but {kind}", self.place(record), OFFICIAL_HINT)
+        return text
 
     def problem_summary(self) -> dict[str, Any]:
         """Counts by reason and the first problems one by one, ready for JSON."""
@@ -122,6 +153,7 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
         heights=_sides(column("height")),
         raw=np.ones(len(objects), dtype=bool),
         readable=np.ones(len(objects), dtype=bool),
+        questions=names(column("question"), ""),
         base=base,
     )
     for i in [i for i, text in enumerate(texts) if type(text) is not str]:
@@ -140,7 +172,7 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     return records
 
 
-def image_sizes(records: RecordList) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def image_sizes(records: RecordList) -> tuple[Floats, Floats]:
     """Widths and heights in pixels (n,): the record's own, else its image file's (header only); 0 where unknown."""
     width, height = records.widths.copy(), records.heights.copy()
     known: dict[str, tuple[int, int]] = {}
@@ -173,7 +205,7 @@ def _identity(value: Any, index: int) -> str:
     return str(index) if text is None else text[:200]
 
 
-def _sides(values: list[Any]) -> NDArray[np.float64]:
+def _sides(values: list[Any]) -> Floats:
     """Sides in pixels; numbers written as text are read, anything that is no positive number is unknown (0)."""
     try:
         sides = np.array(values, dtype=np.float64)

@@ -9,10 +9,9 @@ import pytest
 from paths import GOLDEN, NLTK_DATA
 
 from geozero.common.errors import InputError
-from geozero.evaluation.metrics.official import score_captions, score_official
-from geozero.evaluation.metrics.scores import Scores
-from geozero.evaluation.metrics.strict import score_strict
-from geozero.evaluation.records import parse_records
+from geozero.metrics.records import parse_records
+from geozero.metrics.scores import Scores
+from geozero.tasks import get
 
 TOLERANCE = 1e-9
 NAMES = sorted(path.name.removesuffix("_records.json") for path in GOLDEN.glob("*_records.json"))
@@ -57,7 +56,7 @@ def check_records(scores: Scores, rows: list[dict[str, Any]], names: dict[str, s
 @pytest.mark.parametrize("name", NAMES)
 def test_official_values(name: str) -> None:
     task, rows, expected = load(name, "official")
-    scores = score_official(task, parse_records(rows))
+    scores = get(task).official(parse_records(rows))
     metrics = scores.metrics()
     check_metrics(metrics, expected["metrics"], {})
     assert set(metrics) == set(expected["metrics"]) - NOT_OURS
@@ -68,19 +67,19 @@ def test_official_values(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_strict_values(name: str) -> None:
     task, rows, expected = load(name, "strict")
-    scores = score_strict(task, parse_records(rows))
+    scores = get(task).strict(parse_records(rows))
     renamed = RENAMED if "accuracy_stripped" in expected["metrics"] else {}
     check_metrics(scores.metrics(), expected["metrics"], renamed)
     columns = {"hit_stripped": "hit", "CIDEr-D": "CIDEr-D", "CIDEr": "CIDEr", "ROUGE-L": "ROUGE-L", "iou": "iou"}
     check_records(scores, expected["per_record"], {k: v for k, v in columns.items() if v in scores.per_record})
     for convention, values in expected.get("other_frames", {}).items():
-        other = score_strict(task, parse_records(rows), convention)
+        other = get(task).strict(parse_records(rows), convention)
         check_metrics(other.metrics(), values, {})
 
 
 def test_meteor_without_synonyms_is_reported_where_wordnet_is_absent(no_wordnet: None) -> None:
     _, rows, expected = load("caption", "official")
-    scores = score_official("caption", parse_records(rows))
+    scores = get("caption").official(parse_records(rows))
     assert scores.metrics()["METEOR"] is None
     assert "WordNet" in scores.missing["METEOR"]
     golden = expected["diagnostics"]["METEOR_without_synonym_stage"]
@@ -89,7 +88,7 @@ def test_meteor_without_synonyms_is_reported_where_wordnet_is_absent(no_wordnet:
 
 def test_meteor_can_be_left_out() -> None:
     _, rows, _ = load("caption", "official")
-    assert score_captions(parse_records(rows[:20]), meteor=False).metrics()["METEOR"] is None
+    assert get("caption").official(parse_records(rows[:20]), headline_only=True).metrics()["METEOR"] is None
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -97,9 +96,9 @@ def test_edge_cases(case: dict[str, Any]) -> None:
     records = parse_records(case["records"])
     if "error" in case["expected"]:
         with pytest.raises(InputError) as caught:
-            score_official(case["task"], records)
+            get(case["task"]).official(records)
         assert "record" in str(caught.value)
         return
-    metrics = score_official(case["task"], records).metrics()
+    metrics = get(case["task"]).official(records).metrics()
     for name, value in case["expected"]["metrics"].items():
         assert same(metrics[name], value), name

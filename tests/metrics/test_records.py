@@ -14,7 +14,7 @@ from record_rows import rows
 
 from geozero.common.errors import InputError
 from geozero.evaluation.evaluate import evaluate
-from geozero.evaluation.records import image_sizes, parse_records, read_records
+from geozero.metrics.records import image_sizes, parse_records, read_records
 
 TASKS = ("scene_cls", "vqa", "grounding", "caption")
 

@@ -1,1 +1,0 @@
-"""The protocols `official` and `strict`, and the metrics that they are made of."""

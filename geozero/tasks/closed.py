@@ -1,0 +1,109 @@
+"""Closed questions: an answer is right or wrong, word for word. What classes, questions and choices share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from geozero.corpus.sample import Sample
+from geozero.metrics.baselines import baselines, confusion
+from geozero.metrics.records import RecordList
+from geozero.metrics.scores import Bools, Scores, ratio
+from geozero.tasks.base import Task
+from geozero.tasks.boxes import Convention
+from geozero.tasks.text import extract_answer, normalise, same_answer
+
+
+class ClosedTask(Task):
+    """A task whose answers are compared after the published normalisation."""
+
+    headline = "accuracy"
+    official_headline: ClassVar[str | None] = "accuracy_percent"
+    reported: ClassVar[tuple[str, ...]] = ("accuracy",)
+    closed = True
+    answers_are_classes: ClassVar[bool] = False  # scored by class, with a confusion matrix
+    official_substrings: ClassVar[bool] = False  # the published script accepts a substring either way
+
+    def target(self, sample: Sample, boxes: Convention = "norm1000") -> str:
+        return sample.answer
+
+    def answer_reward(self, answer: str, sample: Sample, boxes: Convention = "norm1000") -> float:
+        return float(same_answer(answer, sample.answer))
+
+    def readings(self, records: RecordList, texts: Sequence[str]) -> list[str]:
+        """What each answer or label says (n,): equal ones agree, empty ones say nothing."""
+        plain = cache(lambda text: normalise(text).strip())
+        return [plain(text) for text in texts]
+
+    def strict(self, records: RecordList, boxes: Convention = "norm1000") -> Scores:
+        """`accuracy` (0-1): equality after normalising and trimming, empty is wrong."""
+        predictions = [extract_answer(text) for text in records.texts]
+        truths = self.readings(records, records.label_texts())
+        answers = self.readings(records, predictions)
+        hit = [bool(a) and a == t for a, t in zip(answers, truths, strict=True)]
+        counts = {"n_empty_pred": answers.count(""), "n_empty_label": truths.count("")}
+        return self._scores("accuracy", 1.0, np.array(hit, dtype=bool), counts, predictions, answers, truths)
+
+    def official(self, records: RecordList, headline_only: bool = False) -> Scores:
+        """`accuracy_percent` (0-100): equality after normalising; VQA also accepts a substring either way."""
+        if self.official_headline is None:
+            return super().official(records)
+        plain = cache(normalise)
+        predictions = [extract_answer(text) for text in records.texts]
+        answers, truths = ([plain(text) for text in t] for t in (predictions, records.required_label_texts()))
+        pairs = list(zip(answers, truths, strict=True))
+        hit = [a == t or (self.official_substrings and (a in t or t in a)) for a, t in pairs]
+        right = np.array(hit, dtype=bool) & records.readable
+        return self._scores("accuracy_percent", 100.0, right, {}, predictions, answers, truths)
+
+    def _scores(
+        self,
+        metric: str,
+        unit: float,
+        hit: Bools,
+        counts: dict[str, int],
+        predictions: list[str],
+        answers: list[str],
+        truths: list[str],
+    ) -> Scores:
+        classes = {"class": np.array([truth or None for truth in truths], dtype=object)}
+        return Scores(
+            statistics=np.column_stack([np.ones(len(hit)), hit]),
+            finish=lambda sums: {metric: ratio(sums[..., 1], sums[..., 0]) * unit},
+            counts=counts,
+            per_record={"pred": predictions, "hit": hit.astype(np.float64), "answer": answers, "truth": truths},
+            groups=classes if self.answers_are_classes else {},
+            correct=hit,
+        )
+
+    def details(self, records: RecordList, scores: Scores, boxes: str) -> dict[str, Any]:
+        """Chance and majority answer, and for classes the confusion matrix."""
+        answers, truths = scores.per_record["answer"], scores.per_record["truth"]
+        found = {"baselines": baselines([t.strip() for t in truths], records.question_types, self.chances(records))}
+        return found | ({"confusion": confusion(answers, truths)} if self.answers_are_classes else {})
+
+    def chances(self, records: RecordList) -> list[float] | None:
+        """How often an even draw is right (n,); None: it is drawn from the labels of the question's type."""
+        return None
+
+    def agreement(self, scores: Scores, group: list[int]) -> tuple[float, int | None]:
+        """The share of the most common answer (Wang et al., 2022): the first given wins a tie, empty ones never win."""
+        answers = [scores.per_record["answer"][i].strip() for i in group]
+        voted, share = majority_vote(answers)
+        return share, group[answers.index(voted)] if voted else None
+
+
+def majority_vote(answers: Sequence[str]) -> tuple[str, float]:
+    """The most common of K normalised answers to one question and its share: the self-consistency of the model.
+
+    Of equally common ones the first given wins; empty answers are counted in K and never win. ("", 0.0) without any.
+    """
+    counts = Counter(answer for answer in answers if answer)
+    if not counts:
+        return "", 0.0
+    answer, count = counts.most_common(1)[0]
+    return answer, count / len(answers)
