@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import GroupSize, Hours, LearningRate, Seed, Steps, Weight, form, opened, seconds
 from flows.runtime.locks import gpu, with_worker_grace_period
-from flows.runtime.monitoring import rate_limited, training
+from flows.runtime.monitoring import rate_limited, training_log
 from flows.runtime.retries import RETRIES
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run, trained
@@ -61,10 +61,10 @@ def check_gate(workspace: Workspace, model: Path) -> preflight.PreflightResult:
 @task(name="a2grpo", cache_policy=NO_CACHE, **RETRIES)
 def train_a2grpo(workspace: Workspace, model: Path, parent: str) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
-    corpus, tell = workspace.hard, training(get_run_logger().info)
+    corpus, log = workspace.hard, training_log(get_run_logger().info)
     val = [p for p in workspace.corpora_with("val") if p.name in workspace.trained_sources]
     run = partial(run_a2grpo, with_worker_grace_period(workspace).settings, corpus, model, workspace.runs, val=val)
-    return trained(workspace, parent, "a2grpo", corpus, tell, run)
+    return trained(workspace, parent, "a2grpo", corpus, log, run)
 
 
 @form

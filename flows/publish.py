@@ -124,7 +124,7 @@ def _log(workspace: Workspace, parent: str, goals: Sequence[Goal], files: Sequen
         box.log_artifact(parent, path, "plots" if path.suffix == ".svg" else None)
     for name in TABLES:
         box.log_table(parent, name, json.loads((workspace.reports / "data" / f"{name}.json").read_text()))
-    box.put("promote", parent)
+    box.promote(parent)
     for goal in goals:
         box.set_tag(parent, f"goal.{goal.key}", f"{goal.ok}: {goal.reached}")
 

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import Hours, LearningRate, Seed, Steps, form, opened, seconds
 from flows.runtime.locks import with_worker_grace_period
-from flows.runtime.monitoring import training
+from flows.runtime.monitoring import training_log
 from flows.runtime.retries import RETRIES
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run, trained
@@ -22,16 +22,16 @@ from geozero.workspace import Workspace
 @task(name="sft", cache_policy=NO_CACHE, **RETRIES)
 def train_sft(workspace: Workspace, parent: str) -> StageResult:
     """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
-    corpus, tell = workspace.instruct, training(get_run_logger().info)
+    corpus, log = workspace.instruct, training_log(get_run_logger().info)
     replay = (
-        collect(workspace.settings, workspace.base, corpus, workspace.runs, tell)
+        collect(workspace.settings, workspace.base, corpus, workspace.runs, log)
         if workspace.settings.sft.replay_share
         else []
     )
     run = partial(
         run_sft, with_worker_grace_period(workspace).settings, corpus, workspace.base, workspace.runs, replay=replay
     )
-    return trained(workspace, parent, "sft", corpus, tell, run)
+    return trained(workspace, parent, "sft", corpus, log, run)
 
 
 @form

@@ -1,16 +1,15 @@
-"""What a flow watches while it runs: the output of its children, its times, its memory."""
+"""What a flow watches while it runs: the output of its children, its times, the machine."""
 
 from __future__ import annotations
 
 import json
-import subprocess
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -19,17 +18,17 @@ from geozero.common import process
 from geozero.common.atomic import write_json
 from geozero.training.launcher.log_filter import LOSS_METRICS, format_progress_line, is_progress_line
 
-RESOURCE_SECONDS = 15.0  # between two points of the resource curves
+SYSTEM_SECONDS = 15.0  # between two points of the machine's curves
 MEMORY_SECONDS = 1.0  # between two looks at the processes' memory
-LINES_A_MINUTE = 30  # of a child's output that reach the flow's log; all of it stands in the child's own log file
-COMMAND = "$ "  # how the line begins that says what is started
+LINES_A_MINUTE = 30  # of a child's output that reach the flow's log; the child's own log file has all of it
+COMMAND = "$ "  # begins the line that says what is started
 
 
 def rate_limited(write: Callable[[str], None]) -> Callable[[str], None]:
-    """Pass at most `LINES_A_MINUTE` lines a minute on, so that a chatty child does not drown a flow's log."""
+    """Pass on at most `LINES_A_MINUTE` lines a minute, so that a chatty child does not drown a flow's log."""
     window, passed = time.monotonic(), 0
 
-    def take(line: str) -> None:
+    def on_line(line: str) -> None:
         nonlocal window, passed
         if not line.strip():
             return
@@ -40,32 +39,32 @@ def rate_limited(write: Callable[[str], None]) -> Callable[[str], None]:
         if passed <= LINES_A_MINUTE:
             write(line)
 
-    return take
+    return on_line
 
 
-def training(write: Callable[[str], None]) -> Callable[[str], None]:
-    """Pass on what tells how a training goes; quick steps' losses cannot crowd out what its guards say."""
-    losses, said = rate_limited(write), rate_limited(write)
+def training_log(write: Callable[[str], None]) -> Callable[[str], None]:
+    """Pass on what a training reports; the losses of quick steps cannot crowd out warnings."""
+    losses, other = rate_limited(write), rate_limited(write)
 
-    def take(line: str) -> None:
+    def on_line(line: str) -> None:
         if line.startswith(COMMAND) or is_progress_line(line):
-            (losses if LOSS_METRICS in line else said)(format_progress_line(line))
+            (losses if LOSS_METRICS in line else other)(format_progress_line(line))
 
-    return take
+    return on_line
 
 
 @dataclass
 class StageTime:
-    """What a block of `Times.measure` says of itself: whether it found its work done."""
+    """What a block of `StageTimer.measure` says of itself: whether it found its work done."""
 
     reused: bool = False
 
 
 class StageTimer:
-    """Seconds by stage, in the order in which stages began, and the most memory that all processes took together.
+    """Seconds by stage, in the order in which stages began, and the peak memory of all processes together.
 
-    They stand in a file after each stage, so that a run that goes on where another ended, or reuses what it made,
-    still tells what the whole took.
+    Both are written to a file after each stage, so that a run that resumes or reuses another one's work still reports
+    what the whole took.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,64 +86,52 @@ class StageTimer:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[StageTime]:
-        """Time the block; where it says that it reused its work, the seconds and the memory of that work stay."""
+        """Time the block. If it reused finished work, the seconds and the memory of that work are kept."""
         self.seconds[stage] = 0.0
-        spent, start = StageTime(), time.monotonic()
-        yield spent
+        timed, start = StageTime(), time.monotonic()
+        yield timed
         self.seconds[stage] = round(time.monotonic() - start, 1)
-        if spent.reused:
+        if timed.reused:
             self.seconds[stage] = self._before["seconds"].get(stage, self.seconds[stage])
             self.peak_bytes = max(self.peak_bytes, self._before.get("peak_bytes", 0))
         known = {**self._before["seconds"], **self.seconds}
         write_json(self.path, {"seconds": known, "peak_bytes": self.peak_bytes})
 
 
-class ResourceMonitor:
-    """Memory of the host, and use and memory of the GPUs, as metrics of a run while it lasts.
+@contextmanager
+def system_metrics(log: Callable[[dict[str, float], int], None]) -> Iterator[None]:
+    """Report use of CPU, memory, disk, network and GPUs while the block runs, as MLflow measures and names them.
+
+    MLflow's own loop asks the server for the run before each point, and ends for good when there is no answer.
 
     Args:
-        log: takes the numbers and the seconds since the start.
+        log: takes the metrics and the seconds since the start.
     """
+    from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor, gpu_monitor, network_monitor
 
-    def __init__(self, log: Callable[[dict[str, float], int], None]) -> None:
-        self._log, self._ended = log, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    monitors = [cpu_monitor.CPUMonitor(), disk_monitor.DiskMonitor(), network_monitor.NetworkMonitor()]
+    if process.has_gpu():
+        try:
+            monitors.append(gpu_monitor.GPUMonitor())
+        except Exception as error:  # the driver, or its Python package nvidia-ml-py, does not work
+            logging.getLogger(__name__).warning("no GPU metrics: %s", error)
+    ended, start = threading.Event(), time.monotonic()
 
-    def __enter__(self) -> ResourceMonitor:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.join(RESOURCE_SECONDS)
-
-    def _watch(self) -> None:
-        start = time.monotonic()
+    def watch() -> None:
         while True:
-            values = {"system/host_memory_gb": psutil.virtual_memory().used / 1e9, **gpu_figures()}
-            self._log(values, int(time.monotonic() - start))
-            if self._ended.wait(RESOURCE_SECONDS):
+            values: dict[str, float] = {}
+            for monitor in monitors:
+                monitor.collect_metrics()
+                values |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+            log(values, int(time.monotonic() - start))
+            if ended.wait(SYSTEM_SECONDS):
                 return
 
-
-def gpu_figures() -> dict[str, float]:
-    """Memory in use and utilisation of each GPU that nvidia-smi lists; empty where there is none."""
-    if not process.has_gpu():
-        return {}
-    query = ["nvidia-smi", "--query-gpu=index,memory.used,utilization.gpu", "--format=csv,noheader,nounits"]
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=RESOURCE_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return read_gpu_figures(done.stdout)
-
-
-def read_gpu_figures(text: str) -> dict[str, float]:
-    """`index, MiB used, percent` a line; what a driver cannot tell (`[N/A]`) is left out."""
-    figures = {}
-    for line in text.splitlines():
-        index, *numbers = (part.strip() for part in line.split(","))
-        for name, factor, number in zip(("memory_gb", "utilization"), (2**20 / 1e9, 1.0), numbers, strict=False):
-            with suppress(ValueError):
-                figures[f"system/gpu_{index}_{name}"] = float(number) * factor
-    return figures
+        yield
+    finally:
+        ended.set()
+        thread.join(SYSTEM_SECONDS)

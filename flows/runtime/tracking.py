@@ -21,7 +21,7 @@ from prefect.exceptions import MissingContextError, TerminationSignal
 from prefect.runtime import flow_run
 
 from flows.runtime import locks
-from flows.runtime.monitoring import ResourceMonitor
+from flows.runtime.monitoring import system_metrics
 from flows.runtime.progress import artifact_progress
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
 from geozero.common.errors import InputError
@@ -45,7 +45,7 @@ class Run(Protocol):
 
 @lru_cache(maxsize=8)
 def _outbox(tracker: Tracker, folder: Path) -> Outbox:
-    return Outbox(tracker, folder, _teller())
+    return Outbox(tracker, folder, _log_line())
 
 
 def outbox(workspace: Workspace) -> Outbox:
@@ -70,7 +70,7 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
             reaper.watch_run(parent)
             box = outbox(workspace)
             leave_links(workspace, parent)
-            with ResourceMonitor(lambda values, step: box.log_metrics(parent, values, step)):
+            with system_metrics(lambda values, step: box.log_metrics(parent, values, step)):
                 try:
                     yield parent
                 except BaseException as error:
@@ -149,7 +149,7 @@ def trained(
     """
     planned, box = run(dry_run=True), outbox(workspace)
     if planned.reused and _known(workspace, planned.directory):
-        box.put("note_reused", parent, stage=stage, path=str(planned.directory))
+        box.note_reused(parent, stage, planned.directory)
         return planned
     settings = workspace.settings.model_dump()[stage]
     with box.stage(parent, stage, planned.directory) as child:
@@ -202,7 +202,7 @@ def _known(workspace: Workspace, directory: Path) -> bool:
         return True
 
 
-def _teller() -> Callable[[str], None]:
+def _log_line() -> Callable[[str], None]:
     """The flow's own log, for a thread that Prefect does not know."""
     try:
         logger = get_run_logger()

@@ -1,21 +1,27 @@
-"""What a run holds: parameters, metrics, data sets, artifacts, checkpoints; every call with an explicit run id.
+"""What a run holds: parameters, metrics, data sets, artifacts, checkpoints, traces; every call with an explicit run id.
 
-MLflow's active run is thread-local and Prefect runs tasks in threads, so nothing here depends on an active run.
+MLflow's active run is thread-local and Prefect runs tasks in threads, so nothing here depends on an active run. Each
+call may be repeated, and then changes nothing: the outbox relies on it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from geozero.tracking.mlflow_store import MlflowStore
 
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
+TRACES_PER_PAGE = 500  # a tracking server refuses more
+PROBE, STEP, RUN = "probe", "step", "mlflow.sourceRun"  # tags of a trace, and the metadata that names its run
+TABLES_TAG = "mlflow.loggedArtifacts"  # what MLflow's pages show as tables
 
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
 
@@ -24,8 +30,9 @@ class Contents(MlflowStore):
     """Writes into runs of a store; which runs there are, and when one begins and ends, is the tracker's matter."""
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Log nested settings flat with dots. MLflow's parameters are final, so on a reopened run those already
-        there stay, and one that has changed becomes the tag `changed.<key>`."""
+        """Log nested settings flat with dots. MLflow's parameters are final: on a reopened run those already there
+        stay, and one that has changed becomes the tag `changed.<key>`.
+        """
         from mlflow.entities import Param
 
         flat = {plain_name(key): str(value) for key, value in flatten(params).items()}
@@ -34,7 +41,7 @@ class Contents(MlflowStore):
         for start in range(0, len(fresh), PARAMS_PER_BATCH):
             self.client.log_batch(run_id, params=fresh[start : start + PARAMS_PER_BATCH])
         for key, value in flat.items():
-            if key in present and present[key] != value:
+            if present.get(key, value) != value:
                 self.client.set_tag(run_id, f"changed.{key}", value)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -45,7 +52,7 @@ class Contents(MlflowStore):
     def log_points(self, run_id: str, points: Sequence[tuple[str, int, Any, int]]) -> int:
         """Log `(name, step, value, milliseconds since 1970)`; values that are no finite numbers are passed over.
 
-        MLflow keeps one of two equal points, so a second sending doubles nothing. Returns how many went.
+        MLflow keeps one of two equal points. Returns how many were sent.
         """
         from mlflow.entities import Metric
 
@@ -55,10 +62,9 @@ class Contents(MlflowStore):
         return len(metrics)
 
     def log_curve(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Log rows `{step, loss, …}`; steps the run already has are left out, so a replay doubles nothing.
+        """Log rows `{step, loss, …}`, without the steps that the run already has. Returns how many points are new.
 
         Rows without a whole `step` (a trainer's summaries) and values that are no finite numbers are passed over.
-        Returns how many points are new.
         """
         logged: dict[str, set[int]] = {}
         fresh: list[tuple[str, int, float, int]] = []
@@ -78,39 +84,99 @@ class Contents(MlflowStore):
                     fresh.append((name, step, value, now))
         return self.log_points(run_id, fresh)
 
+    def log_rows(self, run_id: str, path: Path) -> int:
+        """`log_curve` of a JSON lines file; lines that are no JSON are passed over."""
+        rows = []
+        for line in Path(path).read_text().splitlines():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return self.log_curve(run_id, rows)
+
+    def log_traces(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Log rows `{probe, step, inputs, outputs}` as MLflow traces of a run. Returns how many of them are new.
+
+        Raises:
+            ConnectionError: the store did not keep them all: MLflow itself only warns.
+        """
+        if not rows:
+            return 0
+        import mlflow
+
+        os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # what returns has been sent
+        mlflow.set_tracking_uri(self.store)
+        experiment = str(self.client.get_run(run_id).info.experiment_id)
+        known = self._traces(experiment, run_id)
+        fresh = [row for row in rows if (row["probe"], str(row["step"])) not in known]
+        for row in fresh:
+            span = mlflow.start_span_no_context(
+                f"{row['inputs'].get('task', 'question')}, step {row['step']}",
+                inputs=dict(row["inputs"]),
+                experiment_id=experiment,
+                tags={PROBE: row["probe"], STEP: str(row["step"])},
+                metadata={RUN: run_id},
+            )
+            span.set_outputs(dict(row["outputs"]))
+            span.end()
+        kept = len(self._traces(experiment, run_id)) - len(known)
+        if kept < len(fresh):
+            raise ConnectionError(f"{len(fresh) - kept} of {len(fresh)} traces were not kept")
+        return kept
+
+    def _traces(self, experiment: str, run_id: str) -> set[tuple[str, str]]:
+        """(probe, step) of a run's traces."""
+        found, page, token = set[tuple[str, str]](), None, None
+        while page is None or token:
+            page = self.client.search_traces(
+                locations=[experiment],
+                filter_string=f"metadata.`{RUN}` = '{run_id}'",
+                max_results=TRACES_PER_PAGE,
+                page_token=token,
+                include_spans=False,
+            )
+            found |= {(trace.info.tags.get(PROBE, ""), trace.info.tags.get(STEP, "")) for trace in page}
+            token = page.token
+        return found
+
     def log_dataset(self, run_id: str, path: Path, digest: str, context: str = "training") -> None:
         """Record which bytes a run read: a directory or file and its hash (DVC's md5 or a manifest's fingerprint)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        shown = _relative(path, self.project)
+        shown = self._relative(path)
         dataset = Dataset(shown, digest[:DIGEST_LENGTH], "local", json.dumps({"uri": shown}))
         tags = {"mlflow.data.context": context, "dvc.md5": digest, "path": shown}
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(*tag) for tag in tags.items()])])
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Copy a file, or a directory with all it holds, into the run's artifacts."""
+        path = Path(path)
         if path.is_dir():
             self.client.log_artifacts(run_id, str(path), folder or path.name)
         else:
             self.client.log_artifact(run_id, str(path), folder)
 
     def log_table(self, run_id: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows as a table that MLflow's pages show; nested values as JSON."""
+        """Rows as a table that MLflow's pages show; nested values as JSON. MLflow's own call appends to a table."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        plain = {
-            key: [json.dumps(v) if isinstance(v := row.get(key), dict | list) else v for row in rows] for key in columns
-        }
-        if plain:
-            self.client.log_table(run_id, plain, f"tables/{name}.json")
+        if not columns:
+            return
+        file = f"tables/{name}.json"
+        self.client.log_dict(
+            run_id, {"columns": columns, "data": [[_cell(r.get(c)) for c in columns] for r in rows]}, file
+        )
+        shown = json.loads(self.client.get_run(run_id).data.tags.get(TABLES_TAG, "[]"))
+        table = {"path": file, "type": "table"}
+        if table not in shown:
+            self.client.set_tag(run_id, TABLES_TAG, json.dumps([*shown, table]))
 
     def register_checkpoint(
         self, run_id: str, path: Path, name: str, step: int = 0, params: Mapping[str, Any] | None = None
     ) -> str:
         """Make a checkpoint known as a logged model whose weights stay where they are; returns its id, the same id
-        for the same path of the same run."""
+        for the same path of the same run.
+        """
         from mlflow.entities import LoggedModelOutput
 
-        shown = _relative(path, self.project)
+        shown = self._relative(path)
         run = self.client.get_run(run_id)
         for output in run.outputs.model_outputs if run.outputs else []:
             if self.client.get_logged_model(output.model_id).tags.get("path") == shown:
@@ -127,12 +193,18 @@ class Contents(MlflowStore):
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
         return str(model.model_id)
 
-    def headline(self, parent: str, scores: Mapping[str, float]) -> None:
-        """Log the scores that stand for the whole pipeline run on its parent, where the runs table shows them."""
-        self.log_metrics(parent, scores)
-
     def set_tag(self, run_id: str, key: str, value: str) -> None:
+        """Set a tag, under a name that MLflow takes."""
         self.client.set_tag(run_id, plain_name(key), value)
+
+    def compare(self, run_id: str, others: Sequence[str]) -> None:
+        """Tag a run with the address of the page that puts others side by side."""
+        self.set_tag(run_id, "compare", self.compare_address(others))
+
+    def _relative(self, path: Path) -> str:
+        """The path from the project's directory where it lies inside, so that runs on two machines can be compared."""
+        path, root = Path(path).resolve(), self.project.resolve()
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -146,19 +218,21 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def plain_name(key: str) -> str:
+    """A name that MLflow takes."""
+    return _NOT_IN_A_NAME.sub("_", key.replace("@", "_at_"))
+
+
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def plain_name(key: str) -> str:
-    return _NOT_IN_A_NAME.sub("_", key.replace("@", "_at_"))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _relative(path: Path, project: Path) -> str:
-    """The path from the project's directory where it lies inside, so that runs on two machines can be compared."""
-    path, root = path.resolve(), project.resolve()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+def _cell(value: Any) -> Any:
+    """A value of a table as JSON: nested ones as text, NaN and infinities as null."""
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,22 +93,17 @@ class Tracker(Contents):
             self.client.set_tag(run_id, plain_name(key), value)
         return run_id
 
-    @contextmanager
-    def stage(self, parent: str, stage: str, run_dir: Path, tags: Mapping[str, str] | None = None) -> Iterator[str]:
-        """`child`, finished when the block ends: FAILED after an error, KILLED after an interrupt or a cancel."""
-        run_id = self.child(parent, stage, run_dir, tags)
-        try:
-            yield run_id
-        except BaseException as error:
-            self.finish(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-            raise
-        self.finish(run_id)
-
     def note_reused(self, parent: str, stage: str, path: Path) -> str | None:
         """Tag the parent with the run of a stage that was found done and is reused; returns that run's id."""
-        run_id = self.remembered(path)
-        self.client.set_tag(parent, REUSED_TAG + stage, run_id or path.name)
+        run_id = self.remembered(Path(path))
+        self.client.set_tag(parent, REUSED_TAG + stage, run_id or Path(path).name)
         return run_id
+
+    def promote(self, run_id: str) -> None:
+        """Make the run's model the registered model's `best`, if the rule of `model_promotion` says so."""
+        from geozero.tracking.model_promotion import promote
+
+        promote(self, self.client.get_run(run_id))
 
     def finish(self, run_id: str, status: Status = "FINISHED", at: int | None = None) -> None:
         """End a run; `at` in milliseconds since 1970, now if left out."""

@@ -1,16 +1,16 @@
-"""What a flow tells while it runs: a progress bar that cannot hold it up, and the machine's memory as metrics."""
+"""What a flow reports while it runs: a progress bar in Prefect, and the machine's load as metrics."""
 
 from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.system_metrics.metrics import cpu_monitor, gpu_monitor
 
 from flows.runtime import monitoring, progress
-from flows.runtime.monitoring import ResourceMonitor, gpu_figures, read_gpu_figures
+from flows.runtime.monitoring import system_metrics
 from flows.runtime.progress import artifact_progress
 from geozero.common import process
 
@@ -37,33 +37,36 @@ def test_the_bar_is_an_artifact_of_prefect_and_costs_nothing_without_one(monkeyp
     assert len(found) == 1
 
 
-def test_what_nvidia_smi_prints_becomes_metrics() -> None:
-    text = "0, 40536, 97\n1, 3, [N/A]\n"
-    assert read_gpu_figures(text) == {
-        "system/gpu_0_memory_gb": pytest.approx(42.505, abs=0.01),
-        "system/gpu_0_utilization": 97.0,
-        "system/gpu_1_memory_gb": pytest.approx(0.003, abs=0.001),
-    }
-    assert read_gpu_figures("No devices were found\n") == {}
-
-
-def test_without_a_gpu_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "has_gpu", lambda: False)
-    assert gpu_figures() == {}
-
-
-def test_a_driver_without_its_program_costs_only_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(process, "has_gpu", lambda: True)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_figures() == {}
-
-
-def test_the_host_s_memory_is_watched_while_the_run_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitoring, "RESOURCE_SECONDS", 0.02)
+def test_the_machine_is_watched_while_the_run_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitoring, "SYSTEM_SECONDS", 0.02)
     found: list[tuple[dict[str, float], int]] = []
-    with ResourceMonitor(lambda values, step: found.append((values, step))):
-        time.sleep(0.2)
+    with system_metrics(lambda values, step: found.append((values, step))):
+        time.sleep(0.3)
     n = len(found)
-    assert n >= 2 and all(values["system/host_memory_gb"] > 0.01 for values, _ in found)
+    names = {"cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage_megabytes"}
+    assert n >= 2
+    for values, _ in found:
+        assert values.keys() >= {f"system/{name}" for name in (*names, "network_receive_megabytes")}
+        assert values["system/system_memory_usage_megabytes"] > 10
     time.sleep(0.1)
     assert len(found) == n
+
+
+def test_gpus_are_measured_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gpu(cpu_monitor.CPUMonitor):
+        def collect_metrics(self) -> None:
+            self._metrics["gpu_0_power_usage_watts"].append(301.5)
+
+    def refused() -> None:
+        raise ImportError("nvidia-ml-py is not installed")
+
+    found: list[dict[str, float]] = []
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    for monitor in (Gpu, refused):
+        monkeypatch.setattr(gpu_monitor, "GPUMonitor", monitor)
+        with system_metrics(lambda values, step: found.append(values)):
+            time.sleep(0.1)
+    assert [values.get("system/gpu_0_power_usage_watts") for values in found] == [301.5, None]
+    assert caplog.messages == ["no GPU metrics: nvidia-ml-py is not installed"]

@@ -19,10 +19,11 @@ def pipeline(tracker: Tracker, score: float, steps: int, name: str = "cpu-toy") 
     tags = {COMMIT_TAG: "c0ffee", "git.dirty": "false", "dvc.data/geozero-raw": f"raw{steps}.dir", TEST_DATA: "d"}
     parent = tracker.open_pipeline(name, {"seed": 7, "a2grpo": {"steps": steps}}, tags)
     directory = tracker.project / f"runs/a2grpo-{steps}"
-    with tracker.stage(parent, "a2grpo", directory) as child:
-        tracker.log_metrics(child, {"reward": score / 100}, step=1)
-        tracker.log_dataset(child, tracker.project / "data/geozero-hard", f"hard{steps}")
-        tracker.register_checkpoint(child, directory / "model", f"a2grpo-{steps}", steps)
-    tracker.headline(parent, {f"{SCORES}toy/test": score, "system/host_memory_gb": 1.0})
+    child = tracker.child(parent, "a2grpo", directory)
+    tracker.log_metrics(child, {"reward": score / 100}, step=1)
+    tracker.log_dataset(child, tracker.project / "data/geozero-hard", f"hard{steps}")
+    tracker.register_checkpoint(child, directory / "model", f"a2grpo-{steps}", steps)
+    tracker.finish(child)
+    tracker.log_metrics(parent, {f"{SCORES}toy/test": score, "system/host_memory_gb": 1.0})
     tracker.finish(parent)
     return parent

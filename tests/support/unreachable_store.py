@@ -52,7 +52,7 @@ class FakeTracker:
             raise RuntimeError("500")
         self.calls.append(("set_tag", f"{run}/{key}"))
 
-    def finish(self, run: str, status: str, at: int) -> None:
+    def finish(self, run: str, status: str = "FINISHED", at: int | None = None) -> None:
         self._arrive()
         self.calls.append(("finish", f"{run}/{status}"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -64,6 +65,49 @@ def test_everything_arrives_in_order_under_the_run_of_its_stage(
     assert steps(tracker, "id-sft-1a") == list(range(200))
     assert tracker.calls == [("child", "sft"), ("set_tag", "id-sft-1a/note"), ("finish", "id-sft-1a/FINISHED")]
     assert not list((tmp_path / "tracking").iterdir())
+
+
+def test_an_error_and_an_interrupt_close_the_stage_as_what_they_were(
+    box: Outbox, tracker: FakeTracker, tmp_path: Path
+) -> None:
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), box.stage("parent", "sft", tmp_path / error.__name__):
+            raise error
+    assert box.flush(10.0) == 0
+    assert tracker.calls[1::2] == [("finish", "id-ValueError/FAILED"), ("finish", "id-KeyboardInterrupt/KILLED")]
+
+
+def test_what_is_sent_a_second_time_counts_once(tmp_path: Path) -> None:
+    """As after a kill between the server's answer and its note here."""
+    tracker = Tracker("sqlite:///m.db", project=tmp_path)
+    parent, model = tracker.open_pipeline("p"), tmp_path / "runs/sft-1/model"
+    (tmp_path / "curve.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    box = Outbox(Unreachable(), tmp_path / "tracking")  # type: ignore[arg-type]
+    with box.stage(parent, "sft", tmp_path / "runs/sft-1") as run:
+        box.log_params(run, {"sft": {"steps": 4}})
+        box.log_metrics(run, {"loss": 1.0}, 1)
+        box.log_rows(run, tmp_path / "curve.jsonl")
+        box.log_dataset(run, tmp_path / "data", "1f2e.dir")
+        box.log_artifact(run, tmp_path / "curve.jsonl")
+        box.log_table(run, "scores", [{"n": 3, "value": float("nan")}, {"n": 4, "bounds": [0, 1]}])
+        box.register_checkpoint(run, model, "sft-1", step=4)
+        box.compare(parent, [run])
+    assert box.close(0.1) == 10
+    (file,) = (tmp_path / "tracking").glob("*.jsonl")
+    waiting = file.read_text()
+    states = []
+    for _ in range(2):
+        file.write_text(waiting)
+        assert Outbox(tracker, tmp_path / "tracking").close(60.0) == 0
+        assert not (tmp_path / "tracking" / REFUSED).exists()
+        found = tracker.client.get_run((tmp_path / "runs/sft-1" / RUN_ID_FILE).read_text())
+        table = tracker.client.download_artifacts(found.info.run_id, "tables/scores.json")
+        states.append((found.to_dictionary(), Path(table).read_text(), tracker.run(parent).to_dictionary()))  # type: ignore[union-attr]
+        history = [len(tracker.client.get_metric_history(found.info.run_id, key)) for key in ("loss", "reward")]
+        assert history == [1, 1]
+    assert states[0] == states[1]
+    data = [[3, None, None], [4, None, "[0, 1]"]]
+    assert json.loads(states[0][1]) == {"columns": ["n", "value", "bounds"], "data": data}
 
 
 def test_nothing_is_lost_when_the_server_is_down_for_the_middle_third(box: Outbox, tracker: FakeTracker) -> None:

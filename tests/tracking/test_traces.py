@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow.store.entities import PagedList
 
-from geozero.tracking import Tracker, traces
+from geozero.tracking import Tracker
 from geozero.tracking.outbox import Outbox
 
 
@@ -52,4 +52,4 @@ def test_all_traces_of_a_run_are_found_by_pages_that_a_server_gives(monkeypatch:
         return PagedList(there[start:end], str(end) if end < len(there) else None)
 
     tracker: Any = SimpleNamespace(client=SimpleNamespace(search_traces=search_traces))
-    assert len(traces._known(tracker, "1", "run")) == 1200
+    assert len(Tracker._traces(tracker, "1", "run")) == 1200
