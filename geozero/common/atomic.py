@@ -21,14 +21,16 @@ def replacing(path: Path) -> Iterator[Path]:
     After an error in the block it is removed, and `path` stays as it was.
 
     Raises:
-        InputError: its directory can be made nowhere.
+        InputError: its directory can be made nowhere, or `path` is a directory and a file was written.
     """
     make_parent(path)
     temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
     _remove(temporary)
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
+        if path.is_dir():
+            if not temporary.is_dir():
+                raise InputError("a directory stands where a file is expected", str(path), "choose another name")
             shutil.rmtree(path)
         os.replace(temporary, path)
     except BaseException:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from geozero import tasks
 from geozero.evaluation.result_sets import EvalSlice
 from geozero.metrics.baselines import others
-from geozero.metrics.records import parse_records
 
 
 def guesses(part: EvalSlice) -> Iterator[dict[str, Any]]:
@@ -19,30 +20,30 @@ def guesses(part: EvalSlice) -> Iterator[dict[str, Any]]:
     [ours]: the truth of another record drawn at random, and the task's constant answer (most common label or
     reference, median box). None where labels cannot be scored as answers.
     """
-    task = tasks.get(part.task)
-    metric = task.main_metric(part.protocol)
-    row = {k: v for k, v in part.place.items() if k not in ("model", "mode")} | {"metric": metric}
+    task, protocol = tasks.get(part.task), part.scored.protocol
+    row = {k: v for k, v in part.place.items() if k not in ("model", "mode")} | {"metric": part.main_metric}
     known = part.result.get("baselines")
-    if part.protocol == "strict" and isinstance(known, dict):
+    if protocol == "strict" and isinstance(known, dict):
         yield {**row, **_pair(known), "question_type": None}
         for kind, group in known.get("by_question_type", {}).items():
             yield {**row, **_pair(group), "question_type": kind}
         return
-    if part.protocol == "official" and not task.official_guesses:
+    if protocol == "official" and not task.official_guesses:
         return
-    truths = [task.true_answers(label) for label in part.listed.labels]
+    truths = [task.true_answers(label) for label in part.scored.records.labels]
     constant = task.constant_answer(truths)
     texts = {"chance": others([group[0] for group in truths]), "majority": [constant] * len(truths)}
-    scored = {name: _scored(part, values).get(metric) for name, values in texts.items()}
+    scored = {name: _scored(part, values).get(part.main_metric) for name, values in texts.items()}
     yield {**row, "question_type": None, "n": len(truths), **scored}
 
 
 def _scored(part: EvalSlice, texts: Sequence[str]) -> dict[str, Any]:
-    rows = [r if isinstance(r, dict) else {} for r in part.records]
-    records = [{**row, "raw_output": text, "pred": text} for row, text in zip(rows, texts, strict=True)]
-    if part.protocol == "official":
-        return tasks.get(part.task).official(parse_records(records), headline_only=True).metrics()
-    return replace(part, records=records, boxes="pixels").scores.metrics()
+    """The metrics of the same records with other texts."""
+    written = np.ones(len(texts), dtype=bool)
+    records = replace(part.scored.records, texts=list(texts), raw=written, readable=written, problems=[])
+    if part.scored.protocol == "official":
+        return tasks.get(part.task).official(records, headline_only=True).metrics()
+    return replace(part.scored, records=records, boxes="pixels").scores.metrics()
 
 
 def _pair(found: dict[str, Any]) -> dict[str, Any]:

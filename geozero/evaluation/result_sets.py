@@ -1,4 +1,4 @@
-"""What was scored: one model, one way of asking, one place; the unit that rows, comparisons and the page count in."""
+"""The units that score rows, comparisons and the page count in: one model, one prompt mode, one place."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from geozero import tasks
 from geozero.corpus.sample import TaskName
-from geozero.evaluation.evaluate import Protocol, evaluate, score
+from geozero.evaluation.scored import ScoredRecords
 from geozero.inference.corpus_job import PromptMode, records_path
-from geozero.metrics.records import RecordList, parse_records
-from geozero.metrics.scores import Scores
+from geozero.metrics.records import parse_records
 from geozero.tasks.boxes import Convention
 
 HARD_SUFFIX = "_hard"
@@ -23,7 +22,7 @@ TOY_PREFIX = "toy_"
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """The records that one model gave: `out` as in `corpus_job.CorpusJob`, and the ways it was asked."""
+    """The records of one model: `out` as in `corpus_job.CorpusJob`, and the modes it was prompted in."""
 
     model: str
     out: Path
@@ -32,45 +31,34 @@ class ModelAnswers:
 
 @dataclass(frozen=True)
 class EvalSlice:
-    """Records of one model and way of asking, with what `evaluate` made of them.
+    """Records of one model and mode from one place, scored, with the result that `evaluate` gives of them.
 
-    `source` None: all sources of a world, split and task together. `base` is where relative image paths count from.
+    `source` None: all sources of a world, split and task together. `rows` are the records as they stand in their file.
     """
 
     model: str
     mode: str
     split: str
     world: str
-    task: TaskName
     source: str | None
-    records: Sequence[Any] = field(repr=False)
+    scored: ScoredRecords = field(repr=False)
     result: dict[str, Any] = field(repr=False)
-    protocol: Protocol = "strict"
-    boxes: Convention = "norm1000"
-    base: Path | None = None
+    rows: Sequence[Any] = field(repr=False, default=())
+
+    @property
+    def task(self) -> TaskName:
+        return self.scored.task
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that stands for the slice's task."""
+        return tasks.get(self.task).main_metric(self.scored.protocol)
 
     @property
     def place(self) -> dict[str, Any]:
-        """The columns that name this part in a row."""
-        return {
-            "model": self.model,
-            "mode": self.mode,
-            "split": self.split,
-            "world": self.world,
-            "task": self.task,
-            "source": self.source,
-            "protocol": self.protocol,
-        }
-
-    @cached_property
-    def listed(self) -> RecordList:
-        """The records as columns."""
-        return parse_records(self.records, self.base)
-
-    @cached_property
-    def scores(self) -> Scores:
-        """Their scores, record by record."""
-        return score(self.task, self.protocol, self.listed, self.boxes)
+        """The columns that name this slice in a row."""
+        names = {"model": self.model, "mode": self.mode, "split": self.split, "world": self.world}
+        return names | {"task": self.task, "source": self.source, "protocol": self.scored.protocol}
 
 
 def split_of(source: str, split: str = "test") -> str:
@@ -84,32 +72,37 @@ def world_of(source: str) -> str:
 
 
 def eval_slices(answered: Sequence[ModelAnswers], sources: Sequence[str], boxes: Convention) -> Iterator[EvalSlice]:
-    """Strict scores of every model and way of asking: a part for each source and task, then one for all sources of a
-    world, split and task."""
+    """Strict scores of every model and mode: a slice for each source and task, then one for all sources of a world,
+    split and task. Every list of records is scored once; a whole of one source is that source's slice."""
     for model in answered:
         for mode in model.modes:
             whole: dict[tuple[str, str, TaskName], list[EvalSlice]] = defaultdict(list)
             for source in sources:
-                for task, found in by_task(records_path(model.out, mode, source)).items():
-                    result = evaluate(task, "strict", found, boxes=boxes)
-                    split, world = split_of(source), world_of(source)
-                    part = EvalSlice(model.model, mode, split, world, task, source, found, result, boxes=boxes)
+                by_task: dict[TaskName, list[Any]] = defaultdict(list)
+                for record in json.loads(records_path(model.out, mode, source).read_text()):
+                    by_task[record["task"]].append(record)
+                split, world = split_of(source), world_of(source)
+                for task, rows in by_task.items():
+                    part = _scored(model.model, mode, split, world, task, source, rows, boxes)
                     whole[world, split, task].append(part)
                     yield part
-            for (_, _, task), members in whole.items():
-                first = members[0]
-                if len(members) == 1:  # the same records: no need to draw the intervals again
-                    yield replace(first, source=None)
-                    continue
-                together = [record for part in members for record in part.records]
-                yield replace(
-                    first, source=None, records=together, result=evaluate(task, "strict", together, boxes=boxes)
-                )
+            for (world, split, task), parts in whole.items():
+                if len(parts) == 1:
+                    yield replace(parts[0], source=None)
+                else:
+                    rows = [row for part in parts for row in part.rows]
+                    yield _scored(model.model, mode, split, world, task, None, rows, boxes)
 
 
-def by_task(path: Path) -> dict[TaskName, list[dict[str, Any]]]:
-    """The records of a file that `inference` wrote, by their task."""
-    found: dict[TaskName, list[dict[str, Any]]] = defaultdict(list)
-    for record in json.loads(path.read_text()):
-        found[record["task"]].append(record)
-    return dict(found)
+def _scored(
+    model: str,
+    mode: str,
+    split: str,
+    world: str,
+    task: TaskName,
+    source: str | None,
+    rows: list[Any],
+    boxes: Convention,
+) -> EvalSlice:
+    scored = ScoredRecords(task, parse_records(rows), boxes=boxes)
+    return EvalSlice(model, mode, split, world, source, scored, scored.result(), rows)

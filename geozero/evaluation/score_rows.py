@@ -1,41 +1,68 @@
-"""From record files to what the page and MLflow show: score rows, baselines, a gallery before and after RL."""
+"""The rows of the page's files: scores, comparisons, reasoning and details of scored slices."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from itertools import combinations
 from typing import Any
 
-from geozero import tasks
-from geozero.corpus.images import decode, thumbnail
-from geozero.corpus.sample import Sample, stable_unit
-from geozero.corpus.store import Corpus
+from geozero.evaluation.comparison import common, compare
 from geozero.evaluation.guessing import guesses
-from geozero.evaluation.result_sets import EvalSlice, ModelAnswers, eval_slices, split_of
-from geozero.inference.corpus_job import records_path
-from geozero.tasks.boxes import Convention, from_model
-from geozero.tasks.text import extract_answer, thought
+from geozero.evaluation.metric_names import is_count
+from geozero.evaluation.result_sets import EvalSlice
 
-THUMBNAIL = 256  # pixels
-COUNTS = ("_count", "_correct", "_samples")  # how the published names of counts end
-
-
-def score_rows(answered: Sequence[ModelAnswers], sources: Sequence[str], boxes: Convention) -> Iterator[dict[str, Any]]:
-    """Strict scores of every model and mode, each with n and 95 % interval: by source, task and question type, and
-    over all records of a world, split and task (`source` and `question_type` None)."""
-    yield from rows_of(eval_slices(answered, sources, boxes))
+Row = dict[str, Any]
+WITH, WITHOUT = "tagged", "forced"
+DETAILS = ("n", "metrics", "intervals", "groups", "confusion", "self_consistency", "diagnosis", "notes", "missing")
 
 
-def rows_of(scored: Iterable[EvalSlice]) -> Iterator[dict[str, Any]]:
-    """The score rows of parts; question types are given a source each."""
-    for part in scored:
-        for row in _rows(part.place, part.result):
-            if part.source is not None or row["question_type"] is None:
-                yield row
+def evaluation_parts(slices: Sequence[EvalSlice]) -> dict[str, list[Row]]:
+    """The parts of the page that come from scored slices. Models are compared over all sources of a place, if there are
+    such slices; slices whose records are gone are not compared."""
+    whole = [part for part in slices if part.source is None] or slices
+    first: dict[tuple[Any, ...], EvalSlice] = {}  # of every place: its records tell what guessing reaches
+    for part in slices:
+        if part.source is not None and part.rows:
+            first.setdefault(_place(part), part)
+    return {
+        "scores": list(rows_of(slices)),
+        "baselines": [row for part in first.values() for row in guesses(part)],
+        "comparisons": list(comparison_rows([part for part in whole if part.rows])),
+        "reasoning": list(reasoning_rows(whole)),
+        "details": list(detail_rows(whole)),
+    }
+
+
+def rows_of(slices: Iterable[EvalSlice]) -> Iterator[Row]:
+    """The scores of every slice with n and 95 % interval: its metrics, of each source the same by question type, and
+    where the model was to reason, `well_formed` and `thought_words`."""
+    for part in slices:
+        main, groups = part.main_metric, {None: part.result}
+        if part.source is not None:
+            groups |= part.result["groups"].get("question_type", {})
+        for question_type, group in groups.items():
+            for metric, value in group["metrics"].items():
+                if isinstance(value, int | float) and not is_count(metric):
+                    low, high = group["intervals"].get(metric) or (None, None)
+                    score = {"metric": metric, "headline": metric == main, "value": value, "low": low, "high": high}
+                    yield {**part.place, "question_type": question_type, **score, "n": group["n"]}
+        yield from _form(part)
+
+
+def _form(part: EvalSlice) -> Iterator[Row]:
+    """Well-formed completions and thought lengths, in tagged mode and where an unknown mode has thoughts."""
+    reasoning = part.result["reasoning"]
+    if part.mode == WITH or (not part.mode and reasoning["n_with_thought"]):
+        words = (reasoning["words"] or {}).get("mean")
+        form = {
+            "well_formed": (part.result["well_formed_share"], part.result["n"]),
+            "thought_words": (words, reasoning["n_with_thought"]),
+        }
+        for metric, (value, n) in form.items():
+            if value is not None:
+                row = {"question_type": None, "metric": metric, "headline": False, "value": value, "n": n}
+                yield {**part.place, **row}
 
 
 def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -43,128 +70,7 @@ def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     return (row for row in rows if row["source"] is not None)
 
 
-def _rows(place: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    main = tasks.get(place["task"]).main_metric(place["protocol"])
-    groups = [(None, result), *result["groups"].get("question_type", {}).items()]
-    for question_type, group in groups:
-        for metric in _rates(group["metrics"]):
-            low, high = group["intervals"].get(metric) or (None, None)
-            yield {
-                **place,
-                "question_type": question_type,
-                "metric": metric,
-                "headline": metric == main,
-                "value": group["metrics"][metric],
-                "low": low,
-                "high": high,
-                "n": group["n"],
-            }
-    reasoning = result["reasoning"]
-    words = (reasoning["words"] or {}).get("mean")
-    form = (
-        ("well_formed", result["well_formed_share"], result["n"]),
-        ("thought_words", words, reasoning["n_with_thought"]),
-    )
-    for metric, value, n in form:
-        thinks = place["mode"] == "tagged" or (not place["mode"] and reasoning["n_with_thought"])
-        if thinks and value is not None:
-            yield {**place, "question_type": None, "metric": metric, "headline": False, "value": value, "n": n}
-
-
-def _rates(metrics: Mapping[str, Any]) -> list[str]:
-    """The metrics that are no counts."""
-    numbers = [name for name, value in metrics.items() if isinstance(value, int | float)]
-    return [name for name in numbers if not name.startswith("n_") and not name.endswith(COUNTS)]
-
-
-def baseline_rows(answered: ModelAnswers, sources: Sequence[str], boxes: Convention) -> Iterator[dict[str, Any]]:
-    """What guessing gets on the very records that are scored, by source, task and question type (`guessing`)."""
-    for part in eval_slices([replace(answered, modes=answered.modes[:1])], sources, boxes):
-        if part.source is not None:
-            yield from guesses(part)
-
-
-def gallery(
-    before: ModelAnswers, after: ModelAnswers, corpora: Sequence[Path], boxes: Convention, n: int
-) -> Iterator[dict[str, Any]]:
-    """`n` held-out samples that both models answered in tagged mode, evenly over the sources, by stable hash."""
-    answered = []
-    for path in corpora:
-        corpus = Corpus(path)
-        samples = list(corpus.samples("test"))
-        if not samples:
-            continue
-        raw = [_raw_outputs(records_path(model.out, "tagged", samples[0].source)) for model in (before, after)]
-        both = [s for s in samples if all(s.id in found for found in raw)]
-        answered.append((corpus, sorted(both, key=lambda s: stable_unit(s.id, salt="gallery")), raw))
-    shares = _shares([len(samples) for _, samples, _ in answered], n)
-    for (corpus, samples, (first, last)), share in zip(answered, shares, strict=True):
-        for sample in samples[:share]:
-            image = thumbnail(decode(corpus.image_bytes(sample.image_id)), THUMBNAIL)
-            yield {
-                "id": sample.id,
-                "task": sample.task,
-                "source": sample.source,
-                "split": split_of(sample.source),
-                "question": sample.question,
-                "answer": tasks.get(sample.task).shown_truth(sample, boxes),
-                "image_jpeg_base64": base64.b64encode(image).decode(),
-                "width": sample.width,
-                "height": sample.height,
-                "box": sample.box,
-                "before": _output(sample, first[sample.id], boxes),
-                "after": _output(sample, last[sample.id], boxes),
-            }
-
-
-def probe_rows(
-    probes: Iterable[tuple[Sample, Mapping[int, str]]], corpora: Sequence[Path], boxes: Convention
-) -> Iterator[dict[str, Any]]:
-    """What a model in training answered to fixed questions (completions by step), with their images."""
-    by_source = {path.name: Corpus(path) for path in corpora}
-    for sample, texts in probes:
-        encoded = None
-        if sample.source in by_source:
-            image = decode(by_source[sample.source].image_bytes(sample.image_id))
-            encoded = base64.b64encode(thumbnail(image, THUMBNAIL)).decode()
-        steps = [{"step": step, **_output(sample, text, boxes)} for step, text in sorted(texts.items())]
-        yield {
-            "id": sample.id,
-            "task": sample.task,
-            "source": sample.source,
-            "question": sample.question,
-            "answer": tasks.get(sample.task).shown_truth(sample, boxes),
-            "image_jpeg_base64": encoded,
-            "steps": steps,
-        }
-
-
-def _shares(sizes: Sequence[int], n: int) -> list[int]:
-    """How many of each size, together `n` where there are so many, as even as the sizes allow."""
-    shares = [0] * len(sizes)
-    while sum(shares) < min(n, sum(sizes)):
-        smallest = min((i for i, size in enumerate(sizes) if shares[i] < size), key=lambda i: shares[i])
-        shares[smallest] += 1
-    return shares
-
-
-def _raw_outputs(path: Path) -> dict[str, str]:
-    return {r["id"]: r["raw_output"] for r in _records(path)}
-
-
-def _output(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
-    task, answer = tasks.get(sample.task), extract_answer(raw)
-    parsed = task.read_boxes(answer)
-    return {
-        "thought": thought(raw),
-        "answer": answer,
-        "raw": raw,
-        "reward": task.reward(raw, sample, "tagged", boxes),
-        "box": None if not parsed else from_model(parsed[0], sample.width, sample.height, boxes),
-    }
-
-
-def headline_mean(rows: Sequence[Mapping[str, Any]], **where: str) -> float:
+def headline_mean(rows: Iterable[Mapping[str, Any]], **where: str) -> float:
     """Mean over tasks of the headline metric (percent) of the rows that fit: first over a task's sources, one row
     each, then over tasks; NaN where no row fits."""
     found: dict[str, list[float]] = defaultdict(list)
@@ -175,6 +81,60 @@ def headline_mean(rows: Sequence[Mapping[str, Any]], **where: str) -> float:
     return 100 * sum(means) / len(means) if means else float("nan")
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = json.loads(path.read_text())
-    return records
+def comparison_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
+    """A row per metric for every two slices of one place (world, split, task, source, protocol): second minus first on
+    the questions that both answered, with 95 % interval, p-value and n; the headline also by question type."""
+    for parts in _by_place(slices):
+        for first, second in combinations(parts, 2):
+            yield from _compared(first, second)
+
+
+def _compared(first: EvalSlice, second: EvalSlice) -> Iterator[Row]:
+    """The rows of one pair; none where fewer than two questions are common."""
+    pairs = common(first.scored.records, second.scored.records)
+    found = compare(first.scored, second.scored, pairs, by=("question_type",))
+    main = first.main_metric
+    place = {k: v for k, v in first.place.items() if k not in ("model", "mode")}
+    place |= {name: {"model": part.model, "mode": part.mode} for name, part in (("first", first), ("second", second))}
+    groups = {None: found["metrics"]}
+    groups |= {
+        kind: {main: group[main]} for kind, group in found["groups"].get("question_type", {}).items() if main in group
+    }
+    for question_type, metrics in groups.items():
+        for metric, values in metrics.items():
+            names = {"question_type": question_type, "metric": metric, "headline": metric == main}
+            numbers = {k: values[k] for k in ("difference", "low", "high", "p_value", "n")}
+            yield {**place, **names, "before": values["first"], "after": values["second"], **numbers}
+
+
+def reasoning_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
+    """For each model that was prompted to reason: how much it does, and the headline metric with the thought minus the
+    answer forced at once, on the questions that were asked in both modes."""
+    for parts in _by_place(slices):
+        by_name = {(p.model, p.mode): p for p in parts}
+        for part in parts:
+            statistics = part.result["reasoning"]
+            if part.mode == WITHOUT or not statistics["n_with_thought"]:
+                continue
+            other = by_name.get((part.model, WITHOUT)) if part.mode == WITH else None
+            rows = _compared(other, part) if other is not None else iter(())
+            gain = next((r for r in rows if r["headline"] and r["question_type"] is None), None)
+            yield {**part.place, **statistics, "metric": part.main_metric, "help": gain}
+
+
+def detail_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
+    """What stands behind the score of a slice: groups, confusion, several answers per question, diagnoses, problems."""
+    for part in slices:
+        found = {key: part.result[key] for key in DETAILS if part.result.get(key)}
+        yield {**part.place, **found, "problems": part.result["problems"]["reasons"]}
+
+
+def _by_place(slices: Iterable[EvalSlice]) -> Iterable[Sequence[EvalSlice]]:
+    found: dict[tuple[Any, ...], list[EvalSlice]] = defaultdict(list)
+    for part in slices:
+        found[*_place(part), part.scored.boxes].append(part)
+    return found.values()
+
+
+def _place(part: EvalSlice) -> tuple[Any, ...]:
+    return part.world, part.split, part.task, part.source, part.scored.protocol

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geozero import tasks
 from geozero.corpus.sample import TaskName
-from geozero.evaluation.statistics import RESAMPLES, SEED, calibration, cluster_ids, intervals, pass_at_k
+from geozero.evaluation.statistics import RESAMPLES, SEED, calibration, cluster_ids, intervals, pass_at_k, renumbered
 from geozero.metrics.records import RecordList
 from geozero.metrics.scores import Floats, Scores
 
@@ -57,12 +57,6 @@ def _powers(most: int) -> list[int]:
 
 def _mean(values: Floats, clusters: NDArray[np.int64] | None, resamples: int, seed: int) -> dict[str, Any]:
     known = np.isfinite(values)
-    inside = None if clusters is None else np.unique(clusters[known], return_inverse=True)[1]
-    columns = np.column_stack([np.ones(int(known.sum())), values[known]])
+    columns, inside = np.column_stack([np.ones(int(known.sum())), values[known]]), renumbered(clusters, known)
     bounds = intervals(columns, lambda sums: {"mean": sums[..., 1] / sums[..., 0]}, inside, resamples, seed)
-    found = bounds.get("mean")
-    return {
-        "value": float(values[known].mean()),
-        "interval": None if found is None else list(found),
-        "n": int(known.sum()),
-    }
+    return {"value": float(values[known].mean()), "interval": bounds.get("mean"), "n": int(known.sum())}

@@ -1,16 +1,15 @@
-"""How sure a score is: bootstrap intervals, paired comparison of two models, pass@k, calibration."""
+"""Uncertainty of scores: bootstrap intervals, paired comparison of two models, pass@k, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geozero.common.errors import InputError
-from geozero.metrics.scores import Floats
+from geozero.metrics.scores import Finish, Floats
 
 LEVEL = 0.95
 RESAMPLES = 1_000
@@ -19,12 +18,10 @@ SEED = 0
 FEW_DISTINCT = 512
 
 Clusters = NDArray[np.int64]
-Finish = Callable[[Floats], dict[str, Floats]]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Second minus first on the same records: difference, its interval, two-sided bootstrap p-value, records."""
+class PairedDifference(NamedTuple):
+    """Second minus first on the same n records, with its 95 % interval and two-sided bootstrap p-value."""
 
     first: float
     second: float
@@ -33,10 +30,6 @@ class Comparison:
     high: float
     p_value: float
     n: int
-
-    def as_dict(self) -> dict[str, float]:
-        """Ready for JSON."""
-        return asdict(self)
 
 
 def cluster_ids(names: Sequence[str]) -> Clusters | None:
@@ -48,6 +41,11 @@ def cluster_ids(names: Sequence[str]) -> Clusters | None:
     numbers: dict[str, int] = {}
     ids = [numbers.setdefault(name or f"\x00{i}", len(numbers)) for i, name in enumerate(names)]
     return None if len(numbers) in (1, len(ids)) else np.array(ids, dtype=np.int64)
+
+
+def renumbered(clusters: Clusters | None, chosen: NDArray[Any]) -> Clusters | None:
+    """The clusters of some rows (a mask or row numbers), numbered from 0 again."""
+    return None if clusters is None else np.unique(clusters[chosen], return_inverse=True)[1]
 
 
 def resampled_sums(
@@ -70,12 +68,11 @@ def resampled_sums(
     return sums
 
 
-def interval(values: Floats, level: float = LEVEL) -> tuple[float, float] | None:
-    """Percentile interval of resampled values; None where any of them is undefined."""
+def interval(values: Floats) -> list[float] | None:
+    """Percentile interval [low, high] of resampled values; None where any of them is undefined."""
     if not len(values) or not np.isfinite(values).all():
         return None
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return [float(bound) for bound in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
 def intervals(
@@ -84,8 +81,8 @@ def intervals(
     clusters: Clusters | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> dict[str, tuple[float, float] | None]:
-    """Bootstrap interval of every metric that `finish` makes of summed statistics (n, k); none for one record alone."""
+) -> dict[str, list[float] | None]:
+    """Bootstrap interval of every metric that `finish` computes from summed statistics (n, k); {} for one record."""
     if len(statistics) < 2 or (clusters is not None and clusters.max() == 0):
         return {}
     values = finish(resampled_sums(statistics, clusters, resamples, seed))
@@ -99,12 +96,12 @@ def paired_bootstrap(
     clusters: Clusters | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> dict[str, Comparison]:
-    """Compare two models on the same n records, row i of either being the same record.
+) -> dict[str, PairedDifference]:
+    """Compare two models on the same n records: row i of both is the same record.
 
     `first` and `second` are scores (n,), compared by their mean (named `mean`), or statistics (n, k) with `finish`.
-    The p-value is the share of resamples whose difference, shifted to no effect, is at least as large as the one seen
-    (Efron and Tibshirani, 1993), with one added to both counts so that it is never 0.
+    The p-value is the share of resamples whose difference, shifted to no effect, is at least as large as the observed
+    one (Efron and Tibshirani, 1993), with one added to both counts so that it is never 0.
 
     Raises:
         InputError: the two differ in length, or are empty.
@@ -121,13 +118,14 @@ def paired_bootstrap(
     drawn_before, drawn_after = finish(sums[:, :width]), finish(sums[:, width:])
     result = {}
     for name in before:
-        seen, drawn = float(after[name] - before[name]), drawn_after[name] - drawn_before[name]
+        observed, drawn = float(after[name] - before[name]), drawn_after[name] - drawn_before[name]
         bounds = interval(drawn)
         if bounds is None:
             continue
-        extreme = int((np.abs(drawn - seen) >= abs(seen)).sum())
+        low, high = bounds
+        extreme = int((np.abs(drawn - observed) >= abs(observed)).sum())
         p_value = (extreme + 1) / (resamples + 1)
-        result[name] = Comparison(float(before[name]), float(after[name]), seen, *bounds, p_value, len(a))
+        result[name] = PairedDifference(float(before[name]), float(after[name]), observed, low, high, p_value, len(a))
     return result
 
 
@@ -150,27 +148,27 @@ def pass_at_k(n: ArrayLike, correct: ArrayLike, k: int) -> Floats:
 
 
 def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> dict[str, Any]:
-    """Does confidence say how often the model is right? Confidence may be the share that `majority_vote` gives.
+    """How well confidence predicts accuracy; confidence may be how far several answers agree.
 
-    `confidence` in [0, 1] and `correct` 0 or 1, both (n,). Gives equal-width bins (upper edge included) with their n,
+    `confidence` in [0, 1] and `correct` 0 or 1, both (n,). Returns equal-width bins (upper edge included) with their n,
     mean confidence and accuracy, and the expected calibration error (Guo et al., 2017).
 
     Raises:
         InputError: lengths differ or a confidence is outside [0, 1].
     """
-    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    if sure.shape != right.shape or not ((sure >= 0) & (sure <= 1)).all():
+    given, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if given.shape != right.shape or not ((given >= 0) & (given <= 1)).all():
         raise InputError("calibration needs one confidence in [0, 1] for each answer", hint="check the two columns")
-    which = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    bin_of = np.clip(np.ceil(given * bins).astype(np.int64) - 1, 0, bins - 1)
     rows, error = [], 0.0
     for k in range(bins):
-        chosen = which == k
+        chosen = bin_of == k
         n = int(chosen.sum())
         if n:
-            mean, accuracy = float(sure[chosen].mean()), float(right[chosen].mean())
-            error += n / len(sure) * abs(mean - accuracy)
+            mean, accuracy = float(given[chosen].mean()), float(right[chosen].mean())
+            error += n / len(given) * abs(mean - accuracy)
             rows.append({"low": k / bins, "high": (k + 1) / bins, "n": n, "confidence": mean, "accuracy": accuracy})
-    return {"n": len(sure), "bins": rows, "expected_calibration_error": error if rows else None}
+    return {"n": len(given), "bins": rows, "expected_calibration_error": error if rows else None}
 
 
 def _distinct_rows(units: Floats) -> tuple[Floats, NDArray[np.int64]]:

@@ -148,7 +148,7 @@ CASES = [
     ("inspect nowhere", "no such corpus directory in nowhere ("),
     ("inspect unfinished", "manifest.json is missing in unfinished ("),
     ("inspect damaged", "unreadable shard: "),
-    ("inspect rsicd --html empty", "cannot write: "),
+    ("inspect rsicd --html empty", "a directory stands where a file is expected in empty ("),
     # difficulty
     ("sample --corpus nowhere --model no_model --out new", "no such corpus directory in nowhere ("),
     ("sample --corpus unfinished --model no_model --out new", "manifest.json is missing in unfinished ("),

@@ -71,7 +71,7 @@ def test_the_whole_line_runs_and_is_reused(tiny_random: Path, tmp_path: Path) ->
     assert [len(curve) for curve in data["curves"].values()] == [2, 2]
     assert {row["stage"] for row in data["timings"]} >= {"data", "sft", "gate", "a2grpo", "evaluation"}
     assert "data/geozero-hard" in data["lineage"]["data"]
-    assert "wanted" in done.stdout
+    assert "required" in done.stdout
     ((parent, children),) = mlflow_runs(path)
     assert parent.info.status == "FINISHED"
     assert {run.info.run_name: run.info.status for run in children} == dict.fromkeys(

@@ -11,7 +11,7 @@ from typing import Any
 import fake_report
 import pytest
 
-from geozero.evaluation.report.inputs import FILES
+from geozero.evaluation.report.schema import FILES
 
 OWN_IMAGE = re.compile(r'<img src="data:image/jpeg;base64,[A-Za-z0-9+/]+=*" alt="the image asked about">')
 

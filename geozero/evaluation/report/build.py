@@ -1,4 +1,4 @@
-"""The page of a run: one self-contained HTML file, and its score tables as Markdown."""
+"""The page of a run: one self-contained HTML file, and its score tables as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +14,32 @@ from markupsafe import Markup
 
 from geozero import __version__
 from geozero.common.atomic import replacing
-from geozero.common.errors import InputError
-from geozero.evaluation.report import details, names, scores, svg, training_charts
+from geozero.evaluation.report import cells, charts, details, plots, scores
+from geozero.evaluation.report.exports import plot_files, scores_latex, scores_markdown
 from geozero.evaluation.report.from_results import collect
 from geozero.evaluation.report.gallery import IMAGES_PER_BLOCK, gather
-from geozero.evaluation.report.inputs import FILES, ReportInputs, is_run, read_inputs
-from geozero.evaluation.report.latex import scores_latex
-from geozero.evaluation.report.markdown import scores_markdown
-from geozero.evaluation.report.overview import overviews
-from geozero.evaluation.report.plot_files import plot_files
-from geozero.evaluation.report.schema import Goal
+from geozero.evaluation.report.schema import FILES, ReportInputs, is_run, read_inputs
 
 HERE = Path(__file__).parent
-SECTIONS = (
-    ("headline", "At a glance"),
-    ("scores", "Scores"),
-    ("comparisons", "Differences"),
-    ("reasoning", "Reasoning"),
-    ("details", "Behind the scores"),
-    ("difficulty", "Difficulty"),
-    ("training", "Training"),
-    ("probes", "Thoughts on the way"),
-    ("gallery", "Gallery"),
-    ("lineage", "Lineage"),
-)
-ANCHORS = {"goals": "headline", "baselines": "scores", "curves": "training", "timings": "lineage"}
-FACTS = (
-    ("Profile", ("profile",)),
-    ("Commit", ("commit", "git_commit")),
-    ("Seed", ("seed",)),
-    ("Date", ("date", "time")),
-)
+SECTIONS = {
+    "headline": "At a glance",
+    "scores": "Scores",
+    "comparisons": "Differences",
+    "reasoning": "Reasoning",
+    "details": "Behind the scores",
+    "difficulty": "Difficulty",
+    "training": "Training",
+    "probes": "Reasoning during training",
+    "gallery": "Gallery",
+    "lineage": "Lineage",
+}
+# The section that shows a part of the inputs, where it has another name.
+SECTION_OF = {"goals": "headline", "baselines": "scores", "curves": "training", "timings": "lineage"}
+FACTS = {"Profile": ("profile",), "Commit": ("commit", "git_commit"), "Seed": ("seed",), "Date": ("date", "time")}
 GALLERY = 500  # samples shown of records that `geozero evaluate` scored
-GOAL_WORDS = {True: ("met", "✓ met"), False: ("missed", "✗ missed"), None: ("open", "not measured")}
 COMMIT_LENGTH = 10
 
 _CODE = re.compile(r"[0-9a-f]{16,}|[/\\]|==|\.(?:parquet|yaml|json)$")
-
-
-@dataclass(frozen=True, slots=True)
-class ShownGoal:
-    name: str
-    wanted: str
-    reached: str
-    note: str
-    state: str
-    word: str
 
 
 def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
@@ -75,19 +54,16 @@ def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
     inputs = read_inputs(data) if is_run(data) else collect(data, gallery)
     written = [build_report(inputs, out)]
     if inputs.scores:
-        worlds = scores.worlds(inputs.scores, inputs.baselines, inputs.comparisons)
-        tables = overviews(inputs.scores, inputs.baselines, inputs.comparisons, inputs.references)
-        differences = details.differences(inputs.comparisons)
-        thoughts = details.thoughts(inputs.reasoning)
-        for name, text in (
-            ("scores.md", scores_markdown(worlds, tables, differences, thoughts)),
-            ("scores.tex", scores_latex(tables, worlds)),
-        ):
-            _write(out.with_name(name), [text])
-            written.append(out.with_name(name))
-        for name, plot in plot_files(worlds):
-            _write(out.parent / "plots" / name, [plot])
-            written.append(out.parent / "plots" / name)
+        worlds, overviews = _tables(inputs)
+        differences, reasoning = details.differences(inputs.comparisons), details.reasoning(inputs.reasoning)
+        files = {
+            "scores.md": scores_markdown(worlds, overviews, differences, reasoning),
+            "scores.tex": scores_latex(overviews, worlds),
+            **{f"plots/{name}": plot for name, plot in plot_files(worlds)},
+        }
+        for name, text in files.items():
+            _write(out.parent / name, [text])
+            written.append(out.parent / name)
     return written
 
 
@@ -101,12 +77,15 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     inputs = read_inputs(inputs) if isinstance(inputs, Path) else inputs
-    inputs = inputs.model_copy(update={"faults": {part: list(said) for part, said in inputs.faults.items()}})
+    inputs = inputs.model_copy(update={"faults": {part: list(faults) for part, faults in inputs.faults.items()}})
     gallery = gather(inputs.gallery, inputs.folder)
     for fault in gallery.faults:
         inputs.fault("gallery", fault)
     style, script = _asset("page.css"), _asset("page.js")
+    worlds, overviews = _tables(inputs)
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"duration": duration, "number": charts.number, "plain": plain}
+    environment.tests["code"] = lambda text: bool(_CODE.search(text))
     page = environment.get_template("page.html.j2").stream(
         inputs=inputs,
         style=Markup(style),
@@ -114,43 +93,42 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
         sections=_sections(inputs),
-        anchors={part: ANCHORS.get(part, part) for part in inputs.faults},
+        section_of={part: SECTION_OF.get(part, part) for part in inputs.faults},
         facts=_facts(inputs.lineage),
-        goals=[_goal(goal) for goal in inputs.goals],
-        goal_summary=_goal_summary(inputs.goals),
-        worlds=scores.worlds(inputs.scores, inputs.baselines, inputs.comparisons),
-        overviews=overviews(inputs.scores, inputs.baselines, inputs.comparisons, inputs.references),
-        differences=details.differences_by_place(details.differences(inputs.comparisons)),
-        thoughts=details.thoughts(inputs.reasoning),
-        details=details.cards_by_place(details.details(inputs.details)),
-        difficulties=training_charts.difficulties(inputs.difficulty),
-        charts=training_charts.curve_charts(inputs.curves),
-        durations=training_charts.durations(inputs.timings),
+        worlds=worlds,
+        overviews=overviews,
+        differences=details.by_place(details.differences(inputs.comparisons)),
+        difference_cell=details.DIFFERENCE,
+        reasoning=details.by_place(details.reasoning(inputs.reasoning)),
+        gain_cell=details.GAIN,
+        cards=details.by_place(details.cards(inputs.details)),
         warnings=details.warnings(inputs.details),
-        none_sign=names.NONE,
-        total_time=training_charts.duration(sum(t.seconds for t in inputs.timings)),
+        figures=plots.figures(inputs),
         gallery=gallery,
-        task_titles=names.TASK_TITLES,
-        number=svg.number,
-        is_code=lambda text: bool(_CODE.search(text)),
+        task_titles=cells.TASK_TITLES,
         version=__version__,
     )
     _write(out, page)
     return out
 
 
-def _sections(inputs: ReportInputs) -> list[tuple[str, str]]:
+def _tables(inputs: ReportInputs) -> tuple[list[scores.World], list[scores.Overview]]:
+    return (
+        scores.worlds(inputs.scores, inputs.baselines, inputs.comparisons),
+        scores.overviews(inputs.scores, inputs.baselines, inputs.comparisons, inputs.references),
+    )
+
+
+def _sections(inputs: ReportInputs) -> dict[str, str]:
     """The sections that have anything in them, or something to say about why not."""
     shown = {"headline", "scores"}
-    for part in FILES:
-        if getattr(inputs, part) or part in inputs.faults:
-            shown.add(ANCHORS.get(part, part))
-    return [(name, title) for name, title in SECTIONS if name in shown]
+    shown |= {SECTION_OF.get(part, part) for part in FILES if getattr(inputs, part) or part in inputs.faults}
+    return {name: title for name, title in SECTIONS.items() if name in shown}
 
 
 def _asset(name: str) -> str:
     text = (HERE / name).read_text(encoding="utf-8")
-    text = text.replace("/* TASK_TITLES */ {}", json.dumps(names.TASK_TITLES))
+    text = text.replace("/* TASK_TITLES */ {}", json.dumps(cells.TASK_TITLES))
     return text.replace("/* IMAGES_PER_BLOCK */ 100", str(IMAGES_PER_BLOCK))
 
 
@@ -161,7 +139,7 @@ def _csp_hash(text: str) -> str:
 def _facts(lineage: dict[str, Any]) -> list[tuple[str, str]]:
     """The few values of the lineage that stand in the head of the page, wherever they lie in it."""
     facts = []
-    for title, keys in FACTS:
+    for title, keys in FACTS.items():
         value = next((v for key in keys if (v := _find(lineage, key)) is not None), None)
         if value is not None:
             facts.append((title, str(value)[:COMMIT_LENGTH] if title == "Commit" else str(value)))
@@ -177,30 +155,20 @@ def _find(values: Any, key: str, depth: int = 0) -> Any:
     return next((v for inner in values.values() if (v := _find(inner, key, depth + 1)) is not None), None)
 
 
-def _goal(goal: Goal) -> ShownGoal:
-    state, word = GOAL_WORDS[goal.ok]
-    return ShownGoal(goal.name, _value(goal.wanted), _value(goal.reached), goal.note, state, word)
+def plain(value: Any) -> str:
+    """A value of any type as the page prints it."""
+    return f"{value:.4g}" if isinstance(value, float) else cells.NONE if value is None else str(value)
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return names.NONE if value is None else str(value)
-
-
-def _goal_summary(goals: list[Goal]) -> str:
-    met, missed = sum(g.ok is True for g in goals), sum(g.ok is False for g in goals)
-    rest = len(goals) - met - missed
-    return (
-        f"{met} of {len(goals)} goals met"
-        + (f", {missed} missed" if missed else "")
-        + (f", {rest} not measured." if rest else ".")
-    )
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
-    if path.is_dir():
-        raise InputError("a directory stands where a file is expected", str(path), "choose another name")
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file,  # a lone surrogate becomes `?`

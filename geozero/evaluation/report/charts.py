@@ -1,6 +1,6 @@
-"""Small charts as SVG strings: they take their colours from the page's style sheet, so they follow light and dark.
+"""Charts as SVG strings, drawn with the colours of the page's style sheet, so that they follow light and dark.
 
-Texts are escaped; sizes are SVG user units, which are CSS pixels at full width.
+Texts are escaped. Sizes are SVG user units, which are CSS pixels at full width.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
-
-from geozero.evaluation.report.svg import fitted, line, number, padded, path, r, short_count, svg, text, ticks
 
 CHART_WIDTH, CHART_HEIGHT = 380, 200
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 44, 12, 10, 26
@@ -24,6 +23,7 @@ STRIP_WIDTH, STRIP_HEIGHT = 96, 12
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 270, 150
 CALIBRATION_SIDE = 220
 MATRIX_SIDE, MATRIX_LABEL, MATRIX_MAX_NAMES = 340, 96, 24  # more classes than that are drawn without their names
+LABEL_LETTERS = 16  # what fits beside a chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,6 @@ class Series:
     label: str
     points: Sequence[tuple[float, float]]
     tone: str = "after"
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A drawn chart: its image and, for the page's read-out under the pointer, its numbers as JSON."""
-
-    title: str
-    stage: str
-    note: str
-    svg: Markup
-    series: Sequence[Series]
-    data: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +46,24 @@ class Estimate:
     tone: str = "base"
 
 
-def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str = "", share: bool = False) -> Chart:
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot with its caption. `legend` holds (colour class, label, value) above it, `bands` the same below it; `data`
+    are its numbers as JSON for the read-out under the pointer."""
+
+    title: str
+    svg: Markup
+    aside: str = ""
+    legend: Sequence[tuple[str, str, str]] = ()
+    bands: Sequence[tuple[str, str, str]] = ()
+    note: str = ""
+    data: str = ""
+
+
+# --- charts -----------------------------------------------------------------------------------------------
+
+
+def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str = "", share: bool = False) -> Figure:
     """Curves over steps; long noisy ones get a running mean on top. `share` pins the axis to 0–1."""
     drawn = [Series(s.label, thin(s.points), s.tone) for s in series if s.points]
     xs = [x for s in drawn for x, _ in s.points]
@@ -79,8 +84,7 @@ def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str 
         parts.append(text(MARGIN_LEFT - 6, y + 4, number(tick), "end"))
     for tick in ticks(x_low, x_high, 5):
         if x_low <= tick <= x_high:
-            x, _ = at(tick, y_low)
-            parts.append(text(x, CHART_HEIGHT - 8, number(tick), "middle"))
+            parts.append(text(at(tick, y_low)[0], CHART_HEIGHT - 8, number(tick), "middle"))
     window = 1
     for s in drawn:
         if len(s.points) >= SMOOTH_FROM:
@@ -91,10 +95,10 @@ def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str 
             parts.append(path([at(*p) for p in s.points], f"curve {s.tone}"))
         else:
             x, y = at(*s.points[0])
-            parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(s.tone, r(x), r(y)))
-    parts.append(Markup('<line class="cursor" y1="{}" y2="{}"/>').format(MARGIN_TOP, MARGIN_TOP + height))
-    said = "; ".join(f"{s.label} from {number(s.points[0][1])} to {number(s.points[-1][1])}" for s in drawn)
-    drawing = svg(CHART_WIDTH, CHART_HEIGHT, f"{title} over steps {number(x_low)} to {number(x_high)}: {said}", parts)
+            parts.append(tag("circle", kind=f"dot {s.tone}", cx=x, cy=y, r=3))
+    parts.append(tag("line", kind="cursor", y1=MARGIN_TOP, y2=MARGIN_TOP + height))
+    last = [number(s.points[-1][1]) for s in drawn]
+    label = "; ".join(f"{s.label} from {number(s.points[0][1])} to {end}" for s, end in zip(drawn, last, strict=True))
     data = {
         "x": [x_low, x_high],
         "left": MARGIN_LEFT,
@@ -102,7 +106,14 @@ def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str 
         "series": [[[x, float(f"{y:.4g}")] for x, y in s.points] for s in drawn],
     }
     smoothed = f"bold: mean over {window} points" if window > 1 else ""
-    return Chart(title, stage, "; ".join(n for n in (note, smoothed) if n), drawing, drawn, json.dumps(data))
+    return Figure(
+        title,
+        svg(CHART_WIDTH, CHART_HEIGHT, f"{title} over steps {number(x_low)} to {number(x_high)}: {label}", parts),
+        aside=stage,
+        legend=[(s.tone, s.label, end) for s, end in zip(drawn, last, strict=True)],
+        note="; ".join(n for n in (note, smoothed) if n),
+        data=json.dumps(data),
+    )
 
 
 def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float = 100) -> Markup:
@@ -110,7 +121,6 @@ def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float =
 
     The axis spans what is drawn, out to the next tenths: dots are compared by place, so it need not start at 0.
     """
-    height = len(rows) * FOREST_ROW + 26
     left, width = FOREST_LABEL, FOREST_WIDTH - FOREST_LABEL - FOREST_VALUE
     drawn = [v for row in rows for v in (row.value, row.low, row.high) if v is not None] + list(marks.values())
     start, end = math.floor(min(drawn) * 10) / 10, math.ceil(max(drawn) * 10) / 10
@@ -124,17 +134,16 @@ def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float =
     for tick in ticks(start, end, 3):
         parts.append(line(x(tick), 2, x(tick), bottom, "grid"))
         parts.append(text(x(tick), bottom + 14, number(tick * factor), "middle"))
-    for name, value in marks.items():
-        parts.append(line(x(value), 2, x(value), bottom, f"mark {name}"))
+    parts += [line(x(value), 2, x(value), bottom, f"mark {name}") for name, value in marks.items()]
     for index, row in enumerate(rows):
         y = index * FOREST_ROW + FOREST_ROW / 2 + 2
         parts.append(text(0, y + 4, fitted(row.label), "start", "label"))
         if row.low is not None and row.high is not None:
             parts.append(line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
-        parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(row.tone, r(x(row.value)), r(y)))
+        parts.append(tag("circle", kind=f"dot {row.tone}", cx=x(row.value), cy=y, r=4.5))
         parts.append(text(FOREST_WIDTH, y + 4, f"{row.value * factor:.1f}", "end", "value"))
-    said = "; ".join(f"{row.label} {row.value * factor:.1f}" for row in rows)
-    return svg(FOREST_WIDTH, height, said, parts)
+    label = "; ".join(f"{row.label} {row.value * factor:.1f}" for row in rows)
+    return svg(FOREST_WIDTH, len(rows) * FOREST_ROW + 26, label, parts)
 
 
 def strip(row: Estimate, marks: Mapping[str, float], top: float = 1.0) -> Markup:
@@ -148,46 +157,47 @@ def strip(row: Estimate, marks: Mapping[str, float], top: float = 1.0) -> Markup
     parts += [line(x(v), 0, x(v), STRIP_HEIGHT, f"tick {name}") for name, v in marks.items()]
     if row.low is not None and row.high is not None:
         parts.append(line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
-    parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(row.tone, r(x(row.value)), r(y)))
+    parts.append(tag("circle", kind=f"dot {row.tone}", cx=x(row.value), cy=y, r=3))
     return svg(STRIP_WIDTH, STRIP_HEIGHT, "", parts, "strip")
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], x_label: str) -> Markup:
     """Bars between `edges` (one more than `counts`), each with its count above."""
     top = max([*counts, 1])
-    width = HISTOGRAM_WIDTH - 12
     base = HISTOGRAM_HEIGHT - 34
     low, high = edges[0], edges[-1]
 
     def x(value: float) -> float:
-        return 6 + (value - low) / (high - low) * width
+        return 6 + (value - low) / (high - low) * (HISTOGRAM_WIDTH - 12)
 
     parts = [line(0, base, HISTOGRAM_WIDTH, base, "axis")]
-    for start, end, count in zip(edges, edges[1:], counts, strict=False):
-        tall = count / top * (base - 18)
-        bar = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}" rx="1.5"/>')
-        parts.append(bar.format(r(x(start) + 1), r(base - tall), r(max(0.5, x(end) - x(start) - 2)), r(tall)))
+    for (start, end), count in zip(pairwise(edges), counts, strict=False):
+        tall, wide = count / top * (base - 18), max(0.5, x(end) - x(start) - 2)
+        parts.append(tag("rect", kind="bar", x=x(start) + 1, y=base - tall, width=wide, height=tall, rx="1.5"))
         if count:
-            parts.append(text((x(start) + x(end)) / 2, base - tall - 4, short_count(count), "middle"))
+            shown = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+            parts.append(text((x(start) + x(end)) / 2, base - tall - 4, shown, "middle"))
     parts += [text(x(tick), base + 14, number(tick), "middle") for tick in ticks(low, high, 4)]
     parts.append(text(HISTOGRAM_WIDTH / 2, base + 30, x_label, "middle", "label"))
     return svg(HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT, f"histogram of {x_label}: " + ", ".join(map(str, counts)), parts)
 
 
-def stacked_bar(parts_of: Mapping[str, int]) -> Markup:
+def stacked_bar(shares: Mapping[str, int]) -> Markup:
     """One bar split by counts; the classes `band-<name>` colour it."""
-    total = sum(parts_of.values()) or 1
+    total = sum(shares.values()) or 1
     pieces, x = [], 0.0
-    for name, count in parts_of.items():
+    for name, count in shares.items():
         width = count / total * HISTOGRAM_WIDTH
-        piece = Markup('<rect class="band band-{}" x="{}" y="0" width="{}" height="12"><title>{}: {}</title></rect>')
-        pieces.append(piece.format(name, r(x), r(max(0.0, width - 1)), name.replace("_", " "), count))
+        title = f"{name.replace('_', ' ')}: {count}"
+        pieces.append(
+            tag("rect", tag("title", title), kind=f"band band-{name}", x=x, y=0, width=max(0.0, width - 1), height=12)
+        )
         x += width
-    return svg(HISTOGRAM_WIDTH, 12, ", ".join(f"{k} {v}" for k, v in parts_of.items()), pieces, "stack")
+    return svg(HISTOGRAM_WIDTH, 12, ", ".join(f"{k} {v}" for k, v in shares.items()), pieces, "stack")
 
 
 def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
-    """Accuracy over confidence, both 0 to 1, a dot a bin (confidence, accuracy, n) whose area grows with n."""
+    """Accuracy over confidence, both 0 to 1: a dot per bin (confidence, accuracy, n), whose area grows with n."""
     side, edge = CALIBRATION_SIDE, 34
     span = side - edge - 10
 
@@ -196,51 +206,45 @@ def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
 
     parts = []
     for tick in (0.0, 0.5, 1.0):
-        parts.append(line(*at(tick, 0), *at(tick, 1), "grid"))
-        parts.append(line(*at(0, tick), *at(1, tick), "grid"))
+        parts += [line(*at(tick, 0), *at(tick, 1), "grid"), line(*at(0, tick), *at(1, tick), "grid")]
         parts.append(text(at(tick, 0)[0], side - 18, number(100 * tick), "middle"))
         parts.append(text(edge - 5, at(0, tick)[1] + 4, number(100 * tick), "end"))
     parts.append(line(*at(0, 0), *at(1, 1), "mark"))
     most = max(n for _, _, n in bins)
     for x, y, n in bins:
-        cx, cy = at(x, y)
-        dot = Markup('<circle class="dot after" cx="{}" cy="{}" r="{}"><title>{} questions</title></circle>')
-        parts.append(dot.format(r(cx), r(cy), r(2.5 + 6 * math.sqrt(n / most)), n))
+        (cx, cy), radius = at(x, y), 2.5 + 6 * math.sqrt(n / most)
+        parts.append(tag("circle", tag("title", f"{n} questions"), kind="dot after", cx=cx, cy=cy, r=radius))
     parts.append(text(edge + span / 2, side - 3, "agreement of the answers", "middle", "label"))
-    said = "; ".join(f"agreement {100 * x:.0f}, right {100 * y:.0f}, n {n}" for x, y, n in bins)
-    return svg(side, side, f"accuracy over agreement: {said}", parts, "calibration")
+    label = "; ".join(f"agreement {100 * x:.0f}, right {100 * y:.0f}, n {n}" for x, y, n in bins)
+    return svg(side, side, f"accuracy over agreement: {label}", parts, "calibration")
 
 
 def confusion(classes: Sequence[str], columns: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     """A heat map: rows are true classes, columns predicted ones, each cell shaded by its share of the row."""
     named = len(classes) <= MATRIX_MAX_NAMES
-    left, top = (MATRIX_LABEL, MATRIX_LABEL) if named else (8, 8)
+    left = top = MATRIX_LABEL if named else 8
     cell = MATRIX_SIDE / max(len(columns), 1)
+    size = max(0.6, cell - 1)
     parts = []
     for i, (name, row) in enumerate(zip(classes, matrix, strict=True)):
         total = sum(row) or 1
         if named:
             parts.append(text(left - 5, top + (i + 0.5) * cell + 4, fitted(name), "end"))
         for j, count in enumerate(row):
-            if not count:
-                continue
-            kind = "cell right" if columns[j] == name else "cell wrong"
-            square = Markup(
-                '<rect class="{}" x="{}" y="{}" width="{}" height="{}" opacity="{}"><title>{}</title></rect>'
-            )
-            said = f"{name} taken for {columns[j]}: {count} of {total}"
-            place = (r(left + j * cell), r(top + i * cell), r(max(0.6, cell - 1)), r(max(0.6, cell - 1)))
-            parts.append(square.format(kind, *place, f"{0.12 + 0.88 * count / total:.2f}", said))
-    if named:
-        for j, name in enumerate(columns):
-            turned = Markup('<text class="tick" text-anchor="start" transform="translate({} {}) rotate(-55)">{}</text>')
-            parts.append(turned.format(r(left + (j + 0.5) * cell), r(top - 5), fitted(name)))
-    frame = Markup('<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>')
-    parts.append(frame.format(left, top, r(MATRIX_SIDE), r(cell * len(classes))))
+            if count:
+                title = f"{name} taken for {columns[j]}: {count} of {total}"
+                place = {"x": left + j * cell, "y": top + i * cell, "width": size, "height": size}
+                shade = f"{0.12 + 0.88 * count / total:.2f}"
+                kind = "cell right" if columns[j] == name else "cell wrong"
+                parts.append(tag("rect", tag("title", title), kind=kind, **place, opacity=shade))
+    for j, name in enumerate(columns if named else ()):
+        turn = f"translate({r(left + (j + 0.5) * cell)} {r(top - 5)}) rotate(-55)"
+        parts.append(tag("text", fitted(name), kind="tick", text_anchor="start", transform=turn))
+    parts.append(tag("rect", kind="frame", x=left, y=top, width=MATRIX_SIDE, height=cell * len(classes)))
     right = sum(row[columns.index(name)] for name, row in zip(classes, matrix, strict=True) if name in columns)
-    said = f"confusion of {len(classes)} classes, {right} of {sum(map(sum, matrix))} on the diagonal"
+    label = f"confusion of {len(classes)} classes, {right} of {sum(map(sum, matrix))} on the diagonal"
     width = left + MATRIX_SIDE + (40 if named else 8)
-    return svg(width, top + cell * len(classes) + 8, said, parts, "matrix")
+    return svg(width, top + cell * len(classes) + 8, label, parts, "matrix")
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> list[tuple[float, float]]:
@@ -261,3 +265,71 @@ def running_mean(points: Sequence[tuple[float, float]], window: int) -> list[tup
         near = points[max(0, i - half) : i + half + 1]
         smooth.append((x, sum(y for _, y in near) / len(near)))
     return smooth
+
+
+# --- axes and numbers -------------------------------------------------------------------------------------
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten) that cover [low, high] with about `about` steps."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.7)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def padded(low: float, high: float) -> tuple[float, float]:
+    """An axis range: from 0 where all values are positive and not far from it, with air above."""
+    if low >= 0 and low < 0.6 * high:
+        low = 0.0
+    span = max(high - low, 1e-3 * abs(high)) or 1.0
+    start, end = low if low == 0 else low - 0.06 * span, high + 0.08 * span
+    return (start, end) if end > start else (start, start + 1.0)  # denormal numbers
+
+
+def number(value: float) -> str:
+    """A tick or read-out: three significant digits, thousands as k, no trailing zeros."""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:.3g}k"
+    return "0" if abs(value) < 1e-12 else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def fitted(name: str) -> str:
+    return name if len(name) <= LABEL_LETTERS else name[: LABEL_LETTERS - 1] + "…"
+
+
+def r(value: float) -> str:
+    """A coordinate to a tenth of a pixel."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+# --- SVG elements -----------------------------------------------------------------------------------------
+
+
+def tag(name: str, *inside: str, **attributes: str | float) -> Markup:
+    """An element around escaped texts and other elements; `kind` is its class, numbers are coordinates."""
+    texts = {k.replace("_", "-"): v if isinstance(v, str) else r(v) for k, v in attributes.items()}
+    head = Markup("").join(Markup(' {}="{}"').format("class" if k == "kind" else k, v) for k, v in texts.items())
+    if not inside:
+        return Markup("<{}{}/>").format(name, head)
+    return Markup("<{}{}>{}</{}>").format(name, head, Markup("").join(inside), name)
+
+
+def svg(width: float, height: float, label: str, parts: Sequence[Markup], kind: str = "") -> Markup:
+    named = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
+    return tag("svg", *parts, kind=f"plot {kind}", viewBox=f"0 0 {r(width)} {r(height)}", **named)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return tag("line", kind=kind, x1=x1, y1=y1, x2=x2, y2=y2)
+
+
+def text(x: float, y: float, label: str, anchor: str, kind: str = "tick") -> Markup:
+    return tag("text", label, kind=kind, x=x, y=y, text_anchor=anchor)
+
+
+def path(points: Sequence[tuple[float, float]], kind: str) -> Markup:
+    return tag("path", kind=kind, d="M" + "L".join(f"{r(x)} {r(y)}" for x, y in points))

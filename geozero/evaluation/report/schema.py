@@ -1,13 +1,22 @@
-"""The records that the page is made from, validated one by one; texts are clipped, what is no number is none."""
+"""The inputs of the page: a directory of JSON files, read with tolerance and validated record by record.
+
+Long texts are truncated, and numbers that are not finite become None.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Annotated, Any
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-MAX_TEXT = 4000  # characters of one text that the page carries; a runaway completion must not fill it
+from geozero.common.errors import InputError
+
+MAX_TEXT = 4000  # characters of one text on the page, so that a runaway completion cannot fill it
 
 
 def _finite(value: Any) -> Any:
@@ -23,7 +32,7 @@ def _box(value: Any) -> Any:
 
 
 def clip(value: Any, most: int = MAX_TEXT) -> str:
-    """The value as text of at most about `most` characters; what is cut off is counted."""
+    """The value as text of about `most` characters at most, followed by how many were cut off."""
     text = "" if value is None else str(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
 
@@ -62,7 +71,7 @@ class Score(Place):
 
 
 class Baseline(Place):
-    """What guessing gets: by chance, and by always giving the most frequent answer."""
+    """The score of guessing: by chance, and by always giving the most frequent answer."""
 
     metric: str
     chance: Number = None
@@ -73,9 +82,13 @@ class ModelRef(Record):
     model: str
     mode: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.model, self.mode
+
 
 class Comparison(Place):
-    """Two models, or two ways of asking one, on the same questions: `second` minus `first`, paired."""
+    """Two models, or two prompt modes of one, on the same questions: `second` minus `first`, paired."""
 
     first: ModelRef
     second: ModelRef
@@ -90,7 +103,7 @@ class Comparison(Place):
 
 
 class Reasoning(Place):
-    """How one model thinks at one place; `help`: with the thought minus without it."""
+    """How one model reasons at one place; `help`: its score with the thought minus its score without."""
 
     model: str
     mode: str = ""
@@ -112,7 +125,7 @@ class Group(Record):
 
 
 class Confusion(Record):
-    """Rows are true classes, columns predicted ones, the last of them everything else; without a matrix, too many."""
+    """Rows are true classes, columns predicted ones, the last of which is any other answer; too many have no matrix."""
 
     classes: list[str] = []
     columns: list[str] = []
@@ -141,7 +154,7 @@ class Calibration(Record):
 
 
 class SelfConsistency(Record):
-    """Several answers to a question: pass@k by k, the vote, agreement against accuracy."""
+    """Several answers per question: pass@k by k, the vote, agreement against accuracy."""
 
     n_questions: int = 0
     k: list[int] = []
@@ -151,7 +164,7 @@ class SelfConsistency(Record):
 
 
 class Detail(Place):
-    """What one score is made of."""
+    """What stands behind one score."""
 
     model: str
     mode: str = ""
@@ -165,7 +178,7 @@ class Detail(Place):
 
 
 class Reference(Record):
-    """A published score of somebody else's model; `published` as printed, `rules` whose rules it was made by."""
+    """A published score: `published` as printed, `rules` names whose rules it was made by."""
 
     model: str
     benchmark: str
@@ -187,7 +200,7 @@ class Goal(Record):
 
 
 class Output(Record):
-    """What one model answered; `right` overrides what the task makes of the reward, `box` is in pixels."""
+    """One model's answer. `right` overrides what the task concludes from the reward; `box` is in pixels."""
 
     who: Text = ""
     thought: Text = ""
@@ -199,7 +212,7 @@ class Output(Record):
 
 
 class GalleryItem(Record):
-    """One held-out question with its image, its truth and what was answered before and after RL.
+    """One held-out question with its image, its truth and the answers before and after RL.
 
     The image is base64 JPEG, or `image_ref`: a file below the directory of gallery.json.
     """
@@ -220,7 +233,7 @@ class GalleryItem(Record):
 
 
 class Step(Record):
-    """What a model in training answered after so many steps."""
+    """The answer of a model in training after so many steps."""
 
     step: int
     thought: Text = ""
@@ -229,7 +242,7 @@ class Step(Record):
 
 
 class Probe(Record):
-    """One question that was asked again and again while a model learned."""
+    """One question that a model answered repeatedly during training."""
 
     id: str
     task: str
@@ -251,3 +264,139 @@ class Difficulty(Record):
     edges: list[float] = []
     counts: list[int] = []
     bands: dict[str, int] = {}
+
+
+class ReportInputs(BaseModel):
+    """All parts of the page; a part is read from the file of its name. An empty part is shown as missing, with what
+    `faults` says of it."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    scores: list[Score] = []
+    baselines: list[Baseline] = []
+    comparisons: list[Comparison] = []
+    reasoning: list[Reasoning] = []
+    details: list[Detail] = []
+    goals: list[Goal] = []
+    difficulty: dict[str, Difficulty] = {}
+    curves: dict[str, list[dict[str, Any]]] = {}
+    probes: list[Probe] = []
+    gallery: list[GalleryItem] = []
+    lineage: dict[str, Any] = {}
+    timings: list[Timing] = []
+    references: list[Reference] = []  # from the benchmark definitions
+    folder: Path = Path()
+    faults: dict[str, list[str]] = {}  # part → what is missing or was left out
+
+    def fault(self, part: str, text: str) -> None:
+        self.faults.setdefault(part, []).append(text)
+
+    def use(self, part: str, rows: Iterable[Any]) -> None:
+        """Validate rows and keep them as a part. Invalid ones are counted, with the first reason."""
+        (model,) = get_args(type(self).model_fields[part].annotation)
+        kept, n, n_refused, first = [], 0, 0, ""
+        for n, row in enumerate(rows, start=1):
+            try:
+                kept.append(model.model_validate(row))
+            except ValidationError as error:
+                fault = error.errors()[0]
+                first = first or f"record {n - 1}: {'.'.join(map(str, fault['loc']))} {fault['msg']}"
+                n_refused += 1
+        setattr(self, part, kept)
+        if n_refused:
+            self.fault(part, f"{n_refused} of {n} records in {FILES.get(part, part)} were left out ({first})")
+
+
+FILES = {name: f"{name}.json" for name in ReportInputs.model_fields if name not in ("references", "folder", "faults")}
+OPTIONAL = {"probes"}  # a run may well have none: no fault
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a directory holds what a pipeline run leaves.
+
+    Raises:
+        InputError: there is no such directory.
+    """
+    if not folder.is_dir():
+        raise InputError("no such directory", str(folder), "evaluate first; the page is made from its JSON files")
+    return any((folder / name).exists() for name in FILES.values())
+
+
+def read_inputs(folder: Path) -> ReportInputs:
+    """Read the JSON files of `folder`. What is missing or broken is noted, and the rest is used.
+
+    Raises:
+        InputError: there is no such directory, or it holds none of the files.
+    """
+    if not is_run(folder):
+        raise InputError(f"none of {', '.join(FILES.values())}", str(folder), "evaluate first, or name another --data")
+    inputs = ReportInputs(folder=folder)
+    for part in FILES:
+        if part in OPTIONAL and not (folder / FILES[part]).exists():
+            continue
+        kind = get_origin(ReportInputs.model_fields[part].annotation) or dict
+        value = _load(inputs, part, kind)
+        if kind is list:
+            inputs.use(part, value)
+        elif part == "curves":
+            inputs.curves = _curves(inputs, value)
+        elif part == "difficulty":
+            inputs.difficulty = _difficulty(inputs, value)
+        else:
+            setattr(inputs, part, value)
+    return inputs
+
+
+def _load(inputs: ReportInputs, part: str, kind: type) -> Any:
+    """The parsed file of a part; where it is absent, not JSON, of another type or empty, a fault and an empty value."""
+    name = FILES[part]
+    try:
+        value = json.loads((inputs.folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problem = f"{name} was not there"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"{name} could not be read: {error}"
+    else:
+        if isinstance(value, kind) and value:
+            return value
+        problem = f"{name} is empty" if isinstance(value, kind) else f"{name} does not hold a {kind.__name__}"
+    inputs.fault(part, problem)
+    return kind()
+
+
+def _curves(inputs: ReportInputs, stages: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """`{stage: rows}`; only rows with a numeric step, only finite numbers in them."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for stage, rows in stages.items():
+        usable = [_numbers(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        usable = [row for row in usable if "step" in row]
+        if usable:
+            curves[stage] = sorted(usable, key=lambda row: row["step"])
+        else:
+            inputs.fault("curves", f"'{stage}' in curves.json has no rows with a step")
+    return curves
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)}
+
+
+def _difficulty(inputs: ReportInputs, tasks: dict[str, Any]) -> dict[str, Difficulty]:
+    """Histograms by task; `bands` stand beside the tasks or inside each of them."""
+    bands = tasks.pop("bands", {})
+    bands = bands if isinstance(bands, dict) else {}
+    found: dict[str, Difficulty] = {}
+    for task in dict.fromkeys([*tasks, *bands]):
+        entry = tasks.get(task, {})
+        values = {"bands": bands.get(task, {}), **(entry if isinstance(entry, dict) else {})}
+        try:
+            part = Difficulty.model_validate(values)
+        except ValidationError as error:
+            inputs.fault("difficulty", f"'{task}' was left out: {error.errors()[0]['msg']}")
+            continue
+        rises = all(a < b for a, b in pairwise(part.edges))
+        if len(part.edges) != len(part.counts) + 1 or not rises:
+            inputs.fault("difficulty", f"'{task}' has no histogram: its edges do not fit its counts")
+            part = Difficulty(bands=part.bands)
+        found[task] = part
+    return found

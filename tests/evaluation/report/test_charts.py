@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geozero.evaluation.report import charts, svg, training_charts
-from geozero.evaluation.report.schema import Difficulty, Timing
+from geozero.evaluation.report import charts, plots
+from geozero.evaluation.report.build import duration
+from geozero.evaluation.report.schema import Difficulty, ReportInputs
 
 VALUES = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9, max_value=1e9)
 
@@ -29,13 +30,13 @@ def test_any_curve_is_well_formed_svg(points: list[tuple[int, float]]) -> None:
 def test_ticks_are_few_round_and_inside(low: float, relative: float) -> None:
     span = relative * max(1.0, abs(low))  # finer ones are below what a float can tell apart
     high = low + span
-    values = svg.ticks(low, high, 4)
+    values = charts.ticks(low, high, 4)
     assert 1 <= len(values) <= 9
     assert all(low - span * 1e-6 <= v <= high + span * 1e-6 for v in values)
 
 
 def test_ticks_of_a_share() -> None:
-    assert svg.ticks(0, 1, 4) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert charts.ticks(0, 1, 4) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
@@ -72,9 +73,9 @@ def test_histogram_bars_are_as_tall_as_their_counts() -> None:
 
 def test_stages_show_known_curves_and_what_else_was_logged() -> None:
     rows = [{"step": s, "reward": 0.5, "answer_reward": 0.4, "entropy": 1.0, "learning_rate": 1e-4} for s in (1, 2)]
-    charts = training_charts.curve_charts({"a2grpo": rows, "sft": [{"step": 1, "loss": 2.0}]})
-    assert [(c.stage, c.title) for c in charts] == [("SFT", "Loss"), ("A²GRPO", "Reward"), ("A²GRPO", "entropy")]
-    assert [s.label for s in charts[1].series] == ["total", "answer"]
+    found = list(plots.curve_figures(ReportInputs(curves={"a2grpo": rows, "sft": [{"step": 1, "loss": 2.0}]})))
+    assert [(f.aside, f.title) for f in found] == [("SFT", "Loss"), ("A²GRPO", "Reward"), ("A²GRPO", "entropy")]
+    assert [label for _, label, _ in found[1].legend] == ["total", "answer"]
 
 
 def test_difficulty_keeps_the_order_of_bands_and_tasks() -> None:
@@ -82,14 +83,11 @@ def test_difficulty_keeps_the_order_of_bands_and_tasks() -> None:
         "grounding": Difficulty(edges=[0, 1], counts=[4], bands={"unused": 1, "easy": 3}),
         "scene_cls": Difficulty(bands={"easy": 2}),
     }
-    scene, grounding = training_charts.difficulties(parts)
-    assert (scene.title, scene.histogram, scene.total) == ("Scene classification", None, "2")
-    assert [name for name, _, _ in grounding.bands] == ["easy", "unused"]
+    scene, grounding = plots.difficulty_figures(ReportInputs(difficulty=parts))
+    assert (scene.title, scene.aside) == ("Scene classification", "2")
+    assert ("histogram" in scene.svg, "histogram" in grounding.svg) == (False, True)
+    assert [tone for tone, _, _ in grounding.bands] == ["band-easy", "band-unused"]
 
 
 def test_durations_read_as_a_person_says_them() -> None:
-    shown = training_charts.durations(
-        [Timing(stage="a", seconds=4.24), Timing(stage="b", seconds=200), Timing(stage="c", seconds=7500)]
-    )
-    assert [d.text for d in shown] == ["4.2 s", "3 min 20 s", "2 h 5 min"]
-    assert shown[2].share == 1.0
+    assert [duration(seconds) for seconds in (4.24, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 5 min"]

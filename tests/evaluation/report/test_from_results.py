@@ -19,8 +19,8 @@ from geozero.common.errors import InputError
 from geozero.evaluation.benchmark import evaluate_benchmark
 from geozero.evaluation.evaluate import evaluate
 from geozero.evaluation.report.build import report
+from geozero.evaluation.report.exports import escape
 from geozero.evaluation.report.from_results import collect, find_results
-from geozero.evaluation.report.latex import escape
 
 
 def scored(folder: Path, name: str, task: str, records: list[Any], protocol: str = "strict", **options: Any) -> Path:

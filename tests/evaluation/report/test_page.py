@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geozero.common.errors import InputError
-from geozero.evaluation.report.build import build_report, report
+from geozero.evaluation.report import plots
+from geozero.evaluation.report.build import SECTIONS, build_report, report
+from geozero.evaluation.report.charts import Figure, histogram
 from geozero.evaluation.report.gallery import script_json
-from geozero.evaluation.report.inputs import FILES, OPTIONAL, read_inputs
-from geozero.evaluation.report.schema import MAX_TEXT
+from geozero.evaluation.report.schema import FILES, MAX_TEXT, OPTIONAL, ReportInputs, read_inputs
 
 
 def page_of(data: Path) -> str:
@@ -42,7 +44,7 @@ def test_the_whole_page(data: Path, tmp_path: Path) -> None:
         root = ET.fromstring(plot.read_text())
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and "--before" in (root[0].text or "")
     assert paper.read_text().count("\\toprule") == paper.read_text().count("\\bottomrule") > 3
-    for said in ("Models and benchmarks, strict protocol", "surely higher", "no sure difference", "Gain by thinking"):
+    for said in ("Models and benchmarks, strict protocol", "surely higher", "no sure difference", "Gain by reasoning"):
         assert said in outline.text
     for said in ("pass@8", "vote of the answers", "By object size", "taken for", "2 records: prediction missing"):
         assert said in outline.text
@@ -180,3 +182,17 @@ def test_a_lone_surrogate_and_a_runaway_completion_do_not_stop_the_page(data: Pa
     assert item.after is not None and len(item.after.thought) < MAX_TEXT + 40
     assert item.after.thought.endswith("more characters)")
     assert page_of(folder)
+
+
+def test_a_new_plot_is_a_function_and_needs_no_change_of_the_page(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(inputs: ReportInputs) -> Iterator[Figure]:
+        yield Figure("Seconds by stage", histogram([0, 1, 2], [1, len(inputs.timings)], "seconds"), note="of this run")
+
+    for section in SECTIONS:
+        monkeypatch.setitem(plots.PLOTS, section, (*plots.PLOTS.get(section, ()), draw))
+    page = build_report(data, tmp_path / "index.html").read_text()
+    for section in SECTIONS:
+        shown = page.split(f'<section id="{section}">')[1].split("</section>")[0]
+        assert shown.count("<b>Seconds by stage</b>") == 1 and "of this run" in shown

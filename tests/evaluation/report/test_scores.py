@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from geozero.evaluation.report.markdown import scores_markdown
-from geozero.evaluation.report.names import factor
-from geozero.evaluation.report.overview import overviews
+from geozero.evaluation.metric_names import metric_format
+from geozero.evaluation.report.cells import Cell
+from geozero.evaluation.report.exports import scores_markdown
 from geozero.evaluation.report.schema import Baseline, Comparison, Score
-from geozero.evaluation.report.scores import worlds
+from geozero.evaluation.report.scores import overviews, worlds
 
 ROW = {"model": "base", "mode": "tagged", "split": "test_hard", "world": "toy", "task": "vqa", "metric": "accuracy"}
 
@@ -77,16 +77,16 @@ def test_a_difference_is_marked_only_where_its_interval_excludes_0(low: float, h
     for pair in (compared(rows[2], after, low, high), compared(after, rows[2], -high, -low)):  # whichever came first
         (toy,) = worlds([*rows, after, score(split="test", model="a2grpo")], [], [pair])
         (headline,) = toy.headlines
-        assert (headline.against, headline.split) == ("SFT, tagged", "Hard test split")
-        assert (headline.change, headline.verdict) == ("+40.0", mark or "level")
+        assert (headline.cell.before, headline.split) == ("SFT, tagged", "Hard test split")
+        assert (headline.change, headline.cell.verdict) == ("+40.0", mark or "level")
         cells = toy.tables[0].groups[0].rows[0].cells
         assert [c.mark for c in cells if c] == ["", "", "", mark]
-        assert cells[3] is not None and ("against SFT, tagged" in cells[3].said) is bool(mark)
+        assert cells[3] is not None and ("against SFT, tagged" in cells[3].tooltip) is bool(mark)
 
 
 def test_without_a_comparison_nothing_is_said_of_a_difference() -> None:
     (toy,) = worlds([score(), score(model="sft", value=0.9, low=0.85, high=0.95)], [])
-    assert toy.headlines[0].verdict == "unknown"
+    assert toy.headlines[0].cell.verdict == "unknown"
     assert not any(c.mark or c.best for c in toy.tables[0].groups[0].rows[0].cells if c)
 
 
@@ -116,8 +116,20 @@ def test_a_missing_value_is_a_dash_and_never_zero() -> None:
     assert Score.model_validate({**ROW, "value": float("nan")}).value is None
 
 
-def test_shares_are_percent_and_counts_are_not() -> None:
-    assert (factor("accuracy"), factor("n_empty_pred"), factor("thought_words")) == (100.0, 1.0, 1.0)
+@pytest.mark.parametrize(
+    ("metric", "factor", "best"),
+    [
+        ("accuracy", 100.0, 1.0),
+        ("a_new_metric", 100.0, 1.0),
+        ("accuracy_percent", 1.0, 100.0),
+        ("level_S_precision_percent", 1.0, 100.0),
+        ("n_empty_pred", 1.0, None),
+        ("level_S_count", 1.0, None),
+        ("thought_words", 1.0, None),
+    ],
+)
+def test_shares_are_printed_in_percent_and_counts_are_not(metric: str, factor: float, best: float | None) -> None:
+    assert metric_format(metric)[1:] == (factor, best)
 
 
 def test_markdown_cells_stay_cells() -> None:
@@ -134,4 +146,4 @@ def test_a_comparison_over_all_sources_marks_the_score_of_the_only_one(
     first, second = score(), score(model="sft", value=0.7)
     rows = [s.model_copy(update={"source": name}) for name in sources for s in (first, second)]
     (table,) = overviews(rows, [], [compared(first, second, 0.1, 0.3)])
-    assert [cell.mark for line in table.lines if (cell := line.cells[0])] == marks
+    assert [cell.mark for row in table.rows if isinstance(cell := row.cells[0], Cell)] == marks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ from typer.testing import CliRunner
 
 from geozero.cli.app import app
 from geozero.common.errors import InputError
-from geozero.evaluation.comparison_rows import comparison_rows, detail_rows, reasoning_rows, whole
-from geozero.evaluation.evaluate import compare, evaluate
-from geozero.evaluation.paired_bootstrap import common
+from geozero.evaluation.comparison import common
+from geozero.evaluation.evaluate import evaluate
 from geozero.evaluation.report.schema import Comparison, Detail, Reasoning
 from geozero.evaluation.result_sets import EvalSlice
+from geozero.evaluation.score_rows import comparison_rows, detail_rows, evaluation_parts, reasoning_rows
+from geozero.evaluation.scored import ScoredRecords
 from geozero.metrics.records import parse_records
 
 
-def part(model: str, mode: str, records: list[dict[str, Any]], **more: Any) -> EvalSlice:
-    place = {"split": "test", "world": "toy", "task": "vqa", "source": "toy_rsvqa_lr", **more}
-    return EvalSlice(model, mode, records=records, result=evaluate("vqa", "strict", records), **place)
+def part(model: str, mode: str, records: list[dict[str, Any]], source: str | None = "toy_rsvqa_lr") -> EvalSlice:
+    scored = ScoredRecords("vqa", parse_records(records))
+    return EvalSlice(model, mode, "test", "toy", source, scored, scored.result(), records)
 
 
 def test_against_gives_the_difference_with_its_groups(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_against_may_hold_more_questions_but_not_others() -> None:
 def test_the_same_ids_with_other_labels_are_refused() -> None:
     numbered = [{k: v for k, v in row.items() if k != "id"} for row in questions(0.9)]  # ids by place in the file
     with pytest.raises(InputError, match="200 records have another label in the second list in record 0"):
-        compare("vqa", "strict", numbered, [*numbered[1:], numbered[0]])
+        evaluate("vqa", "strict", [*numbered[1:], numbered[0]], against=numbered)
 
 
 def test_only_records_that_stand_once_in_both_are_common() -> None:
@@ -92,16 +94,22 @@ def test_thinking_is_compared_with_the_answer_forced_at_once() -> None:
 
 def test_details_hold_what_the_score_is_made_of() -> None:
     rows = [{"raw_output": a, "label": b} for a, b in [("port", "port"), ("park", "port"), ("x", "park")]]
-    made = EvalSlice("m", "", "", "strict", "scene_cls", "aid", rows, evaluate("scene_cls", "strict", [*rows, {}]))
-    (row,) = detail_rows([made])
+    scored = ScoredRecords("scene_cls", parse_records([*rows, {}]))
+    (row,) = detail_rows([EvalSlice("m", "", "", "strict", "aid", scored, scored.result())])
     detail = Detail.model_validate(row)
     assert detail.confusion is not None and detail.confusion.matrix == [[0, 0, 1], [1, 1, 0]]
     assert detail.groups["class"]["port"].n == 2 and detail.problems == {"label_missing": 1, "prediction_missing": 1}
 
 
-def test_whole_prefers_what_is_over_all_sources() -> None:
-    one, all_of_them = part("m", "", []), part("m", "", [], source=None)
-    assert whole([one, all_of_them]) == [all_of_them] and whole([one]) == [one]
+def test_models_are_compared_over_all_sources_where_there_is_such_a_slice() -> None:
+    models = [part(model, "tagged", questions(0.5, seed=seed)) for model, seed in (("base", 1), ("sft", 2))]
+    whole = [replace(model, source=None) for model in models]
+    for slices, source in ((models, "toy_rsvqa_lr"), ([*models, *whole], None)):
+        parts = evaluation_parts(slices)
+        assert {row["source"] for row in parts["comparisons"] + parts["details"]} == {source}
+    assert (
+        evaluation_parts([replace(model, rows=[]) for model in models])["comparisons"] == []
+    )  # their records are gone
 
 
 def test_the_command_line_says_the_difference_in_one_line(tmp_path: Path) -> None:

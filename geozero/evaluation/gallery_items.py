@@ -1,0 +1,166 @@
+"""The questions with images that the page shows: of a pipeline run, of a model in training, of scored records."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geozero import tasks
+from geozero.common.errors import BadRecord
+from geozero.corpus.images import decode, thumbnail
+from geozero.corpus.sample import Sample, stable_unit
+from geozero.corpus.store import Corpus
+from geozero.evaluation.report.cells import model_label
+from geozero.evaluation.result_sets import EvalSlice, ModelAnswers, split_of
+from geozero.inference.corpus_job import records_path
+from geozero.tasks.boxes import Convention, from_model
+from geozero.tasks.text import OPEN_TAG, extract_answer, thought
+
+RUN_THUMBNAIL, RECORDS_THUMBNAIL = 256, 384  # pixels of the longer side
+RIGHT_IOU = 0.5  # a box is right from here on, as in acc@0.5
+
+
+# --- of a pipeline run ------------------------------------------------------------------------------------
+
+
+def gallery(
+    before: ModelAnswers, after: ModelAnswers, corpora: Iterable[Path], boxes: Convention, n: int
+) -> Iterator[dict[str, Any]]:
+    """`n` held-out samples that both models answered in tagged mode, evenly over the sources, by stable hash."""
+    answered = []
+    for corpus in map(Corpus, corpora):
+        samples = list(corpus.samples("test"))
+        if samples:
+            texts = [_completions(model, samples[0].source) for model in (before, after)]
+            both = [s for s in samples if all(s.id in found for found in texts)]
+            answered.append((corpus, sorted(both, key=lambda s: stable_unit(s.id, salt="gallery")), texts))
+    shares = _shares([len(samples) for _, samples, _ in answered], n)
+    for (corpus, samples, (first, last)), share in zip(answered, shares, strict=True):
+        for sample in samples[:share]:
+            yield {
+                **_question(sample, corpus, boxes),
+                "split": split_of(sample.source),
+                "width": sample.width,
+                "height": sample.height,
+                "box": sample.box,
+                "before": _answer(sample, first[sample.id], boxes),
+                "after": _answer(sample, last[sample.id], boxes),
+            }
+
+
+def probe_rows(
+    probes: Iterable[tuple[Sample, Mapping[int, str]]], corpora: Iterable[Path], boxes: Convention
+) -> Iterator[dict[str, Any]]:
+    """The answers of a model in training to fixed questions (completions by step), with their images."""
+    by_source = {path.name: Corpus(path) for path in corpora}
+    for sample, texts in probes:
+        steps = [{"step": step, **_answer(sample, text, boxes)} for step, text in sorted(texts.items())]
+        yield {**_question(sample, by_source.get(sample.source), boxes), "steps": steps}
+
+
+def _question(sample: Sample, corpus: Corpus | None, boxes: Convention) -> dict[str, Any]:
+    answer = tasks.get(sample.task).shown_truth(sample, boxes)
+    image = None if corpus is None else _encoded(corpus.image_bytes(sample.image_id), RUN_THUMBNAIL)
+    names = {"id": sample.id, "task": sample.task, "source": sample.source, "question": sample.question}
+    return {**names, "answer": answer, "image_jpeg_base64": image}
+
+
+def _answer(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
+    task, answer = tasks.get(sample.task), extract_answer(raw)
+    parsed = task.read_boxes(answer)
+    return {
+        "thought": thought(raw),
+        "answer": answer,
+        "raw": raw,
+        "reward": task.reward(raw, sample, "tagged", boxes),
+        "box": from_model(parsed[0], sample.width, sample.height, boxes) if parsed else None,
+    }
+
+
+def _completions(model: ModelAnswers, source: str) -> dict[str, str]:
+    return {r["id"]: r["raw_output"] for r in json.loads(records_path(model.out, "tagged", source).read_text())}
+
+
+def _shares(sizes: Sequence[int], n: int) -> list[int]:
+    """How many of each size, together `n` where there are so many, as even as the sizes allow."""
+    shares = [0] * len(sizes)
+    while sum(shares) < min(n, sum(sizes)):
+        smallest = min((i for i, size in enumerate(sizes) if shares[i] < size), key=lambda i: shares[i])
+        shares[smallest] += 1
+    return shares
+
+
+# --- of scored records ------------------------------------------------------------------------------------
+
+
+def record_gallery(slices: Iterable[EvalSlice], n: int) -> Iterator[dict[str, Any]]:
+    """`n` records with their images, evenly over the benchmarks by stable hash of their ids: the answers of the first
+    and the last model, or of the only one."""
+    places: dict[tuple[str, str | None], dict[tuple[str, str], EvalSlice]] = defaultdict(dict)
+    for part in slices:
+        places[part.task, part.source].setdefault((part.model, part.mode), part)  # one protocol is enough
+    share, left = -(-n // max(len(places), 1)), n
+    for (task, source), parts in places.items():
+        own = list(parts.values())
+        first, last = own[0], own[-1]
+        listed, others = first.scored.records, {name: i for i, name in enumerate(last.scored.records.ids)}
+        order = sorted(range(len(listed)), key=lambda i: stable_unit(listed.ids[i], salt="gallery"))
+        for i in order[: min(share, left)]:
+            left -= 1
+            row, label, other = first.rows[i], listed.labels[i], others.get(listed.ids[i])
+            question = row.get("question") if isinstance(row, dict) else None
+            yield {
+                "id": listed.ids[i],
+                "task": task,
+                "source": source or "",
+                "question": question if isinstance(question, str) else "",
+                "answer": label if isinstance(label, str) else json.dumps(label, ensure_ascii=False),
+                "question_type": listed.question_types[i],
+                "image_jpeg_base64": _image(first, i),
+                "width": int(listed.widths[i]),
+                "height": int(listed.heights[i]),
+                "box": _box(first, "true_box", i),
+                "before": None if last is first else _scored_answer(first, i),
+                "after": None if other is None else _scored_answer(last, other),
+            }
+
+
+def _scored_answer(part: EvalSlice, i: int) -> dict[str, Any]:
+    text, columns = part.scored.records.texts[i], part.scored.scores.per_record
+    hit = columns.get("hit", columns.get("iou"))
+    value = float(hit[i]) if hit is not None and ("evaluated" not in columns or columns["evaluated"][i]) else None
+    return {
+        "who": model_label(part.model, part.mode),
+        "thought": thought(text) if OPEN_TAG in text else "",
+        "answer": columns["pred"][i],
+        "raw": text,
+        "reward": value,
+        "right": None if value is None else value >= (1.0 if "hit" in columns else RIGHT_IOU),
+        "box": _box(part, "pred_box", i),
+    }
+
+
+def _box(part: EvalSlice, name: str, i: int) -> list[float] | None:
+    boxes = part.scored.scores.per_record.get(name)
+    return None if boxes is None else [float(v) for v in boxes[i]]
+
+
+def _image(part: EvalSlice, i: int) -> str | None:
+    """The record's image, small, if its path leads to one."""
+    records = part.scored.records
+    name = records.image_paths[i]
+    for path in [Path(name), *([records.base / name] if records.base else [])]:
+        try:
+            if name and path.is_file():
+                return _encoded(path.read_bytes(), RECORDS_THUMBNAIL)
+        except (OSError, ValueError, BadRecord):
+            continue
+    return None
+
+
+def _encoded(image: bytes, side: int) -> str:
+    return base64.b64encode(thumbnail(decode(image), side)).decode()

@@ -1,0 +1,36 @@
+"""How metrics are printed: one table of labels and units. A metric without an entry is a share under its own name."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class MetricFormat(NamedTuple):
+    """A value is printed times `factor`; `best` is the value of a perfect score, None for counts and lengths."""
+
+    label: str
+    factor: float = 100.0
+    best: float | None = 1.0
+
+
+METRICS = {
+    "thought_words": MetricFormat("words per thought", 1.0, None),
+    "well_formed": MetricFormat("well formed"),
+    "mean_iou": MetricFormat("mean IoU"),
+    "accuracy_percent": MetricFormat("accuracy", 1.0, 100.0),
+    "precision_percent": MetricFormat("acc@0.5", 1.0, 100.0),
+}
+
+
+def metric_format(metric: str) -> MetricFormat:
+    """The format of a metric; without an entry in `METRICS` its unit follows from its name."""
+    if metric in METRICS:
+        return METRICS[metric]
+    if is_count(metric):
+        return MetricFormat(metric, 1.0, None)
+    return MetricFormat(metric, 1.0, 100.0) if metric.endswith("_percent") else MetricFormat(metric)
+
+
+def is_count(metric: Any) -> bool:
+    """Whether a metric counts records, by the published names of counts."""
+    return str(metric).startswith("n_") or str(metric).endswith(("_count", "_correct", "_samples"))
