@@ -16,7 +16,7 @@ from stand_in_engine import make_model, one_source
 
 from flows.data import explain
 from flows.runtime import monitoring
-from flows.runtime.monitoring import LINES_A_MINUTE, StageTimer, rate_limited, training
+from flows.runtime.monitoring import LINES_A_MINUTE, StageTimer, rate_limited, training_log
 from flows.runtime.shell import start, without_traceback
 from geozero.common.errors import InputError
 from geozero.workspace import Workspace
@@ -145,7 +145,7 @@ def test_a_chatty_child_is_bounded_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_of_a_training_only_its_progress_passes() -> None:
     passed: list[str] = []
-    take = training(passed.append)
+    take = training_log(passed.append)
     for i in range(500):
         take(f"adalora_beta{i}=0.85,")
     progress = ["$ python -m geozero", "{'loss': 0.5}", "replay: 3 well formed of 4 asked", "resumed from checkpoint-2"]
