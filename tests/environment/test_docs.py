@@ -81,6 +81,6 @@ def test_every_path_of_code_that_the_documentation_names_exists() -> None:
         f"{page.relative_to(ROOT)}: {path}"
         for page in pages
         for path in NAMED.findall(page.read_text())
-        if not (ROOT / path).exists()
+        if path != "docs/_build" and not (ROOT / path).exists()  # made by `make docs`
     ]
     assert missing == []

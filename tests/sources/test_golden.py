@@ -1,7 +1,7 @@
 """Every source's fixture becomes exactly the samples and rejects of fixtures/all_sources_golden.json, by `ingest`.
 
-The fixtures are made anew at each run. `cd tests && python test_sources_golden.py` writes the golden file; read the
-difference before committing it.
+The fixtures are made anew at each run. `PYTHONPATH=.:tests:tests/support .venv/bin/python tests/sources/test_golden.py`
+writes the golden file; read the difference before committing it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_random_damage_gives_records_rejects_or_one_line(name: str, seed: int, t
 
 
 def test_every_source_has_a_fixture() -> None:
-    elsewhere = {"aid", "rsvqa_lr", "rsicd", "dior_rsvg", "neon"}  # test_build_ingest.py, test_sources_neon.py
+    elsewhere = {"aid", "rsvqa_lr", "rsicd", "dior_rsvg", "neon"}  # curation/test_ingest.py, test_neon.py
     assert MAKERS.keys() | elsewhere == {name for name in SOURCES if not name.startswith("toy_")}
 
 

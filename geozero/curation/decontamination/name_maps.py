@@ -61,6 +61,8 @@ PARTS = {
     "eurosat": "eurosat",
     "whurs19": "whu_rs19",
 }
+# Sets whose images no other set shows, as far as we know: there is nothing to map.
+UNSHARED = ("nasc_tg2", "siri_whu", "neon")
 _PER_CLASS = 100
 
 
