@@ -1,4 +1,4 @@
-"""What every stage of this room shares: skip finished work, leave a place empty."""
+"""Reuse of finished corpora, and placeholders for data sets that are missing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DESCRIPTIVE = ("size",)  # options of a source that only describe it
 
 
 def finished(out: Path, made_by: Mapping[str, Any], but_for: str | None = None) -> dict[str, Any] | None:
-    """The manifest of a corpus at `out` that was made in exactly this way and is whole; None otherwise.
+    """The manifest of a complete corpus at `out` that was made in exactly this way, else None.
 
     Args:
-        but_for: an entry of how it was made that is not compared.
+        but_for: an entry of `made_by` that is not compared.
     """
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text())
@@ -31,7 +31,7 @@ def finished(out: Path, made_by: Mapping[str, Any], but_for: str | None = None) 
 
 
 def _identity(made_by: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the samples: another wording of a source's description makes no other corpus."""
+    """The part of `made_by` that decides the samples; the wording of a source's description does not."""
     options = made_by.get("options")
     if not isinstance(options, Mapping):
         return dict(made_by)
@@ -39,13 +39,13 @@ def _identity(made_by: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leave_empty(out: Path) -> None:
-    """An empty directory in place of the corpus of a data set that is not there; an older corpus goes.
+    """Put an empty directory in place of the corpus of a missing data set; an older corpus is removed.
 
     Raises:
-        InputError: something that is no corpus stands there.
+        InputError: `out` exists and is not a corpus.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
-        raise InputError("something that is no corpus stands there", str(out), "choose another --out")
+        raise InputError("the output exists and is not a corpus", str(out), "choose another --out")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)

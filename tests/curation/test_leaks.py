@@ -122,7 +122,7 @@ def test_7_rsvqa_hr_shares_regions_and_rsvqa_lr_sits_in_vhm(tmp_path: Path) -> N
     ingest(phili, tmp_path / "root", tmp_path / "hr")
     assert [s.image_key for s in Corpus(tmp_path / "hr").samples("test")] == ["rsvqa_hr/Data/3"]
     manifest = raw([tmp_path / "hr"], [], tmp_path / "raw3")  # what no name can tell is told
-    assert "shares its regions" in manifest["notes"]["known_leaks"]["rsvqa_hr"]
+    assert "shares regions with train" in manifest["notes"]["known_leaks"]["rsvqa_hr"]
 
 
 def test_8_fmow_repeats_a_place(tmp_path: Path) -> None:

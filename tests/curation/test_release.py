@@ -266,7 +266,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     made = corpus(tmp_path / "c", TESTED)
-    with pytest.raises(InputError, match="something else stands there"):
+    with pytest.raises(InputError, match="the output exists and is something else"):
         export(tmp_path / "mine", {"raw": made}, [])
     with pytest.raises(InputError, match="hold no samples to write"):
         export(tmp_path / "r", {"raw": made}, [])

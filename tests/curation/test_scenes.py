@@ -275,7 +275,7 @@ def test_bad_scenes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InputError, match=message):
             tile_scenes(scenes, out, **options)
         assert not out.exists()
-    with pytest.raises(InputError, match="something else stands there"):
+    with pytest.raises(InputError, match="the output exists and is something else"):
         tile_scenes([tmp_path / "c.png"], tmp_path / "sub")
     with open_scene(tmp_path / "c.png") as scene:
         assert (scene.width, scene.height, scene.count) == (48, 40, 3)

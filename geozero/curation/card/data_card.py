@@ -25,9 +25,9 @@ _SAYS_NOTHING = "unknown"
 
 
 def origins(corpus: Corpus) -> list[dict[str, Any]]:
-    """Where a corpus's samples come from, a row a source: title, licence, citation, and what ingest refused and fixed.
+    """Where a corpus's samples come from, one row per source: title, licence, citation, refusals and fixes.
 
-    Taken from what its maker wrote down; of a corpus that says nothing, from what is known of its sources' names.
+    The manifest says so; where it does not, the sources of these names do.
     """
     made_by, notes = corpus.manifest["made_by"], corpus.manifest.get("notes", {})
     if "inputs" in notes:
@@ -52,7 +52,7 @@ def origins(corpus: Corpus) -> list[dict[str, Any]]:
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:
-    """All that the card tells, from the manifest alone."""
+    """Everything the card shows, from the manifest alone."""
     manifest = corpus.manifest
     notes, counts = manifest.get("notes", {}), manifest["counts"]
     rows = origins(corpus)
@@ -122,7 +122,7 @@ def drawn(corpus: Corpus, sample: Sample) -> bytes:
 
 
 def by_split(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a source and task, a column a split."""
+    """One row per source and task, one column per split."""
     table: dict[tuple[str, str], Counter[str]] = {}
     for row in manifest["counts"]:
         table.setdefault((row["source"], row["task"]), Counter())[row["split"]] += row["n"]

@@ -1,4 +1,4 @@
-"""Inspect a corpus from outside: counts, what was refused and why, and a look at samples with their images."""
+"""Inspect a corpus: counts, rejects with their reasons, and some samples with their images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def inspect(corpus: Path, n: int = 8, html: Path | None = None, card: Path | Non
     The samples are spread over sources and tasks and are the same on every call.
 
     Args:
-        html: also write a page that needs nothing else, with thumbnails and boxes, licences, rejects and leaks.
+        html: also write a self-contained page with thumbnails and boxes, licences, rejects and leaks.
         card: also write that page's content as `README.md` into this directory, the images beside it.
 
     Raises:
@@ -53,7 +53,7 @@ def inspect(corpus: Path, n: int = 8, html: Path | None = None, card: Path | Non
 
 
 def spread(samples: Iterable[Sample], n: int) -> list[Sample]:
-    """`n` samples, as many of each (source, task) as possible, chosen by the stable hash of their ids."""
+    """`n` samples, spread evenly over (source, task), chosen by the stable hash of their ids."""
     best: dict[tuple[str, str], list[tuple[float, Sample]]] = {}
     for sample in samples:
         group = best.setdefault((sample.source, sample.task), [])

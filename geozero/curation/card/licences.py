@@ -1,4 +1,4 @@
-"""What licences allow, as far as their short names say it; of a mixture the strictest part decides. No legal advice."""
+"""What licences allow, by their short names; in a mixture the strictest part decides. This is no legal advice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# beginning of a part of a licence's text → (may be passed on, may be used commercially); None: it does not say
+# start of a licence's name → (may be redistributed, may be used commercially); None: unknown
 _KNOWN: tuple[tuple[str, bool | None, bool | None], ...] = (
     (r"academic|research|non-?commercial", None, False),
     (r"cc[- ]by(?:-sa)?-nc-nd|cc[- ]by-nd", False, None),
@@ -19,25 +19,25 @@ _KNOWN: tuple[tuple[str, bool | None, bool | None], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Whether something may be passed on, and used commercially; None: not known."""
+    """Whether something may be redistributed, and used commercially; None: unknown."""
 
     redistribute: bool | None
     commercial: bool | None
 
 
 def terms(licence: str) -> Terms:
-    """What a licence allows by its name; parts are separated by `;`, such as texts and images."""
+    """What a licence allows, by its name; parts (for texts and images) are separated by `;`."""
     return strictest(_part(part) for part in licence.split(";"))
 
 
 def strictest(every: Iterable[Terms]) -> Terms:
-    """What all of them allow: no where one says no, unknown where one does not say."""
+    """What all of them allow together: no if one says no, unknown if one does not say."""
     listed = list(every)
     return Terms(_all(t.redistribute for t in listed), _all(t.commercial for t in listed))
 
 
 def describe(value: bool | None) -> str:
-    """Yes, no, or not known, in words."""
+    """Yes, no or unknown, in words."""
     return "not known: ask the authors" if value is None else "yes" if value else "no"
 
 

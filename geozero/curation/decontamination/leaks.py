@@ -1,4 +1,4 @@
-"""Decontamination: which training images also stand in an evaluation split, in the same bytes, name, or looks."""
+"""Decontamination: which training images also appear in an evaluation split, by bytes, by name, or by looks."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ INFERRED = " (the map of these names is inferred)"
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Why a training sample goes: `leak_exact`, `leak_key` or `leak_near`, and the evaluation image it meets."""
+    """Why a training sample is removed (`leak_exact`, `leak_key`, `leak_near`), and the evaluation image it matches."""
 
     reason: str
     partner: str
 
 
 class Evaluated:
-    """All images of evaluation splits; says of a training image whether it is one of them.
+    """The images of all evaluation splits, to look training images up in.
 
-    Near means: the 64-bit perceptual hashes differ in at most `radius` bits. The rule, the hash (pHash) and the radius
-    are ours. Measured on rendered and on aerial images: a copy at another size (0.37 to 2 times) or JPEG quality (20)
-    is at most 4 bits away, a brighter one mostly; of 3.8 million pairs of different images of the toy world, textures
-    of eight classes, none is nearer than 10 bits. A cropped, turned or mirrored copy is not found; and images without
-    any structure (one colour all over) are alike to a hash, so that they count as near.
+    Two images are near if their 64-bit perceptual hashes differ in at most `radius` bits. The rule, the hash (pHash)
+    and the radius are ours. Measured on rendered and aerial images: a copy at another size (0.37 to 2 times) or JPEG
+    quality (20) is at most 4 bits away, and mostly so is a brighter one; of 3.8 million pairs of different toy images
+    with textures of eight classes, none is nearer than 10 bits. Cropped, rotated or mirrored copies are not found.
+    Images without structure (a single colour) have similar hashes and count as near.
 
     Args:
-        radius: 0 keeps only equal hashes, a negative one turns the comparison of looks off.
+        radius: 0 matches only equal hashes; a negative one turns the comparison by looks off.
 
     Raises:
         InputError: the radius is half of the bits or more.
@@ -58,15 +58,15 @@ class Evaluated:
         self._hash_keys = [self._by_id[image_id] for image_id in hashes]
 
     def __len__(self) -> int:
-        """How many distinct images are evaluated on."""
+        """Number of distinct evaluation images."""
         return len(self._by_id)
 
     def leak(self, sample: Sample) -> Leak | None:
-        """Whether the sample's image is evaluated on, by content or by name."""
+        """Whether the sample's image is an evaluation image, by content or by name."""
         return self.leak_of(sample.image_id, sample.image_key)
 
     def leak_of(self, image_id: str, image_key: str) -> Leak | None:
-        """As `leak`, of an image by its content hash and its key."""
+        """Like `leak`, for an image given by its content hash and its key."""
         if image_id in self._by_id:
             return Leak("leak_exact", self._by_id[image_id])
         names, sure = known_as(image_key)
@@ -78,7 +78,7 @@ class Evaluated:
         return None
 
     def near(self, images: Iterable[tuple[str, int]]) -> dict[str, Leak]:
-        """Which of the images, given as (image_id, perceptual hash), look like one that is evaluated on."""
+        """Which of the images, given as (image_id, perceptual hash), look like an evaluation image."""
         found: dict[str, Leak] = {}
         for ids, hashes in _chunks(images, _HASHES_AT_A_TIME):
             rows, distances = self._index.nearest(hashes)

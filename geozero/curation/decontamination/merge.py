@@ -1,4 +1,4 @@
-"""GeoZero-Raw: the training samples of several corpora in one, without repetitions and without evaluation images."""
+"""GeoZero-Raw: the training samples of several corpora in one, without duplicates and without evaluation images."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def raw(
 ) -> dict[str, Any]:
     """Join the `train` samples of `inputs`; returns at once where `out` already holds exactly that.
 
-    Left out, and listed in the rejects with the partner: samples whose image is in the `val` or `test` split of any
-    input or evaluation corpus (`leak_exact`: same bytes, `leak_key`: same name, `leak_near`: same looks), and samples
-    that repeat another's image, question and answer (`duplicate_sample`). The manifest's notes say where it all comes
-    from (`inputs`: licences, what ingest refused), count leaks by source and partner (`leaks`) and images that
-    sources share (`shared_pictures`), and name leaks that no name and no hash tells (`known_leaks`).
+    Left out, and listed in the rejects with their counterpart, are samples whose image is in the `val` or `test` split
+    of any input or evaluation corpus (`leak_exact`: same bytes, `leak_key`: same name, `leak_near`: same looks), and
+    samples that repeat another's image, question and answer (`duplicate_sample`). The notes say where samples
+    come from (`inputs`: licences, what ingest refused), count leaks by source and counterpart (`leaks`) and images
+    that sources share (`shared_pictures`), and name leaks that neither names nor hashes reveal (`known_leaks`).
 
     Args:
         inputs: corpora to learn from.
-        evals: corpora to be evaluated on, in addition to the inputs' own val and test splits.
+        evals: further corpora for evaluation, beside the inputs' own val and test splits.
         near_radius: bits of 64 by which two perceptual hashes may differ and still be one image; negative: off.
         metrics: where to write the counts as JSON as well.
-        html: where to write a page with all this.
+        html: where to write all this as a page.
 
     Returns:
         The corpus's manifest.
@@ -96,7 +96,7 @@ def raw(
 
 
 class _Join:
-    """Adds one corpus after the other; remembers hashes of what it has taken."""
+    """Adds one corpus after the other and remembers hashes of the samples it has added."""
 
     def __init__(self, evaluated: Evaluated, writer: CorpusWriter, progress: Progress) -> None:
         self._evaluated, self._writer, self._progress = evaluated, writer, progress
@@ -126,7 +126,7 @@ class _Join:
             self._progress.step(f"{self.kept} of {self.seen} training samples kept")
 
     def leaks(self) -> list[dict[str, Any]]:
-        """How many samples of a source were left out, why, and the set of the evaluation image that they meet."""
+        """Number of samples of each source that were left out, by reason and by the set of the evaluation image."""
         ordered = sorted(self._leaks.items())
         return [{"source": s, "evaluated_in": e, "reason": reason, "n": n} for (s, e, reason), n in ordered]
 

@@ -1,8 +1,8 @@
 """Name maps: which images of different data sets are one image, or one place, by their names alone.
 
-An image's key is `set/…/stem`. Two tables turn it into names that all sets share: SETS says whose images a set (or,
-in a repackaging set, one of its parts) shows, RULES how a file name of those images is read. Whatever no rule knows
-keeps its own key. To add a pair of sets is to add a line.
+An image's key is `set/…/stem`. Two tables turn it into names that all sets share: SETS says which family a set (or a
+part of a repackaging set) takes its images from, and RULES how file names of that family are read. A key that no rule
+matches stays as it is. A new pair of sets is one more line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from geozero.sources.readers.class_names import UCM
 
-# Data sets whose images come from elsewhere, or are shown by others, too → the family of names they belong to.
+# Data sets that share images with others → the family of names that they belong to.
 SETS = {
     "aid": "aid",
     "rsicd": "aid",
@@ -31,9 +31,9 @@ SETS = {
     "eurosat": "eurosat",
     "whu_rs19": "whu_rs19",
 }
-# Sets made of other sets' images: the second part of their keys says whose. `released` is the authors' own release.
+# Sets made of other sets' images: the second part of a key names that set. `released` is the authors' own release.
 REPACKAGED = ("vhm", "skyeye", "released")
-# That part as it is written in the wild, by its letters and digits → the family. Typos are the distributors' own.
+# That part as distributors write it (letters and digits only, typos included) → the family.
 PARTS = {
     "aid": "aid",
     "rsicd": "aid",
@@ -67,8 +67,8 @@ _PER_CLASS = 100
 
 
 def _ucm_number(number: str) -> str:
-    """UCM-Captions counts UCM's images through: `n.tif` belongs to class (n-1)//100 in alphabetical order (seen);
-    that it is that class's image number (n-1)%100 is inferred."""
+    """UCM-Captions numbers UCM's images consecutively: `n.tif` belongs to class (n-1)//100 in alphabetical order (seen
+    in the data). That it is image (n-1)%100 of that class is inferred."""
     place, order = divmod(int(number) - 1, _PER_CLASS)
     return f"ucm/{UCM[place]}{order:02}" if 0 <= place < len(UCM) else f"ucm_captions/{number}"
 
@@ -77,9 +77,9 @@ def _ucm_number(number: str) -> str:
 class Rule:
     """How a family's file name is read.
 
-    `stem` matches the whole file name without suffix, in lower case; `names` are what the image is called among all
+    `stem` matches the whole file name without suffix, in lower case; `names` are the image's names among all
     sets, with the groups of the match filled in, or a function of the first group. `sure` is False where the map is
-    inferred and not seen.
+    inferred and was not seen in the data.
     """
 
     family: str
@@ -115,12 +115,12 @@ _COMPILED: dict[str, list[tuple[Rule, re.Pattern[str]]]] = {}
 for _rule in RULES:
     _COMPILED.setdefault(_rule.family, []).append((_rule, re.compile(_rule.stem)))
 
-# What no map can undo, told wherever these sets are used.
+# Leaks that no map can remove; reported wherever these sets are used.
 KNOWN = {
-    "rsvqa_hr": "`test` shares its regions with train by the official split, the names do not tell which; "
+    "rsvqa_hr": "`test` shares regions with train in the official split, and the names do not say which; "
     "`--set test=test_phili` leaves the second test set alone, whose region is not trained on",
-    "dior_rsvg": "the official split is by object: images that train and test share are taken out of train",
-    "ucm_captions": "573 of 1,050 test sentences stand word for word in train, about other images: captions are "
+    "dior_rsvg": "the official split is by object: images that train and test share are removed from train",
+    "ucm_captions": "573 of 1,050 test sentences also appear in train, word for word, about other images: captions are "
     "scored on sentences that were seen",
     "ucm": "the order of UCM-Captions' numbers within a class is inferred; near duplicates are found by their looks",
     "skyeye": "repackages other sets; `vg/rsvg.json` and `UCMvqa.json` name no split, so that only names and looks can "
@@ -131,12 +131,12 @@ KNOWN = {
 
 
 def names_of(image_key: str) -> tuple[str, ...]:
-    """The names under which an image is compared: two keys that share one show one image, or one place."""
+    """The names under which an image is compared: keys that share a name show the same image or place."""
     return known_as(image_key)[0]
 
 
 def known_as(image_key: str) -> tuple[tuple[str, ...], bool]:
-    """`names_of`, and whether the map is sure."""
+    """`names_of`, and whether the map is certain."""
     data_set, _, rest = image_key.partition("/")
     family = SETS.get(data_set, "")
     part = ""

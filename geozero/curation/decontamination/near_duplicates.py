@@ -13,9 +13,9 @@ from geozero.common.errors import InputError
 from geozero.common.process import cores
 
 HASH_BITS = 64
-NONE = -1  # row of a query that is near nothing
-_PAIRS_AT_A_TIME = 1 << 20  # some 30 MB of candidates a thread
-# A candidate of the index costs this many times a comparison in a table of all with all: it is gathered. Measured.
+NONE = -1  # row for a query that has no near hash
+_PAIRS_AT_A_TIME = 1 << 20  # about 30 MB of candidates per thread
+# Measured: a candidate from the index costs this many comparisons of an all-pairs table, because it is gathered.
 _GATHERED = 8
 _ROW_BITS = 40
 
@@ -25,15 +25,15 @@ Distances = npt.NDArray[np.uint8]
 
 
 class NearIndex:
-    """Distinct hashes by each of `radius + 1` parts of their bits (multi-index hashing, Norouzi et al., CVPR 2012).
+    """Distinct hashes, indexed by each of `radius + 1` parts of their bits (multi-index hashing, Norouzi et al. 2012).
 
-    Two hashes that differ in at most `radius` bits agree in all bits of one part at least, so that only hashes with an
-    equal part are compared. The result is exact. Where the index would compare more than it saves, as with a large
-    radius or hashes that are much alike, all are compared with all.
+    Two hashes that differ in at most `radius` bits agree in all bits of at least one part, so only hashes with an equal
+    part are compared. The result is exact. Where the index does not pay, as with a large radius or very similar hashes,
+    all pairs are compared.
 
     Args:
-        hashes: what is searched in, shape (n,).
-        radius: most bits that may differ; negative: nothing is near.
+        hashes: the hashes to search, shape (n,).
+        radius: maximum number of differing bits; negative: nothing is near.
 
     Raises:
         InputError: the radius is half of the bits or more.
@@ -49,12 +49,12 @@ class NearIndex:
         self._parts = [_Part(self._hashes, shift, width) for shift, width in _cuts(radius + 1)] if radius >= 0 else []
 
     def __len__(self) -> int:
-        """How many distinct hashes."""
+        """Number of distinct hashes."""
         return len(self._hashes)
 
     def nearest(self, queries: Hashes) -> tuple[Rows, Distances]:
-        """Of each query the row of the nearest hash (the first of equally near ones) and how many bits apart it is;
-        row -1 where none is within the radius. Two threads share the work, where there are two cores."""
+        """For each query, the row of the nearest hash (the first of equally near ones) and its distance in bits; row -1
+        where none is within the radius. Two threads share the work where there are two cores."""
         distinct, where = np.unique(np.asarray(queries, np.uint64), return_inverse=True)
         best = np.full(len(distinct), NONE, np.int64)
         apart = np.zeros(len(distinct), np.uint8)
@@ -100,7 +100,7 @@ class NearIndex:
         return rows, np.where(none, 0, best >> _ROW_BITS).astype(np.uint8)
 
     def _keep(self, best: npt.NDArray[np.int64], at: Rows, found: Rows, queries: Hashes) -> None:
-        """Note the pairs (query, hash) that are within the radius."""
+        """Record the pairs (query, hash) that are within the radius."""
         apart = np.bitwise_count(queries[at] ^ self._hashes[found])
         near = np.flatnonzero(apart <= self._radius)
         scores = (apart[near].astype(np.int64) << _ROW_BITS) | self._first[found[near]]
@@ -108,7 +108,7 @@ class NearIndex:
 
 
 class _Part:
-    """The hashes by some of their bits: `order` sorted by these, `starts` where each value begins."""
+    """The hashes by some of their bits: `order` sorts them, `starts` says where each value begins."""
 
     def __init__(self, hashes: Hashes, shift: int, width: int) -> None:
         self._shift, self._mask = np.uint64(shift), np.uint64((1 << width) - 1)

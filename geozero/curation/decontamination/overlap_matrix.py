@@ -1,4 +1,4 @@
-"""Which sources share how many images: a matrix source × source, by bytes, by name, and by looks."""
+"""How many images each pair of sources shares: a matrix source × source, by bytes, by name, and by looks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _LOOKS = np.dtype([("picture", np.uint64), ("hash", np.uint64)])
 
 
 def overlap_matrix(corpora: Sequence[Corpus], radius: int) -> dict[str, Any]:
-    """How many images each source has, and how many of them each other source has, too; all splits.
+    """How many images each source has, and how many of them each other source also has, over all splits.
 
     Returns:
-        `sources`, sorted; `images`, distinct ones of each; and for each of `bytes`, `name`, `looks` a matrix: row A,
-        column B counts the images of A that B holds in this way and in none of those before it. The diagonal is 0.
+        `sources`, sorted; `pictures`, the number of distinct images of each; and for each of `bytes`, `name`, `looks` a
+        matrix: row A, column B counts the images of A that B holds in this way and in none of those before it. The
+        diagonal is 0.
     """
     sources: list[str] = []
     rows = np.concatenate([np.empty((0, 3), np.uint64), *(part for c in corpora for part in _rows(c, sources))])
@@ -51,7 +52,7 @@ def overlap_matrix(corpora: Sequence[Corpus], radius: int) -> dict[str, Any]:
 
 
 def _rows(corpus: Corpus, sources: list[str]) -> Iterator[npt.NDArray[np.uint64]]:
-    """(source, image, name) of a corpus's samples, each once a batch, as numbers; new sources are appended."""
+    """(source, image, name) of a corpus's samples as numbers, each once per batch; new sources are appended."""
     for batch in corpus.columns("samples", ["source", "image_id", "image_key"]):
         distinct = pa.Table.from_batches([batch]).group_by(["source", "image_id", "image_key"]).aggregate([])
         found = []

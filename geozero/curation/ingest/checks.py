@@ -1,4 +1,4 @@
-"""What a record's texts and box must be like: lengths, script, boxes inside their image."""
+"""Checks of a record's texts and box: lengths, script, boxes inside their image."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _MOSTLY = 0.5  # share of letters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What is asked of records and images [all ours].
+    """The checks of records and images [all ours].
 
     Attributes:
         outside: a box that reaches outside its image by at most `box_tolerance` pixels is moved inside (`clamp`, and
             counted in the manifest's notes) or refused like any other.
         resized: a box that was drawn on an image of another size, as its annotation says, is refused, or scaled to
-            this one and counted.
+            this image and counted.
         contradictions: an answer that cannot answer its question (an area to a yes/no question) is refused, or kept
             and counted.
-        conflicts: a record that answers otherwise than the first one that asks the same of its image is kept and
-            counted, or refused.
-        script: `latin` refuses texts whose letters are mostly of another script (this is no test of the language).
+        conflicts: a record whose answer differs from that of an earlier record with the same question and image is
+            kept and counted, or refused.
+        script: `latin` refuses texts whose letters are mostly of another script (it does not test the language).
         shortest, longest: characters of an answer or sentence, and of any text.
         max_pixels: of an image.
     """
@@ -65,7 +65,7 @@ class Checks:
                     raise BadRecord("text_other_script", text[:80])
 
     def clamped(self, box: Box, width: int, height: int) -> Box:
-        """The box moved inside the image where it stands out by at most the tolerance; unchanged otherwise, so that
+        """The box moved inside the image if it reaches outside by at most the tolerance; unchanged otherwise, so that
         validation names the fault."""
         return box if self.outside == "refuse" else clamped(box, width, height, self.box_tolerance)
 
@@ -104,7 +104,7 @@ _check_labels = lru_cache(maxsize=64)(_check_stored)  # a data set's records hav
 
 
 def is_latin(text: str) -> bool:
-    """Whether at least half of the text's letters are Latin; a text without letters is, too."""
+    """Whether at least half of the text's letters are Latin, or it has none."""
     if text.isascii():
         return True
     letters = [c for c in text if c.isalpha()]
@@ -112,7 +112,7 @@ def is_latin(text: str) -> bool:
 
 
 def clamped(box: Box, width: int, height: int, tolerance: float) -> Box:
-    """The box moved inside the image where it stands out by at most `tolerance` pixels; unchanged otherwise."""
+    """The box moved inside the image if it reaches outside by at most `tolerance` pixels; unchanged otherwise."""
     x1, y1, x2, y2 = box
     if min(x1, y1) < -tolerance or x2 > width + tolerance or y2 > height + tolerance:
         return box

@@ -1,4 +1,4 @@
-"""Conflicts: records that ask the same of one image and answer differently, told while they stream by."""
+"""Conflicts: records with the same question about the same image but different answers, found while streaming."""
 
 from __future__ import annotations
 

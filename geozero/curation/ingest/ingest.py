@@ -22,10 +22,10 @@ from geozero.curation.reuse import finished
 from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
 
 Choice = Literal["all", "train", "val", "test"]
-AHEAD = 6  # batches that are decoded before it is their turn
+AHEAD = 6  # batches that are decoded ahead
 IMAGES_PER_BATCH = 32
-_BYTES_PER_BATCH = 4 << 20  # … or as soon as the encoded images are this large
-_RECORDS_PER_BATCH = 2_048  # … or that many questions ask about them
+_BYTES_PER_BATCH = 4 << 20  # … or once the encoded images reach this size
+_RECORDS_PER_BATCH = 2_048  # … or once so many records refer to them
 
 
 def ingest(
@@ -37,11 +37,11 @@ def ingest(
         source: a name in `geozero.sources.SOURCES`, or a Source with options of its own.
         root: the directory that holds the distributed tree, the tree itself, or an archive of it.
         split: which split to keep.
-        checks: what is asked of records and images.
+        checks: the checks of records and images.
 
     Returns:
-        The corpus's manifest. Its notes count what was fixed or kept though odd (`fixed`: box_clamped,
-        answer_contradicts, answer_conflicts) and the images (`images`: how many, width and height of the smallest
+        The corpus's manifest. Its notes count what was fixed, or kept although odd (`mended`: box_clamped,
+        answer_contradicts, answer_conflicts), and the images (`pictures`: how many, width and height of the smallest
         and the largest).
 
     Raises:
@@ -75,7 +75,7 @@ def ingest(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KnownImage:
-    """What is known of a decoded image: nothing but hashes and sizes, so that memory stays small."""
+    """A decoded image: only hashes and sizes, so that memory stays small."""
 
     image_id: str
     width: int
@@ -85,20 +85,20 @@ class KnownImage:
 
 @dataclasses.dataclass(slots=True)
 class _Batch:
-    """Records, and the images that are first asked for by one of them."""
+    """Records, and the images that no earlier record refers to."""
 
     items: list[Record | Rejected] = dataclasses.field(default_factory=list)
     images: dict[str, bytes] = dataclasses.field(default_factory=dict)
     size: int = 0  # bytes
 
     def is_full(self) -> bool:
-        """Whether it is time to have its images decoded."""
+        """Whether its images should be decoded now."""
         many = len(self.images) == IMAGES_PER_BATCH or len(self.items) == _RECORDS_PER_BATCH
         return many or self.size >= _BYTES_PER_BATCH
 
 
 class Ingest:
-    """One run: reads images as records ask for them and remembers what it learned of each."""
+    """One run: reads images as records refer to them and remembers the hashes and sizes of each."""
 
     def __init__(self, data_set: Source, tree: Tree, writer: CorpusWriter, checks: Checks) -> None:
         self._data_set, self._tree, self._writer = data_set, tree, writer
@@ -109,7 +109,7 @@ class Ingest:
         self._accepted = 0
         self._reasons: Counter[str] = Counter()
         self._repaired: Counter[str] = Counter()
-        self._marks: list[str] = []  # what was fixed of the record in hand; counted once it is accepted
+        self._marks: list[str] = []  # fixes of the current record; counted once it is accepted
         self._conflicts = Conflicts()
         self._images: Counter[str] = Counter()
         self._sizes: list[tuple[int, int]] = []  # the smallest and the largest
@@ -149,10 +149,10 @@ class Ingest:
         return to_sample(self._data_set.name, record, image)
 
     def _in_frame(self, box: Box, record: Record, image: KnownImage) -> Box:
-        """The box in pixels of its image, where it was drawn on one of another size.
+        """The box in pixels of its image, scaled if it was drawn on an image of another size.
 
         Raises:
-            BadRecord: it was, and is to be refused.
+            BadRecord: it was, and the checks refuse that.
         """
         wide, high = record.drawn_on or (image.width, image.height)
         if (wide, high) == (image.width, image.height):
@@ -164,19 +164,19 @@ class Ingest:
         return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
     def inside(self, box: Box, record: Record, image: KnownImage) -> Box:
-        """The box moved inside its image as the checks say; counted."""
+        """The box moved inside its image as the checks allow, and counted."""
         moved = self.checks.clamped(box, image.width, image.height)
         if moved != box:
             self._marks.append("box_clamped")
         return moved
 
     def hash_of(self, name: str) -> str | None:
-        """The hash of an image's file as it was read; None if it was not."""
+        """The hash of an image's file if it was read, else None."""
         known = self._known.get(name)
         return known.read if isinstance(known, KnownImage) else None
 
     def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
-        """The items in order, the images of the next ones being decoded meanwhile."""
+        """The items in order, while the images of the next ones are decoded."""
         with Decoders(self.checks.max_pixels) as decoders:
             waiting = deque(itertools.islice(batches := self._begun(items, decoders), AHEAD))
             while waiting:
@@ -198,7 +198,7 @@ class Ingest:
             yield batch, decoders.begin(list(batch.images.values()))
 
     def _begin(self, record: Record, batch: _Batch) -> Record | Rejected:
-        """Check what can be checked without the image, then read it, to be decoded with its batch."""
+        """Check what needs no image, then read the image, to be decoded with its batch."""
         try:
             self.checks.check_text(record)
             if tasks.get(record.task).contradicts(record.text, record.answer):
@@ -234,7 +234,7 @@ class Ingest:
             self._reject(record.key, bad)
             return
         if not self._writer.has_image(known.image_id):
-            # read again only where the image's first record was refused
+            # read again only if the image's first record was refused
             stored = fresh or store(self._tree.read(record.image), self.checks.max_pixels)
             self._writer.add_image(stored, record.image_key)
         if self._writer.add(sample):
@@ -244,10 +244,10 @@ class Ingest:
             self._reasons["duplicate_id"] += 1
 
     def _image(self, name: str) -> tuple[KnownImage, StoredImage | None]:
-        """What is known of an image, and its stored form if it was decoded just now.
+        """Hashes and size of an image, and its stored form if it was decoded just now.
 
         Raises:
-            BadRecord: missing or not a sound image; said again for each record that asks about it.
+            BadRecord: missing or broken; raised again for each record that refers to it.
         """
         known = self._known.get(name)
         if isinstance(known, BadRecord):

@@ -8,9 +8,9 @@
     eval/SOURCE_TASK.json                     [{"conversations": [human, gpt], "images": […], "refs": […]}], and the
                                               images as files beside it, so that `geozero infer` reads it as it is
 
-What the release is known by: the keys, `[vqa]`, and that member names begin with the set. The other tags, 0–1000 for
-boxes in training answers, and `SET` = our name of the source are ours. `id`, `question_type`, `width` and `height` of
-the evaluation JSON are additions that the published script does not look at.
+Known from the release: the keys, `[vqa]`, and that member names begin with the set. Ours: the other tags, 0–1000 for
+boxes in training answers, and our name of the source as `SET`. `id`, `question_type`, `width` and `height` in the
+evaluation JSON are additions that the published script ignores.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ IMAGES, EVAL = "images", "eval"
 IMAGE_MARK = "<image>"
 BYTES_PER_TAR = 1 << 30  # [ours]
 _PNG = b"\x89PNG"
-LOST = {  # what the format has no place for → why
-    "id": "the training format has no ids; they are made anew from image, question and answer",
-    "split": "the training format holds train alone; other samples are left out",
-    "references": "one sentence a sample in the training format; the first is kept",
+LOST = {  # what the format cannot hold → why
+    "id": "the training format has no ids; they are derived again from image, question and answer",
+    "split": "the training format holds only train; other samples are left out",
+    "references": "one sentence per sample in the training format; the first is kept",
     "question_type": "no field in the training format",
     "classes": "no field; the question still lists them",
-    "box": "boxes are rounded to whole units of the convention; at most half a unit a coordinate",
-    "box_collapsed": "so small that rounding leaves nothing of it; left out",
-    "image_mark": "the question itself holds <image>, which would ask for a second image; left out",
+    "box": "boxes are rounded to whole units of the convention: at most half a unit per coordinate",
+    "box_collapsed": "so small that it vanishes by rounding; left out",
+    "image_mark": "the question contains <image>, which would call for a second image; left out",
     "not_evaluated": "only the chosen split is written to the evaluation JSON",
 }
 
@@ -67,7 +67,7 @@ class Exported:
     lost: dict[str, int]
 
     def lines(self) -> Iterator[str]:
-        """What is to be told, a line each."""
+        """The report, one line per item."""
         yield from (f"{name}\t{n} items" for name, n in self.files.items())
         yield f"images\t{self.images}"
         yield from (f"lost\t{what}\t{n} samples\t{LOST[what]}" for what, n in self.lost.items())
@@ -80,11 +80,11 @@ def export(
     boxes: Convention = "norm1000",
     split: Split = "test",
 ) -> Exported:
-    """Write corpora in the authors' formats; what stood at `out` is replaced as a whole.
+    """Write corpora in the authors' formats; an older export at `out` is replaced as a whole.
 
     Args:
         train: which corpus becomes which of the three training files.
-        evals: corpora whose `split` becomes evaluation JSON, one file a source and task.
+        evals: corpora whose `split` becomes evaluation JSON, one file per source and task.
         boxes: what coordinates in training answers mean; in the evaluation JSON they are pixels, as published.
 
     Raises:
@@ -93,7 +93,7 @@ def export(
     if not train and not evals:
         raise InputError("nothing to export", hint="give --raw, --instruct, --hard or --eval")
     if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - {*FILES.values(), IMAGES, EVAL}):
-        raise InputError("something else stands there", str(out), "choose another --out")
+        raise InputError("the output exists and is something else", str(out), "choose another --out")
     training = {kind: Corpus(path) for kind, path in train.items()}
     evaluated = [Corpus(path) for path in evals]
     lost: Counter[str] = Counter()
@@ -120,7 +120,7 @@ def export(
 def _train_item(
     kind: Kind, sample: Sample, paths: _Paths, boxes: Convention, lost: Counter[str]
 ) -> dict[str, Any] | None:
-    """The item of a sample; None where it cannot be written."""
+    """The item of a sample; None if it cannot be written."""
     if sample.split != "train":
         lost["split"] += 1
         return None
@@ -159,7 +159,7 @@ def _eval_item(sample: Sample, paths: _Paths) -> dict[str, Any]:
 def _evaluation(
     place: Path, corpora: list[Corpus], split: Split, paths: _Paths, lost: Counter[str]
 ) -> dict[tuple[str, str], int]:
-    """Write one list a source and task; how many items each has."""
+    """Write one list per source and task. Returns the number of items in each."""
     with ExitStack() as stack:
         lists: dict[tuple[str, str], _List] = {}
         for corpus in corpora:
@@ -177,10 +177,10 @@ def _evaluation(
 
 
 class _Paths:
-    """Gives each image of a corpus the path `image_key.suffix`, and stores it there once.
+    """Gives each image of a corpus the path `image_key.suffix` and stores it there once.
 
-    One image under two keys lies there twice, so that no key is lost; two images under one key are told apart by
-    the beginning of their hash behind a `~`.
+    An image with two keys is stored twice, so that no key is lost. Two images with one key get the start of their hash
+    behind a `~`.
     """
 
     def __init__(self, write: Callable[[str, bytes], None]) -> None:
@@ -192,7 +192,7 @@ class _Paths:
         return len(self._taken)
 
     def store(self, corpus: Corpus, split: Split, progress: Progress) -> None:
-        """Write the images that the samples of a split ask about."""
+        """Write the images of a split's samples."""
         keys: dict[str, set[str]] = defaultdict(set)
         for sample in corpus.samples(split):
             if (sample.image_id, sample.image_key) not in self._paths:
@@ -268,7 +268,7 @@ class _Files:
 
 
 class _List:
-    """A JSON list that is written item by item, one a line."""
+    """A JSON list that is written item by item, one per line."""
 
     def __init__(self, path: Path) -> None:
         self._path, self.count = path, 0

@@ -1,7 +1,7 @@
 """Read the authors' release formats back: GeoZero-Raw, -Instruct, -Hard and the evaluation JSON become a corpus.
 
 Layouts as in `exporting`. What is assumed of the authors' own files: every tag but `[vqa]`, and that boxes in training
-answers are 0–1000 (`boxes`). Items without a known tag are no task of ours and are refused. Known label noise:
+answers are 0–1000 (`boxes`). Items without a known tag belong to no task of ours and are refused. Known label noise:
 a question for an area that ends "Give a response of yes or no." and is answered "1934m2" (`answer_contradicts`).
 """
 
@@ -39,7 +39,7 @@ _TOLD_APART = re.compile(r"~[0-9a-f]{8}$")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item(Record):
-    """A record whose question stands as it is to be asked.
+    """A record whose question is used as it is.
 
     `numbers` are the boxes as written, `convention` what they mean; `id` the item's own, where it has one.
     """
@@ -55,10 +55,10 @@ class Released(Source):
     """A release of GeoZero: one file of it with the images beside it, packed or not.
 
     Args:
-        file: the name of the list to read; the only one there, if left out.
+        file: the name of the list to read; by default the only one there.
         boxes: what coordinates in training answers mean; in the evaluation JSON they are pixels, as published.
-        task: of evaluation items that carry no tag; if left out, the end of the file's name says it.
-        split: of evaluation items; what the training files hold is train.
+        task: of evaluation items without a tag; by default the end of the file's name says it.
+        split: of evaluation items; the training files hold train.
     """
 
     tasks = tuple(tasks.TASKS)
@@ -169,7 +169,7 @@ class Released(Source):
         )
 
     def _key(self, path: str) -> tuple[str, str]:
-        """Source and key of an image: our own where an export of ours wrote the path, else below `released`."""
+        """Source and key of an image: our own if the path is from an export of ours, else below `released`."""
         directory, _, name = path.rpartition("/")
         key = f"{directory}/{stem(name)}" if directory else stem(name)
         first = key.partition("/")[0]
@@ -191,12 +191,12 @@ def import_release(
     """Read one list of a release as a corpus; returns at once where `out` already holds exactly that.
 
     Ids come from the set, the image's name, question and answer, because the training format has none; those of an
-    evaluation JSON are kept. A sample that stands twice is one.
+    evaluation JSON are kept. A repeated sample counts once.
 
     Args:
         root: the release's directory, or an archive of it.
         file, boxes, task, split: see `Released`.
-        checks: what is asked of items and images.
+        checks: the checks of items and images.
 
     Raises:
         InputError: no such list; nothing in it could be read.
@@ -220,7 +220,7 @@ def import_release(
 
 
 class _Import(Ingest):
-    """As ingest, but for the question, which is taken as it is."""
+    """Like ingest, but the question is used as it is."""
 
     def sample(self, record: Record, image: KnownImage) -> Sample:
         assert isinstance(record, Item)
@@ -255,7 +255,7 @@ def _image(path: str, images: ImageFiles) -> str:
 
 
 def _verbatim(item: Any, field: str) -> str:
-    """A text with its line ends, which are part of a question."""
+    """A text with its line breaks, which are part of a question."""
     value = item.get(field) if isinstance(item, dict) else None
     if not isinstance(value, str):
         raise BadRecord("record_malformed", f"`{field}` is {type(value).__name__}, expected text")

@@ -1,7 +1,7 @@
 """Large scenes: cut into tiles, boxes mapped both ways, read a part at a time.
 
-`open_scene` reads GeoTIFF through rasterio (the extra `geo`), a window at a time; other images through Pillow. What
-their bands become is `geozero.corpus.raster`' part.
+`open_scene` reads GeoTIFF through rasterio (the extra `geo`), one window at a time, and other images through Pillow.
+`geozero.corpus.raster` turns their bands into RGB.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from geozero.corpus.images import decode
 from geozero.corpus.raster import TIFF, Pixels
 from geozero.corpus.sample import Box
 
-LOOK_SIDE = 1024  # pixels of the reduced view from which a scene's stretch is taken
-NEEDS_RASTERIO = "16 bits a channel and many bands need rasterio: pip install 'geozero[geo]'"
+LOOK_SIDE = 1024  # pixels of the reduced view that a scene's stretch is computed from
+NEEDS_RASTERIO = "images with 16 bits per channel or many bands need rasterio: pip install 'geozero[geo]'"
 _DEEP = "image_not_8bit"  # why Pillow's reader refuses what rasterio's reads
 
 # --- tiles ------------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ class Tile:
     height: int
 
     def box_into(self, box: Box) -> Box | None:
-        """A box of the scene in pixels of this tile, cut at its edges; None where they do not meet."""
+        """A box of the scene in pixels of this tile, cut at its edges; None if they do not overlap."""
         x1, y1 = max(box[0] - self.x, 0.0), max(box[1] - self.y, 0.0)
         x2, y2 = min(box[2] - self.x, float(self.width)), min(box[3] - self.y, float(self.height))
         return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
@@ -54,13 +54,13 @@ class Tile:
 
 
 def tiles(width: int, height: int, side: int, overlap: int = 0) -> list[Tile]:
-    """Tiles of `side` pixels that cover a scene, row by row, neighbours sharing at least `overlap` pixels.
+    """Tiles of `side` pixels that cover a scene, row by row; neighbours share at least `overlap` pixels.
 
-    All are of full size, where the scene is large enough: the last of a row moves back instead of being cut, so that it
-    may overlap more. Every box whose sides are at most `overlap` lies wholly in some tile.
+    All have full size if the scene is large enough: the last tile of a row is shifted back rather than cut, so it may
+    overlap more. Every box whose sides are at most `overlap` lies completely in some tile.
 
     Raises:
-        InputError: no side, or an overlap of the whole side.
+        InputError: the side is not positive, or the overlap is not below it.
     """
     if side < 1 or not 0 <= overlap < side:
         raise InputError(f"tiles of {side} px with an overlap of {overlap}", hint="0 ≤ overlap < side")
@@ -88,14 +88,14 @@ def _area(box: Box) -> float:
 
 
 class Scene(Protocol):
-    """An image that is read a part at a time: size in pixels, number of bands."""
+    """An image that is read in parts: size in pixels, number of bands."""
 
     width: int
     height: int
     count: int
 
     def look(self, bands: tuple[int, ...]) -> Pixels:
-        """A reduced view of these bands (from 1), at most `LOOK_SIDE` pixels long, shape (bands, height, width)."""
+        """A reduced view of these bands (from 1), at most `LOOK_SIDE` pixels long; shape (bands, height, width)."""
 
     def read(self, bands: tuple[int, ...], tile: Tile) -> Pixels:
         """These bands of a part at full size."""
@@ -103,12 +103,12 @@ class Scene(Protocol):
 
 @contextmanager
 def open_scene(path: Path) -> Iterator[Scene]:
-    """A TIFF, and what Pillow gives no 8-bit colours of, through rasterio; any other image whole through Pillow.
+    """Open a TIFF, or an image that Pillow cannot read as 8-bit colours, through rasterio; any other through Pillow.
 
-    An 8-bit TIFF without rasterio goes through Pillow, too.
+    Without rasterio, Pillow also reads 8-bit TIFF.
 
     Raises:
-        InputError: missing, unreadable, or it needs rasterio and there is none.
+        InputError: missing, unreadable, or rasterio is needed and not installed.
     """
     if not path.is_file():
         raise InputError("no such scene", str(path), "give an image")
@@ -140,7 +140,7 @@ def open_scene(path: Path) -> Iterator[Scene]:
 
 
 def _rasterio() -> Any:
-    """The module; None where it is not installed."""
+    """The module, or None if it is not installed."""
     try:
         import rasterio
     except ModuleNotFoundError:

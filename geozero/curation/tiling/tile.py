@@ -1,4 +1,4 @@
-"""Cut one's own scenes into 8-bit RGB tiles, with their COCO annotations, so that `geozero ingest coco` reads them."""
+"""Cut large scenes into 8-bit RGB tiles with their COCO annotations, ready for `geozero ingest coco`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from geozero.corpus.sample import Box
 from geozero.curation.tiling.scenes import Scene, Tile, open_scene, tiles
 
 SIDE = 512  # pixels [ours]
-OVERLAP = 4  # neighbours share one part in so many [ours]
-LEAST_PART = 0.7  # of an object's area; what is cut more counts as vague, as COCO's crowds do [ours]
+OVERLAP = 4  # neighbours share one in so many parts of the side [ours]
+LEAST_PART = 0.7  # of an object's area; an object with less counts as vague, like COCO's crowds [ours]
 ANNOTATIONS = "annotations.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
-    """How many tiles were written, objects kept, and objects cut so far that they are only marked as vague."""
+    """Numbers of tiles written, objects kept, and objects cut so much that they are only marked as vague."""
 
     tiles: int
     objects: int
@@ -43,16 +43,17 @@ def tile_scenes(
     stretch: Stretch | None = None,
     least_part: float = LEAST_PART,
 ) -> Tiled:
-    """Write `<scene>/<scene>_<x>_<y>.png` and, with annotations, `annotations.json`; what stood at `out` is replaced.
+    """Write `<scene>/<scene>_<x>_<y>.png` and, with annotations, `annotations.json`; an older result at `out` is
+    replaced.
 
-    A scene's stretch comes from a view of the whole, so that its tiles agree. In annotations an image is known by its
-    file name; an object is part of every tile that holds at least `least_part` of its area, its box cut at the edge;
-    where less of it shows, it is marked `iscrowd`, so that nobody asks for its kind there.
+    A scene's stretch is computed from a view of the whole, so that its tiles agree. Annotations refer to an image by
+    its file name. An object belongs to each tile that holds at least `least_part` of its area, its box cut at the edge;
+    where less of it is visible, it is marked `iscrowd`, so that no question is made about its category there.
 
     Args:
         annotations: COCO's detection JSON of the scenes.
-        overlap: pixels that neighbouring tiles share at least; a quarter of the side, if left out.
-        bands: as red, green and blue, from 1; the first three, if left out.
+        overlap: pixels that neighbouring tiles share at least; by default a quarter of the side.
+        bands: those used as red, green and blue, from 1; by default the first three.
 
     Raises:
         InputError: a scene is missing or unreadable, two have one name, malformed annotations, wrong parameters.
@@ -64,7 +65,7 @@ def tile_scenes(
     if not scenes or twice:
         raise InputError("two scenes of one name" if twice else "no scenes", str(twice[0]) if twice else "")
     if out.exists() and not (out.is_dir() and _is_ours(out, [path.stem for path in scenes])):
-        raise InputError("something else stands there", str(out), "choose another --out")
+        raise InputError("the output exists and is something else", str(out), "choose another --out")
     objects = _objects(annotations) if annotations else None
     if objects is not None and not {path.name for path in scenes} & objects.boxes.keys():
         raise InputError("no scene of these annotations was given", str(annotations), "names must be the same")
@@ -146,5 +147,5 @@ def _annotation(number: int, image: int, category: int, box: Box, vague: bool) -
 
 
 def _is_ours(out: Path, stems: list[str]) -> bool:
-    """Whether nothing lies there but what an earlier call wrote."""
+    """Whether the directory holds only what an earlier call wrote."""
     return {entry.name for entry in out.iterdir()} <= {ANNOTATIONS, *stems}
