@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,9 +23,10 @@ from flows.runtime.flow_parameters import Answers, Engine, Hours, Number, Shards
 from flows.runtime.monitoring import rate_limited
 from flows.runtime.progress import artifact_progress
 from flows.runtime.retries import RETRIES
-from flows.runtime.shell import BAD_INPUT, start
+from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, outbox, pipeline_run
 from geozero.common import process
+from geozero.common.child import run_module
 from geozero.common.errors import InputError
 from geozero.workspace import Workspace
 
@@ -56,25 +56,9 @@ def sample_shard(
             raise InputError(f"no GPU {gpu}: this machine has none", "gpus", "leave it empty to answer on the CPU")
         process.check_gpu(gpu, "gpus")
     tell, found, settings = rate_limited(get_run_logger().info), dict[str, float](), workspace.settings.sampling
-    command = [
-        sys.executable,
-        "-m",
-        "geozero.cli",
-        "sample",
-        "--params",
-        str(workspace.file),
-        "--corpus",
-        str(workspace.raw),
-    ]
-    command += ["--engine", settings.engine, "--k", str(settings.k)]
-    command += [
-        "--model",
-        str(workspace.root / MODELS),
-        "--out",
-        str(workspace.root / STORE),
-        "--shard",
-        f"{shard}/{of}",
-    ]
+    words = ["sample", "--params", str(workspace.file), "--corpus", str(workspace.raw), "--engine", settings.engine]
+    words += ["--k", str(settings.k), "--model", str(workspace.root / MODELS), "--out", str(workspace.root / STORE)]
+    words += ["--shard", f"{shard}/{of}"]
     with artifact_progress(f"sample-{shard}-of-{of}", 1, unit="answer") as progress:
 
         def on_line(line: str) -> None:
@@ -87,19 +71,15 @@ def sample_shard(
                     progress.at(done)
             tell(f"{shard}/{of} {line}")
 
-        try:
-            process.run(
-                command,
-                log=workspace.log(f"sample-{shard}of{of}"),
-                cwd=workspace.root,
-                env={} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)},
-                on_line=on_line,
-                timeout=limit,
-            )
-        except process.ChildFailed as failed:
-            if failed.code == BAD_INPUT and failed.tail:
-                raise InputError(failed.tail[-1].removeprefix("geozero: ")) from None
-            raise
+        run_module(
+            "geozero.cli",
+            *words,
+            log=workspace.log(f"sample-{shard}of{of}"),
+            cwd=workspace.root,
+            env={} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)},
+            on_line=on_line,
+            timeout=limit,
+        )
     outbox(workspace).log_metrics(parent, {f"sample.{shard}.{name}": value for name, value in found.items()}, 0)
     return found
 

@@ -332,6 +332,12 @@ class Params(Section):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
 
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """Keyword arguments of `geozero.engines.open_engine` for a model trained here."""
+        model = self.model.model_dump(include={"dtype", "max_pixels", "max_length", "template", "model_type"})
+        return {"name": self.sampling.engine, "memory": self.sampling.memory, **model}
+
 
 def load(path: Path | str) -> Params:
     """Read and validate a params.yaml.

@@ -86,16 +86,8 @@ class Workspace:
     @property
     def engine(self) -> dict[str, Any]:
         """What `open_engine` takes beside the model."""
-        model = self.settings.model
-        return {
-            "name": self.settings.sampling.engine,
-            "dtype": model.dtype,
-            "max_pixels": model.max_pixels,
-            "max_length": model.max_length,
-            "template": model.template,
-            "model_type": model.model_type,
-            "memory": self.settings.sampling.memory,
-        } | ({"urls": self.settings.sampling.urls} if self.settings.sampling.urls else {})
+        urls = self.settings.sampling.urls
+        return self.settings.engine_options | ({"urls": urls} if urls else {})
 
     def newest(self, stage: str) -> Path:
         """The model of the stage that was finished last, of those that began with this profile's base model.

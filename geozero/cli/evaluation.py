@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from geozero.cli.options import task_option
+from geozero.common.errors import InputError
 
 app = typer.Typer()
 
@@ -34,12 +35,26 @@ def infer(
 
     Example: geozero infer --model_path models/sft --json_path eval/rsvg.json --output_path rsvg.json --task grounding
     """
-    from geozero.inference.json_job import infer as ask
-    from geozero.inference.json_job import parse_bool
+    from geozero.inference.json_job import infer as answer
 
-    options: dict[str, Any] = {"batchsize": batchsize, "gpu": gpu, "max_new_tokens": max_new_tokens}
-    options |= {"workers": workers, "engine": engine, "sampling": sampling, "seed": seed, "system": parse_bool(system)}
-    done = ask(model_path, json_path, output_path, task, progress=typer.echo, **options)
+    if system.lower() not in ("true", "false"):
+        what = f"'{system[:40]}' is neither True nor False"
+        raise InputError(what, "--system", "say True for the system prompt")
+    done = answer(
+        model_path,
+        json_path,
+        output_path,
+        task,
+        batchsize=batchsize,
+        gpu=gpu,
+        system=system.lower() == "true",
+        max_new_tokens=max_new_tokens,
+        workers=workers,
+        engine=engine,
+        sampling=sampling,
+        seed=seed,
+        progress=typer.echo,
+    )
     failed = f"{len(done.failed)} failed" + (f", listed in {done.failed_path}" if done.failed else "")
     typer.echo(f"{output_path}\t{done.n} records\t{done.n_new} new\t{failed}\t{done.seconds:.0f} s")
     for note in done.notes:

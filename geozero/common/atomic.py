@@ -62,6 +62,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text.encode(errors="backslashreplace").decode())
 
 
+def update_json(path: Path, value: Any) -> None:
+    """Write a JSON file, unless it holds this value already."""
+    try:
+        if json.loads(path.read_text(encoding="utf-8")) == value:
+            return
+    except (OSError, ValueError, RecursionError):
+        pass
+    write_json(path, value)
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
+
+from geozero.common.errors import InputError
 
 
 def parse_json(data: bytes) -> Any:
@@ -16,6 +19,27 @@ def parse_json(data: bytes) -> Any:
         RecursionError: it is nested too deeply.
     """
     return json.loads(data.decode("utf-8-sig"), parse_int=_integer)
+
+
+def read_list(path: Path, what: str, hint: str) -> list[Any]:
+    """The list in a JSON file; `what` says in errors what it holds.
+
+    Raises:
+        InputError: the file is missing, cannot be read, is not JSON, or holds something else.
+    """
+    try:
+        rows = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"no such {what} file", str(path), hint) from None
+    except OSError as error:
+        raise InputError(f"the {what} file cannot be read: {error.strerror}", str(path), hint) from None
+    except RecursionError:
+        raise InputError("not JSON: nested too deeply", str(path), hint) from None
+    except ValueError as error:
+        raise InputError(f"not JSON: {str(error)[:200]}", str(path), hint) from None
+    if not isinstance(rows, list):
+        raise InputError(f"a JSON {type(rows).__name__} instead of a list", str(path), hint)
+    return rows
 
 
 def _integer(text: str) -> int | float:

@@ -37,6 +37,7 @@ REQUIRED_ENVIRONMENT = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
 LAST_LINES = 40
 DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
 DEVICES = Path("/dev")
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 _libraries: list[Any] = []  # torch.library.Library unregisters its operators when it is collected
 
@@ -119,6 +120,24 @@ def check_gpu(number: int, where: str) -> None:
     if 0 < gpus() <= number:
         what = f"no GPU {number}: this machine has {gpus()}"
         raise InputError(what, where, "name GPUs as nvidia-smi does, from 0")
+
+
+def choose_gpu(number: int, where: str) -> None:
+    """Make one GPU the only one that this process sees: `number` counts among those that are visible now.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    visible = os.environ.get(VISIBLE_GPUS)
+    if visible is None:
+        check_gpu(number, where)
+        os.environ[VISIBLE_GPUS] = str(number)
+        return
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if number >= len(names):
+        what = f"no GPU {number}: {VISIBLE_GPUS} shows {len(names)}"
+        raise InputError(what, where, "count from 0 among those, or change that variable")
+    os.environ[VISIBLE_GPUS] = names[number]
 
 
 def start(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from geozero.common import process
-from geozero.common.errors import InputError
-
-BAD_INPUT = 2  # the command line's exit code
+from geozero.common.child import run_module
 
 
 def run_workers(arguments: Sequence[str], n: int, on_line: Callable[[str], None]) -> None:
@@ -21,13 +17,8 @@ def run_workers(arguments: Sequence[str], n: int, on_line: Callable[[str], None]
     """
 
     def work(shard: int) -> None:
-        command = [sys.executable, "-m", "geozero.cli", "sample", *arguments, "--shard", f"{shard}/{n}"]
-        try:
-            process.run(command, on_line=lambda line: on_line(f"{shard}/{n}\t{line}"))
-        except process.ChildFailed as failed:
-            if failed.code == BAD_INPUT and failed.tail:
-                raise InputError(failed.tail[-1].removeprefix("geozero: ")) from None
-            raise
+        words = ["sample", *arguments, "--shard", f"{shard}/{n}"]
+        run_module("geozero.cli", *words, on_line=lambda line: on_line(f"{shard}/{n}\t{line}"))
 
     with ThreadPoolExecutor(n) as pool:
         list(pool.map(work, range(n)))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
@@ -30,23 +30,22 @@ HINT = "delete it to generate the answers again"
 class AnswerLog:
     """Open in one process at a time, as a context manager.
 
+    `answers` holds everything in the log, by question key; `n_new` counts the questions answered since it was opened,
+    failed requests excluded.
+
     Args:
         out: the output that the answers are for; the log lies beside it.
         identity: what decides the answers besides their questions, as JSON values.
         wait: wait for another process that writes this log, instead of refusing.
-
-    Attributes:
-        answers: question key → completions, for everything in the log.
-        n_new: questions answered since it was opened; failed requests do not count.
 
     Raises:
         InputError: another process writes it, it is damaged or of another identity, or the disk refuses.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any], wait: bool = False) -> None:
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
-        key = digest(json.dumps(self.identity, sort_keys=True).encode())[:KEY_DIGITS]
-        self.path, self.wait = out.with_name(f"{out.name}.{key}.jsonl"), wait
+        text = json.dumps(identity, sort_keys=True)
+        key = digest(text.encode())[:KEY_DIGITS]
+        self.path, self.identity, self.wait = out.with_name(f"{out.name}.{key}.jsonl"), json.loads(text), wait
         self.answers: dict[str, list[Completion]] = {}
         self.n_new = 0
 
@@ -70,15 +69,15 @@ class AnswerLog:
     def append(self, answers: Mapping[str, list[Completion]], engine: Mapping[str, Any]) -> None:
         """Add one chunk, on the disk when this returns; `engine` describes what answered."""
         rows = {key: [astuple(one) for one in completions] for key, completions in answers.items()}
-        self._write({"engine": dict(engine), "answers": rows})
+        self._write({"engine": engine, "answers": rows})
         self.answers.update(answers)
         self.n_new += sum(failure(completions) is None for completions in answers.values())
 
     def others(self) -> list[Path]:
         """Logs that other models or settings left beside the same output."""
         stem = self.path.name.removesuffix(".jsonl")[:-KEY_DIGITS]
-        pattern = re.compile(re.escape(stem) + rf"[0-9a-f]{{{KEY_DIGITS}}}\.jsonl")
-        return sorted(p for p in self.path.parent.iterdir() if pattern.fullmatch(p.name) and p != self.path)
+        beside = self.path.parent.glob(f"{glob.escape(stem)}{'[0-9a-f]' * KEY_DIGITS}.jsonl")
+        return sorted(path for path in beside if path != self.path)
 
     def _lock(self) -> None:
         """Keep other processes out; whatever ends this process frees the lock."""

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from geozero import tasks
 from geozero.common.atomic import write_json
+from geozero.common.child import job_main, run_job
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample, Split, digest, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.engines import Completion, SamplingParams
-from geozero.inference import child
 from geozero.inference.answer_log import AnswerLog, failure
 from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.tasks.boxes import Convention
@@ -32,34 +32,21 @@ PromptMode = Literal["direct", "tagged", "forced"]
 
 @dataclass(frozen=True)
 class CorpusJob:
-    """Which model answers what, and how.
+    """Which model answers what, and how."""
 
-    Attributes:
-        model: a checkpoint's directory, or a hub name in the local cache.
-        corpora: directories of the corpora.
-        out: directory of the records.
-        modes: reading modes, each of which gets all questions.
-        max_tokens: most tokens per answer.
-        samples: answers per question; 1 at temperature 0 is greedy.
-        limit: questions per corpus, chosen by the stable hash of their ids; None: all.
-        boxes: the model's coordinate convention, which rewards are computed in.
-        engine: keyword arguments of `geozero.engines.open_engine` beside the model.
-        prefilled: questions per corpus that are also answered with the tag prefilled, if tagged mode is among `modes`.
-    """
-
-    model: str
+    model: str  # a checkpoint's directory, or a hub name in the local cache
     corpora: tuple[str, ...]
     out: str
-    modes: tuple[Mode, ...]
+    modes: tuple[Mode, ...]  # each gets all questions
     split: Split = "test"
     max_tokens: int = 512
-    samples: int = 1
-    temperature: float = 0.0
+    samples: int = 1  # answers per question
+    temperature: float = 0.0  # 0 is greedy
     seed: int = 0
-    limit: int | None = None
-    boxes: Convention = "norm1000"
-    engine: dict[str, Any] | None = None
-    prefilled: int | None = None
+    limit: int | None = None  # questions per corpus, chosen by the stable hash of their ids; None: all
+    boxes: Convention = "norm1000"  # the model's coordinate convention, for rewards
+    engine: dict[str, Any] | None = None  # keyword arguments of `open_engine` beside the model
+    prefilled: int | None = None  # questions per corpus that are asked in prompt mode "forced", too, if also in tagged
 
     @property
     def prompt_modes(self) -> tuple[PromptMode, ...]:
@@ -92,8 +79,8 @@ def run(job: CorpusJob, on_line: Callable[[str], None] = print) -> list[Path]:
 
 
 def run_in_child(job: CorpusJob, log: Path, on_line: Callable[[str], None] | None = None) -> None:
-    """`run` in a process of its own; raises what `child.run_in_child` raises."""
-    child.run_in_child(__name__, job, Path(job.out) / "job.json", log, on_line)
+    """`run` in a process of its own; raises what `run_job` raises."""
+    run_job(__name__, job, Path(job.out) / "job.json", log, on_line)
 
 
 def choose(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
@@ -187,4 +174,4 @@ def main(values: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    child.child_main(main, sys.argv[1])
+    job_main(main, sys.argv[1])

@@ -5,18 +5,18 @@ One item, as the published script takes it (`refs` for captions alone, `id` and 
     {"conversations": [{"from": "human", "value": "<image>Is there a ship?"}, {"from": "gpt", "value": "yes"}],
      "images": ["RSVQA-HR/8766.png"], "refs": ["a ship .", "one ship ."]}
 
-The last turn, if it is the model's, is the truth; what stands before it is asked.
+The last turn, if it is the model's, is the label; the turns before it are the prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geozero.common.errors import BadRecord, InputError
-from geozero.common.lenient_json import as_text, parse_json
+from geozero.common.lenient_json import as_text, read_list
 from geozero.corpus.sample import TaskName
 from geozero.tasks import SYSTEM_PROMPT, get
 
@@ -27,38 +27,27 @@ HINT = "pass the evaluation JSON: a list of {conversations, images}"
 
 @dataclass(frozen=True, slots=True)
 class EvalItem:
-    """One question about one image.
+    """One question about one image."""
 
-    Attributes:
-        number: position in the file, from 0.
-        id: the item's own, if the file's ids are all there and all different; else the number.
-        turns: (role, text) before the answer, `<image>` once among them; empty where the item has a fault.
-        image: path of the image as it stands in the file.
-        label: the truth; a list of sentences for captions; empty where the file has none.
-        question_type: as in the file.
-        width: pixels as in the file, 0 where it says nothing; `height` likewise.
-        fault: why the item cannot be asked; None if it can.
-    """
-
-    number: int
-    id: str
-    turns: tuple[tuple[str, str], ...] = ()
-    image: str = ""
-    label: str | list[str] = ""
+    number: int  # position in the file, from 0
+    id: str  # the item's own, if the file's ids are all there and all different; else the number
+    label: str | list[str]  # the truth, a list of sentences for captions; empty where the file has none
     question_type: str | None = None
-    width: int = 0
+    width: int = 0  # pixels as in the file, 0 where it says nothing
     height: int = 0
-    fault: str | None = None
+    image: str = ""  # path as it stands in the file
+    turns: tuple[tuple[str, str], ...] = ()  # (role, text), `<image>` once among them; empty where the item has a fault
+    fault: str | None = None  # why the item cannot be answered
 
     @property
     def question(self) -> str:
-        """The last turn that is asked, without the image's mark; empty where the item has a fault."""
+        """The prompt's last turn without the image mark; empty where the item has a fault."""
         return self.turns[-1][1].replace(IMAGE_MARK, "").strip() if self.turns else ""
 
     def messages(self, system: bool) -> list[dict[str, str]]:
-        """The chat turns to ask; with `system` the published system prompt comes first, an item's own never does."""
-        first = [{"role": "system", "content": SYSTEM_PROMPT}] if system else []
-        return [*first, *({"role": role, "content": text} for role, text in self.turns)]
+        """The chat turns; with `system` the published system prompt comes first, an item's own never does."""
+        first = [("system", SYSTEM_PROMPT)] if system else []
+        return [{"role": role, "content": text} for role, text in (*first, *self.turns)]
 
 
 def read_items(path: Path, task: TaskName) -> list[EvalItem]:
@@ -67,46 +56,35 @@ def read_items(path: Path, task: TaskName) -> list[EvalItem]:
     Raises:
         InputError: the file is missing, is not JSON, holds no list, or an empty one.
     """
-    try:
-        rows = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError("no such evaluation file", str(path), HINT) from None
-    except OSError as error:
-        raise InputError(f"it cannot be read: {error.strerror}", str(path), "pass a readable file") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON: {str(error)[:200]}", str(path), HINT) from None
-    if not isinstance(rows, list):
-        raise InputError(f"a JSON {type(rows).__name__} instead of a list", str(path), HINT)
+    rows = read_list(path, "evaluation", HINT)
     if not rows:
         raise InputError("the list is empty", str(path), HINT)
     return parse_items(rows, task)
 
 
 def parse_items(rows: Sequence[Any], task: TaskName) -> list[EvalItem]:
-    """As `read_items`, of rows already in memory."""
+    """As `read_items`, from rows already in memory."""
     items = [_item(number, row, task) for number, row in enumerate(rows)]
-    own = [_id(row) for row in rows]
-    if None in own or len(set(own)) < len(own):
+    ids = [_id(row) for row in rows]
+    if not all(ids) or len(set(ids)) < len(ids):
         return items
-    return [replace(item, id=str(name)) for item, name in zip(items, own, strict=True)]
+    return [replace(item, id=name) for item, name in zip(items, ids, strict=True)]
 
 
 def _item(number: int, row: Any, task: TaskName) -> EvalItem:
+    item = EvalItem(number, str(number), _label(None, None, task))
     if not isinstance(row, dict):
-        return EvalItem(number, str(number), label=_label(None, None, task), fault=f"item_malformed: {_kind(row)}")
-    kind = row.get("question_type")
-    item = EvalItem(
-        number,
-        str(number),
+        return replace(item, fault=f"item_malformed: {'null' if row is None else type(row).__name__}")
+    kind, listed = row.get("question_type"), row.get("images")
+    images = [name for name in (listed if isinstance(listed, list) else [listed]) if isinstance(name, str) and name]
+    item = replace(
+        item,
         label=_label(None, row.get("refs"), task),
         question_type=_text(kind) or None if isinstance(kind, str) else None,
         width=_side(row.get("width")),
         height=_side(row.get("height")),
+        image=_text(images[0]) if images else "",  # kept in the record even if the question turns out broken
     )
-    listed = row.get("images")
-    images = [name for name in (listed if isinstance(listed, list) else [listed]) if isinstance(name, str) and name]
-    if images:  # kept in the record even if the question turns out broken
-        item = replace(item, image=_text(images[0]))
     try:
         turns, answer = _turns(row.get("conversations"))
         item = replace(item, label=_label(answer, row.get("refs"), task))
@@ -118,35 +96,35 @@ def _item(number: int, row: Any, task: TaskName) -> EvalItem:
 
 
 def _turns(conversation: Any) -> tuple[list[tuple[str, str]], Any]:
-    """The turns that are asked, and the answer that follows them (None where there is none)."""
+    """The prompt's turns, and the answer that follows them (None where there is none)."""
     if not isinstance(conversation, list) or not conversation:
         raise BadRecord("item_malformed", "no `conversations`")
-    spoken: list[tuple[str, Any]] = []
+    listed: list[tuple[str, Any]] = []
     for turn in conversation:
         speaker = turn.get("from") if isinstance(turn, dict) else None
         if not isinstance(speaker, str) or speaker not in ROLES:
             raise BadRecord("item_malformed", f"a turn from {str(speaker)[:40]!r}")
-        spoken.append((ROLES[speaker], turn.get("value")))
-    answer = spoken.pop()[1] if spoken[-1][0] == "assistant" else None
-    turns = [(role, _text(text)) for role, text in spoken if isinstance(text, str)]
-    if len(turns) < len(spoken) or not turns or turns[-1][0] != "user" or not turns[-1][1].strip():
+        listed.append((ROLES[speaker], turn.get("value")))
+    answer = listed.pop()[1] if listed[-1][0] == "assistant" else None
+    turns = [(role, _text(text)) for role, text in listed if isinstance(text, str)]
+    if len(turns) < len(listed) or not turns or turns[-1][0] != "user" or not turns[-1][1].strip():
         raise BadRecord("item_malformed", "no question before the answer")
     return turns, answer
 
 
-def _marked(turns: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The turns without white space at their ends and around the one `<image>`, which comes first where there is none.
+def _marked(turns: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The turns without white space at their ends and around the one `<image>`, which comes first if there is none.
 
     The published script drops what stands before the mark, and shows no image without one; neither is of use here.
     """
-    listed = [(role, IMAGE_MARK.join(part.strip() for part in text.split(IMAGE_MARK))) for role, text in turns]
-    marks = sum(text.count(IMAGE_MARK) for _, text in listed)
+    turns = [(role, IMAGE_MARK.join(part.strip() for part in text.split(IMAGE_MARK))) for role, text in turns]
+    marks = sum(text.count(IMAGE_MARK) for _, text in turns)
     if marks > 1:
         raise BadRecord("not_one_image", f"{marks} marks {IMAGE_MARK}")
     if marks == 0:
-        first = next(i for i, (role, _) in enumerate(listed) if role == "user")
-        listed[first] = ("user", IMAGE_MARK + listed[first][1])
-    return tuple(listed)
+        first = next(i for i, (role, _) in enumerate(turns) if role == "user")
+        turns[first] = ("user", IMAGE_MARK + turns[first][1])
+    return tuple(turns)
 
 
 def _label(answer: Any, references: Any, task: TaskName) -> str | list[str]:
@@ -155,9 +133,9 @@ def _label(answer: Any, references: Any, task: TaskName) -> str | list[str]:
     return get(task).label(_text(answer), [_text(value) for value in given])
 
 
-def _id(row: Any) -> str | None:
+def _id(row: Any) -> str:
     value = row.get("id") if isinstance(row, dict) else None
-    return _text(value) or None if isinstance(value, str | int) else None
+    return _text(value) if isinstance(value, str | int) else ""
 
 
 def _text(value: Any) -> str:
@@ -167,7 +145,3 @@ def _text(value: Any) -> str:
 
 def _side(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9 else 0
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__

@@ -1,60 +1,35 @@
-"""Questions about one's own images: ordinary ones as they are, deep and multi-band GeoTIFF through rasterio."""
+"""Answers about one's own images, GeoTIFF included, with boxes in pixels and in the image's own coordinate system."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from geozero.common.errors import BadRecord
-from geozero.corpus.images import MAX_PIXELS, decode, size_of
-from geozero.corpus.raster import TIFF, Stretch, choose_bands, to_rgb
+from geozero.corpus.image_file import ImageFile, read_image
 from geozero.corpus.sample import Box
 from geozero.engines import SamplingParams
 from geozero.inference.answer_log import failure
 from geozero.inference.loop import LazyEngine, Question, answer_many
-from geozero.tasks import SYSTEM_PROMPT
+from geozero.tasks import prompt
 from geozero.tasks.boxes import Convention, from_model, parse_box
 from geozero.tasks.text import Mode, extract_answer, thought
 
 QUESTION = "Describe this image."
 BATCH = 16  # images answered, and shown, together
-NEEDS_RASTERIO = "a GeoTIFF that is not 8-bit RGB needs rasterio: pip install 'geozero[geo]'"
-
-
-@dataclass(frozen=True, slots=True)
-class InputImage:
-    """PNG or JPEG bytes that an engine reads, their size in pixels, and for GeoTIFF its coordinate system."""
-
-    data: bytes
-    width: int
-    height: int
-    crs: str | None = None
-    transform: tuple[float, ...] | None = None  # a, b, c, d, e, f of rasterio's affine: column, row → map
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer about one image.
-
-    Attributes:
-        answer: what is between the tags, else the whole text.
-        thought: the text before them; empty in direct mode.
-        box: of the answer, in pixels of the image file; None if the answer holds none.
-        map_box: the same in the image's own coordinate system (`crs`), if it has one.
-        error: why there is no answer.
-    """
+    """An answer about one image."""
 
     image: Path
-    answer: str = ""
-    thought: str = ""
-    box: Box | None = None
-    map_box: Box | None = None
+    answer: str = ""  # what is between the tags, else the whole text
+    thought: str = ""  # the text before them; empty in direct mode
+    box: Box | None = None  # of the answer, in pixels of the image file; None if the answer holds none
+    map_box: Box | None = None  # the same in the image's coordinate system `crs`, if it has one
     crs: str | None = None
-    error: str | None = None
+    error: str | None = None  # why there is no answer
 
 
 def predict(
@@ -76,10 +51,7 @@ def predict(
     Raises:
         InputError: no such model or engine.
     """
-    messages = [{"role": "user", "content": f"<image>{question}"}]
-    if mode == "tagged":
-        messages = [{"role": "system", "content": SYSTEM_PROMPT}, *messages]
-    read: dict[str, InputImage] = {}
+    read: dict[str, ImageFile] = {}
 
     def load(asked: Question) -> bytes:
         image = read_image(Path(asked.image))
@@ -89,84 +61,20 @@ def predict(
     with LazyEngine(model, SamplingParams(max_tokens=max_tokens), name=engine) as answering:
         for start in range(0, len(images), BATCH):
             paths = images[start : start + BATCH]
-            questions = [Question(str(path), messages, str(path)) for path in paths]
+            questions = [Question(str(path), prompt(question, mode), str(path)) for path in paths]
             answers = answer_many(answering, questions, load, on_line=lambda line: None)
             for path, completions in zip(paths, answers, strict=True):
-                reason = failure(completions)
-                if reason is None:
-                    yield _prediction(path, read[str(path)], completions[0].text, mode, boxes)
-                else:
+                if reason := failure(completions):
                     yield Prediction(path, error=reason)
+                else:
+                    yield _prediction(path, read[str(path)], completions[0].text, mode, boxes)
 
 
-def read_image(path: Path) -> InputImage:
-    """An image as an engine reads it.
-
-    Raises:
-        BadRecord: it is none, too large, or a GeoTIFF that needs rasterio.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadRecord("image_missing", error.strerror or str(error)) from None
-    if path.suffix.lower() not in TIFF:
-        return InputImage(data, *size_of(data))
-    try:
-        return _through_rasterio(path)
-    except ModuleNotFoundError:
-        pass
-    try:
-        image = decode(data)
-    except BadRecord as bad:
-        raise bad if bad.reason == "image_too_large" else BadRecord(bad.reason, NEEDS_RASTERIO) from None
-    return InputImage(_png(image), image.width, image.height)
-
-
-def _through_rasterio(path: Path) -> InputImage:
-    """The first three bands (a single one three times), each stretched to 8 bits unless they are.
-
-    Raises:
-        ModuleNotFoundError: rasterio is not installed.
-        BadRecord: not readable, or too large.
-    """
-    import numpy as np
-    import rasterio
-
-    try:
-        with rasterio.open(path) as source:
-            if source.width * source.height > MAX_PIXELS:
-                raise BadRecord("image_too_large", f"{source.width}x{source.height}: cut it into tiles first")
-            bands = source.read(list(choose_bands(source.count)), masked=True)
-            crs = None if source.crs is None else str(source.crs)
-            transform = tuple(source.transform)[:6] if crs else None
-    except rasterio.errors.RasterioError as error:
-        raise BadRecord("image_unreadable", " ".join(str(error).split())[:200]) from None
-    stretch = Stretch(kind="none" if bands.dtype == np.uint8 else "percentile")
-    image = Image.fromarray(to_rgb(bands, stretch.limits(bands)))
-    return InputImage(_png(image), image.width, image.height, crs, transform)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _prediction(path: Path, image: InputImage, text: str, mode: Mode, boxes: Convention) -> Prediction:
+def _prediction(path: Path, image: ImageFile, text: str, mode: Mode, boxes: Convention) -> Prediction:
     answer = extract_answer(text)
     reasoning = thought(text) if mode == "tagged" and answer != text.strip() else ""
     found = parse_box(answer)
     if found is None:
         return Prediction(path, answer, reasoning)
     box = from_model(found, image.width, image.height, boxes)
-    return Prediction(path, answer, reasoning, box, _on_map(box, image), image.crs)
-
-
-def _on_map(box: Box, image: InputImage) -> Box | None:
-    if image.transform is None:
-        return None
-    a, b, c, d, e, f = image.transform
-    x1, y1, x2, y2 = box
-    corners = [(a * x + b * y + c, d * x + e * y + f) for x in (x1, x2) for y in (y1, y2)]
-    xs, ys = zip(*corners, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
+    return Prediction(path, answer, reasoning, box, image.on_map(box), image.crs)

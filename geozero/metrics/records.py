@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geozero.common.errors import InputError
-from geozero.common.lenient_json import as_text, parse_json
+from geozero.common.lenient_json import as_text, read_list
 from geozero.corpus.images import ALLOWED_FORMATS
 from geozero.metrics.scores import Bools, Floats
 
@@ -114,18 +114,7 @@ def read_records(source: Path | str | Sequence[Any]) -> RecordList:
     if not isinstance(source, Path | str):
         return parse_records(source)
     path = Path(source)
-    try:
-        rows = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError("no such records file", str(path), "pass the JSON that `geozero infer` wrote") from None
-    except OSError as error:
-        raise InputError(f"records cannot be read: {error.strerror}", str(path), "pass a readable file") from None
-    except RecursionError:
-        raise InputError("JSON nested too deeply", str(path), "pass a flat list of records") from None
-    except ValueError as error:
-        raise InputError(f"not JSON: {str(error)[:200]}", str(path), "pass a JSON list of records") from None
-    if not isinstance(rows, list):
-        raise InputError(f"a JSON {type(rows).__name__} instead of a list", str(path), "pass a JSON list of records")
+    rows = read_list(path, "records", "pass a JSON list of records, as `geozero infer` writes")
     return parse_records(rows, path.parent)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Sample, TaskName
-from geozero.tasks.base import SYSTEM_PROMPT, Task, messages
+from geozero.tasks.base import SYSTEM_PROMPT, Task, messages, prompt
 from geozero.tasks.caption import Captioning
 from geozero.tasks.grounding import VisualGrounding
 from geozero.tasks.scene import SceneClassification
@@ -42,4 +42,4 @@ def validate(sample: Sample) -> Sample:
     return TASKS[sample.task].validate(sample)
 
 
-__all__ = ["CLOSED_TASKS", "RELATIVE_TASKS", "SYSTEM_PROMPT", "TASKS", "Task", "get", "messages", "validate"]
+__all__ = ["CLOSED_TASKS", "RELATIVE_TASKS", "SYSTEM_PROMPT", "TASKS", "Task", "get", "messages", "prompt", "validate"]

@@ -156,5 +156,10 @@ class Task(ABC):
 
 def messages(sample: Sample, mode: Mode) -> list[dict[str, str]]:
     """The chat turns before the model's: in tagged mode the system prompt first; `<image>` marks the image."""
-    turns = [{"role": "user", "content": f"<image>{sample.question}"}]
+    return prompt(sample.question, mode)
+
+
+def prompt(question: str, mode: Mode) -> list[dict[str, str]]:
+    """As `messages`, of any question."""
+    turns = [{"role": "user", "content": f"<image>{question}"}]
     return [{"role": "system", "content": SYSTEM_PROMPT}, *turns] if mode == "tagged" else turns

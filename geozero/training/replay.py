@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from geozero.common.atomic import write_json
+from geozero.common.child import job_main, run_job
 from geozero.common.errors import InputError
 from geozero.corpus.sample import digest, stable_choice, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.engines import SamplingParams, checkpoint
 from geozero.inference.answer_log import AnswerLog
-from geozero.inference.child import child_main, run_in_child
 from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.params import Params
-from geozero.tasks import SYSTEM_PROMPT
+from geozero.tasks import prompt
 from geozero.tasks.text import is_well_formed
 from geozero.training.arguments import check_hardware
 from geozero.training.dataset import Replay, image_uri
@@ -85,14 +85,8 @@ def collect(
     if not node.leads:  # sampled twice, it could differ, and with it the stage's fingerprint
         multi_node.wait_for_leader(out, out.with_name(LOG), 60 * params.hardware.stall_minutes)
     if not out.is_file():
-        job = {
-            "params": params.model_dump(),
-            "base": str(base),
-            "corpus": str(corpus),
-            "n": required,
-            "out": str(out),
-        }
-        run_in_child(__name__, job, out.with_name("job.json"), out.with_name(LOG), on_line)
+        job = {"params": params.model_dump(), "base": str(base), "corpus": str(corpus), "n": required, "out": str(out)}
+        run_job(__name__, job, out.with_name("job.json"), out.with_name(LOG), on_line)
     # the image's name holds the corpus's path; the same corpus may lie elsewhere by now
     rows = json.loads(out.read_text())
     found = [Replay(r["messages"], image_uri(corpus, r["image"].rpartition("#")[2]), r["text"]) for r in rows]
@@ -101,47 +95,35 @@ def collect(
     return found
 
 
-def sample(params: Params, base: str, corpus: Path, n: int, out: Path) -> None:
-    """Have the base describe training images and write the first `n` well-formed completions.
+def main(job: dict[str, Any]) -> None:
+    """The child process: have the base describe training images, keep the first `n` well-formed completions.
 
-    The answer log lies beside `out`'s directory: another corpus with the same images samples nothing again.
+    The answer log lies in the directory of the runs: another corpus of the same images samples nothing again.
     """
-    source, settings = Corpus(corpus), params.model
+    params, corpus, out = Params.model_validate(job["params"]), Path(job["corpus"]), Path(job["out"])
+    source = Corpus(corpus)
     images = sorted({s.image_id for s in source.samples("train")}, key=lambda i: stable_unit(i, salt="replay"))
-    names = [(images[i % len(images)], i // len(images)) for i in range(round(n * SPARE))]
+    names = [(images[i % len(images)], i // len(images)) for i in range(round(job["n"] * SPARE))]
     questions = [Question(f"{image}/{again}", messages(f"{image}/{again}"), image) for image, again in names]
-    model = LazyEngine(
-        base,
-        SamplingParams(1, TEMPERATURE, max_tokens=params.a2grpo.max_completion_tokens, seed=params.seed),
-        name=params.sampling.engine,
-        dtype=settings.dtype,
-        max_pixels=settings.max_pixels,
-        max_length=settings.max_length,
-        template=settings.template,
-        model_type=settings.model_type,
-        memory=params.sampling.memory,
-    )
-    with model, AnswerLog(out.parent.with_name("replay"), model.identity, wait=True) as log:
+    sampling = SamplingParams(1, TEMPERATURE, max_tokens=params.a2grpo.max_completion_tokens, seed=params.seed)
+    with (
+        LazyEngine(job["base"], sampling, **params.engine_options) as model,
+        AnswerLog(out.parent.with_name("replay"), model.identity, wait=True) as log,
+    ):
         answers = answer_many(model, questions, lambda q: source.image_bytes(q.image), log, label="replay")
     kept = [
         Replay(question.messages, image_uri(corpus, question.image), completion.text)
         for question, (completion,) in zip(questions, answers, strict=True)
         if is_well_formed(completion.text)
     ]
-    print(f"replay: {len(kept)} of {len(questions)} completions are well formed", flush=True)
-    write_json(out, [asdict(r) for r in kept[:n]])
+    print(f"replay: {len(kept)} of {len(questions)} completions are well formed")
+    write_json(out, [asdict(r) for r in kept[: job["n"]]])
 
 
 def messages(key: str) -> list[dict[str, str]]:
     """A request for a description in tagged mode, its wording chosen by the stable hash of `key`."""
-    question = stable_choice(QUESTIONS, key, salt="replay")
-    return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": f"<image>{question}"}]
-
-
-def main(job: dict[str, Any]) -> None:
-    """Run the job of a child process."""
-    sample(Params.model_validate(job["params"]), job["base"], Path(job["corpus"]), job["n"], Path(job["out"]))
+    return prompt(stable_choice(QUESTIONS, key, salt="replay"), "tagged")
 
 
 if __name__ == "__main__":
-    child_main(main, sys.argv[1])
+    job_main(main, sys.argv[1])

@@ -176,7 +176,7 @@ CASES = [
     ("a2grpo --model no_model --dry-run", "config.json is missing in no_model ("),
     # evaluation
     (f"{EVALUATE} nowhere.json", "no such records file in nowhere.json ("),
-    (f"{EVALUATE} empty", "records cannot be read: Is a directory in empty ("),
+    (f"{EVALUATE} empty", "the records file cannot be read: Is a directory in empty ("),
     (f"{EVALUATE} broken.json", "not JSON: "),
     (f"{EVALUATE} object.json", "a JSON dict instead of a list in object.json ("),
     (f"{EVALUATE} good.json --task ocr", "unknown task 'ocr' (one of scene_cls, "),

@@ -131,6 +131,18 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.
         process.check_gpu(2, "--gpu")
 
 
+def test_the_gpu_counts_among_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
+    process.choose_gpu(1, "--gpu")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
+    with pytest.raises(InputError, match="no GPU 1: CUDA_VISIBLE_DEVICES shows 1 in --gpu"):
+        process.choose_gpu(1, "--gpu")
+    monkeypatch.setattr(process, "gpus", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    process.choose_gpu(3, "--gpu")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
 SAY_AND_WAIT = "print(os.getpid(), flush=True); time.sleep(60)"
 WAITING = f"import os, time; {SAY_AND_WAIT}"
 IMPORTS = "import os, time; from geozero.common.process_tags import end_with_owner"

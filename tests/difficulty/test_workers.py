@@ -51,7 +51,7 @@ def test_every_worker_gets_its_own_shard_and_the_same_arguments(seen: Path) -> N
     lines: list[str] = []
     run_workers(["--corpus=a b", "--out=c"], 3, lines.append)
     assert told(seen) == [
-        ["-m", "geozero.cli", "sample", "--corpus=a b", "--out=c", "--shard", f"{shard}/3"] for shard in range(3)
+        ["-u", "-m", "geozero.cli", "sample", "--corpus=a b", "--out=c", "--shard", f"{shard}/3"] for shard in range(3)
     ]
     assert sorted(lines) == [f"{shard}/3\tsampled {shard}" for shard in range(3)]
 

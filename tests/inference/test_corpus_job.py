@@ -20,7 +20,9 @@ from paths import ROOT, SUPPORT
 from PIL import Image
 from stand_in_engine import CLASSES, KINDS, make_model, one_source, stand_in
 
+from geozero.common import progress
 from geozero.common.atomic import write_json
+from geozero.common.child import job_main
 from geozero.common.errors import InputError
 from geozero.common.process import ChildFailed
 from geozero.corpus.images import store
@@ -28,7 +30,6 @@ from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus, CorpusWriter, copy_image
 from geozero.engines.base import Request, SamplingParams
 from geozero.inference import corpus_job, loop
-from geozero.inference.child import child_main
 from geozero.inference.corpus_job import CorpusJob, choose, records_path, run
 from geozero.tasks import SYSTEM_PROMPT
 
@@ -157,7 +158,7 @@ def test_what_is_there_is_not_asked_again(job: CorpusJob, monkeypatch: pytest.Mo
     paths = run(job, lines.append)
     labels = [f"{source}, {mode}" for source in ("toy_aid", "toy_rsvqa_lr") for mode in ("direct", "tagged")]
     assert lines[::2] == [f"{label}: 6 questions to ask" for label in labels]
-    assert [line.rpartition(",")[0] for line in lines[1::2]] == [f"{label}: 6 of 6" for label in labels]
+    assert lines[1::2] == [f"{label}: question 6 of 6" for label in labels]
     stamps = {path: path.stat().st_mtime_ns for path in paths}
     lines.clear()
     assert run(job, lines.append) == paths
@@ -374,14 +375,17 @@ def test_the_limit_goes_by_stable_hash_and_grows_without_moving(job: CorpusJob) 
 
 def test_failed_requests_are_counted_and_wrong(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHUNK", 4)
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     engine = stand_in(monkeypatch, lambda request, i: "!" if "0" in request.messages[-1]["content"] else "yes")
     lines: list[str] = []
     job = replace(job, corpora=job.corpora[1:], modes=("direct",))
     (path,) = run(job, lines.append)
     first = next(i for i, s in enumerate(Corpus(job.corpora[0]).samples()) if s.question == "Question 0?")
-    failures = [line.partition(";")[2] for line in lines]
-    assert failures == ["", failures[2] if first < 4 else "", " 1 failed, the first: the image has no pixels"]
+    failure = "1 failed, the first: the image has no pixels"
+    assert lines[1:] == [
+        f"toy_rsvqa_lr, direct: {f'4 of 6, {failure}' if first < 4 else 'question 4 of 6'}",
+        f"toy_rsvqa_lr, direct: 6 of 6, {failure}",
+    ]
     failed = read(path)[first]
     assert (failed["finish_reason"], failed["raw_output"], failed["reward"]) == ("error", "", 0.0)
     assert failed["error"] == "the image has no pixels"
@@ -423,7 +427,7 @@ def test_records_of_a_job_file_stand_where_records_path_says(job: CorpusJob, mon
     stand_in(monkeypatch, right)
     given = Path(job.out).with_name("job.json")
     write_json(given, job)
-    child_main(corpus_job.main, str(given))
+    job_main(corpus_job.main, str(given))
     assert len(read(records_path(job.out, "tagged", "toy_rsvqa_lr"))) == 6
 
 

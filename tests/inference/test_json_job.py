@@ -29,7 +29,7 @@ from geozero.evaluation.evaluate import evaluate
 from geozero.inference import answer_log
 from geozero.inference.answer_log import AnswerLog
 from geozero.inference.eval_json import parse_items, read_items
-from geozero.inference.json_job import InferSummary, choose_gpu, infer
+from geozero.inference.json_job import InferSummary, infer
 from geozero.tasks import SYSTEM_PROMPT
 
 N = 10
@@ -227,18 +227,6 @@ def test_a_gpu_that_is_not_there_is_refused_or_noted(
     monkeypatch.setattr(process, "gpus", lambda: 1)
     with pytest.raises(InputError, match="no GPU 1: this machine has 1 in --gpu"):
         world.infer(gpu=1)
-
-
-def test_the_gpu_counts_among_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
-    choose_gpu(1)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
-    with pytest.raises(InputError, match="no GPU 1: CUDA_VISIBLE_DEVICES shows 1 in --gpu"):
-        choose_gpu(1)
-    monkeypatch.setattr(process, "gpus", lambda: 0)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    choose_gpu(3)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 # --- kills and resumption ---------------------------------------------------------------------------------

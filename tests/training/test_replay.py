@@ -15,11 +15,11 @@ from stand_in_engine import StandInEngine, make_model, one_source, stand_in
 
 from geozero.common import process
 from geozero.common.atomic import write_json
+from geozero.common.child import job_main
 from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
 from geozero.engines.base import Request
 from geozero.inference import loop
-from geozero.inference.child import child_main
 from geozero.params import Params, load
 from geozero.tasks import SYSTEM_PROMPT
 from geozero.training import replay
@@ -51,8 +51,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, rule: Callable[[Request, in
     engine = stand_in(monkeypatch, rule)
 
     def run(command: list[str], **_: Any) -> None:
-        assert command[:3] == [sys.executable, "-m", "geozero.training.replay"]
-        child_main(replay.main, command[3])
+        assert command[:-1] == [sys.executable, "-u", "-m", "geozero.training.replay"]
+        job_main(replay.main, command[-1])
 
     monkeypatch.setattr(process, "run", run)
     return engine
