@@ -1,17 +1,16 @@
-"""Benchmarks: what is asked, of which images, scored how, and what papers report. The definitions are data.
+"""Benchmarks: their questions, images and scoring, and what papers report. The definitions are data.
 
-`benchmarks/*.yaml` hold them, one file a task. A definition that changes a score (split, question types, prompt) gets
-a higher `version`; reference rows come and go without one.
+`benchmarks/*.yaml` hold them, one file per task. A change that moves a score (split, question types, prompt) raises the
+definition's `version`; reference rows come and go without one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -73,32 +72,19 @@ class Benchmark(Section):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceRow:
-    """One published number.
-
-    Attributes:
-        benchmark: its name; `version` of the definition.
-        model: as the source names it.
-        metric: the strict protocol's name of it (or METEOR, or `accuracy_mean_of_types`, which we do not compute).
-        value: in our units: shares 0-1, CIDEr as pycocoevalcap gives it.
-        published: as printed.
-        question_type: None for all.
-        rules: `official` (GeoZero's script) or `authors`; never our strict protocol.
-        source: citation.
-        note: what has to be known of it.
-    """
+class ReferenceRow(NamedTuple):
+    """One published number, under the rules of GeoZero's script or of the authors, never under our strict protocol."""
 
     benchmark: str
-    version: int
-    model: str
-    metric: str
-    value: float
-    published: float
-    question_type: str | None
+    version: int  # of the definition
+    model: str  # as the source names it
+    metric: str  # the strict protocol's name of it, or METEOR, or `accuracy_mean_of_types`, which we do not compute
+    value: float  # in our units: shares 0-1, CIDEr as pycocoevalcap gives it
+    published: float  # as printed
+    question_type: str | None  # None: all of them
     rules: str
-    source: str
-    note: str
+    source: str  # citation
+    note: str  # a caveat
 
 
 def prompt_digest(task: TaskName) -> str:
@@ -152,7 +138,7 @@ def get(name: str) -> Benchmark:
 
 
 def reference_rows(benchmark: Benchmark | str) -> list[ReferenceRow]:
-    """The published numbers of a benchmark, one row a number; empty where none could be found and cited.
+    """The published numbers of a benchmark; empty where none could be found and cited.
 
     Raises:
         InputError: no such benchmark.
@@ -160,16 +146,16 @@ def reference_rows(benchmark: Benchmark | str) -> list[ReferenceRow]:
     it = get(benchmark) if isinstance(benchmark, str) else benchmark
     return [
         ReferenceRow(
-            benchmark=it.name,
-            version=it.version,
-            model=row.model,
-            metric=metric,
-            value=round(published / PERCENT, 10),
-            published=published,
-            question_type=row.question_type,
-            rules=row.rules,
-            source=row.source,
-            note=row.note,
+            it.name,
+            it.version,
+            row.model,
+            metric,
+            round(published / PERCENT, 10),
+            published,
+            row.question_type,
+            row.rules,
+            row.source,
+            row.note,
         )
         for row in it.references
         for metric, published in row.scores.items()
@@ -184,8 +170,32 @@ def samples(benchmark: Benchmark | str, corpus: Corpus) -> Iterator[Sample]:
             ingested with the options that the benchmark needs.
     """
     it = get(benchmark) if isinstance(benchmark, str) else benchmark
-    _check_corpus(it, corpus)
+    place = str(corpus.path)
+    counts = corpus.manifest.get("counts", [])
+    own = [row for row in counts if row["source"] == it.source]
+    if not own:
+        held = ", ".join(sorted({str(row["source"]) for row in counts})) or "nothing"
+        raise InputError(f"{it.name} needs {it.source}, the corpus holds {held}", place, f"ingest {it.source}")
+    if not any(row["task"] == it.task and row["split"] == it.split for row in own):
+        held = ", ".join(sorted({f"{row['task']} {row['split']}" for row in own}))
+        what = f"{it.name} needs {it.task} {it.split} of {it.source}, the corpus holds {held}"
+        raise InputError(what, place, f"ingest {it.source} with --split {it.split} or all")
+    given = corpus.manifest.get("made_by", {}).get("options", {})
+    for key, value in it.options.items():
+        if given.get(key) != value:
+            what = f"{it.name} needs {it.source} ingested with {key}={value}, this one says {given.get(key)}"
+            raise InputError(what, place, "ingest it alone with that option")
     return _samples(it, corpus)
+
+
+def _samples(it: Benchmark, corpus: Corpus) -> Iterator[Sample]:
+    n = 0
+    for sample in corpus.samples(it.split, it.task):
+        if sample.source == it.source and (not it.question_types or sample.question_type in it.question_types):
+            n += 1
+            yield sample
+    if not n:
+        raise InputError(f"no question of type {', '.join(it.question_types)}", str(corpus.path), "look at it first")
 
 
 def evaluate_benchmark(
@@ -206,80 +216,40 @@ def evaluate_benchmark(
     """
     it = get(name)
     if task != it.task:
-        raise InputError(f"{it.name} is {it.task}, not {task}", "--task", f"say --task {it.task}")
-    kept, n_left_out = _of_its_types(it, records)
+        raise InputError(f"{it.name} is {it.task}, not {task}", "--task", f"use --task {it.task}")
+    types = read_records(records).question_types
+    counted = [kind is None or not it.question_types or kind in it.question_types for kind in types]
+    n_left_out, kinds = counted.count(False), ", ".join(it.question_types)
+    if counted and n_left_out == len(counted):
+        raise InputError(f"no record of type {kinds}", str(records), f"{it.name} has no other questions")
+    kept: Path | list[Any] = records  # the file itself where all of it counts, so that its hash is in the result
+    if n_left_out:
+        kept = [row for row, own in zip(parse_json(records.read_bytes()), counted, strict=True) if own]
     result = evaluate(task, protocol, kept, None, boxes, **options)
+    result["records"]["path"] = str(records)
+    n = result["n"] + n_left_out
     if n_left_out:
-        result["records"]["path"] = str(records)
-    notes: list[str] = result["notes"]
-    if n_left_out:
-        notes.append(f"{n_left_out} records of other question types than {', '.join(it.question_types)} are left out")
-    if it.size is not None and result["n"] + n_left_out != it.size:
-        notes.append(f"{result['n'] + n_left_out} records, the official split has {it.size}")
+        result["notes"].append(f"{n_left_out} records of other question types than {kinds} are left out")
+    if it.size is not None and n != it.size:
+        result["notes"].append(f"{n} records, the official split has {it.size}")
     result["benchmark"] = {
         "name": it.name,
         "version": it.version,
         "title": it.title,
         "metrics": list(it.metrics),
         "n_left_out": n_left_out,
-        "references": [asdict(row) for row in reference_rows(it)],
+        "references": [row._asdict() for row in reference_rows(it)],
     }
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, result)
     return result
 
 
 def listing() -> Iterator[str]:
-    """One line a benchmark: name, version, task, source and split, question types, metrics, published scores."""
+    """One line per benchmark: name, version, task, source and split, question types, metrics, published scores."""
     for it in benchmarks().values():
         options = "".join(f", {key}={value}" for key, value in it.options.items())
         types = ", ".join(it.question_types) or "all"
-        rows = reference_rows(it)
-        published = f"published scores: {len(rows) or 'none on record'}"
-        where = f"{it.source} {it.split}{options}"
-        columns = (it.name, f"v{it.version}", it.task, where, types, ", ".join(it.metrics), published, it.title)
-        yield "\t".join(columns)
-
-
-def _check_corpus(it: Benchmark, corpus: Corpus) -> None:
-    counts = corpus.manifest.get("counts", [])
-    mine = [row for row in counts if row["source"] == it.source]
-    if not mine:
-        held = ", ".join(sorted({str(row["source"]) for row in counts})) or "nothing"
-        raise InputError(
-            f"{it.name} needs {it.source}, the corpus holds {held}", str(corpus.path), f"ingest {it.source}"
-        )
-    if not any(row["task"] == it.task and row["split"] == it.split for row in mine):
-        held = ", ".join(sorted({f"{row['task']} {row['split']}" for row in mine}))
-        what = f"{it.name} needs {it.task} {it.split} of {it.source}, the corpus holds {held}"
-        raise InputError(what, str(corpus.path), f"ingest {it.source} with --split {it.split} or all")
-    if it.options:
-        given = corpus.manifest.get("made_by", {}).get("options", {})
-        for key, value in it.options.items():
-            if given.get(key) != value:
-                what = f"{it.name} needs {it.source} ingested with {key}={value}, this one says {given.get(key)}"
-                raise InputError(what, str(corpus.path), "ingest it alone with that option")
-
-
-def _samples(it: Benchmark, corpus: Corpus) -> Iterator[Sample]:
-    n = 0
-    for sample in corpus.samples(it.split, it.task):
-        if sample.source == it.source and (not it.question_types or sample.question_type in it.question_types):
-            n += 1
-            yield sample
-    if not n:
-        raise InputError(f"no question of type {', '.join(it.question_types)}", str(corpus.path), "look at it first")
-
-
-def _of_its_types(it: Benchmark, records: Path) -> tuple[Path | list[Any], int]:
-    """The records to score, as the file itself where all of them count, and how many do not."""
-    listed = read_records(records)
-    types = [kind is None or not it.question_types or kind in it.question_types for kind in listed.question_types]
-    n_left_out = types.count(False)
-    if not n_left_out:
-        return records, 0
-    if n_left_out == len(types):
-        raise InputError(f"no record of type {', '.join(it.question_types)}", str(records), f"{it.name} asks no other")
-    rows = parse_json(records.read_bytes())
-    return [row for row, mine in zip(rows, types, strict=True) if mine], n_left_out
+        published = f"published scores: {len(reference_rows(it)) or 'none on record'}"
+        where, metrics = f"{it.source} {it.split}{options}", ", ".join(it.metrics)
+        yield "\t".join((it.name, f"v{it.version}", it.task, where, types, metrics, published, it.title))

@@ -14,7 +14,7 @@ from geozero.common.errors import BadRecord
 from geozero.corpus.images import decode, thumbnail
 from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
-from geozero.evaluation.report.cells import model_label
+from geozero.evaluation.report.tables import model_label
 from geozero.evaluation.result_sets import EvalSlice, ModelAnswers, split_of
 from geozero.inference.corpus_job import records_path
 from geozero.tasks.boxes import Convention, from_model

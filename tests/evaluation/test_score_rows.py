@@ -150,9 +150,9 @@ def test_the_page_finds_overall_scores_and_their_baselines(answered: ModelAnswer
         ("Scene classification", "Hard test split"),
         ("Question answering", "Test split"),
     }
-    table = next(t for t in toy.tables if t.split == "test")
-    questions = next(g for g in table.groups if g.task == "vqa")
-    assert [(r.label, r.kind, r.chance) for r in questions.rows if r.metric == "accuracy"] == [
+    table = next(t for t in toy.tables if t.name == "test")
+    questions = next(g for g in table.groups if g.title == "Question answering")
+    assert [(r.label, r.kind, r.cells[1]) for r in questions.rows if r.label == "accuracy"] == [
         ("accuracy", "main", "100.0")
     ]
     assert {"toy_rsvqa_lr", "toy_rsvqa_lr · presence"} < {r.label for r in questions.details}

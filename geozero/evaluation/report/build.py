@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from markupsafe import Markup
 
 from geozero import __version__
 from geozero.common.atomic import replacing
-from geozero.evaluation.report import cells, charts, details, plots, scores
+from geozero.evaluation.report import charts, details, plots, scores, tables
 from geozero.evaluation.report.exports import plot_files, scores_latex, scores_markdown
 from geozero.evaluation.report.from_results import collect
 from geozero.evaluation.report.gallery import IMAGES_PER_BLOCK, gather
@@ -54,11 +55,12 @@ def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
     inputs = read_inputs(data) if is_run(data) else collect(data, gallery)
     written = [build_report(inputs, out)]
     if inputs.scores:
-        worlds, overviews = _tables(inputs)
-        differences, reasoning = details.differences(inputs.comparisons), details.reasoning(inputs.reasoning)
+        worlds, overviews = _scores(inputs)
+        named = [replace(table, title=f"{w.title}: {table.title}") for w in worlds for table in w.tables]
+        others = [details.differences(inputs.comparisons), details.reasoning(inputs.reasoning)]
         files = {
-            "scores.md": scores_markdown(worlds, overviews, differences, reasoning),
-            "scores.tex": scores_latex(overviews, worlds),
+            "scores.md": scores_markdown([*overviews, *named, *(table for table in others if table.groups)]),
+            "scores.tex": scores_latex([*overviews, *named]),
             **{f"plots/{name}": plot for name, plot in plot_files(worlds)},
         }
         for name, text in files.items():
@@ -82,7 +84,7 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
     for fault in gallery.faults:
         inputs.fault("gallery", fault)
     style, script = _asset("page.css"), _asset("page.js")
-    worlds, overviews = _tables(inputs)
+    worlds, overviews = _scores(inputs)
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "number": charts.number, "plain": plain}
     environment.tests["code"] = lambda text: bool(_CODE.search(text))
@@ -97,22 +99,21 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         facts=_facts(inputs.lineage),
         worlds=worlds,
         overviews=overviews,
-        differences=details.by_place(details.differences(inputs.comparisons)),
-        difference_cell=details.DIFFERENCE,
-        reasoning=details.by_place(details.reasoning(inputs.reasoning)),
-        gain_cell=details.GAIN,
-        cards=details.by_place(details.cards(inputs.details)),
+        references=details.references(inputs.references),
+        differences=details.differences(inputs.comparisons),
+        reasoning=details.reasoning(inputs.reasoning),
+        cards=details.cards(inputs.details),
         warnings=details.warnings(inputs.details),
         figures=plots.figures(inputs),
         gallery=gallery,
-        task_titles=cells.TASK_TITLES,
+        task_titles=tables.TASK_TITLES,
         version=__version__,
     )
     _write(out, page)
     return out
 
 
-def _tables(inputs: ReportInputs) -> tuple[list[scores.World], list[scores.Overview]]:
+def _scores(inputs: ReportInputs) -> tuple[list[scores.World], list[tables.Table]]:
     return (
         scores.worlds(inputs.scores, inputs.baselines, inputs.comparisons),
         scores.overviews(inputs.scores, inputs.baselines, inputs.comparisons, inputs.references),
@@ -128,7 +129,7 @@ def _sections(inputs: ReportInputs) -> dict[str, str]:
 
 def _asset(name: str) -> str:
     text = (HERE / name).read_text(encoding="utf-8")
-    text = text.replace("/* TASK_TITLES */ {}", json.dumps(cells.TASK_TITLES))
+    text = text.replace("/* TASK_TITLES */ {}", json.dumps(tables.TASK_TITLES))
     return text.replace("/* IMAGES_PER_BLOCK */ 100", str(IMAGES_PER_BLOCK))
 
 
@@ -157,7 +158,7 @@ def _find(values: Any, key: str, depth: int = 0) -> Any:
 
 def plain(value: Any) -> str:
     """A value of any type as the page prints it."""
-    return f"{value:.4g}" if isinstance(value, float) else cells.NONE if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else tables.NONE if value is None else str(value)
 
 
 def duration(seconds: float) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
-from geozero.evaluation.report.cells import Cell
-from geozero.evaluation.report.details import DIFFERENCE, GAIN, Line
-from geozero.evaluation.report.scores import Overview, Row, Table, World
+from geozero.evaluation.report.scores import World
+from geozero.evaluation.report.tables import NONE, Cell, Marked, Table
 
 ARROWS = {"up": " ▲", "down": " ▼", "": ""}
 LATEX_HEAD = """% Made by `geozero report`; needs \\usepackage{booktabs}.
@@ -29,7 +29,6 @@ LATEX_SPECIAL = {
     "−": "$-$",
     "→": "$\\to$",
 } | {c: f"\\{c}" for c in "{}$&#%_"}
-MIDRULE = "\\midrule"
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 _OPENING = re.compile(r"<svg\b[^>]*>")
 
@@ -37,63 +36,28 @@ _OPENING = re.compile(r"<svg\b[^>]*>")
 # --- Markdown ---------------------------------------------------------------------------------------------
 
 
-def scores_markdown(
-    worlds: Iterable[World],
-    overviews: Iterable[Overview] = (),
-    differences: Sequence[Line] = (),
-    reasoning: Sequence[Line] = (),
-) -> str:
-    """Models × benchmarks, then a table per world and split, the paired differences, and what reasoning gains.
-
-    Scores in percent with their 95 % intervals, beside chance and majority.
-    """
+def scores_markdown(tables: Iterable[Table]) -> str:
+    """The tables of the page, with the 95 % intervals of scores."""
     lines = ["# Scores", "", "In percent unless the metric is a count or a length; 95 % intervals in brackets."]
     lines += ["▲ ▼: the paired interval of the difference to the model before it in the same mode excludes 0.", ""]
-    for o in overviews:
-        head = ["model", *(f"{b.name}, {b.metric}, n = {b.n}" for b in o.benchmarks)]
-        names = (f"{row.label} (published)" if row.kind == "reference" else row.label for row in o.rows)
-        rows = [[name, *map(_cell, row.cells)] for name, row in zip(names, o.rows, strict=True)]
-        lines += _table(o.title, head, rows, 1)
-    for world in worlds:
-        for table in world.tables:
-            head = ["task", "part", "metric", "n", "chance", "majority", *_models(table)]
-            rows = [_scores(group.title, row) for group in table.groups for row in (*group.rows, *group.details)]
-            lines += _table(f"{world.title}: {table.title}", head, rows, 3)
-    if differences:
-        head = ["where", "part", "first", "second", "metric", "scores", "difference", "95 % interval", "p", "n"]
-        rows = [_marked(line, DIFFERENCE) for line in differences]
-        lines += _table("Differences on the same questions, second minus first", head, rows, 6)
-    if reasoning:
-        head = ["where", "model", "n", "with a thought", "words (median)", "distinct-2", "names its answer", "metric"]
-        head += ["without the thought", "gain by reasoning"]
-        lines += _table("Reasoning", head, [_marked(line, GAIN) for line in reasoning], 2)
+    for table in tables:
+        first = [table.group_head] if table.group_head else []
+        head = [*first, *(", ".join(filter(None, column)) for column in table.head)]
+        rule = "| " + " | ".join(["---"] * (1 + len(first)) + ["--:"] * (len(table.head) - 1)) + " |"
+        lines += [f"## {_safe(table.title)}", "", _line(head), rule]
+        for group in table.groups:
+            for row in (*group.rows, *group.details):
+                label = f"{row.label} ({row.note})" if row.note else row.label
+                lines.append(_line([*(group.title for _ in first), label, *map(_cell, row.cells)]))
+        lines.append("")
     return "\n".join(lines)
 
 
-def _models(table: Table) -> list[str]:
-    return [f"{model}, {mode}" if mode else model for model, mode in table.columns]
-
-
-def _scores(title: str, row: Row) -> list[str]:
-    part = row.label if row.kind == "detail" else "all"
-    return [title, part, row.metric, row.n, row.chance, row.majority, *map(_cell, row.cells)]
-
-
-def _marked(line: Line, marked: int) -> list[str]:
-    cells = [cell + ARROWS[line.mark] if i == marked else cell for i, cell in enumerate(line.cells)]
-    return [line.place, *cells]
-
-
-def _cell(cell: Cell | str | None) -> str:
-    if not isinstance(cell, Cell):
-        return cell or "–"
-    return cell.text + ARROWS[cell.mark] + (f" [{cell.interval}]" if cell.interval else "")
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], n_names: int) -> list[str]:
-    """Title, head and rows; the first `n_names` columns are names, the others numbers."""
-    rule = "| " + " | ".join(["---"] * n_names + ["--:"] * (len(head) - n_names)) + " |"
-    return [f"## {_safe(title)}", "", _line(head), rule, *map(_line, rows), ""]
+def _cell(cell: Cell | Marked | str | None) -> str:
+    if cell is None or isinstance(cell, str):
+        return cell or NONE
+    interval = f" [{cell.interval}]" if isinstance(cell, Cell) and cell.interval else ""
+    return cell.text + ARROWS[cell.mark] + interval
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -108,57 +72,43 @@ def _safe(text: str) -> str:
 # --- LaTeX ------------------------------------------------------------------------------------------------
 
 
-def scores_latex(overviews: Iterable[Overview], worlds: Iterable[World]) -> str:
-    """One booktabs table per protocol (models × benchmarks), then one per world and split with every metric."""
-    tables = [_latex_overview(o) for o in overviews]
-    tables += [_latex_split(world, table) for world in worlds for table in world.tables]
-    return "\n\n".join([LATEX_HEAD.rstrip(), *tables]) + "\n"
+def scores_latex(tables: Iterable[Table]) -> str:
+    """The same tables with booktabs, without the rows that the page folds away."""
+    return "\n\n".join([LATEX_HEAD.rstrip(), *map(_latex_table, tables)]) + "\n"
+
+
+def _latex_table(table: Table) -> str:
+    head = [(table.group_head,), *table.head] if table.group_head else table.head
+    columns = "l" * (1 + bool(table.group_head)) + "r" * (len(table.head) - 1)
+    lines = ["\\begin{table}[t]", "\\centering\\small", f"\\caption{{{escape(table.title)}}}"]
+    lines += [f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}", "\\toprule"]
+    lines += [_latex_line(map(escape, names)) for names in zip_longest(*head, fillvalue="")]
+    for group in table.groups:
+        lines.append("\\midrule")
+        for i, row in enumerate(group.rows):
+            labels = ["" if i else group.title, row.label] if table.group_head else [row.label]
+            lines.append(_latex_line([*map(escape, labels), *map(_latex_cell, row.cells)]))
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
+
+
+def _latex_line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + " \\\\"
+
+
+def _latex_cell(cell: Cell | Marked | str | None) -> str:
+    if cell is None or isinstance(cell, str):
+        return escape(cell or NONE)
+    text = escape(cell.text) + LATEX_ARROWS[cell.mark]
+    if not isinstance(cell, Cell):
+        return text
+    text = f"\\textbf{{{escape(cell.text)}}}{LATEX_ARROWS[cell.mark]}" if cell.best else text
+    return f"{text} {{\\scriptsize [{escape(cell.interval)}]}}" if cell.interval else text
 
 
 def escape(text: str) -> str:
     """Text that LaTeX sets as it stands, on one line."""
     kept = "".join(c if c.isprintable() else " " for c in text)  # a control character stops the compiler
     return "".join(LATEX_SPECIAL.get(c, c) for c in " ".join(kept.split()))
-
-
-def _latex_overview(o: Overview) -> str:
-    rows: list[str] = []
-    for before, row in zip([None, *o.rows], o.rows, strict=False):
-        if before is not None and before.kind != row.kind:
-            rows.append(MIDRULE)
-        rows.append(_latex_row([row.label], row.cells))
-    head = ["Model", *(f"{b.name} ({b.metric})" for b in o.benchmarks)]
-    records = ", ".join(f"{b.name} {b.n}" for b in o.benchmarks)
-    return _latex_table("l" + "r" * len(o.benchmarks), head, rows, f"{o.title}. Records: {records}.")
-
-
-def _latex_split(world: World, table: Table) -> str:
-    head = ["Task", "Metric", "n", "Chance", "Majority", *_models(table)]
-    rows: list[str] = []
-    for group in table.groups:
-        rows += [MIDRULE] if rows else []
-        for i, row in enumerate(group.rows):
-            labels = ["" if i else group.title, row.label, row.n, row.chance, row.majority]
-            rows.append(_latex_row(labels, row.cells))
-    return _latex_table("ll" + "r" * (len(head) - 2), head, rows, f"{world.title}: {table.title}")
-
-
-def _latex_row(labels: Iterable[str], cells: Iterable[Cell | str | None] = ()) -> str:
-    return " & ".join([*map(escape, labels), *map(_latex_cell, cells)]) + " \\\\"
-
-
-def _latex_cell(cell: Cell | str | None) -> str:
-    if not isinstance(cell, Cell):
-        return escape(cell or "–")
-    value = f"\\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text)
-    interval = f" {{\\scriptsize [{escape(cell.interval)}]}}" if cell.interval else ""
-    return f"{value}{LATEX_ARROWS[cell.mark]}{interval}"
-
-
-def _latex_table(columns: str, head: Iterable[str], rows: Iterable[str], caption: str) -> str:
-    lines = ["\\begin{table}[t]", "\\centering\\small", f"\\caption{{{escape(caption)}}}"]
-    lines += [f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}", "\\toprule", _latex_row(head), MIDRULE, *rows]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
 
 
 # --- plots ------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,8 +14,8 @@ from geozero.common.lenient_json import parse_json
 from geozero.corpus.sample import TaskName, digest
 from geozero.evaluation.benchmark import benchmarks, reference_rows
 from geozero.evaluation.gallery_items import record_gallery
-from geozero.evaluation.report.cells import in_order
 from geozero.evaluation.report.schema import FILES, ReportInputs
+from geozero.evaluation.report.tables import in_order
 from geozero.evaluation.result_sets import EvalSlice
 from geozero.evaluation.score_rows import evaluation_parts
 from geozero.evaluation.scored import PROTOCOLS, Protocol, ScoredRecords
@@ -175,4 +174,4 @@ def _references(slices: Sequence[EvalSlice]) -> Iterator[dict[str, Any]]:
     known = benchmarks()
     for name, task in dict.fromkeys((part.source or "", part.task) for part in slices):
         if name in known and known[name].task == task:
-            yield from ({**asdict(row), "task": task} for row in reference_rows(name))
+            yield from ({**row._asdict(), "task": task} for row in reference_rows(name))

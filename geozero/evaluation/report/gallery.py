@@ -1,7 +1,7 @@
 """The gallery of the page: questions with small images, packed so that thousands of them open at once.
 
-Texts go into one JSON block, images (each once, as base64 JPEG) into blocks of `IMAGES_PER_BLOCK`; the page parses
-a block when it first shows one of its images. All JSON is escaped so that it can stand in a script element.
+Texts go into one JSON block, images (each once, as base64 JPEG) into blocks of `IMAGES_PER_BLOCK`; the page parses a
+block when it first shows one of its images. All JSON is escaped so that it can stand in a script element.
 """
 
 from __future__ import annotations
@@ -9,66 +9,60 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geozero.common.errors import BadRecord, InputError
+from geozero.common.errors import BadRecord
 from geozero.corpus.images import decode, thumbnail
 from geozero.corpus.sample import digest
 from geozero.evaluation.report.schema import MAX_TEXT, GalleryItem, Output, clip
-from geozero.tasks import get
+from geozero.tasks import TASKS
 
 IMAGES_PER_BLOCK = 100
-BUDGET_BYTES = 26_000_000  # of JPEG in all; base64 makes a third more; with the texts the page stays below 60 MB
+BUDGET_BYTES = 26_000_000  # of all JPEGs; base64 adds a third, and with the texts the page stays below 60 MB
 TEXT_BUDGET_BYTES = 16_000_000
 TEXTS_PER_ITEM, SHORTEST_TEXT = 8, 80  # question, truth, and three texts of each of two answers
-BEFORE_AFTER = ("before RL", "after RL")  # whose answers they are, where the items do not say
-FIRST_LAST = ("the first model", "the last model")  # where they say more than one name
+SIDES = {"before": ("before RL", "the first model"), "after": ("after RL", "the last model")}
 SIZES = ((384, 82), (256, 78), (192, 72), (128, 68))  # longer side in pixels and JPEG quality, from fine to coarse
-SCRIPT_ESCAPES = str.maketrans(
-    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)
+SCRIPT_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Gallery:
     """What the page embeds: JSON of all items, JSON blocks of images, the values to filter by, and faults."""
 
-    count: int = 0
-    items: str = "[]"
-    image_blocks: list[str] = field(default_factory=list)
-    tasks: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    names: tuple[str, str] = BEFORE_AFTER
-    faults: list[str] = field(default_factory=list)
+    count: int
+    items: str
+    image_blocks: list[str]
+    tasks: list[str]
+    sources: list[str]
+    splits: list[str]
+    names: tuple[str, str]
+    faults: list[str]
 
 
 def gather(items: Sequence[GalleryItem], folder: Path, budget: int = BUDGET_BYTES) -> Gallery:
     """Pack the items; `folder` is where `image_ref` is looked up. A bad image costs only that image."""
     side, quality = _size(items, folder, budget)
     limit = _text_limit(items)
-    images: dict[str, int] = {}  # hash of the given bytes → place in `encoded`
+    images: dict[str, tuple[int, int, int]] = {}  # hash of the given bytes → place in `encoded`, width, height
     encoded: list[str] = []
-    sizes: list[tuple[int, int]] = []
-    rows, lost, first = [], 0, ""
+    rows, bad = [], []
     for item in items:
-        place = None
+        place, width, height = None, 1, 1
         try:
             data = _bytes(item, folder)
             key = digest(data)
             if key not in images:
                 image = decode(data)
-                small = thumbnail(image, side, quality)
-                images[key] = len(encoded)
-                encoded.append(base64.b64encode(small).decode())
-                sizes.append(image.size)
-            place = images[key]
+                images[key] = len(encoded), *image.size
+                encoded.append(base64.b64encode(thumbnail(image, side, quality)).decode())
+            place, width, height = images[key]
         except BadRecord as error:
-            lost, first = lost + 1, first or f"{item.id}: {error}"
-        rows.append(_row(item, place, sizes[place] if place is not None else (1, 1), limit))
+            bad.append(f"{item.id}: {error}")
+        rows.append(_row(item, place, (width, height), limit))
     blocks = [encoded[i : i + IMAGES_PER_BLOCK] for i in range(0, len(encoded), IMAGES_PER_BLOCK)]
     return Gallery(
         count=len(rows),
@@ -77,29 +71,24 @@ def gather(items: Sequence[GalleryItem], folder: Path, budget: int = BUDGET_BYTE
         tasks=_distinct(item.task for item in items),
         sources=_distinct(item.source for item in items),
         splits=_distinct(item.split for item in items),
-        names=_names(items),
-        faults=[f"{lost} of {len(rows)} images could not be read ({first})"] if lost else [],
+        names=(_name(items, "before"), _name(items, "after")),
+        faults=[f"{len(bad)} of {len(rows)} images could not be read ({bad[0]})"] if bad else [],
     )
 
 
-def _names(items: Sequence[GalleryItem]) -> tuple[str, str]:
-    """Whose answers stand on the left and on the right: one name where all items say the same, before and after RL
-    where none says whose they are, and nothing where there are no such answers."""
-    found = []
-    for side, usual, several in zip(("before", "after"), BEFORE_AFTER, FIRST_LAST, strict=True):
-        names = {output.who for item in items if (output := getattr(item, side)) is not None}
-        found.append((names.pop() or usual) if len(names) == 1 else several if names else "")
-    return found[0], found[1]
+def _name(items: Iterable[GalleryItem], side: str) -> str:
+    """Whose answers stand on a side: one name where all items give the same, before or after RL where none gives any,
+    and nothing where there are no such answers."""
+    usual, several = SIDES[side]
+    names = {output.who for item in items if (output := getattr(item, side)) is not None}
+    return (names.pop() or usual) if len(names) == 1 else several if names else ""
 
 
 def right(task: str, output: Output | None) -> bool | None:
-    """Whether an answer is right: as given, else what the task makes of its reward; None for captions."""
+    """Whether an answer is right: as given, else what the task concludes from its reward (None: it cannot)."""
     if output is None or output.right is not None or output.reward is None:
-        return output.right if output is not None else None
-    try:
-        return get(task).succeeds(output.reward)
-    except InputError:
-        return output.reward >= 1.0
+        return None if output is None else output.right
+    return TASKS[task].succeeds(output.reward) if task in TASKS else output.reward >= 1.0
 
 
 def script_json(value: Any) -> str:
@@ -144,19 +133,16 @@ def _bytes(item: GalleryItem, folder: Path) -> bytes:
             return base64.b64decode(item.image_jpeg_base64, validate=True)
         except (binascii.Error, ValueError):
             raise BadRecord("image_not_base64") from None
-    if not item.image_ref:
-        raise BadRecord("image_missing")
-    path = (folder / item.image_ref).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        raise BadRecord("image_missing", item.image_ref)
+    path = (folder / (item.image_ref or "")).resolve()
+    if not item.image_ref or not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise BadRecord("image_missing", item.image_ref or "")
     return path.read_bytes()
 
 
 def _size(items: Sequence[GalleryItem], folder: Path, budget: int) -> tuple[int, int]:
     """The finest size that keeps all images within the budget, judged by up to 40 of them spread over the items."""
-    chosen = [items[i] for i in range(0, len(items), max(1, len(items) // 40))]
     images = []
-    for item in chosen:
+    for item in items[:: max(1, len(items) // 40)]:
         try:
             images.append(decode(_bytes(item, folder)))
         except BadRecord:
@@ -170,19 +156,24 @@ def _size(items: Sequence[GalleryItem], folder: Path, budget: int) -> tuple[int,
 
 
 def _text_limit(items: Sequence[GalleryItem]) -> int:
-    """Characters a text may keep, so that all texts stay within their budget."""
-    texts = [t for i in items for t in (i.question, i.answer)]
-    texts += [t for i in items for o in (i.before, i.after) if o is not None for t in (o.thought, o.answer, o.raw)]
-    characters = sum(map(len, texts))
-    size = sum(len(t.encode("utf-8", "replace")) for t in texts)
+    """Characters of a text that are kept, so that all texts stay within their budget."""
+    texts = [text for item in items for text in _texts(item)]
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     if size <= TEXT_BUDGET_BYTES:
         return MAX_TEXT
-    return max(SHORTEST_TEXT, int(TEXT_BUDGET_BYTES / (len(items) * TEXTS_PER_ITEM) * characters / size))
+    return max(SHORTEST_TEXT, int(TEXT_BUDGET_BYTES / (len(items) * TEXTS_PER_ITEM) * sum(map(len, texts)) / size))
+
+
+def _texts(item: GalleryItem) -> Iterator[str]:
+    yield from (item.question, item.answer)
+    for output in (item.before, item.after):
+        if output is not None:
+            yield from (output.thought, output.answer, output.raw)
 
 
 def _rounded(box: tuple[float, float, float, float] | None) -> list[float] | None:
     return None if box is None else [round(v, 1) for v in box]
 
 
-def _distinct(values: Any) -> list[str]:
+def _distinct(values: Iterable[str]) -> list[str]:
     return sorted({v for v in values if v})

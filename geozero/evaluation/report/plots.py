@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from geozero.evaluation.report.cells import MODELS, TASK_TITLES, ordered
 from geozero.evaluation.report.charts import Figure, Series, histogram, line_chart, stacked_bar
 from geozero.evaluation.report.schema import Difficulty, ReportInputs
+from geozero.evaluation.report.tables import MODELS, TASK_TITLES, ordered
 from geozero.tasks import RELATIVE_TASKS
 
 MANY_EXTRAS = 12  # further logged values beyond this are left to MLflow

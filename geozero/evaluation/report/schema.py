@@ -116,7 +116,7 @@ class Reasoning(Place):
     help: Comparison | None = None
 
 
-class Group(Record):
+class GroupScore(Record):
     """A class, a question type or a size of boxes: its own n, metrics and intervals."""
 
     n: int = 0
@@ -168,7 +168,7 @@ class Detail(Place):
 
     model: str
     mode: str = ""
-    groups: dict[str, dict[str, Group]] = {}
+    groups: dict[str, dict[str, GroupScore]] = {}
     confusion: Confusion | None = None
     self_consistency: SelfConsistency | None = None
     diagnosis: dict[str, Any] = {}

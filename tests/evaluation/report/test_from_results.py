@@ -62,7 +62,8 @@ def test_models_and_benchmarks_in_one_table_a_protocol(folder: Path) -> None:
     assert text.index("Models and benchmarks, strict protocol") < text.index("Models and benchmarks, official protocol")
     markdown = (folder / "page" / "scores.md").read_text()
     strict, official = (part.splitlines() for part in markdown.split("## Models and benchmarks, ")[1:])
-    assert strict[2] == "| model | rsvqa_hr, accuracy, n = 200 | rsvg, acc@0.5, n = 40 |"
+    benchmarks = ["rsvqa_hr, Question answering, accuracy, n = 200", "rsvg, Visual grounding, acc@0.5, n = 40"]
+    assert strict[2] == f"| Model | {' | '.join(benchmarks)} |"
     assert [line.split(" |")[0] for line in strict[4:9]] == ["| chance", "| majority", "| Base", "| SFT", "| A²GRPO"]
     assert strict[4].split(" | ")[1] == "50.0" and "rsvg" not in official[2]
     assert "▲" in strict[8].split(" | ")[1] and "▲" not in strict[7].split(" | ")[1]  # the two first are equally good

@@ -37,7 +37,7 @@ def test_the_whole_page(data: Path, tmp_path: Path) -> None:
     for said in ("Answer KL", "Thought length", "pass rate", "26 held-out samples", "7d1f0c2a9b", "20 min 9 s in all"):
         assert said in outline.text
     assert "not complete" not in outline.text
-    assert tables.name == "scores.md" and "| Question answering | presence | accuracy | 270 |" in tables.read_text()
+    assert tables.name == "scores.md" and "| Question answering | presence (accuracy) | 270 |" in tables.read_text()
     assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "plots", "scores.md", "scores.tex"]
     assert len({p.name for p in plots}) == len(plots) == 7
     for plot in plots:

@@ -1,4 +1,4 @@
-"""How the page prints a score: names and their order, values with intervals, and marks on differences.
+"""What the page's tables are made of: names and their order, scores with intervals, marked differences, rows.
 
 A difference is marked only if its paired 95 % interval excludes 0, never because two numbers differ.
 """
@@ -6,12 +6,13 @@ A difference is marked only if its paired 95 % interval excludes 0, never becaus
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from geozero.evaluation.metric_names import metric_format
-from geozero.evaluation.report.schema import Baseline, Comparison, Place, Score
+from geozero.evaluation.report.schema import Comparison, Place, Score
 from geozero.tasks import TASKS
 
 MODELS = {"base": "Base", "sft": "SFT", "a2grpo": "A²GRPO"}
@@ -30,8 +31,8 @@ Column = tuple[str, str]  # model, mode
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A score in a table. `change` compares it with the model before it in the same mode; `best`: surely above every
-    other score of its row."""
+    """A score in a table. `change` is its difference to the score of `before`, the model before it in the same mode;
+    `best`: surely above every other score of its row."""
 
     score: Score
     change: Comparison | None = None
@@ -46,40 +47,68 @@ class Cell:
     @property
     def interval(self) -> str:
         low, high = self.score.low, self.score.high
-        return "" if low is None or high is None else f"{self._scaled(low)}–{self._scaled(high)}"
+        factor = metric_format(self.score.metric).factor
+        return "" if low is None or high is None else f"{low * factor:.1f}–{high * factor:.1f}"
 
     @property
     def mark(self) -> str:
         return mark(self.change)
 
     @property
+    def difference(self) -> str:
+        return signed(self.change)
+
+    @property
     def verdict(self) -> str:
         """Up, down, level (the interval of the difference holds 0) or unknown (not compared question by question)."""
         return self.mark or ("level" if self.difference else "unknown")
 
-    @property
-    def difference(self) -> str:
-        return "" if self.change is None else signed(self.change)
+
+class Marked(NamedTuple):
+    """A difference in words; `mark` is up or down if its interval excludes 0, else empty."""
+
+    text: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. `kind` of a score: main (the task's headline metric), metric (another one) or detail (a part); of a
+    benchmark: guess (chance, majority), reference (a published score) or model."""
+
+    label: str
+    cells: Sequence[Cell | Marked | str | None]
+    kind: str = ""
+    note: str = ""
 
     @property
-    def tooltip(self) -> str:
-        """The marked difference in words."""
-        return f"{self.difference} against {self.before}" if self.mark else ""
-
-    def _scaled(self, value: float) -> str:
-        return f"{value * metric_format(self.score.metric).factor:.1f}"
+    def mark(self) -> str:
+        """The mark of the difference in it."""
+        return next((cell.mark for cell in self.cells if isinstance(cell, Marked)), "")
 
 
-def printed(value: float | None, metric: str) -> str:
-    return NONE if value is None else f"{value * metric_format(metric).factor:,.1f}"
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows under one title; `details` are folded away at first."""
+
+    title: str
+    rows: list[Row]
+    details: list[Row] = field(default_factory=list)
 
 
-def estimated(value: float | None, interval: Sequence[float] | None, factor: float = 100.0) -> str:
-    """`61.0 (55.0–66.0)`: a value and its interval, without the interval where there is none."""
-    if value is None:
-        return NONE
-    bounds = f" ({interval[0] * factor:.1f}–{interval[1] * factor:.1f})" if interval and len(interval) == 2 else ""
-    return f"{value * factor:.1f}{bounds}"
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Each column of `head` is a name and the small print below it. `name` is the split or protocol of its scores;
+    `group_head` says what the titles of groups are."""
+
+    title: str
+    head: list[tuple[str, ...]]
+    groups: list[Group]
+    name: str = ""
+    group_head: str = ""
+
+
+# --- names ------------------------------------------------------------------------------------------------
 
 
 def metric_label(metric: str) -> str:
@@ -96,7 +125,39 @@ def place_label(place: Place) -> str:
     parts = [place.source or WORLDS.get(place.world, place.world), split, TASK_TITLES.get(place.task, place.task)]
     if place.source and place.world in ("strict", "official"):
         parts.append(f"{place.world} protocol")
+    return joined(*parts)
+
+
+def joined(*parts: str | None) -> str:
     return " · ".join(part for part in parts if part)
+
+
+def in_order(pairs: Iterable[Column]) -> list[Column]:
+    """(Model, mode) pairs in the order of training, then by name."""
+    pairs = set(pairs)
+    models, modes = ordered((m for m, _ in pairs), MODELS), ordered((o for _, o in pairs), MODES)
+    return [(m, o) for m in models for o in modes if (m, o) in pairs]
+
+
+def ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Known names in their own order, then the others by alphabet."""
+    names, known = set(names), list(known)
+    return [n for n in known if n in names] + sorted(names - set(known))
+
+
+# --- numbers ----------------------------------------------------------------------------------------------
+
+
+def printed(value: float | None, metric: str) -> str:
+    return NONE if value is None else f"{value * metric_format(metric).factor:,.1f}"
+
+
+def estimated(value: float | None, interval: Sequence[float] | None, factor: float = 100.0) -> str:
+    """`61.0 (55.0–66.0)`: a value and its interval, without the interval where there is none."""
+    if value is None:
+        return NONE
+    bounds = f" ({interval[0] * factor:.1f}–{interval[1] * factor:.1f})" if interval and len(interval) == 2 else ""
+    return f"{value * factor:.1f}{bounds}"
 
 
 def sizes(scores: Iterable[Place]) -> str:
@@ -105,37 +166,13 @@ def sizes(scores: Iterable[Place]) -> str:
     return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,}–{known[-1]:,}"
 
 
-def main_metric(score: Score) -> str | None:
-    """The metric that stands for a score's task under its protocol; None for an unknown task."""
-    return TASKS[score.task].main_metric(score.protocol) if score.task in TASKS else None
-
-
-def is_headline(score: Score) -> bool:
-    """Whether a score's metric stands for its task; any metric does for an unknown task."""
-    return main_metric(score) in (score.metric, None)
-
-
-def columns_of(scores: Iterable[Score]) -> list[Column]:
-    """Models and modes in the order of training, then by name."""
-    return in_order({(s.model, s.mode) for s in scores})
-
-
-def in_order(pairs: set[Column]) -> list[Column]:
-    """(Model, mode) pairs in the order of training, then by name."""
-    models, modes = ordered({m for m, _ in pairs}, MODELS), ordered({o for _, o in pairs}, MODES)
-    return [(m, o) for m in models for o in modes if (m, o) in pairs]
-
-
-def ordered(names: set[str], known: Iterable[str]) -> list[str]:
-    """Known names in their own order, then the others by alphabet."""
-    known = list(known)
-    return [n for n in known if n in names] + sorted(names - set(known))
+# --- differences ------------------------------------------------------------------------------------------
 
 
 class Pairs:
     """Paired comparisons, found by the two scores they are between, whichever came first."""
 
-    def __init__(self, comparisons: Sequence[Comparison]) -> None:
+    def __init__(self, comparisons: Iterable[Comparison]) -> None:
         self._found = {(*_place(c), c.first.key, c.second.key): c for c in comparisons}
 
     def between(self, before: Score, after: Score) -> Comparison | None:
@@ -171,9 +208,9 @@ def mark(c: Comparison | None) -> str:
     return "up" if c.low > 0 else "down" if c.high < 0 else ""
 
 
-def signed(c: Comparison) -> str:
-    """`+3.2 [+0.4, +6.1], p = 0.012`, in points."""
-    if c.difference is None or c.low is None or c.high is None:
+def signed(c: Comparison | None) -> str:
+    """`+3.2 [+0.4, +6.1], p = 0.012`, in points; empty without a comparison."""
+    if c is None or c.difference is None or c.low is None or c.high is None:
         return ""
     difference, low, high = (points(v, c.metric) for v in (c.difference, c.low, c.high))
     p_value = probability(c.p_value)
@@ -188,18 +225,3 @@ def points(difference: float, metric: str) -> str:
 def probability(p: float | None) -> str:
     """A p-value as papers write it."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def baseline_of(baselines: Iterable[Baseline], of_task: Iterable[Score], score: Score) -> Baseline | None:
-    """The baseline of the same samples: of the same source, or of all where the task has but one source."""
-    key = (score.task, score.metric, score.question_type)
-    same = [b for b in baselines if (b.task, b.metric, b.question_type) == key]
-    exact = next((b for b in same if b.source == score.source), None)
-    if exact is None and len({s.source for s in of_task if s.source}) <= 1:
-        exact = next(iter(same), None)
-    return exact
-
-
-def marks_of(baseline: Baseline | None) -> dict[str, float]:
-    values = {"chance": baseline.chance, "majority": baseline.majority} if baseline else {}
-    return {name: value for name, value in values.items() if value is not None}
