@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -21,6 +22,11 @@ Split = Literal["train", "val", "test"]
 Box = tuple[float, float, float, float]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+# A control token as chat tokenizers write it, such as `<|image_pad|>` or `<|im_end|>`. In a text it would be read as
+# the token: one image too many ends a training, a turn's end lets a data set write the chat.
+SPECIAL_TOKEN = re.compile(r"<\|[^|<>\s]{1,64}\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,9 @@ class Sample:
             raise BadRecord("answer_empty")
         if self.width <= 0 or self.height <= 0:
             raise BadRecord("image_size_missing", f"{self.width}x{self.height}")
+        for text in (self.question, self.answer, *self.references):
+            if found := SPECIAL_TOKEN.search(text):
+                raise BadRecord("special_token", found[0])
         return self
 
     def to_row(self) -> dict[str, Any]:

@@ -122,6 +122,16 @@ def content_hash(path: Path) -> str:
     return total.hexdigest()
 
 
+def special_tokens(path: Path) -> frozenset[str]:
+    """The texts that the checkpoint's tokenizer reads as special tokens."""
+    try:
+        added = json.loads((path / "tokenizer.json").read_text())["added_tokens"]
+    except FileNotFoundError:
+        config = path / "tokenizer_config.json"
+        added = json.loads(config.read_text()).get("added_tokens_decoder", {}).values() if config.is_file() else []
+    return frozenset(token["content"] for token in added if token.get("special"))
+
+
 def positions(path: Path) -> int | None:
     """The longest sequence that the model knows, in tokens; None where its configuration does not say."""
     config = json.loads((path / "config.json").read_text())

@@ -17,7 +17,7 @@ from geozero.common import process
 from geozero.common.errors import BadRecord
 from geozero.corpus.images import decode
 from geozero.engines.base import Request
-from geozero.engines.checkpoint import Vocabulary, positions
+from geozero.engines.checkpoint import Vocabulary, positions, special_tokens
 
 IMAGE_MARK = "<image>"
 MIN_IMAGE_TOKENS = 4  # Qwen's own least; smaller images are scaled up
@@ -52,6 +52,7 @@ class Prompter:
         self.processor: Any = AutoProcessor.from_pretrained(path)
         self.tokenizer: Any = self.processor.tokenizer
         self.vocabulary = Vocabulary.of(path, self.tokenizer)
+        self.special_tokens = special_tokens(path)
         images = self.processor.image_processor
         self.factor = int(images.patch_size * images.merge_size)
         self.max_pixels = min(max_pixels, int(images.size["longest_edge"]))
@@ -65,10 +66,16 @@ class Prompter:
         """The prompt of a request.
 
         Raises:
-            BadRecord: the image cannot be read or is too long and thin, or the prompt leaves no room to answer.
+            BadRecord: the image cannot be read or is too long and thin, a text contains a special token, or the prompt
+                leaves no room to answer.
         """
         image = fit(decode(request.image), self.factor, self.min_pixels, self.max_pixels)
-        turns = [{"role": turn["role"], "content": _parts(turn["content"])} for turn in request.messages]
+        contents = [_parts(turn["content"]) for turn in request.messages]
+        texts = [part.get("text", "") for content in contents for part in content]
+        if found := next((token for token in self.special_tokens if any(token in text for text in texts)), None):
+            raise BadRecord("special_token", found)
+        roles = [turn["role"] for turn in request.messages]
+        turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
         text = str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         text += request.prefix
         n_image = image.width * image.height // self.factor**2

@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def swift_rows(
     choose: Callable[[Iterable[Sample]], Iterable[Sample]] | None = None,
     replay: Sequence[Replay] = (),
     replay_share: float = 0.0,
+    special_tokens: Collection[str] = (),
 ) -> Rows:
     """Write a corpus's samples as one JSON line each, streamed, under a temporary name first.
 
@@ -97,6 +98,7 @@ def swift_rows(
         keep: which samples; None: all of the split.
         choose: takes those and gives the ones to write, in their order.
         replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
+        special_tokens: of the model's tokenizer; a sample whose texts contain one is rejected.
 
     Raises:
         InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or a share is
@@ -111,7 +113,7 @@ def swift_rows(
     with replacing(out) as temporary, temporary.open("w") as file:
         for sample in samples if choose is None else choose(samples):
             try:
-                row = _row(corpus.path, sample, mode, boxes)
+                row = _row(corpus.path, sample, mode, boxes, special_tokens)
             except BadRecord as bad:
                 rows.rejected[bad.reason] += 1
                 continue
@@ -130,7 +132,9 @@ def swift_rows(
     return rows
 
 
-def prompt_rows(corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int) -> int:
+def prompt_rows(
+    corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, special_tokens: Collection[str] = ()
+) -> int:
     """Write `n` validation questions of several corpora as rows in tagged mode and return how many there are.
 
     Chosen by the stable hash of their ids, so that every run is judged by the same ones.
@@ -138,23 +142,27 @@ def prompt_rows(corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int)
     Raises:
         InputError: there is none.
     """
-    return _write_questions(_questions(corpora)[:n], boxes, out)
+    return _write_questions(_questions(corpora, special_tokens)[:n], boxes, out)
 
 
-def probe_rows(corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int) -> int:
+def probe_rows(
+    corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, special_tokens: Collection[str] = ()
+) -> int:
     """As `prompt_rows`, but the tasks in turn: a few questions to look at, of every kind."""
     of_task: Counter[str] = Counter()
     ranked = []
-    for corpus, sample in _questions(corpora):
+    for corpus, sample in _questions(corpora, special_tokens):
         of_task[sample.task] += 1
         ranked.append((of_task[sample.task], sample.task, corpus, sample))
     ranked.sort(key=lambda entry: entry[:2])
     return _write_questions([(corpus, sample) for _, _, corpus, sample in ranked[:n]], boxes, out)
 
 
-def _questions(corpora: Sequence[Corpus]) -> list[tuple[Corpus, Sample]]:
+def _questions(corpora: Sequence[Corpus], special_tokens: Collection[str]) -> list[tuple[Corpus, Sample]]:
     """All validation questions, in the order of their stable hash."""
-    found = [(corpus, s) for corpus in corpora for s in corpus.samples(split="val") if not _has_media_tag(s)]
+    found = [
+        (corpus, s) for corpus in corpora for s in corpus.samples(split="val") if not _tokens_in(s, special_tokens)
+    ]
     if not found:
         hint = "or set a2grpo.keep to last and a2grpo.probes to 0"
         raise InputError("no validation sample", ", ".join(str(c.path) for c in corpora), hint)
@@ -167,13 +175,23 @@ def _write_questions(questions: Sequence[tuple[Corpus, Sample]], boxes: Conventi
     return len(rows)
 
 
-def _has_media_tag(sample: Sample) -> bool:
-    return any(tag in sample.question for tag in MEDIA_TAGS)
+def _tokens_in(sample: Sample, special_tokens: Collection[str]) -> str:
+    """Why the sample's texts cannot be encoded as text: the reason of a reject, or "" if they can."""
+    if any(tag in sample.question for tag in MEDIA_TAGS):
+        return "media_tag_in_question"
+    texts = (sample.answer, *sample.references)
+    if any(tag in text for text in texts for tag in MEDIA_TAGS):
+        return "media_tag_in_answer"
+    return (
+        "special_token" if any(token in text for text in (sample.question, *texts) for token in special_tokens) else ""
+    )
 
 
-def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention) -> dict[str, Any]:
-    if _has_media_tag(sample):
-        raise BadRecord("media_tag_in_question", sample.id)
+def _row(
+    corpus: Path, sample: Sample, mode: Mode, boxes: Convention, special_tokens: Collection[str] = ()
+) -> dict[str, Any]:
+    if reason := _tokens_in(sample, special_tokens):
+        raise BadRecord(reason, sample.id)
     validate(sample)  # what built the corpus has done so; what changed it by hand may not have
     task = get(sample.task)
     target = task.target(sample, boxes)

@@ -92,12 +92,13 @@ class StageSpec:
     def write_rows(self, out: Path) -> Rows:
         """Write what ms-swift reads: `out`, and beside it the validation prompts where they are wanted."""
         corpus, boxes = Corpus(self.corpus), self.params.model.boxes
+        special, val = models.special_tokens(self.base), [Corpus(path) for path in self.val]
         if self.kind == "grpo":
             if self.validates:
-                prompt_rows([Corpus(p) for p in self.val], boxes, out.with_name(VAL_ROWS), self.settings.val_prompts)
+                prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, special)
             if self.probes:
-                probe_rows([Corpus(p) for p in self.val], boxes, out.with_name(PROBE_ROWS), self.probes)
-            return swift_rows(corpus, "tagged", boxes, out, choose=self._choose)
+                probe_rows(val, boxes, out.with_name(PROBE_ROWS), self.probes, special)
+            return swift_rows(corpus, "tagged", boxes, out, choose=self._choose, special_tokens=special)
         share = self.settings.replay_share if self.section == "sft" else 0.0
         return swift_rows(
             corpus,
@@ -108,6 +109,7 @@ class StageSpec:
             choose=self._choose,
             replay=self.replay,
             replay_share=share,
+            special_tokens=special,
         )
 
     def _choose(self, samples: Iterable[Sample]) -> Iterable[Sample]:

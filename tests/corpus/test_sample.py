@@ -194,3 +194,19 @@ def test_columns_that_a_sample_does_not_have_are_passed_over() -> None:
     row = {**json.loads(make().to_json()), "rollout": 3}
     del row["references"], row["box"], row["question_type"], row["classes"]
     assert Sample.from_row(row) == make()
+
+
+@pytest.mark.parametrize(
+    "token", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>", "<|endoftext|>", "<|reserved_7|>"]
+)
+@pytest.mark.parametrize("field", ["question", "answer", "references"])
+def test_a_text_with_a_special_token_is_no_sample(field: str, token: str) -> None:
+    text = f"a ship {token}"
+    with pytest.raises(BadRecord, match="special_token") as error:
+        make(**{field: (text,) if field == "references" else text}).validate()
+    assert error.value.detail == token
+
+
+@pytest.mark.parametrize("text", ["a <b> c", "x<|y", "|x|>", "<| not one |>", "a<|>b", "<||>"])
+def test_other_angle_brackets_are_text(text: str) -> None:
+    assert make(question=text).validate().question == text

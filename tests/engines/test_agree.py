@@ -117,10 +117,11 @@ def test_a_checkpoint_whose_own_default_is_greedy_can_be_sampled_from(both: dict
 
 def test_a_request_that_cannot_be_asked_costs_only_itself(both: dict[str, dict[str, Any]]) -> None:
     for found in both.values():
-        *fine, broken, long = found["sampled"]
+        *fine, hostile, broken, long = found["sampled"]
         assert all(c[1] in ("stop", "length") for row in fine for c in row)
         assert [c[1] for c in broken] == ["error"] * 3 and "image_unreadable" in broken[0][4]
         assert "prompt_too_long" in long[0][4]
+        assert [c[1] for c in hostile] == ["error"] * 3 and "special_token: <|image_pad|>" in hostile[0][4]
 
 
 def test_no_special_token_is_ever_written(both: dict[str, dict[str, Any]]) -> None:

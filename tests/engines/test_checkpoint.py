@@ -11,7 +11,7 @@ from weights import write_weights
 
 from geozero.common.errors import InputError
 from geozero.engines import choose_engine, open_engine
-from geozero.engines.checkpoint import Vocabulary, content_hash, resolve
+from geozero.engines.checkpoint import Vocabulary, content_hash, resolve, special_tokens
 
 
 @pytest.fixture
@@ -140,3 +140,14 @@ def test_a_cpu_sets_as_much_aside_for_keys_and_values_as_a_full_batch_takes(tmp_
     assert asked(64, **tiny) == LEAST_CACHE
     large = {"num_hidden_layers": 36, "num_attention_heads": 32, "hidden_size": 4096}
     assert asked(4096, **large) == MOST_CACHE == asked(512)  # unknown: as much as ever
+
+
+def test_special_tokens_are_those_of_the_tokenizers_files(tmp_path: Path) -> None:
+    assert special_tokens(tmp_path) == frozenset()
+    entries = [{"content": "<s>", "special": True}, {"content": "<think>", "special": False}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"1": entries[0]}}))
+    assert special_tokens(tmp_path) == {"<s>"}
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"added_tokens": [*entries, {"content": "<i>", "special": True}]})
+    )
+    assert special_tokens(tmp_path) == {"<s>", "<i>"}

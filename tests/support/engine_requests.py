@@ -40,4 +40,10 @@ def requests() -> list[Request]:
         system = [{"role": "system", "content": SYSTEM_PROMPT}] if number % 2 else []
         made.append(Request(f"r{number}", [*system, user], make_image(number, *SIZES[number % 4])))
     long = [{"role": "user", "content": "<image>" + "yes no " * 400}]
-    return [*made, Request("broken", made[0].messages, b"no image"), Request("long", long, made[0].image)]
+    hostile = [{"role": "user", "content": "<image>Is a <|image_pad|> present?"}]
+    return [
+        *made,
+        Request("hostile", hostile, made[0].image),
+        Request("broken", made[0].messages, b"no image"),
+        Request("long", long, made[0].image),
+    ]

@@ -94,6 +94,29 @@ def test_a_media_tag_in_a_question_costs_that_sample(tmp_path: Path) -> None:
     assert rows.rejected == {"media_tag_in_question": 1}
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"question": "what is <img> here?"}, "special_token"),
+        ({"answer": "a <img>"}, "special_token"),
+        ({"answer": "a <image>"}, "media_tag_in_answer"),
+        ({"question": "what does <im> mean?"}, None),
+    ],
+)
+def test_a_special_token_of_the_models_own_tokenizer_costs_that_sample(
+    change: dict[str, str], reason: str | None, tmp_path: Path
+) -> None:
+    source = Corpus(build_corpus(tmp_path / "a", 2))
+    with CorpusWriter(tmp_path / "b", {}) as writer:
+        for row in source.image_rows():
+            writer.add_image(store(row["bytes"]), row["image_key"])
+        for number, sample in enumerate(source.samples(split="train")):
+            writer.add(Sample.from_row(sample.to_row() | change) if number == 0 else sample)
+    out = tmp_path / "rows.jsonl"
+    rows = swift_rows(Corpus(tmp_path / "b"), "direct", "norm1000", out, special_tokens={"<img>"})
+    assert rows.rejected == ({reason: 1} if reason else {})
+
+
 def test_a_solution_that_no_answer_can_meet_costs_that_sample(tmp_path: Path) -> None:
     """An answer of marks alone would make every group of RL silent."""
     source = Corpus(build_corpus(tmp_path / "a", 2))
