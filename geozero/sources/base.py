@@ -22,9 +22,9 @@ class Record:
     in the tree that `Source.find` returned; `image_key` = `set/class/name` without suffix (leak control); `text`
     the bare question or expression (empty for scene classification and captions); `answer` the truth as text
     (empty for grounding, whose answer is `box`, and for captions, whose answer is the first of `references`);
-    `box` absolute pixels xyxy; `classes` the label set that the question offers; `drawn_on` the width and height of
-    the image that the box was drawn on, where the annotation says it; `fixed` what was put right in reading it, in
-    short stable words for counting.
+    `box` absolute pixels xyxy, `boxes` where the answer is a list of them; `classes` the labels or options that the
+    question offers; `drawn_on` the width and height of the image that boxes were drawn on, where the annotation says
+    it; `repaired` what was put right in reading it, in short stable words for counting.
     """
 
     task: TaskName
@@ -36,6 +36,7 @@ class Record:
     answer: str = ""
     references: tuple[str, ...] = ()
     box: Box | None = None
+    boxes: tuple[Box, ...] = ()
     question_type: str | None = None
     classes: tuple[str, ...] = ()
     drawn_on: tuple[int, int] | None = None

@@ -6,7 +6,9 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Sample, TaskName
 from geozero.tasks.base import SYSTEM_PROMPT, Task, messages, prompt
 from geozero.tasks.caption import Captioning
+from geozero.tasks.detection import ObjectDetection
 from geozero.tasks.grounding import VisualGrounding
+from geozero.tasks.multiple_choice import MultipleChoice
 from geozero.tasks.scene import SceneClassification
 from geozero.tasks.vqa import VisualQuestionAnswering
 
@@ -17,6 +19,8 @@ TASKS: dict[TaskName, Task] = {
         VisualQuestionAnswering(),
         Captioning(),
         VisualGrounding(),
+        MultipleChoice(),
+        ObjectDetection(),
     )
 }
 CLOSED_TASKS = tuple(name for name, task in TASKS.items() if task.closed)

@@ -73,6 +73,10 @@ class Task(ABC):
         """Whether an answer cannot answer its question."""
         return False
 
+    def conflict_key(self, sample: Sample, text: str) -> tuple[str, str] | None:
+        """What is asked and answered, bare of templates, where the same question has one answer; else None."""
+        return None
+
     def validate(self, sample: Sample) -> Sample:
         """Return the sample, or raise BadRecord naming the first rule of all samples or of this task that is broken."""
         return sample.validate()

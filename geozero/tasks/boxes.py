@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from geozero.common.errors import InputError
@@ -13,11 +13,14 @@ from geozero.corpus.sample import Box
 Convention = Literal["norm1000", "pixels", "resized28", "norm100"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
+# Our choice of when another convention "fits far better": so much more, and so many times as much.
+FAR_BETTER = (0.10, 1.5)
 RESIZE_FACTOR = 28
 RESIZE_MIN_PIXELS = 4 * RESIZE_FACTOR**2
 RESIZE_MAX_PIXELS = 16_384 * RESIZE_FACTOR**2
 RESIZE_MAX_RATIO = 200
 
+_INNERMOST = re.compile(r"\[([^\[\]]*)\]")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+")  # the published pattern: `.5` and `+5` are numbers, `1e5` is two of them
 
 
@@ -34,6 +37,23 @@ def bracketed(text: str) -> str:
     """From the first `[` to the last `]`; empty where there is no such span."""
     start, end = text.find("["), text.rfind("]")
     return text[start : end + 1] if 0 <= start < end else ""
+
+
+def parse_box_list(text: str) -> list[Box] | None:
+    """Every `[x1, y1, x2, y2]` of a text, in its order; none for `[]`.
+
+    None where the text has no brackets, or where innermost brackets hold something else than nothing or four finite
+    numbers. Of a list that breaks off, the boxes before the break count.
+    """
+    groups = _INNERMOST.findall(text)
+    boxes = [parse_box(f"[{group}]") for group in groups if group.strip()]
+    found = [box for box in boxes if box is not None]
+    return found if groups and len(found) == len(boxes) else None
+
+
+def format_boxes(boxes: Sequence[Sequence[float]]) -> str:
+    """`[[x1, y1, x2, y2], …]`, `[]` for none."""
+    return "[" + ", ".join(map(format_box, boxes)) + "]"
 
 
 def format_box(box: Sequence[float]) -> str:
@@ -104,6 +124,20 @@ def from_model(box: Sequence[float], width: int, height: int, convention: Conven
     if convention == "resized28":
         return (x1 * width / frame_w, y1 * height / frame_h, x2 * width / frame_w, y2 * height / frame_h)
     return (x1 / frame_w * width, y1 / frame_h * height, x2 / frame_w * width, y2 / frame_h * height)
+
+
+def better_convention(rates: Mapping[Convention, Mapping[str, float]], boxes: Convention) -> list[str]:
+    """A note where predictions fit far better in another convention than in `boxes`, by the first metric of each
+    convention's `rates`. Never a choice."""
+    metric = next(iter(rates[boxes]))
+    best = max(rates, key=lambda name: tuple(rates[name].values()))
+    ours, theirs = rates[boxes][metric], rates[best][metric]
+    if theirs - ours < FAR_BETTER[0] or theirs < FAR_BETTER[1] * ours:
+        return []
+    return [
+        f"the predicted boxes fit far better as {best} ({metric} {theirs:.3f}) than as {boxes} ({ours:.3f}); "
+        f"if the model writes {best}, score it under strict with --boxes {best}"
+    ]
 
 
 def is_degenerate(box: Sequence[float]) -> bool:

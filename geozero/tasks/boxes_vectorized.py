@@ -69,6 +69,19 @@ def iou_rows(a: Floats, b: Floats) -> Floats:
         return np.where((width > 0) & (height > 0), overlap / union, 0.0)
 
 
+def iou_matrix(a: Floats, b: Floats) -> Floats:
+    """`iou` of every two boxes: (n, 4) and (m, 4) to (n, m); 0 where a coordinate is NaN or infinite."""
+    pairs = iou_rows(np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1)))
+    return np.nan_to_num(pairs.reshape(len(a), len(b)))
+
+
+def medoid(likeness: Floats) -> tuple[float, int]:
+    """Of n answers that are alike (n, n) in [0, 1]: the mean over all pairs, and the answer most like the others."""
+    others = np.where(np.eye(len(likeness), dtype=bool), 0.0, likeness)
+    near = others.sum(axis=1) / max(1, len(likeness) - 1)
+    return min(1.0, float(near.mean())), int(near.argmax())
+
+
 def _parse_spans(spans: Sequence[str], values: Floats) -> None:
     """Fill `values` (n, 4) from bracketed spans.
 

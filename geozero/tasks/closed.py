@@ -28,6 +28,9 @@ class ClosedTask(Task):
     answers_are_classes: ClassVar[bool] = False  # scored by class, with a confusion matrix
     official_substrings: ClassVar[bool] = False  # the published script accepts a substring either way
 
+    def conflict_key(self, sample: Sample, text: str) -> tuple[str, str] | None:
+        return normalise(text).strip(), normalise(sample.answer).strip()
+
     def target(self, sample: Sample, boxes: Convention = "norm1000") -> str:
         return sample.answer
 

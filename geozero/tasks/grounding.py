@@ -20,6 +20,7 @@ from geozero.tasks.base import Task
 from geozero.tasks.boxes import (
     CONVENTIONS,
     Convention,
+    better_convention,
     format_box,
     from_model,
     iou,
@@ -27,14 +28,12 @@ from geozero.tasks.boxes import (
     smart_resize,
     to_model,
 )
-from geozero.tasks.boxes_vectorized import distinct_sizes, from_model_rows, iou_rows, parse_boxes
+from geozero.tasks.boxes_vectorized import distinct_sizes, from_model_rows, iou_matrix, iou_rows, medoid, parse_boxes
 from geozero.tasks.text import extract_answer
 
 SUCCESS_IOU = 0.5
 SIZE_LIMITS = (32.0**2, 96.0**2)  # px², the limits of S, M and L in the published script (and in COCO)
 SIZE_NAMES = ("S", "M", "L")
-# Our choice of when another convention "fits far better": so much more accuracy, and so many times as much.
-FAR_BETTER = (0.10, 1.5)
 MAX_VOTES = 256  # boxes of one question that vote; every pair of them is compared
 
 
@@ -182,14 +181,9 @@ class VisualGrounding(Task):
 
     def agreement(self, scores: Scores, group: list[int]) -> tuple[float, int | None]:
         """[ours] The mean IoU of all pairs, and the box with the largest mean IoU to the others (the first 256)."""
-        group = group[:MAX_VOTES]
-        boxes = scores.per_record["pred_box"][group]
-        n = len(boxes)
-        with np.errstate(all="ignore"):
-            pairs = np.nan_to_num(iou_rows(np.repeat(boxes, n, axis=0), np.tile(boxes, (n, 1))).reshape(n, n))
-        np.fill_diagonal(pairs, 0.0)
-        near = pairs.sum(axis=1) / max(1, n - 1)
-        return min(1.0, float(near.mean())), group[int(near.argmax())]
+        boxes = scores.per_record["pred_box"][group[:MAX_VOTES]]
+        agreement, voted = medoid(iou_matrix(boxes, boxes))
+        return agreement, group[voted]
 
     def constant_answer(self, truths: Sequence[Sequence[str]]) -> str:
         """The median box."""
@@ -233,15 +227,7 @@ def _diagnosis(readings: dict[Convention, Floats], valid: Bools, boxes: Conventi
         name: {"acc@0.5": float((overlap[valid] >= 0.5).mean()), "mean_iou": float(overlap[valid].mean())}
         for name, overlap in readings.items()
     }
-    best = max(rates, key=lambda name: (rates[name]["acc@0.5"], rates[name]["mean_iou"]))
-    ours, theirs = rates[boxes]["acc@0.5"], rates[best]["acc@0.5"]
-    notes = []
-    if theirs - ours >= FAR_BETTER[0] and theirs >= FAR_BETTER[1] * ours:
-        notes.append(
-            f"the predicted boxes fit far better as {best} (acc@0.5 {theirs:.3f}) than as {boxes} ({ours:.3f}); "
-            f"if the model writes {best}, score it under strict with --boxes {best}"
-        )
-    return {"read_as": boxes, "conventions": rates}, notes
+    return {"read_as": boxes, "conventions": rates}, better_convention(rates, boxes)
 
 
 def _official_pixels(records: RecordList, pred: Floats, scored: Bools, width: Floats, height: Floats) -> Floats:

@@ -268,7 +268,7 @@ def test_options_fill_the_fields_of_a_source() -> None:
         ("aid", "stratify=maybe", "'maybe' is neither true nor false"),
         ("rsvqa_lr", "answers=raww", "'raww' is not one of raw, binned"),
         ("rsicd", "forced_split=dev", "'dev' is not one of train, val, test"),
-        ("coco", "questions=area", "unknown question 'area' .any of presence, count"),
+        ("coco", "questions=area", "unknown question 'area' .any of presence, count, detection"),
         ("coco", "name=a/b", "name 'a/b' in --set"),
         ("questions", "delimiter=ab", "delimiter 'ab'"),
     ],

@@ -1,4 +1,4 @@
-"""The four tasks: which question is asked, what is taught, and what an answer earns."""
+"""The tasks: which question is asked, what is taught, and what an answer earns."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ GIVEN: dict[TaskName, dict[str, Any]] = {
     "vqa": {"answer": "yes"},
     "caption": {"answer": "many planes", "references": ("many planes are parked", "two runways cross .", "planes")},
     "grounding": {"answer": "[10, 20, 50, 60]", "box": (10.0, 20.0, 50.0, 60.0)},
+    "multiple_choice": {"question": "Which?\nA. Airport\nB. Bare Land\nC. a port", "answer": "Bare Land"},
+    "detection": {"answer": "[[10, 20, 50, 60], [70, 20, 95, 45]]"},
 }
 
 vocabulary = st.sampled_from(["a", "the", "plane", "planes", "parked", "runway", "near"])
@@ -36,8 +38,8 @@ anything = st.one_of(
 
 
 def make(task: TaskName, number: int = 0, **changes: Any) -> Sample:
-    values = {"width": 100, "height": 100, **GIVEN[task], **changes}
-    return Sample(f"id{number}", task, "s", "train", "i", "k", "q", **values)
+    values = {"question": "q", "width": 100, "height": 100, **GIVEN[task], **changes}
+    return Sample(f"id{number}", task, "s", "train", "i", "k", **values)
 
 
 def tagged(answer: str) -> str:
@@ -64,12 +66,15 @@ def test_questions_stay_as_they_are() -> None:
         "a ship?\nReply with one word or short phrase.",
         "Give a one-sentence caption of the image.",
         "Give the position of a ship?.\nAnswer with its bounding box [x1, y1, x2, y2].",
+        "a ship?\nA. x\nB. y\nReply with the letter of the right option.",
+        "Locate each a ship?.\n"
+        "Answer with the list of their bounding boxes [[x1, y1, x2, y2], ...], or [] if there is none.",
     ]
 
 
 @pytest.mark.parametrize("text", ["{classes}", "{0} and {text}", "100 % {", "<b>\\n"])
 def test_a_text_is_put_in_as_it_stands(text: str) -> None:
-    for task in ("vqa", "grounding"):
+    for task in [name for name, task in TASKS.items() if task.asks_text]:
         for number in range(6):
             assert text in get(task).question(f"id{number}", f" {text}\n", CLASSES)
 
@@ -86,8 +91,9 @@ def test_messages() -> None:
 
 def test_every_task_has_its_class() -> None:
     assert all(task.name == name for name, task in TASKS.items())
-    assert len({task.tag for task in TASKS.values()}) == 4
-    with pytest.raises(InputError, match=r"unknown task 'poetry' \(one of scene_cls, vqa, caption, grounding\)"):
+    tags = [tag for task in TASKS.values() for tag in task.tags]
+    assert len(set(tags)) == len(tags)
+    with pytest.raises(InputError, match=r"unknown task 'poetry' \(one of scene_cls, vqa, caption, grounding, "):
         get("poetry")
 
 

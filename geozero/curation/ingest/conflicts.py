@@ -5,7 +5,6 @@ from __future__ import annotations
 from geozero import tasks
 from geozero.common.hash_set import HashSet64
 from geozero.corpus.sample import Sample
-from geozero.tasks.text import normalise
 
 
 class Conflicts:
@@ -21,10 +20,11 @@ class Conflicts:
 
     def add(self, sample: Sample, text: str) -> bool:
         """Remember a sample, `text` being its question before any template; whether it is in conflict."""
-        if not tasks.get(sample.task).closed:  # of captions many are right, and boxes of one thing differ by pixels
+        key = tasks.get(sample.task).conflict_key(sample, text)
+        if key is None:  # of captions many are right, and boxes of one thing differ by pixels
             return False
-        question = "\x1f".join((sample.image_id, sample.task, normalise(text).strip()))
-        answer = f"{question}\x1f{normalise(sample.answer).strip()}"
+        question = "\x1f".join((sample.image_id, sample.task, key[0]))
+        answer = f"{question}\x1f{key[1]}"
         if self._asked.add(question):
             self._first.add(answer)
             return False

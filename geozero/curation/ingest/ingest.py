@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -142,11 +142,10 @@ class Ingest:
             self._writer.notes["mended"] = dict(sorted(self._repaired.items()))
 
     def sample(self, record: Record, image: KnownImage) -> Sample:
-        """The sample of a record: id, question from the task's templates, box inside the image."""
-        if record.box is not None:
-            box = self.inside(self._in_frame(record.box, record, image), record, image)
-            record = dataclasses.replace(record, box=box)
-        return to_sample(self._data_set.name, record, image)
+        """The sample of a record: id, question from the task's templates, boxes inside the image."""
+        given = record.boxes if record.box is None else (record.box,)
+        boxes = tuple(self.inside(self._in_frame(box, record, image), image) for box in given)
+        return to_sample(self._data_set.name, record, image, boxes)
 
     def _in_frame(self, box: Box, record: Record, image: KnownImage) -> Box:
         """The box in pixels of its image, scaled if it was drawn on an image of another size.
@@ -159,16 +158,21 @@ class Ingest:
             return box
         if self.checks.resized == "refuse":
             raise BadRecord("box_of_other_size", f"drawn on {wide}x{high} px, it has {image.width}x{image.height}")
-        self._marks.append("box_scaled")
+        self._mark("box_scaled")
         across, down = image.width / wide, image.height / high
         return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
-    def inside(self, box: Box, record: Record, image: KnownImage) -> Box:
+    def inside(self, box: Box, image: KnownImage) -> Box:
         """The box moved inside its image as the checks allow, and counted."""
         moved = self.checks.clamped(box, image.width, image.height)
         if moved != box:
-            self._marks.append("box_clamped")
+            self._mark("box_clamped")
         return moved
+
+    def _mark(self, what: str) -> None:
+        """Note what was put right of the record in hand, once however many of its boxes needed it."""
+        if what not in self._marks:
+            self._marks.append(what)
 
     def hash_of(self, name: str) -> str | None:
         """The hash of an image's file if it was read, else None."""
@@ -277,9 +281,9 @@ class Ingest:
         return f": {count} rejected as {reason}"
 
 
-def to_sample(source: str, record: Record, image: KnownImage) -> Sample:
-    """The sample of a record whose box lies inside its image: id, question from the task's templates."""
-    task, boxes = tasks.get(record.task), () if record.box is None else (record.box,)
+def to_sample(source: str, record: Record, image: KnownImage, boxes: Sequence[Box] = ()) -> Sample:
+    """The sample of a record and its boxes inside the image: id, question from the task's templates."""
+    task = tasks.get(record.task)
     answer, box = task.truth(record.answer, record.references, boxes)
     name = sample_id(source, record.key, record.task, record.text, answer, *record.references)
     return Sample(

@@ -225,7 +225,7 @@ class _Import(Ingest):
     def sample(self, record: Record, image: KnownImage) -> Sample:
         assert isinstance(record, Item)
         boxes = [
-            self.inside(from_model(numbers, image.width, image.height, record.convention), record, image)
+            self.inside(from_model(numbers, image.width, image.height, record.convention), image)
             for numbers in record.numbers
         ]
         answer, box = tasks.get(record.task).truth(record.answer, record.references, boxes)

@@ -5,13 +5,14 @@ Layout: one or more `.json` beside your images, which may lie in any directories
      "annotations": [{"id": 7, "image_id": 1, "category_id": 3, "bbox": [x, y, w, h], "iscrowd": 0}, …],
      "categories": [{"id": 3, "name": "ship"}, …]}
 What is asked: where a category has exactly one box in an image, "the ship" is to be located. With the option
-`questions=presence,count` also "Is there a ship in the image?" (as many absent categories as present ones, chosen by
-stable hash) and "What is the number of ship objects in the image?".
+`questions=presence,count,detection` also "Is there a ship in the image?" (as many absent categories as present ones,
+chosen by stable hash), "What is the number of ship objects in the image?", and for all boxes of each category, and of
+one that is absent, where there are at most `most_boxes`.
 Splits: the word train, val (valid, validation) or test in the file's name or directory (`instances_train2017.json`,
 `valid/_annotations.coco.json`); else a stable hash of the image's key, train 0.8, val 0.1, test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
-Traps: boxes are x, y, width, height in pixels; a category with a crowd (or a broken box) in an image is neither
-located nor counted there; a box listed twice is one. Questions take the annotations for complete: do not ask for them
+Traps: boxes are x, y, width, height in pixels; a category with a crowd (or a broken box) in an image is not located,
+detected or counted there; a box listed twice is one. Questions take the annotations for complete: do not ask for them
 where they are not. Where other JSON files lie there as well, choose (option `file`); give it a name of its own (option
 `name`).
 """
@@ -33,7 +34,7 @@ from geozero.sources.readers.annotations import int_of, json_items, list_of, siz
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.tree import Tree
 
-QUESTIONS = ("presence", "count")
+QUESTIONS = ("presence", "count", "detection")
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -49,11 +50,12 @@ class _Objects:
 class OwnBoxes(Source):
     """Args:
     file: the annotations' path below the root; without it all JSON files there are read.
-    questions: which questions to ask besides expressions, of `presence` and `count`.
+    questions: which questions to ask besides expressions, of `presence`, `count` and `detection`.
+    most_boxes: detection is asked for up to so many boxes [ours]: an answer of 50 has about 1,000 tokens.
     ratio: shares of the splits where the file's path names none.
     """
 
-    tasks = ("grounding", "vqa")
+    tasks = ("grounding", "vqa", "detection")
     layout = "<any>.json in COCO's form, images anywhere below"
     generic = True
 
@@ -64,6 +66,7 @@ class OwnBoxes(Source):
     citation: str = "your own"
     file: str = ""
     questions: tuple[str, ...] = ()
+    most_boxes: int = 50
     ratio: Ratio = RATIO
 
     def __post_init__(self) -> None:
@@ -126,7 +129,7 @@ class OwnBoxes(Source):
         objects: _Objects,
         names: dict[int, str],
         drawn_on: tuple[int, int] | None,
-    ) -> Iterator[Record]:
+    ) -> Iterator[Record | Rejected]:
         image_key = make_image_key(self.name, image)
         split = split or self.ratio.split(image_key)
         counted = {category: boxes for category, boxes in objects.boxes.items() if category not in objects.vague}
@@ -155,9 +158,9 @@ class OwnBoxes(Source):
                     box=next(iter(boxes)),
                     drawn_on=drawn_on,
                 )
+        present = objects.boxes.keys() | objects.vague
+        absent = sorted(names.keys() - present, key=lambda category: stable_unit(f"{key}/{category}", "absent"))
         if "presence" in self.questions:
-            present = objects.boxes.keys() | objects.vague
-            absent = sorted(names.keys() - present, key=lambda category: stable_unit(f"{key}/{category}", "absent"))
             for category in (*sorted(present), *absent[: len(present)]):
                 article = "an" if names[category][:1].lower() in "aeiou" else "a"
                 text = f"Is there {article} {names[category]} in the image?"
@@ -166,6 +169,24 @@ class OwnBoxes(Source):
             for category, boxes in sorted(counted.items()):
                 text = f"What is the number of {names[category]} objects in the image?"
                 yield question("count", category, text, str(len(boxes)))
+        if "detection" in self.questions:
+            for category in (*sorted(counted), *absent[: min(1, len(counted))]):
+                boxes = counted.get(category, set())
+                if len(boxes) > self.most_boxes:
+                    found = f"{len(boxes)} {names[category]} in {image}"
+                    yield Rejected(f"{key}/detection/{category}", "too_many_boxes", found, split)
+                    continue
+                yield Record(
+                    task="detection",
+                    split=split,
+                    key=f"{key}/detection/{category}",
+                    image=image,
+                    image_key=image_key,
+                    text=names[category],
+                    boxes=tuple(sorted(boxes)),
+                    question_type=names[category],
+                    drawn_on=drawn_on,
+                )
 
 
 def split_of_path(file: str) -> Split | None:

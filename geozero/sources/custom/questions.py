@@ -2,7 +2,9 @@
 
 Layout: one `.csv`, `.tsv`, `.jsonl` or `.json` beside your images, which may lie in any directories below. Columns:
     image,question,answer            needed; other names by the options `image`, `question`, `answer`
-    split,type,id                    used where they are there; other names by `split`, `type`, `id`
+    split,type,id,options            used where they are there; other names by `split`, `type`, `id`, `options`
+Multiple choice: where `options` holds a list, or texts with `|` between them; the answer is one of them, or its letter.
+With `task=multiple_choice` the questions themselves list their options ("A. … B. …").
 Splits: the column `split` (train, val, test); without one a stable hash of the image's key, train 0.8, val 0.1,
 test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
@@ -15,9 +17,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from string import ascii_uppercase
+from typing import Any, Literal
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.sources.base import Ratio, Record, Rejected, Source
@@ -35,12 +39,13 @@ MAX_LINE = 1 << 20  # characters
 class OwnQuestions(Source):
     """Args:
     file: the table's path below the root, where there are several.
-    image, question, answer, split, type, id: names of the columns.
+    image, question, answer, split, type, id, options: names of the columns.
+    task: what is asked where a row has no options.
     delimiter: between the columns of a CSV; a TSV has tabs.
     ratio: shares of the splits where there is no such column.
     """
 
-    tasks = ("vqa",)
+    tasks = ("vqa", "multiple_choice")
     layout = "<any>.{csv,tsv,jsonl,json} with image, question, answer; images anywhere below"
     generic = True
 
@@ -56,6 +61,8 @@ class OwnQuestions(Source):
     split: str = "split"
     type: str = "type"
     id: str = "id"
+    options: str = "options"
+    task: Literal["vqa", "multiple_choice"] = "vqa"
     delimiter: str = ","
     ratio: Ratio = RATIO
 
@@ -86,9 +93,9 @@ class OwnQuestions(Source):
         split = split_named(str(named)) if named not in (None, "") else self.ratio.split(image_key)
         if split is None:
             raise BadRecord("split_unknown", str(named)[:40])
-        kind, number = row.get(self.type), row.get(self.id)
+        kind, number, options = row.get(self.type), row.get(self.id), _options(row.get(self.options))
         return Record(
-            task="vqa",
+            task="multiple_choice" if options else self.task,
             split=split,
             key=str(number) if number not in (None, "") else key,
             image=image,
@@ -96,6 +103,7 @@ class OwnQuestions(Source):
             text=text_of(row, self.question),
             answer=_answer(row.get(self.answer)),
             question_type=kind if isinstance(kind, str) and kind else None,
+            classes=options,
         )
 
     def _rows(self, tree: Tree, file: str) -> Iterator[tuple[int, Any]]:
@@ -155,7 +163,7 @@ class OwnQuestions(Source):
 
     def _known(self, name: str, present: Collection[str]) -> str:
         """A column's name as the options write it, where it differs in its letters' case alone."""
-        for known in (self.image, self.question, self.answer, self.split, self.type, self.id):
+        for known in (self.image, self.question, self.answer, self.split, self.type, self.id, self.options):
             if known not in present and name.casefold() == known.casefold():
                 return known
         return name
@@ -168,6 +176,17 @@ class OwnQuestions(Source):
                 tree.where(file),
                 f"name it, as --set image={columns[0] if columns else 'picture'}",
             )
+
+
+def _options(value: Any) -> tuple[str, ...]:
+    """The options of a question: a list, or texts with `|` between them, without letters of their own; none where there
+    is nothing."""
+    listed = value if isinstance(value, list) else str(value).split("|") if value not in (None, "") else []
+    options = [_answer(option) for option in listed]
+    marks = [re.match(rf"\(?{k}[.):]+ ?", text) for k, text in zip(ascii_uppercase, options, strict=False)]
+    if all(marks):
+        options = [text[mark.end() :] for text, mark in zip(options, marks, strict=False) if mark]
+    return tuple(options)
 
 
 def _answer(value: Any) -> str:
