@@ -21,7 +21,7 @@ from geozero.tasks.boxes import Convention, from_model
 from geozero.tasks.text import OPEN_TAG, extract_answer, thought
 
 RUN_THUMBNAIL, RECORDS_THUMBNAIL = 256, 384  # pixels of the longer side
-RIGHT_IOU = 0.5  # a box is right from here on, as in acc@0.5
+VALUES = ("hit", "iou", "f1")  # per-record columns, of which the first there is what an answer earned
 
 
 # --- of a pipeline run ------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def gallery(
                 "split": split_of(sample.source),
                 "width": sample.width,
                 "height": sample.height,
-                "box": sample.box,
+                **_boxes(tasks.get(sample.task).true_boxes(sample)),
                 "before": _answer(sample, first[sample.id], boxes),
                 "after": _answer(sample, last[sample.id], boxes),
             }
@@ -71,14 +71,19 @@ def _question(sample: Sample, corpus: Corpus | None, boxes: Convention) -> dict[
 
 def _answer(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
     task, answer = tasks.get(sample.task), extract_answer(raw)
-    parsed = task.read_boxes(answer)
+    written = task.read_boxes(answer) or []
     return {
         "thought": thought(raw),
         "answer": answer,
         "raw": raw,
         "reward": task.reward(raw, sample, "tagged", boxes),
-        "box": from_model(parsed[0], sample.width, sample.height, boxes) if parsed else None,
+        **_boxes([from_model(box, sample.width, sample.height, boxes) for box in written]),
     }
+
+
+def _boxes(pixels: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The page's columns: `box` for the first one, `boxes` for all where there are several."""
+    return {"box": pixels[0] if pixels else None} | ({"boxes": pixels} if len(pixels) > 1 else {})
 
 
 def _completions(model: ModelAnswers, source: str) -> dict[str, str]:
@@ -123,30 +128,32 @@ def record_gallery(slices: Iterable[EvalSlice], n: int) -> Iterator[dict[str, An
                 "image_jpeg_base64": _image(first, i),
                 "width": int(listed.widths[i]),
                 "height": int(listed.heights[i]),
-                "box": _box(first, "true_box", i),
+                **_scored_boxes(first, "true_box", i),
                 "before": None if last is first else _scored_answer(first, i),
                 "after": None if other is None else _scored_answer(last, other),
             }
 
 
 def _scored_answer(part: EvalSlice, i: int) -> dict[str, Any]:
-    text, columns = part.scored.records.texts[i], part.scored.scores.per_record
-    hit = columns.get("hit", columns.get("iou"))
-    value = float(hit[i]) if hit is not None and ("evaluated" not in columns or columns["evaluated"][i]) else None
+    text, scores = part.scored.records.texts[i], part.scored.scores
+    columns = scores.per_record
+    judged = scores.correct is not None and ("evaluated" not in columns or columns["evaluated"][i])
+    value = next((float(columns[name][i]) for name in VALUES if name in columns), None) if judged else None
     return {
         "who": model_label(part.model, part.mode),
         "thought": thought(text) if OPEN_TAG in text else "",
         "answer": columns["pred"][i],
         "raw": text,
         "reward": value,
-        "right": None if value is None else value >= (1.0 if "hit" in columns else RIGHT_IOU),
-        "box": _box(part, "pred_box", i),
+        "right": bool(scores.correct[i]) if judged and scores.correct is not None else None,
+        **_scored_boxes(part, "pred_box", i),
     }
 
 
-def _box(part: EvalSlice, name: str, i: int) -> list[float] | None:
-    boxes = part.scored.scores.per_record.get(name)
-    return None if boxes is None else [float(v) for v in boxes[i]]
+def _scored_boxes(part: EvalSlice, name: str, i: int) -> dict[str, Any]:
+    columns = part.scored.scores.per_record
+    rows = columns[f"{name}es"][i] if f"{name}es" in columns else columns[name][i : i + 1] if name in columns else ()
+    return _boxes([[float(v) for v in row] for row in rows])
 
 
 def _image(part: EvalSlice, i: int) -> str | None:

@@ -17,6 +17,9 @@ METRICS = {
     "thought_words": MetricFormat("words per thought", 1.0, None),
     "well_formed": MetricFormat("well formed"),
     "mean_iou": MetricFormat("mean IoU"),
+    "f1": MetricFormat("F1@0.5"),
+    "mean_f1": MetricFormat("mean F1@0.5"),
+    "AP_nc": MetricFormat("AP without confidences"),
     "accuracy_percent": MetricFormat("accuracy", 1.0, 100.0),
     "precision_percent": MetricFormat("acc@0.5", 1.0, 100.0),
 }

@@ -45,7 +45,8 @@ class MultipleChoice(ClosedTask):
         options = options_of(sample.question)
         if len(options) < 2 or (sample.classes and tuple(options.values()) != sample.classes):
             raise BadRecord("options_unreadable", sample.question[:80])
-        if not choice(sample.answer, options):
+        letter = choice(sample.answer, options)
+        if not letter or choice(letter, options) != letter:  # an option whose text is another's letter
             raise BadRecord("answer_not_an_option", sample.answer[:80])
         return sample
 

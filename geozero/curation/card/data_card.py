@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import ImageDraw
 
+from geozero import tasks
 from geozero.common.atomic import replacing, write_text
 from geozero.common.errors import InputError
 from geozero.corpus.images import decode
@@ -109,12 +110,12 @@ def write_card(corpus: Corpus, samples: list[Sample], place: Path) -> list[Path]
 
 
 def drawn(corpus: Corpus, sample: Sample) -> bytes:
-    """JPEG bytes of a sample's image, scaled to show, its box drawn."""
+    """JPEG bytes of a sample's image, scaled to show, its boxes drawn."""
     image = decode(corpus.image_bytes(sample.image_id))
     scale = IMAGE_SIDE / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    if sample.box is not None:
-        x1, y1, x2, y2 = (v * scale for v in sample.box)
+    for box in tasks.get(sample.task).true_boxes(sample):
+        x1, y1, x2, y2 = (v * scale for v in box)
         ImageDraw.Draw(image).rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=BOX_COLOUR, width=3)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)

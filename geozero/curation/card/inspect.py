@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from geozero import tasks
 from geozero.common.atomic import write_text
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import decode, thumbnail
@@ -87,16 +88,16 @@ def _shown(corpus: Corpus, sample: Sample) -> dict[str, Any]:
         image = "data:image/jpeg;base64," + base64.b64encode(small).decode()
     except (BadRecord, KeyError) as error:
         raise InputError(f"image {sample.image_id}: {error}", str(corpus.path), "make the corpus again") from None
-    box = None
-    if sample.box is not None:
-        x1, y1, x2, y2 = sample.box
-        box = {
+    boxes = [
+        {
             "left": 100 * x1 / sample.width,
             "top": 100 * y1 / sample.height,
             "width": 100 * (x2 - x1) / sample.width,
             "height": 100 * (y2 - y1) / sample.height,
         }
-    return {"sample": sample, "image": image, "box": box}
+        for x1, y1, x2, y2 in tasks.get(sample.task).true_boxes(sample)
+    ]
+    return {"sample": sample, "image": image, "boxes": boxes}
 
 
 def _one_line(text: str) -> str:

@@ -107,7 +107,7 @@ def _row(item: GalleryItem, image: int | None, size: tuple[int, int], limit: int
         "image": image,
         "width": item.width if item.width > 0 else size[0],
         "height": item.height if item.height > 0 else size[1],
-        "box": _rounded(item.box),
+        "boxes": _rounded(item),
         "before": _output(item.task, item.before, limit),
         "after": _output(item.task, item.after, limit),
     }
@@ -123,7 +123,7 @@ def _output(task: str, output: Output | None, limit: int) -> dict[str, Any] | No
         "raw": "" if output.raw.strip() == output.answer.strip() else clip(output.raw, limit),
         "reward": None if output.reward is None else round(output.reward, 4),
         "right": right(task, output),
-        "box": _rounded(output.box),
+        "boxes": _rounded(output),
     }
 
 
@@ -171,8 +171,8 @@ def _texts(item: GalleryItem) -> Iterator[str]:
             yield from (output.thought, output.answer, output.raw)
 
 
-def _rounded(box: tuple[float, float, float, float] | None) -> list[float] | None:
-    return None if box is None else [round(v, 1) for v in box]
+def _rounded(part: GalleryItem | Output) -> list[list[float]]:
+    return [[round(v, 1) for v in box] for box in part.boxes or ([part.box] if part.box else [])]
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

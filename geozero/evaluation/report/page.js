@@ -96,9 +96,8 @@
     const pixels = make("svg:image", { width: item.width, height: item.height, preserveAspectRatio: "none" });
     showImage(pixels, item.image);
     frame.append(pixels);
-    for (const [name, box] of [["truth", item.box], ["before", item.before?.box], ["after", item.after?.box]]) {
-      if (!box) continue;
-      const [x1, y1, x2, y2] = box;
+    const named = [["truth", item], ["before", item.before], ["after", item.after]];
+    for (const [name, [x1, y1, x2, y2]] of named.flatMap(([name, part]) => (part?.boxes || []).map((box) => [name, box]))) {
       const place = { x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.max(Math.abs(x2 - x1), 0.5), height: Math.max(Math.abs(y2 - y1), 0.5) };
       frame.append(make("svg:rect", { class: name === "truth" ? "halo wide" : "halo", ...place }), make("svg:rect", { class: name, ...place }));
     }
@@ -115,7 +114,8 @@
     const reward = output.reward == null ? "" : `reward ${output.reward.toFixed(2)}`;
     block.append(make("h5", {}, make("b", {}, title), make("span", {}, verdict, verdict && reward ? " · " : "", reward)));
     block.append(output.answer ? make("p", { class: "said" }, output.answer) : make("p", { class: "said none" }, "no answer"));
-    if (output.box) block.append(make("p", { class: "small" }, `in pixels [${output.box.map((v) => Math.round(v)).join(", ")}]`));
+    const pixels = output.boxes.map((box) => `[${box.map((v) => Math.round(v)).join(", ")}]`);
+    if (pixels.length) block.append(make("p", { class: "small" }, `in pixels ${pixels.join(", ")}`));
     const same = output.thought && !output.raw && output.answer.startsWith(output.thought); // the completion is its own answer
     if (same) block.append(make("p", { class: "none" }, "no whole answer block: all that was written counts as the answer"));
     else block.append(output.thought ? make("p", { class: "thought" }, output.thought) : make("p", { class: "none" }, "no thought"));
@@ -129,7 +129,7 @@
       make("p", { class: "chips" }, make("span", {}, TASKS[item.task] || item.task), make("span", {}, item.source), make("span", {}, item.split),
         kind ? make("span", { class: `out ${kind}` }, OUTCOMES[kind]) : null),
       make("p", { class: "question" }, item.question),
-      make("p", { class: "truth-line" }, make("span", {}, item.box ? "Truth, in pixels" : "Truth"), make("b", {}, item.answer)));
+      make("p", { class: "truth-line" }, make("span", {}, item.boxes.length ? "Truth, in pixels" : "Truth"), make("b", {}, item.answer)));
   };
   const drawPair = (item, whole) => make("div", { class: "pair" },
     form.dataset.before ? drawAnswer(item.before?.who || form.dataset.before, "before", item.before, whole) : "",

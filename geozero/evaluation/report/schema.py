@@ -38,7 +38,14 @@ def clip(value: Any, most: int = MAX_TEXT) -> str:
 
 
 Number = Annotated[float | None, BeforeValidator(_finite)]
+
+
+def _box_list(value: Any) -> Any:
+    return [box for box in map(_box, value) if box] if isinstance(value, list | tuple) else []
+
+
 PixelBox = Annotated[tuple[float, float, float, float] | None, BeforeValidator(_box)]
+PixelBoxes = Annotated[list[tuple[float, float, float, float]], BeforeValidator(_box_list)]
 Text = Annotated[str, BeforeValidator(clip)]
 
 
@@ -200,7 +207,8 @@ class Goal(Record):
 
 
 class Output(Record):
-    """One model's answer. `right` overrides what the task concludes from the reward; `box` is in pixels."""
+    """One model's answer. `right` overrides what the task concludes from the reward; `box` (of several, `boxes`) is in
+    pixels."""
 
     who: Text = ""
     thought: Text = ""
@@ -209,6 +217,7 @@ class Output(Record):
     reward: Number = None
     right: bool | None = None
     box: PixelBox = None
+    boxes: PixelBoxes = []
 
 
 class GalleryItem(Record):
@@ -228,6 +237,7 @@ class GalleryItem(Record):
     width: int = 0
     height: int = 0
     box: PixelBox = None
+    boxes: PixelBoxes = []
     before: Output | None = None
     after: Output | None = None
 
