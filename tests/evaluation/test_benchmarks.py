@@ -52,7 +52,9 @@ CONTRACT = {  # the source names of the contract that benchmarks need
 
 def test_every_promised_benchmark_is_there() -> None:
     by_task = {task: {b.name for b in benchmarks().values() if b.task == task} for task in TASKS}
-    assert {task: names for task, names in by_task.items() if names} == {task: WANTED[task] | {TOY[task], f"{TOY[task]}_hard"} for task in WANTED}
+    assert {task: names for task, names in by_task.items() if names} == {
+        task: WANTED[task] | {TOY[task], f"{TOY[task]}_hard"} for task in WANTED
+    }
 
 
 @pytest.mark.parametrize("name", benchmarks())

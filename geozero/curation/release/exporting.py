@@ -127,14 +127,14 @@ def _train_item(
     if IMAGE_MARK in sample.question:
         lost["image_mark"] += 1
         return None
-    task, answer = tasks.get(sample.task), sample.answer
+    task = tasks.get(sample.task)
     if task.answers_are_boxes:
         rounded = [to_model(box, sample.width, sample.height, boxes) for box in task.true_boxes(sample)]
         if any(map(is_degenerate, rounded)):
             lost["box_collapsed"] += 1
             return None
         lost["box"] += bool(rounded)
-        answer = task.target(sample, boxes)
+    answer = sample.answer if task.many_references else task.target(sample, boxes)
     lost["id"] += 1
     lost.update({"references": int(len(sample.references) > 1), "classes": int(bool(sample.classes))})
     lost["question_type"] += sample.question_type is not None

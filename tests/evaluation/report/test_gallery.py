@@ -109,7 +109,16 @@ def test_right_is_what_the_task_makes_of_the_reward(
 
 @pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, None], [1, 2, 3, float("inf")], "1,2,3,4", [True, 1, 2, 3], {}])
 def test_what_is_no_box_is_no_box(box: Any) -> None:
-    assert Output.model_validate({"box": box}).box is None
+    found = Output.model_validate({"box": box, "boxes": [box, [1, 2, 3, 4]]})
+    assert found.box is None and found.boxes == [(1, 2, 3, 4)]
+    assert Output.model_validate({"boxes": 3}).boxes == []
+
+
+def test_one_box_and_several_are_drawn_alike(tmp_path: Path) -> None:
+    several = {"box": [1, 2, 3, 4], "boxes": [[1, 2, 3, 4], [5, 6, 7.26, 8]]}
+    rows = json.loads(gather([item(box=[1, 2, 3, 4], after=several), item(after={"answer": "x"})], tmp_path).items)
+    assert (rows[0]["boxes"], rows[0]["after"]["boxes"]) == ([[1, 2, 3, 4]], [[1, 2, 3, 4], [5, 6, 7.3, 8]])
+    assert rows[1]["boxes"] == rows[1]["after"]["boxes"] == []
 
 
 @pytest.mark.parametrize(
