@@ -143,6 +143,20 @@ def test_questions_about_boxes_by_parameter(alone: Callable[[str], Path]) -> Non
     assert len({r.key for r in records}) == len(records)
 
 
+def test_all_boxes_of_a_class_by_parameter(alone: Callable[[str], Path]) -> None:
+    records, rejects = read("coco", alone("coco"), "questions=detection", "most_boxes=1")
+    asked = [(r.image, r.text, r.boxes, r.question_type) for r in records if r.task == "detection"]
+    assert asked == [
+        ("images/1.jpg", "oil tank", ((2, 4, 12, 12),), "oil tank"),
+        ("images/1.jpg", "bridge", (), "bridge"),  # an absent one; nothing where no class is sure to be complete
+    ]
+    assert [(r.key.rpartition("/")[0], r.detail) for r in rejects if r.reason == "too_many_boxes"] == [
+        ("annotations/instances_val.json/1/detection", "2 ship in images/1.jpg")
+    ]
+    records, _ = read("coco", alone("coco"), "questions=detection")
+    assert [r.boxes for r in records if r.text == "ship"] == [((0, 0, 6.5, 6), (10, 10, 16, 16))]
+
+
 def test_a_json_of_another_form_is_named(alone: Callable[[str], Path]) -> None:
     root = alone("coco")
     (root / "captions.json").write_text('{"images": []}')
@@ -196,6 +210,29 @@ def test_the_same_questions_in_another_form(form: str, alone: Callable[[str], Pa
     assert [(r.split, r.image, r.text, r.answer, r.question_type) for r in records] == EXPECTED
     assert [r.image_key for r in records] == [r.image_key for r in expected]
     assert [r.reason for r in rejects] == ["split_unknown", "image_missing", *["line_malformed"] * (form == "jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("options", "read_as"),
+    [
+        ("a lake|a river", ("a lake", "a river")),
+        (["a lake", 3, True], ("a lake", "3", "yes")),
+        (["(A) a lake", "(B) a river"], ("a lake", "a river")),
+        ("A. a lake | B. a  river", ("a lake", "a river")),
+        (["A. Smith", "B12"], ("A. Smith", "B12")),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_options_make_multiple_choice(options: Any, read_as: tuple[str, ...], alone: Callable[[str], Path]) -> None:
+    root = alone("questions")
+    (root / "vqa.csv").unlink()
+    row = {"image": "a.jpg", "question": "What is it?", "answer": "a lake", "Options": options}
+    (root / "q.json").write_text(json.dumps([row]))
+    (record,), _ = read("questions", root)
+    assert (record.task, record.classes) == ("multiple_choice" if read_as else "vqa", read_as)
+    (record,), _ = read("questions", root, "task=multiple_choice")
+    assert (record.task, record.classes) == ("multiple_choice", read_as)
 
 
 def test_columns_may_have_other_names(alone: Callable[[str], Path]) -> None:
