@@ -2,8 +2,8 @@
 
 Run it where params.yaml and its finished data are (and, for a2grpo, an SFT run). Each word is a variant, its
 parameters separated by commas (`steps=40,learning_rate=1e-3`); `-` is the file's own values. Variants of SFT are asked
-directly and put to the gate that stands before RL, those of A²GRPO think first. Greedy, but for the gate; nothing here
-looks at a test split, so this is where parameters are chosen. Finished variants are kept in runs/variants/.
+directly and put through the preflight before RL, those of A²GRPO think first. Greedy except in the preflight; nothing
+here looks at a test split, so this is where parameters are chosen. Finished variants are kept in runs/variants/.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from geozero.training.stage import run_a2grpo, run_sft
 from geozero.workspace import Workspace
 
 Stage = Literal["sft", "a2grpo"]
-GATE_QUESTIONS = 40  # a corpus, as many as the pipeline's gate asks
 
 
 def changed(params: Params, stage: Stage, variant: str, seed: int | None) -> Params:
@@ -75,9 +74,8 @@ def judge(workspace: Workspace, stage: Stage, model: Path, out: Path) -> dict[st
     """What a variant's model answers on val."""
     if stage == "sft":
         group = workspace.settings.a2grpo.group_size
-        asked = answers(
-            workspace, model, out / "gate", modes=("tagged",), samples=group, temperature=1.0, limit=GATE_QUESTIONS
-        )
+        limit = preflight.QUESTIONS_PER_SOURCE
+        asked = answers(workspace, model, out / "gate", modes=("tagged",), samples=group, temperature=1.0, limit=limit)
         direct = answers(workspace, model, out / "direct", modes=("direct",))
         return {"gate": asdict(preflight.measure(asked)), **scores(direct)}
     found = answers(workspace, model, out / "tagged", modes=("tagged",))

@@ -1,4 +1,4 @@
-"""A²GRPO on GeoZero-Hard as a flow, behind the gate on format and mixed groups: `python -m flows.a2grpo`."""
+"""A²GRPO on GeoZero-Hard as a flow, after a preflight of its start: `python -m flows.a2grpo`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ from geozero.training.grpo import preflight
 from geozero.training.stage import StageResult, run_a2grpo
 from geozero.workspace import Workspace
 
-GATE_LIMIT = 40  # validation questions a source: with 8 rollouts each, shares are known to a few points
-
 
 @task(name="gate", cache_policy=NO_CACHE, **RETRIES)
-def check_gate(workspace: Workspace, model: Path) -> preflight.PreflightResult:
-    """Measure on `val` whether RL can start from this model; stop the line where it cannot."""
+def run_preflight(workspace: Workspace, model: Path) -> preflight.PreflightResult:
+    """Measure on `val` whether RL can start from this model; stop the pipeline if it cannot."""
     settings = workspace.settings.a2grpo
     out = model.parent / "gate"
     corpora = [str(p) for p in workspace.corpora_with("val") if p.name in workspace.trained_sources]
@@ -41,7 +39,7 @@ def check_gate(workspace: Workspace, model: Path) -> preflight.PreflightResult:
         samples=settings.group_size,
         temperature=settings.temperature,
         seed=workspace.settings.seed,
-        limit=GATE_LIMIT,
+        limit=preflight.QUESTIONS_PER_SOURCE,
         boxes=workspace.settings.model.boxes,
         engine=workspace.engine,
     )
@@ -98,7 +96,7 @@ def a2grpo(
     with pipeline_run(workspace, "a2grpo") as parent:
         log_data(workspace, parent)
         taught = model if model and model.parts else workspace.newest("sft")  # an emptied field of the form is Path("")
-        check_gate(workspace, taught)
+        run_preflight(workspace, taught)
         return train_a2grpo.with_options(timeout_seconds=seconds(hours))(workspace, taught, parent).model
 
 

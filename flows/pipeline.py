@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import publish
-from flows.a2grpo import check_gate, train_a2grpo
+from flows.a2grpo import run_preflight, train_a2grpo
 from flows.data import build_data, check_stages
 from flows.evaluate import answer
 from flows.runtime.flow_parameters import Hours, form, seconds
@@ -45,7 +45,7 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
             sft = train_sft.with_options(timeout_seconds=limit)(workspace, parent)
             timed.reused = sft.reused
         with times.measure("gate") as timed:
-            gate = check_gate(workspace, sft.model)
+            gate = run_preflight(workspace, sft.model)
             timed.reused = sft.reused
         sft_answers = answer.submit(workspace, "sft", sft.model, direct_first, sft.directory / "answers")
         with times.measure("a2grpo") as timed:

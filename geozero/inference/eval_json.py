@@ -33,9 +33,10 @@ class EvalItem:
     id: str  # the item's own, if the file's ids are all there and all different; else the number
     label: str | list[str]  # the truth, a list of sentences for captions; empty where the file has none
     question_type: str | None = None
-    width: int = 0  # pixels as in the file, 0 where it says nothing
+    width: int = 0  # pixels, 0 where unknown
     height: int = 0
     image: str = ""  # path as it stands in the file
+    image_hash: str = ""  # of its bytes, once they were read
     turns: tuple[tuple[str, str], ...] = ()  # (role, text), `<image>` once among them; empty where the item has a fault
     fault: str | None = None  # why the item cannot be answered
 

@@ -11,9 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from geozero import tasks
 from geozero.common import process
@@ -46,16 +46,6 @@ class InferSummary:
     n_cut: int  # answers that `max_new_tokens` cut off
     seconds: float
     notes: list[str]  # what a reader of the scores has to know
-
-
-class _ImageFile(NamedTuple):
-    """An image that the JSON names: hash of its bytes, size in pixels (0 if unknown), and what is wrong with it."""
-
-    path: Path = Path()
-    digest: str = ""
-    width: int = 0
-    height: int = 0
-    fault: str | None = None
 
 
 def infer(
@@ -99,14 +89,11 @@ def infer(
         params = SamplingParams(temperature=0.9, top_p=0.95, top_k=50, max_tokens=max_new_tokens, seed=seed)
     limits = {"max_pixels": IMAGE_PIXELS, "max_length": max_new_tokens + PROMPT_TOKENS}
     with LazyEngine(model_path, params, name=engine, **limits) as model, AnswerLog(output_path, model.identity) as log:
-        images = _examine_images({item.image for item in items}, json_path.parent, workers)
-        paths = {image.digest: image.path for image in images.values()}
-        faults = {i.number: fault for i in items if (fault := i.fault or images[i.image].fault) is not None}
-        valid = [item for item in items if item.number not in faults]
-        names = _request_names(items)
+        items, paths = _with_images(items, json_path.parent, workers)
+        names, valid = _request_names(items), [item for item in items if item.fault is None]
         found = answer_many(
             model,
-            [Question(names[i.number], i.messages(system), images[i.image].digest) for i in valid],
+            [Question(names[item.number], item.messages(system), item.image_hash) for item in valid],
             lambda question: _read(paths[question.image]),
             log,
             batch=batchsize,
@@ -114,16 +101,17 @@ def infer(
             retry_failed=True,
             on_line=progress,
         )
-        answered = {item.number: completions for item, completions in zip(valid, found, strict=True)}
-        faults |= {number: reason for number, completions in answered.items() if (reason := failure(completions))}
-        answers = {number: completions[0] for number, completions in answered.items() if number not in faults}
-        records = [_record(i, images[i.image], faults.get(i.number), answers.get(i.number)) for i in items]
+        answers = {item.number: completion for item, (completion,) in zip(valid, found, strict=True)}
+        for item, completions in zip(valid, found, strict=True):
+            items[item.number] = replace(item, fault=failure(completions))
+        records = [_record(item, answers.get(item.number)) for item in items]
         update_json(output_path, records)
         others = log.others()
     failed_path = output_path.with_name(f"{output_path.stem}.failed.json")
     failed = [
-        {"item": number, "id": items[number].id, "image_path": items[number].image, "reason": faults[number]}
-        for number in sorted(faults)
+        {"item": item.number, "id": item.id, "image_path": item.image, "reason": item.fault}
+        for item in items
+        if item.fault is not None
     ]
     if failed:
         write_json(failed_path, failed)
@@ -140,26 +128,33 @@ def infer(
     return InferSummary(len(records), log.n_new, failed, failed_path, n_cut, time.monotonic() - started, notes)
 
 
-def _examine_images(names: set[str], base: Path, workers: int) -> dict[str, _ImageFile]:
-    """Hash and measure images by their names in the JSON, searched from the working directory, then from `base`."""
+def _with_images(items: list[EvalItem], base: Path, workers: int) -> tuple[list[EvalItem], dict[str, Path]]:
+    """The items with their image's hash and size, or its fault, and the file of each hash.
 
-    def examine(name: str) -> _ImageFile:
+    An image's name is looked for from the working directory, then from `base`.
+    """
+    paths: dict[str, Path] = {}
+
+    def examine(name: str) -> dict[str, Any]:
         try:
             path = next((path for path in (Path(name), base / name) if path.is_file()), None)
         except OSError:  # the name is too long
             path = None
         if path is None:
-            return _ImageFile(fault=f"image_missing: {name}")
+            return {"fault": f"image_missing: {name}"}
         try:
             data = _read(path)
             width, height = size_of(data)
         except BadRecord as bad:
-            return _ImageFile(fault=f"{bad.reason}: {name}: {bad.detail}")
+            return {"fault": f"{bad.reason}: {name}: {bad.detail}"}
+        paths[key := digest(data)] = path
         fault = f"image_too_large: {name}: {width}x{height}" if width * height > MAX_PIXELS else None
-        return _ImageFile(path, digest(data), width, height, fault)
+        return {"image_hash": key, "width": width, "height": height, "fault": fault}
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        return dict(zip(names, pool.map(examine, names), strict=True))
+    names = {item.image for item in items}
+    with ThreadPoolExecutor(workers or 1) as pool:
+        images = dict(zip(names, pool.map(examine, names), strict=True))
+    return [replace(i, **images[i.image] | ({"fault": i.fault} if i.fault else {})) for i in items], paths
 
 
 def _read(path: Path) -> bytes:
@@ -180,21 +175,21 @@ def _request_names(items: Sequence[EvalItem]) -> list[str]:
     return names
 
 
-def _record(item: EvalItem, image: _ImageFile, fault: str | None, answer: Completion | None) -> dict[str, Any]:
-    text = answer.text.strip() if answer else ""
-    width, height = (image.width, image.height) if image.width else (item.width, item.height)
-    outcome = {"finish_reason": answer.finish_reason, "n_tokens": answer.n_tokens} if answer else {"error": fault}
-    return {
+def _record(item: EvalItem, answer: Completion | None) -> dict[str, Any]:
+    text = "" if item.fault or answer is None else answer.text.strip()
+    record = {
         "id": item.id,
         "raw_output": text,
         "pred": extract_answer(text),
         "label": item.label,
         "image_path": item.image,
         **({"question": item.question} if item.question else {}),
-        **({"width": width, "height": height} if width and height else {}),
+        **({"width": item.width, "height": item.height} if item.width and item.height else {}),
         **({"question_type": item.question_type} if item.question_type else {}),
-        **outcome,
     }
+    if item.fault or answer is None:
+        return record | {"error": item.fault}
+    return record | {"finish_reason": answer.finish_reason, "n_tokens": answer.n_tokens}
 
 
 def _check_output(output: Path, source: Path) -> None:

@@ -8,7 +8,7 @@ and the label not: a changed image asks its questions again, a corrected label n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -49,34 +49,17 @@ class LazyEngine:
 
     def __init__(self, model: Path | str, params: SamplingParams, **options: Any) -> None:
         self.model, self.params, self.options = model, params, {"name": "auto", **options}
-        self._engine: Engine | None = None
 
     def __enter__(self) -> LazyEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._engine is not None:
-            self._engine.close()
+        if "engine" in self.__dict__:  # it was loaded
+            self.engine.close()
 
-    def open(self) -> Engine:
-        """The engine, loaded by the first call."""
-        if self._engine is None:
-            self._engine = engines.open_engine(model=self.model, **self.options)
-        return self._engine
-
-    def generate(
-        self, questions: Mapping[str, Question], images: Sequence[bytes | BadRecord]
-    ) -> dict[str, list[Completion]]:
-        """The completions of each question, by its key; an image that could not be read fails its request."""
-        answers, requests = {}, {}
-        for (key, question), image in zip(questions.items(), images, strict=True):
-            if isinstance(image, BadRecord):
-                answers[key] = failed(str(image), self.params.n)
-            else:
-                requests[key] = Request(question.id, question.messages, image, prefix=question.prefix)
-        if requests:
-            answers |= zip(requests, self.open().generate(list(requests.values()), self.params), strict=True)
-        return answers
+    @cached_property
+    def engine(self) -> Engine:
+        return engines.open_engine(model=self.model, **self.options)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -132,22 +115,27 @@ def answer_many(
     if not pending:
         return [answers[key] for key in keys]
 
-    def read(question: Question) -> bytes | BadRecord:
+    def request(question: Question) -> Request | BadRecord:
         try:
-            return load(question)
+            return Request(question.id, question.messages, load(question), prefix=question.prefix)
         except BadRecord as bad:
             return bad
 
     on_line(f"{label}{': ' if label else ''}{len(pending)} questions to ask")
-    engine, items, failures = model.open(), list(pending.items()), list[str]()
-    size = CHUNK if batch is None or engine.name == "vllm" else batch
+    engine, params, failures = model.engine, model.params, list[str]()
+    items, size = list(pending.items()), CHUNK if batch is None or model.engine.name == "vllm" else batch
     chunks = [dict(items[start : start + size]) for start in range(0, len(items), size)]
     with Progress(label, len(pending), "question", write=on_line) as progress, ThreadPoolExecutor(readers or 1) as pool:
-        reading = pool.map(read, chunks[0].values())
+        reading = pool.map(request, chunks[0].values())
         for chunk, following in zip(chunks, [*chunks[1:], {}], strict=True):
-            images = list(reading)
-            reading = pool.map(read, following.values())
-            answered = model.generate(chunk, images)
+            requests = list(reading)
+            reading = pool.map(request, following.values())  # while the engine works
+            valid = [one for one in requests if isinstance(one, Request)]
+            found = iter(engine.generate(valid, params) if valid else ())
+            answered = {
+                key: next(found) if isinstance(one, Request) else failed(str(one), params.n)
+                for key, one in zip(chunk, requests, strict=True)
+            }
             if log is None:
                 answers |= answered
             else:

@@ -70,15 +70,9 @@ def collect(
     required = max(1, round(sft.steps * sft.batch_size * sft.replay_share))
     if not any(row["split"] == "train" for row in source.manifest["counts"]):
         raise InputError("no training image to describe", str(corpus), "select GeoZero-Instruct again")
-    identity = [
-        checkpoint.content_hash(checkpoint.resolve(base)),
-        source.digest,
-        required,
-        params.seed,
-        params.a2grpo.max_completion_tokens,
-        params.model.max_pixels,
-        QUESTIONS,
-    ]
+    model = checkpoint.content_hash(checkpoint.resolve(base))
+    limits = params.a2grpo.max_completion_tokens, params.model.max_pixels
+    identity = [model, source.digest, required, params.seed, *limits, QUESTIONS]
     out = runs / f"replay-{digest(json.dumps(identity).encode())[:12]}" / "replay.json"
     node = multi_node.this_node(params.hardware)
     check_hardware(params.hardware)  # here, not after minutes of sampling for a training that could not start

@@ -46,12 +46,12 @@ def test_only_what_may_pass_is_tried_again(error: Exception, again: bool) -> Non
 
 def test_prefect_tries_again_what_may_pass_and_nothing_else() -> None:
     """The tasks carry the condition, and not only at one place."""
-    from flows.a2grpo import check_gate, train_a2grpo
+    from flows.a2grpo import run_preflight, train_a2grpo
     from flows.data import build_data
     from flows.evaluate import answer
     from flows.sft import train_sft
 
-    for task in (check_gate, train_a2grpo, build_data, answer, train_sft):
+    for task in (run_preflight, train_a2grpo, build_data, answer, train_sft):
         assert (task.retries, task.retry_condition_fn) == (2, retry_condition)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from geozero.common.errors import InputError
 from geozero.tasks.text import is_well_formed
 
+QUESTIONS_PER_SOURCE = 40  # of `val`: with 8 rollouts each, shares are known to a few points
+
 
 @dataclass(frozen=True)
 class PreflightResult:
