@@ -15,10 +15,12 @@ from typing import Any
 
 from geozero.corpus.sample import Sample
 from geozero.params import A2grpo
+from geozero.tasks.boxes import Convention
 from geozero.training.grpo import rewards
 
 GROUP, REPEAT, GOAL_SECONDS, GOAL_COMPLETIONS = 8, 3, 5.0, 10_000
-SETTINGS, BOXES = A2grpo(steps=1), "norm1000"
+SETTINGS = A2grpo(steps=1)
+BOXES: Convention = "norm1000"
 WORDS = """
     the image shows a large airport with two long runways and several planes parked near the terminal while roads
     lead to green fields in the north east where small buildings stand close to a river under thin white clouds

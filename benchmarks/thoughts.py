@@ -21,7 +21,7 @@ import numpy as np
 from geozero.corpus.store import Corpus
 from geozero.tasks.text import thought, words
 from geozero.training.grpo import objective
-from geozero.training.stage import STAGE
+from geozero.training.stage_spec import STAGE
 
 LONG = 4  # letters: shorter words of a question name nothing
 

@@ -282,6 +282,18 @@ class A2grpo(OptimizationConfig):
     min_well_formed: Annotated[Share, Mark.NOT_TRAINING, Mark.NOT_SPEED] = 0.8
     min_mixed_groups: Annotated[Share, Mark.NOT_TRAINING, Mark.NOT_SPEED] = 0.3
 
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """Host and port of `vllm_server`.
+
+        Raises:
+            InputError: it is not HOST:PORT.
+        """
+        host, _, port = self.vllm_server.rpartition(":")
+        if not host or not port.isdecimal():
+            raise InputError(f"'{self.vllm_server}' is not host:port", "a2grpo.vllm_server", "such as 127.0.0.1:8000")
+        return host, int(port)
+
     removed = {"support": Removed("none", "thinking_score"), "diversity": Removed("wanted", "thinking_score")}
 
 

@@ -1,4 +1,4 @@
-"""From typed parameters to ms-swift's arguments; nothing here starts anything.
+"""From typed parameters to the trainer's command line; nothing here starts anything.
 
 A parameter that carries an `Argument` in geozero/params.py is passed by name; this module adds what is computed from
 several parameters, from the machine, or is the same for every run.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from typing import Any
 from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.engines.vllm_inprocess import SAMPLER, cache_bytes
-from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params, SupervisedConfig
+from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
 from geozero.training.grpo.objective import THINKING_SCORES
+from geozero.training.launcher.launch import LAUNCHER
+from geozero.training.launcher.multi_node import PORT, Node
+from geozero.training.stage_spec import PROBE_ROWS, ROWS, VAL_ROWS, StageSpec
 
 NUM_SAVES = 5  # checkpoints per run: a kill costs at most a fifth of it
 SAVE_TOTAL_LIMIT = 2
@@ -82,34 +86,29 @@ def check_hardware(hardware: Hardware) -> None:
             raise InputError(f"{package} is not installed", f"hardware.{field}", f"pip install {install}")
 
 
-def sft(params: Params, settings: SupervisedConfig, rows: Path, base: Path, out: Path) -> dict[str, Any]:
+def of_stage(spec: StageSpec, directory: Path) -> dict[str, Any]:
+    """The trainer's arguments for a stage that lives in `directory`, where `spec.write_rows` writes its rows."""
+    return grpo(spec, directory) if spec.kind == "grpo" else sft(spec, directory)
+
+
+def sft(spec: StageSpec, directory: Path) -> dict[str, Any]:
     """ms-swift's arguments of an SFT stage (the filtering model's too)."""
+    settings = spec.settings
     return {
-        **_common(params, settings, rows, base, out),
-        **_batches("batch_size", settings.batch_size, settings.micro_batch_size, params.hardware),
+        **_common(spec, directory),
+        **_batches("batch_size", settings.batch_size, settings.micro_batch_size, spec.params.hardware),
         **_extra(settings),
     }
 
 
-def grpo(
-    params: Params,
-    settings: A2grpo,
-    rows: Path,
-    base: Path,
-    out: Path,
-    val_rows: Path | None = None,
-    probe_rows: Path | None = None,
-) -> dict[str, Any]:
+def grpo(spec: StageSpec, directory: Path) -> dict[str, Any]:
     """The arguments of A²GRPO: ms-swift's and those of the method.
-
-    Args:
-        val_rows: validation prompts, answered once each at every checkpoint.
-        probe_rows: questions that are answered on the way, to be looked at.
 
     Raises:
         InputError: no such thinking score; batches, groups and devices do not fit together; fewer validation prompts
             than devices.
     """
+    params, settings = spec.params, spec.settings
     if settings.thinking_score not in THINKING_SCORES:
         known = ", ".join(THINKING_SCORES)
         raise InputError(f"no form '{settings.thinking_score}' of S_t", "a2grpo.thinking_score", f"one of {known}")
@@ -122,19 +121,20 @@ def grpo(
             "make it a multiple of the number of devices",
         )
     arguments = {
-        **_common(params, settings, rows, base, out, of_method=True),
+        **_common(spec, directory, of_method=True),
         **batches,
         "log_completions": True,
         "log_entropy": settings.guards.entropy.limit is not None,
-        **_vllm(params, settings, base),
+        **_vllm(params, settings, spec.base),
     }
     if settings.tuner == "lora":
         arguments["lora_dropout"] = 0.0  # the ratio needs one policy, not two
     if settings.order != "shuffled":
         arguments["dataset_shuffle"] = False
-    if probe_rows is not None:
-        arguments["probe_rows"] = probe_rows
-    if val_rows is not None:
+    if spec.probes:
+        arguments["probe_rows"] = directory / PROBE_ROWS
+    if spec.validates:
+        val_rows = directory / VAL_ROWS
         n_val = val_rows.read_bytes().count(b"\n") if val_rows.is_file() else settings.val_prompts
         if n_val < n_devices:
             what = f"{n_val} validation prompts for {n_devices} devices"
@@ -162,7 +162,7 @@ def rollout_server(params: Params, base: Path) -> dict[str, Any]:
         "vllm_enable_lora": lora,
         **({"vllm_max_lora_rank": settings.lora.rank} if lora else {}),
         "host": "0.0.0.0",
-        "port": address(settings.vllm_server)[1],
+        "port": settings.server_address[1],
     }
 
 
@@ -196,30 +196,25 @@ def _word(value: Any) -> str:
     return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
-def halve_micro_batch(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The same batch from half the micro-batch and twice the accumulation; None where the micro-batch is odd."""
-    micro = int(arguments["per_device_train_batch_size"])
-    if micro % 2:
-        return None
-    halves = {
-        "per_device_train_batch_size": micro // 2,
-        "gradient_accumulation_steps": 2 * int(arguments["gradient_accumulation_steps"]),
-    }
-    if "per_device_eval_batch_size" in arguments:
-        halves["per_device_eval_batch_size"] = micro // 2
-    return {**arguments, **halves}
+def launch_command(kind: str, arguments: Mapping[str, Any], hardware: Hardware, node: Node | None = None) -> list[str]:
+    """The trainer's command line: our launcher, under torchrun where several processes train.
 
-
-def address(server: str) -> tuple[str, int]:
-    """Host and port of `a2grpo.vllm_server`.
-
-    Raises:
-        InputError: it is not HOST:PORT.
+    Args:
+        node: this one; None stands for the first.
     """
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdecimal():
-        raise InputError(f"'{server}' is not host:port", "a2grpo.vllm_server", "such as 127.0.0.1:8000")
-    return host, int(port)
+    node = node or Node(0, hardware.nodes, "$MASTER_ADDR" if hardware.nodes > 1 else "", PORT)
+    return [sys.executable, *torchrun(node, devices(hardware)), "-m", LAUNCHER, kind, *flatten(arguments)]
+
+
+def torchrun(node: Node, processes: int) -> list[str]:
+    """The words that start `processes` processes on this node; none where one process trains alone."""
+    if node.n == processes == 1:
+        return []
+    place = ["--standalone"]
+    if node.n > 1:
+        place = ["--nnodes", str(node.n), "--node_rank", str(node.rank)]
+        place += ["--master_addr", node.address, "--master_port", str(node.port)]
+    return ["-m", "torch.distributed.run", *place, "--nproc_per_node", str(processes)]
 
 
 def _batches(name: str, total: int, micro: int, hardware: Hardware) -> dict[str, int]:
@@ -235,20 +230,19 @@ def _batches(name: str, total: int, micro: int, hardware: Hardware) -> dict[str,
     return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": per_device // micro}
 
 
-def _common(
-    params: Params, settings: OptimizationConfig, rows: Path, base: Path, out: Path, of_method: bool = False
-) -> dict[str, Any]:
-    hardware, gpu = params.hardware, on_gpus(params.hardware)
+def _common(spec: StageSpec, directory: Path, of_method: bool = False) -> dict[str, Any]:
+    params, settings, hardware = spec.params, spec.settings, spec.params.hardware
+    gpu = on_gpus(hardware)
     checkpointing, workers = hardware.gradient_checkpointing, hardware.loader_workers
     return {
-        "model": base,
+        "model": spec.base,
         **params.model.arguments(of_method),
         **settings.arguments(of_method),
         **(settings.lora.arguments() if settings.tuner == "lora" else {}),
         **hardware.arguments(),
-        "dataset": rows,
+        "dataset": directory / ROWS,
         "split_dataset_ratio": 0,
-        "output_dir": out,
+        "output_dir": directory,
         "add_version": False,
         "check_model": False,
         "report_to": "none",
@@ -300,7 +294,7 @@ def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
         return {"use_vllm": False}
     common: dict[str, Any] = {"use_vllm": True, "vllm_mode": settings.vllm}
     if settings.vllm == "server":
-        host, port = address(settings.vllm_server)
+        host, port = settings.server_address
         return {**common, "vllm_server_host": host, "vllm_server_port": port}
     engine: dict[str, Any] = {"logits_processors": [SAMPLER]}
     common |= {"vllm_max_model_len": params.model.max_length, "vllm_engine_kwargs": engine}

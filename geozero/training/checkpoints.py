@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from geozero.common import process
 from geozero.common.atomic import replacing
 from geozero.common.errors import InputError
 from geozero.engines.checkpoint import is_whole, weight_files
+from geozero.params import Model
+from geozero.training import arguments
+from geozero.training.launcher.launch import LAUNCHER
 
 PREFIX = "checkpoint-"
 STATE = "trainer_state.json"  # the trainer writes it last
@@ -68,11 +74,11 @@ def step_of(path: Path) -> int:
     return int(number) if path.name.startswith(PREFIX) and number.isdecimal() else -1
 
 
-def newest(run: Path, tell: Callable[[str], None] | None = None) -> Checkpoint | None:
+def newest(run: Path, log: Callable[[str], object] | None = None) -> Checkpoint | None:
     """The newest whole checkpoint of a run; broken ones are removed, since nothing can use them.
 
     Args:
-        tell: takes a line about each one removed.
+        log: called with a line about each one removed.
     """
     found = sorted((step_of(path), path) for path in run.glob(f"{PREFIX}*") if path.is_dir() and step_of(path) >= 0)
     whole = None
@@ -81,8 +87,8 @@ def newest(run: Path, tell: Callable[[str], None] | None = None) -> Checkpoint |
         if reason is None:
             whole = Checkpoint(step, path)
             continue
-        if tell is not None:
-            tell(f"{path.name} is incomplete ({reason}) and is removed")
+        if log is not None:
+            log(f"{path.name} is incomplete ({reason}); removing it")
         shutil.rmtree(path)
     return whole
 
@@ -123,6 +129,22 @@ def assemble(weights: Path, base: Path, out: Path) -> None:
                 shutil.copy(file, temporary)  # follows links: a hub's cache holds links only
         for file in [*files, *weights.glob("*.safetensors.index.json")]:
             _link_or_copy(file, temporary / file.name)
+
+
+def assemble_merged(adapter: Path, base: Path, model: Model, out: Path, **options: Any) -> None:
+    """As `assemble`, from a LoRA adapter, which ms-swift first merges into its base.
+
+    Args:
+        options: of `process.run`.
+    """
+    merged = out.with_name(f"{out.name}-merged")
+    shutil.rmtree(merged, ignore_errors=True)
+    try:
+        words = arguments.flatten(arguments.export(base, adapter, model, merged))
+        process.run([sys.executable, "-m", LAUNCHER, "export", *words], **options)
+        assemble(merged, base, out)
+    finally:
+        shutil.rmtree(merged, ignore_errors=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

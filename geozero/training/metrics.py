@@ -1,4 +1,4 @@
-"""The curve of a run: from ms-swift's `logging.jsonl` to `metrics.jsonl`, one line a step, replayed steps left out."""
+"""From ms-swift's `logging.jsonl` to `metrics.jsonl`, one line per step, replayed steps left out."""
 
 from __future__ import annotations
 
@@ -7,35 +7,68 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from geozero.params import Guards
+from geozero.training.grpo.collapse_monitor import VIOLATIONS, CollapseMonitor
+
 SOURCE, TARGET = "logging.jsonl", "metrics.jsonl"
 STEP = "global_step/max_steps"
 LEFT_OUT = ("rewards/",)  # ms-swift's per-function copies of answer_reward and thinking_reward
 VALIDATION = "eval_"
 SUMMARY = "train_runtime"  # marks the line that sums a run up
 
+OnMetrics = Callable[[int, Mapping[str, float]], object]
 
-Annotate = Callable[[int, Mapping[str, float]], Mapping[str, float]]
 
-
-class Curve:
-    """Follows a run's log while it is written; after a resume it goes on behind the last step it has written down.
+class MetricsForwarder:
+    """Follows a run's log while it is written; after a resume it continues behind the last step it has written down.
 
     A step may have two rows: what the training logged, and what the validation after it did (`eval_…`).
 
     Args:
-        annotate: takes a step and its numbers, and gives further ones for the same row.
+        guards: bounds that each row is judged by; what violates them is logged, added to the row, and may stop the
+            training.
+        on_metrics: called with each row once.
+        log: called with a line about each guard that is violated.
+
+    Raises:
+        CollapseStop: a guard had stopped this run, and its bound still says so.
     """
 
-    def __init__(self, run: Path, annotate: Annotate | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        guards: Guards | None = None,
+        on_metrics: OnMetrics | None = None,
+        log: Callable[[str], object] = print,
+    ) -> None:
         self._source, self._target = run / SOURCE, run / TARGET
-        self._annotate = annotate
-        self._last = {True: 0, False: 0}  # by whether the row is a validation's
-        for row in read(self._target):
+        self._on_metrics, self._log, past = on_metrics, log, read(run / TARGET)
+        self._last = {True: 0, False: 0}  # step of the last row, by whether it is a validation's
+        for row in past:
             self._last[_validates(row)] = max(self._last[_validates(row)], row["step"])
         self._position = 0
+        self._monitor = None if guards is None else CollapseMonitor(guards, run, past)
 
-    def fresh(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Rows that came since the last call, each written to `metrics.jsonl` before it is given out."""
+    def forward(self) -> None:
+        """Forward the rows that came since the last call, each written to `metrics.jsonl` first.
+
+        Raises:
+            CollapseStop: a guard stops the training.
+            Exception: what `on_metrics` raised.
+        """
+        for step, values in self._new_rows():
+            n, violations = (0, []) if self._monitor is None else self._monitor.check(step, values)
+            row = {**values, VIOLATIONS: float(n)} if n else values
+            with self._target.open("a") as target:
+                target.write(json.dumps({"step": step, **row}) + "\n")
+            if self._on_metrics is not None:
+                self._on_metrics(step, row)
+            for violation in violations:
+                self._log(f"guard: {violation.reason}")
+            if self._monitor is not None:
+                self._monitor.stop_on(violations)
+
+    def _new_rows(self) -> Iterator[tuple[int, dict[str, float]]]:
         if not self._source.is_file() or self._source.stat().st_size <= self._position:
             return
         with self._source.open("rb") as file:
@@ -44,15 +77,10 @@ class Curve:
                 if not line.endswith(b"\n"):
                     break  # still being written
                 self._position += len(line)
-                point = parse(line)
-                if point is None or point[0] <= self._last[_validates(point[1])]:
-                    continue
-                self._last[_validates(point[1])] = point[0]
-                if self._annotate is not None:
-                    point[1].update(self._annotate(*point))
-                with self._target.open("a") as target:
-                    target.write(json.dumps({"step": point[0], **point[1]}) + "\n")
-                yield point
+                row = parse(line)
+                if row is not None and row[0] > self._last[_validates(row[1])]:
+                    self._last[_validates(row[1])] = row[0]
+                    yield row
 
 
 def _validates(values: Mapping[str, Any]) -> bool:
@@ -76,7 +104,7 @@ def parse(line: bytes | str) -> tuple[int, dict[str, float]] | None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut off is passed over."""
+    """The rows of a `metrics.jsonl`; a last line that a kill cut off is skipped."""
     rows = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample, fold_of
 from geozero.corpus.store import Corpus, file_hash
 from geozero.engines import checkpoint as models
-from geozero.params import Params
-from geozero.training import arguments
+from geozero.params import Mark, Params
 from geozero.training.dataset import Replay, Rows, probe_rows, prompt_rows, swift_rows
 from geozero.training.grpo import curriculum
 
+STAGE = "stage.json"
 METHOD_VERSION = 1  # raise it when the same parameters and data would now train another model
 ROWS, VAL_ROWS, PROBE_ROWS = "rows.jsonl", "val-rows.jsonl", "probe-rows.jsonl"
 SMOKE_SAMPLES, SMOKE_STEPS = 50, 4
+
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -90,27 +93,36 @@ class StageSpec:
         }
 
     def write_rows(self, out: Path) -> Rows:
-        """Write what ms-swift reads: `out`, and beside it the validation prompts where they are wanted."""
+        """Write what ms-swift reads: `out`, and beside it the validation prompts and probes where they are required.
+
+        Raises:
+            InputError: there are too few samples, or none.
+        """
         corpus, boxes = Corpus(self.corpus), self.params.model.boxes
-        special, val = models.special_tokens(self.base), [Corpus(path) for path in self.val]
-        if self.kind == "grpo":
-            if self.validates:
-                prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, special)
-            if self.probes:
-                probe_rows(val, boxes, out.with_name(PROBE_ROWS), self.probes, special)
-            return swift_rows(corpus, "tagged", boxes, out, choose=self._choose, special_tokens=special)
-        share = self.settings.replay_share if self.section == "sft" else 0.0
-        return swift_rows(
-            corpus,
-            "direct",
-            boxes,
-            out,
-            keep=self._keep,
-            choose=self._choose,
-            replay=self.replay,
-            replay_share=share,
-            special_tokens=special,
-        )
+        special = models.special_tokens(self.base)
+        if self.kind == "sft":
+            share = self.settings.replay_share if self.section == "sft" else 0.0
+            return swift_rows(
+                corpus,
+                "direct",
+                boxes,
+                out,
+                keep=self._keep,
+                choose=self._choose,
+                replay=self.replay,
+                replay_share=share,
+                special_tokens=special,
+            )
+        val = [Corpus(path) for path in self.val]
+        if self.validates:
+            prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, special)
+        if self.probes:
+            probe_rows(val, boxes, out.with_name(PROBE_ROWS), self.probes, special)
+        rows = swift_rows(corpus, "tagged", boxes, out, choose=self._choose, special_tokens=special)
+        if rows.n < self.batch_size:
+            what = f"{rows.n} samples are fewer than the {self.batch_size} prompts of one step"
+            raise InputError(what, str(self.corpus), "select more, or lower a2grpo.prompts_per_step")
+        return rows
 
     def _choose(self, samples: Iterable[Sample]) -> Iterable[Sample]:
         if self.limit is not None:
@@ -125,13 +137,21 @@ class StageSpec:
         folds = self.params.filter.folds
         return self.fold is None or folds == 1 or fold_of(sample.image_key, folds) != self.fold
 
-    def arguments(self, directory: Path) -> dict[str, Any]:
-        rows = directory / ROWS
-        if self.kind == "grpo":
-            val = directory / VAL_ROWS if self.validates else None
-            probes = directory / PROBE_ROWS if self.probes else None
-            return arguments.grpo(self.params, self.settings, rows, self.base, directory, val, probes)
-        return arguments.sft(self.params, self.settings, rows, self.base, directory)
+    def record(self, rows: Rows, command: Sequence[str]) -> dict[str, Any]:
+        """What `stage.json` says as the training begins."""
+        identity = self.identity()
+        return {
+            **identity,
+            "settings": self.settings.model_dump(exclude=self.settings.marked(Mark.NOT_TRAINING)),
+            "corpus": str(self.corpus),
+            "base": str(self.base),
+            "corpus_digest": identity["corpus"],
+            "base_hash": identity["base"],
+            "rows": {"n": rows.n, "rejected": dict(rows.rejected)},
+            "hardware": self.params.hardware.model_dump(),
+            "command": list(command),
+            "retries": [],
+        }
 
 
 def digest(value: Any) -> str:

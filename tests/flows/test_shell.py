@@ -148,7 +148,12 @@ def test_of_a_training_only_its_progress_passes() -> None:
     take = training_log(passed.append)
     for i in range(500):
         take(f"adalora_beta{i}=0.85,")
-    progress = ["$ python -m geozero", "{'loss': 0.5}", "replay: 3 well formed of 4 asked", "resumed from checkpoint-2"]
+    progress = [
+        "$ python -m geozero",
+        "{'loss': 0.5}",
+        "replay: 3 well formed of 4 asked",
+        "resuming from checkpoint-2",
+    ]
     progress += ["guard: the KL rose", "no step for 10 minutes; stacks in x", "out of memory: half the micro-batch, 4"]
     for line in progress:
         take(line)

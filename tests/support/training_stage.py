@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import ROOT
@@ -12,6 +13,7 @@ from weights import write_weights
 
 from geozero.params import Params, load
 from geozero.training import checkpoints
+from geozero.training.stage_spec import StageSpec
 
 PROFILE = ROOT / "params.yaml"
 
@@ -30,6 +32,12 @@ def make_params(**sections: dict) -> Params:
         for name, section in changes.items():
             values[name] |= section
     return Params.model_validate(values)
+
+
+def spec_of(params: Params, section: Any, **changes: Any) -> StageSpec:
+    """A stage whose data and model need not be there, unless `changes` name some."""
+    values = {"corpus": Path("nowhere"), "base": Path(params.model.path), "out_root": Path("runs")} | changes
+    return StageSpec(section, "grpo" if section == "a2grpo" else "sft", section, params, **values)
 
 
 def write_checkpoint(run: Path, step: int) -> Path:

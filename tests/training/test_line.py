@@ -46,7 +46,7 @@ from geozero.training.dataset import Replay, image_uri
 values, kind, corpus, base, out = sys.argv[1:]
 run = stage.run_sft if kind == "sft" else stage.run_a2grpo
 print_step = lambda step, values: print("step", step, flush=True)
-say = lambda line: line.startswith("left ") and print(line, flush=True)
+say = lambda line: line.startswith("interrupted ") and print(line, flush=True)
 run(Params.model_validate_json(values), Path(corpus), Path(base), Path(out), on_line=say, on_metrics=print_step)
 """
 
@@ -115,7 +115,7 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     assert all({"distinct", "entropy/mean", "completions/clipped_ratio"} <= set(row) for row in steps)
     chosen = json.loads((result.directory / "stage.json").read_text())["model_step"]
     assert judged[chosen] == max(judged.values())
-    assert any(line.startswith(f"checkpoint-{chosen} answers val best") for line in told)
+    assert any(line.startswith(f"selected checkpoint-{chosen} (best validation") for line in told)
     weights(result.model)
     probes = probe_log.read(result.directory)
     assert len({probe.sample.id for probe in probes}) == len(probes) == 3
@@ -158,7 +158,7 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
     start_and_kill(params, kind, corpus, base, tmp_path / "b", at=3)
     told: list[str] = []
     resumed = run(params, corpus, base, tmp_path / "b", on_line=told.append)
-    assert any(line.startswith("resumed from checkpoint-") for line in told)
+    assert any(line.startswith("resuming from checkpoint-") for line in told)
     assert [row["step"] for row in read(resumed.directory / "metrics.jsonl")] == [1, 2, 3, 4]
     assert apart(undisturbed.model, base) > 1e-5
     assert apart(resumed.model, undisturbed.model) < 1e-6
@@ -174,7 +174,7 @@ def test_sigterm_reaches_the_trainer_which_leaves_with_a_checkpoint(
         for line in running.stdout:
             if line.split() == ["step", "2"]:
                 running.terminate()
-    assert line.startswith("left at step ") and line.endswith(" of 60; the same command goes on from there\n")
+    assert line.startswith("interrupted at step ") and line.endswith("/60; rerun the same command to resume\n")
     assert running.returncode == 128 + signal.SIGTERM
     (directory,) = tmp_path.iterdir()
     last = checkpoints.newest(directory)

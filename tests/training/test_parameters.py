@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pytest
 import yaml
 from paths import ROOT
-from training_stage import make_params
+from training_stage import make_params, spec_of
 
 from geozero.common.errors import InputError
 from geozero.params import METHOD, A2grpo, Argument, Filter, Guards, Mark, Params, Section, Sft, load, swift
@@ -90,7 +90,7 @@ ARGUMENTS = {
 def test_every_argument_of_a2grpo_reaches_the_command(name: str, tmp_path: Path) -> None:
     value = another(A2grpo.model_fields[name].annotation, getattr(make_params().a2grpo, name))
     params = make_params(a2grpo={name: value})
-    made = arguments.grpo(params, params.a2grpo, tmp_path / "rows", tmp_path, tmp_path)
+    made = arguments.grpo(spec_of(params, "a2grpo"), tmp_path)
     assert [made[argument] for argument in ARGUMENTS[name]] == [value] * len(ARGUMENTS[name])
 
 
@@ -99,7 +99,7 @@ def test_a_form_of_the_thinking_score_that_is_not_there_is_one_line(tmp_path: Pa
     with pytest.raises(
         InputError, match=r"no form 'beauty' of S_t in a2grpo.thinking_score \(one of product, length\)"
     ):
-        arguments.grpo(params, params.a2grpo, tmp_path / "rows", tmp_path, tmp_path)
+        arguments.grpo(spec_of(params, "a2grpo"), tmp_path)
 
 
 # -- read by somebody --------------------------------------------------------------------------------------------

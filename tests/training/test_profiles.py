@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from paths import ROOT, SUPPORT, TESTS
 from training_corpus import build_corpus
-from training_stage import make_params
+from training_stage import make_params, spec_of
 
 from geozero.common.errors import InputError
 from geozero.params import Mark, Params, load
@@ -22,14 +22,8 @@ from geozero.training.estimate.cost import estimate
 from geozero.training.stage_spec import SMOKE_SAMPLES, SMOKE_STEPS, StageSpec
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+SECTIONS = {"grpo": "a2grpo"}  # of a kind of launch
 REAL = [path for path in PROFILES if path.stem != "cpu-toy"]
-
-
-def recipe_of(params: Params, kind: str, **changes: Any) -> StageSpec:
-    section: Any = {"sft": "sft", "grpo": "a2grpo", "filter": "filter"}[kind]
-    runner: Any = "grpo" if kind == "grpo" else "sft"
-    values = {"corpus": Path("nowhere"), "base": Path(params.model.path), "out_root": Path("runs")} | changes
-    return StageSpec(section, runner, section, params, **values)
 
 
 # -- against ms-swift --------------------------------------------------------------------------------------------
@@ -75,11 +69,11 @@ def checked() -> dict[str, str]:
     for path in PROFILES:
         for smoke in (False, True):
             params = load(path).model_copy(update={"smoke": smoke})
-            for kind in ("filter", "sft", "grpo"):
-                recipe = recipe_of(params, kind)
-                ask(f"{path.stem} {kind} {smoke}", recipe.kind, recipe.arguments(Path("out")))
+            for kind in ("filter", "sft", "a2grpo"):
+                spec = spec_of(params, kind)
+                ask(f"{path.stem} {kind} {smoke}", spec.kind, arguments.of_stage(spec, Path("out")))
         server = params.model_copy(update={"a2grpo": params.a2grpo.model_copy(update={"vllm": "server"})})
-        ask(f"{path.stem} server", "grpo", recipe_of(server, "grpo").arguments(Path("out")))
+        ask(f"{path.stem} server", "grpo", arguments.of_stage(spec_of(server, "a2grpo"), Path("out")))
         ask(f"{path.stem} rollout", "rollout", arguments.rollout_server(server, Path("base")))
         ask(f"{path.stem} export", "export", arguments.export(Path("b"), Path("a"), params.model, Path("out")))
     with TemporaryDirectory() as llama:
@@ -92,7 +86,7 @@ def checked() -> dict[str, str]:
                 answers[name] = str(error)
     for name, (kind, extra, _) in WRONG.items():
         params = make_params(**{"sft" if kind == "sft" else "a2grpo": {"extra": extra}})
-        ask(name, kind, recipe_of(params, kind).arguments(Path("out")))
+        ask(name, kind, arguments.of_stage(spec_of(params, SECTIONS.get(kind, kind)), Path("out")))
     return answers
 
 
@@ -156,14 +150,14 @@ def estimated(kind: str, path: Path = REAL[-1], **sections: dict[str, Any]) -> A
     for name, section in sections.items():
         values[name] |= section
     params = Params.model_validate(values)
-    recipe = recipe_of(params, kind)
+    spec = spec_of(params, kind)
     shape = model_size.read(params.model.path)
     assert shape is not None
-    return estimate(shape, params, recipe.settings, recipe.arguments(Path("out")), 512 * 512)
+    return estimate(shape, params, spec.settings, arguments.of_stage(spec, Path("out")), 512 * 512)
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
-@pytest.mark.parametrize("kind", ["filter", "sft", "grpo"])
+@pytest.mark.parametrize("kind", ["filter", "sft", "a2grpo"])
 def test_every_profile_fits_its_gpus(path: Path, kind: str) -> None:
     found = estimated(kind, path)
     assert 5 < found.peak < 0.9 * load(path).hardware.gpu_memory
@@ -183,14 +177,14 @@ def test_memory_falls_as_it_is_shared() -> None:
 
 
 def test_what_else_memory_depends_on() -> None:
-    plain = estimated("grpo").parts
-    assert estimated("grpo", a2grpo={"beta": 0.0}).parts.get("reference") is None
-    assert estimated("grpo", a2grpo={"micro_batch_size": 8}).parts["activations"] == 2 * plain["activations"]
-    lora = estimated("grpo", a2grpo={"tuner": "lora", "lora": {"rank": 8}}).parts
+    plain = estimated("a2grpo").parts
+    assert estimated("a2grpo", a2grpo={"beta": 0.0}).parts.get("reference") is None
+    assert estimated("a2grpo", a2grpo={"micro_batch_size": 8}).parts["activations"] == 2 * plain["activations"]
+    lora = estimated("a2grpo", a2grpo={"tuner": "lora", "lora": {"rank": 8}}).parts
     assert lora["adapter and optimiser"] < 1 and "reference" not in lora
     more = estimated("sft", hardware={"gradient_checkpointing": False}).parts["activations"]
     assert more > 3 * estimated("sft").parts["activations"]
-    assert estimated("grpo").sampling > 0 and estimated("grpo", a2grpo={"vllm": "off"}).sampling == 0
+    assert estimated("a2grpo").sampling > 0 and estimated("a2grpo", a2grpo={"vllm": "off"}).sampling == 0
 
 
 # -- plans -------------------------------------------------------------------------------------------------------
@@ -239,20 +233,20 @@ def write_run(run: Path, spec: StageSpec, **changes: Any) -> None:
 
 def test_hours_are_measured_by_an_earlier_run_of_the_same_shape(tmp_path: Path) -> None:
     params = make_params(sft={"steps": 3600})
-    recipe = recipe_of(params, "sft", out_root=tmp_path)
-    assert dry_run.measured_seconds(recipe) is None
-    write_run(tmp_path / "sft-0123", recipe_of(params.model_copy(update={"smoke": True}), "sft"))
-    assert dry_run.measured_seconds(recipe) == 2.0
-    other = recipe_of(make_params(sft={"micro_batch_size": 4}), "sft", out_root=tmp_path)
+    spec = spec_of(params, "sft", out_root=tmp_path)
+    assert dry_run.measured_seconds(spec) is None
+    write_run(tmp_path / "sft-0123", spec_of(params.model_copy(update={"smoke": True}), "sft"))
+    assert dry_run.measured_seconds(spec) == 2.0
+    other = spec_of(make_params(sft={"micro_batch_size": 4}), "sft", out_root=tmp_path)
     assert dry_run.measured_seconds(other) is None
 
 
 def test_hours_of_a2grpo_are_measured_too_by_a_run_of_an_earlier_version_as_well(tmp_path: Path) -> None:
-    recipe = recipe_of(make_params(a2grpo={"steps": 3600, "probes": 2}), "grpo", out_root=tmp_path)
-    write_run(tmp_path / "a2grpo-0123", recipe_of(make_params(), "grpo"), support="none", diversity="wanted")
-    assert dry_run.measured_seconds(recipe) == 2.0
-    write_run(tmp_path / "a2grpo-4567", recipe_of(make_params(a2grpo={"group_size": 2}), "grpo"), support="times")
-    assert dry_run.measured_seconds(recipe) == 2.0  # a run with a removed option is no measure
+    spec = spec_of(make_params(a2grpo={"steps": 3600, "probes": 2}), "a2grpo", out_root=tmp_path)
+    write_run(tmp_path / "a2grpo-0123", spec_of(make_params(), "a2grpo"), support="none", diversity="wanted")
+    assert dry_run.measured_seconds(spec) == 2.0
+    write_run(tmp_path / "a2grpo-4567", spec_of(make_params(a2grpo={"group_size": 2}), "a2grpo"), support="times")
+    assert dry_run.measured_seconds(spec) == 2.0  # a run with a removed option is no measure
 
 
 # -- smoke -------------------------------------------------------------------------------------------------------
@@ -262,12 +256,12 @@ def test_a_smoke_run_is_the_same_path_with_few_samples_and_steps(tmp_path: Path)
     corpus = build_corpus(tmp_path / "corpus", n_images=40)
     params = make_params(sft={"steps": 100})
     smoke = params.model_copy(update={"smoke": True})
-    whole, few = (recipe_of(p, "sft", corpus=corpus, base=corpus) for p in (params, smoke))
+    whole, few = (spec_of(p, "sft", corpus=corpus, base=corpus) for p in (params, smoke))
     assert (few.settings.steps, few.limit) == (SMOKE_STEPS, SMOKE_SAMPLES)
     assert few.write_rows(tmp_path / "rows").n == SMOKE_SAMPLES < whole.write_rows(tmp_path / "rows").n
-    a, b = (recipe.arguments(tmp_path) for recipe in (whole, few))
+    a, b = (arguments.of_stage(spec, tmp_path) for spec in (whole, few))
     assert {name for name in a if a[name] != b[name]} == {"max_steps", "save_steps"}
-    many = recipe_of(
-        smoke.model_copy(update={"a2grpo": smoke.a2grpo.model_copy(update={"prompts_per_step": 64})}), "grpo"
+    many = spec_of(
+        smoke.model_copy(update={"a2grpo": smoke.a2grpo.model_copy(update={"prompts_per_step": 64})}), "a2grpo"
     )
     assert many.limit == 64  # one step needs as many prompts

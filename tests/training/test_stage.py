@@ -16,14 +16,13 @@ import pytest
 from paths import ROOT, SUPPORT
 from training_corpus import break_by_hand, build_corpus
 from training_stage import base as base
-from training_stage import log_line, make_params, write_checkpoint
+from training_stage import log_line, make_params, spec_of, write_checkpoint
 from weights import write_weights
 
 from geozero.common.errors import InputError
 from geozero.common.process import ChildFailed
 from geozero.training import arguments, checkpoints, stage
-from geozero.training.launcher import retry
-from geozero.training.metrics import Curve, parse, read
+from geozero.training.metrics import MetricsForwarder, parse, read
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +38,20 @@ def test_arguments_of_sft_say_batches_types_and_extra_last(tmp_path: Path, monke
     params = make_params(
         sft={"batch_size": 16, "micro_batch_size": 4, "extra": {"learning_rate": 0.5, "deepspeed": "zero2"}}
     )
-    made = arguments.sft(params, params.sft, tmp_path / "rows", tmp_path / "base", tmp_path)
+    made = arguments.sft(spec_of(params, "sft"), tmp_path)
     assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (4, 2)
     assert made["learning_rate"] == 0.5
     words = arguments.flatten(made)
     assert words[words.index("--deepspeed") + 1] == "zero2"
     assert words[words.index("--bf16") + 1] == "false"
-    half = arguments.sft(make_params(model={"dtype": "bfloat16"}), params.sft, tmp_path, tmp_path, tmp_path)
+    half = arguments.sft(spec_of(make_params(model={"dtype": "bfloat16"}), "sft"), tmp_path)
     assert (half["torch_dtype"], half["bf16"], half["fp16"]) == ("bfloat16", True, False)
 
 
 def test_arguments_of_grpo_carry_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPROC_PER_NODE", "1")
     params = make_params(a2grpo={"beta": 0.1, "gate_k": 3.0, "thought_words": 7, "uniform_groups": "keep"})
-    made = arguments.grpo(params, params.a2grpo, tmp_path / "rows", tmp_path / "base", tmp_path)
+    made = arguments.grpo(spec_of(params, "a2grpo"), tmp_path)
     expected = {"num_generations": 4, "beta": 0.1, "gate_k": 3.0, "thought_words": 7, "uniform_groups": "keep"}
     assert made.items() >= (expected | {"boxes": "norm1000"}).items()
     assert made["use_vllm"] is False
@@ -60,7 +59,7 @@ def test_arguments_of_grpo_carry_the_method(tmp_path: Path, monkeypatch: pytest.
 
 def grpo_arguments(tmp_path: Path, **sections: dict) -> dict:
     params = make_params(**sections)
-    return arguments.grpo(params, params.a2grpo, tmp_path / "rows", tmp_path, tmp_path)
+    return arguments.grpo(spec_of(params, "a2grpo"), tmp_path)
 
 
 def test_where_completions_are_sampled(tmp_path: Path) -> None:
@@ -95,7 +94,7 @@ def test_adapters_have_their_rank_and_rl_no_dropout(tmp_path: Path) -> None:
         0,
     )
     params = make_params(sft={"tuner": "lora", "lora": lora})
-    assert arguments.sft(params, params.sft, tmp_path, tmp_path, tmp_path)["lora_dropout"] == 0.1
+    assert arguments.sft(spec_of(params, "sft"), tmp_path)["lora_dropout"] == 0.1
     assert "lora_rank" not in grpo_arguments(tmp_path)
 
 
@@ -105,7 +104,7 @@ def test_a_profile_for_gpus_is_planned_without_one(tmp_path: Path, monkeypatch: 
         hardware={"gpus": 2, "nodes": 2, "deepspeed": "zero3", "attention": "flash_attn"},
         sft={"batch_size": 16, "micro_batch_size": 2},
     )
-    made = arguments.sft(params, params.sft, tmp_path, tmp_path, tmp_path)
+    made = arguments.sft(spec_of(params, "sft"), tmp_path)
     assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (2, 2)
     assert (made["deepspeed"], made["attn_impl"], made["gradient_checkpointing"]) == ("zero3", "flash_attn", True)
     assert "use_cpu" not in made
@@ -114,10 +113,10 @@ def test_a_profile_for_gpus_is_planned_without_one(tmp_path: Path, monkeypatch: 
         arguments.check_hardware(params.hardware)
     with pytest.raises(InputError, match="no DeepSpeed configuration"):
         broken = make_params(hardware={"deepspeed": "zero9"})
-        arguments.sft(broken, broken.sft, tmp_path, tmp_path, tmp_path)
+        arguments.sft(spec_of(broken, "sft"), tmp_path)
     (tmp_path / "own.json").write_text("{}")
     own = make_params(hardware={"deepspeed": str(tmp_path / "own.json")})
-    assert arguments.sft(own, own.sft, tmp_path, tmp_path, tmp_path)["deepspeed"] == str(tmp_path / "own.json")
+    assert arguments.sft(spec_of(own, "sft"), tmp_path)["deepspeed"] == str(tmp_path / "own.json")
 
 
 def test_further_callbacks_stand_beside_ours(tmp_path: Path) -> None:
@@ -139,22 +138,22 @@ def test_batches_that_do_not_divide_are_refused(
     monkeypatch.setenv("NPROC_PER_NODE", n)
     params = make_params(**sections)
     with pytest.raises(InputError, match=names):
-        arguments.sft(params, params.sft, tmp_path, tmp_path, tmp_path)
+        arguments.sft(spec_of(params, "sft"), tmp_path)
 
 
 def test_groups_must_not_be_split_over_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPROC_PER_NODE", "4")
     params = make_params(a2grpo={"prompts_per_step": 2, "group_size": 4, "micro_batch_size": 2})
     with pytest.raises(InputError, match="prompts_per_step"):
-        arguments.grpo(params, params.a2grpo, tmp_path, tmp_path, tmp_path)
+        arguments.grpo(spec_of(params, "a2grpo"), tmp_path)
 
 
 def test_several_processes_start_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPROC_PER_NODE", "2")
     alone = make_params().hardware
-    assert "torch.distributed.run" in retry.launch_command("sft", {"a": 1}, alone)
+    assert "torch.distributed.run" in arguments.launch_command("sft", {"a": 1}, alone)
     monkeypatch.setenv("NPROC_PER_NODE", "1")
-    command = retry.launch_command("sft", {"a": True, "b": [1, 2], "c": None}, alone)
+    command = arguments.launch_command("sft", {"a": True, "b": [1, 2], "c": None}, alone)
     assert command[1:] == ["-m", "geozero.training.launcher.launch", "sft", "--a", "true", "--b", "1", "2"]
 
 
@@ -239,18 +238,25 @@ def test_a_line_of_the_log() -> None:
 
 
 def test_replayed_steps_do_not_come_twice(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def follow() -> MetricsForwarder:
+        return MetricsForwarder(tmp_path, on_metrics=lambda step, values: steps.append(step))
+
     log = tmp_path / "logging.jsonl"
-    assert list(Curve(tmp_path).fresh()) == []
+    follow().forward()
     log.write_text(log_line(1) + "\n" + log_line(2) + "\n" + log_line(3)[:10])
-    curve = Curve(tmp_path)
-    assert [step for step, _ in curve.fresh()] == [1, 2]
-    assert list(curve.fresh()) == []
+    forwarder = follow()
+    forwarder.forward()
+    forwarder.forward()
+    assert steps == [1, 2]
     log.write_text("".join(log_line(s) + "\n" for s in (1, 2, 3)))
-    assert [step for step, _ in curve.fresh()] == [3]
+    forwarder.forward()
+    assert steps == [1, 2, 3]
     with log.open("a") as file:  # resumed from step 1
         file.write("".join(log_line(s, loss=9.0) + "\n" for s in (2, 3, 4)))
-    resumed = Curve(tmp_path)
-    assert [step for step, _ in resumed.fresh()] == [4]
+    follow().forward()
+    assert steps == [1, 2, 3, 4]
     assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
@@ -288,7 +294,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER.format(tests=str(SUPPORT)))
     monkeypatch.setattr(
-        retry,
+        arguments,
         "launch_command",
         lambda kind, planned, *_: [sys.executable, str(script), kind, *arguments.flatten(planned)],
     )
@@ -429,7 +435,7 @@ def test_a_reference_that_is_no_model_is_one_line(broken: str, message: str, tin
     config = json.loads((coded / "config.json").read_text()) | {"auto_map": {"AutoModel": "modeling_own.Own"}}
     (coded / "config.json").write_text(json.dumps(config))
     params = make_params(a2grpo={"extra": {"ref_model": str(tmp_path / broken)}})
-    made = arguments.grpo(params, params.a2grpo, tmp_path / "rows.jsonl", tiny_random, tmp_path / "out")
+    made = arguments.grpo(spec_of(params, "a2grpo", base=tiny_random), tmp_path / "out")
     words = [sys.executable, "-m", "geozero.training.launcher.launch", "grpo", *arguments.flatten(made)]
     done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 2

@@ -18,7 +18,7 @@ from geozero.params import A2grpo, Mark, Model, Section
 from geozero.training import arguments
 from geozero.training.estimate import model_size
 from geozero.training.estimate.cost import Estimate, estimate
-from geozero.training.launcher import retry
+from geozero.training.launcher.launch import LAUNCHER
 from geozero.training.metrics import TARGET, read
 from geozero.training.stage_spec import StageSpec
 
@@ -34,7 +34,7 @@ def lines(recipe: StageSpec, directory: Path) -> Iterator[str]:
         InputError: batches, groups and devices do not fit together.
     """
     params, settings, hardware = recipe.params, recipe.settings, recipe.params.hardware
-    planned = recipe.arguments(directory)
+    planned = arguments.of_stage(recipe, directory)
     yield f"profile\t{params.profile}{', smoke run' if params.smoke else ''}"
     shape = model_size.read(recipe.base)
     known = f"{_number(shape.parameters)} parameters" if shape else "of unknown size"
@@ -67,8 +67,8 @@ def lines(recipe: StageSpec, directory: Path) -> Iterator[str]:
         yield from _costs(recipe, found)
     if isinstance(settings, A2grpo) and settings.vllm == "server":
         words = arguments.flatten(arguments.rollout_server(params, recipe.base))
-        yield f"first\t{shlex.join([sys.executable, '-m', retry.LAUNCHER, 'rollout', *words])}"
-    yield f"command\t{shlex.join(retry.launch_command(recipe.kind, planned, hardware))}"
+        yield f"first\t{shlex.join([sys.executable, '-m', LAUNCHER, 'rollout', *words])}"
+    yield f"command\t{shlex.join(arguments.launch_command(recipe.kind, planned, hardware))}"
 
 
 def _data(recipe: StageSpec) -> tuple[int | None, int, str]:
@@ -142,15 +142,10 @@ def _age(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def base_of(model: Path | str, dry_run: bool) -> Path:
-    """The base model's directory; for a plan alone, a published model's name will do.
+def resolve_base(model: Path) -> Path:
+    """The base model's directory, or a published model's name: a plan needs no weights.
 
     Raises:
-        InputError: it is not here.
+        InputError: it is neither.
     """
-    try:
-        return models.resolve(model)
-    except InputError:
-        if dry_run and str(model) in model_size.PUBLISHED:
-            return Path(model)
-        raise
+    return model if str(model) in model_size.PUBLISHED else models.resolve(model)

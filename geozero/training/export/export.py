@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geozero.common import process
 from geozero.common.atomic import replacing, write_text
 from geozero.common.errors import InputError
 from geozero.engines import checkpoint as models
@@ -17,8 +15,8 @@ from geozero.params import Model
 from geozero.training import arguments, checkpoints
 from geozero.training.export import engine_agreement
 from geozero.training.export.model_card import card, read_scores
-from geozero.training.launcher import retry
-from geozero.training.stage import MODEL, STAGE
+from geozero.training.stage import MODEL
+from geozero.training.stage_spec import STAGE
 
 CARD = "README.md"
 ADAPTER = "adapter_config.json"
@@ -88,13 +86,7 @@ def _assemble(source: Path, record: dict[str, Any], out: Path, tell: Callable[[s
         checkpoints.assemble(source, base, out)
         return
     tell("merging the adapter into its base")
-    merged = out.with_name(f"{out.name}-merged")
-    try:
-        words = arguments.flatten(arguments.export(base, source, Model(path=str(base), **record["model"]), merged))
-        process.run([sys.executable, "-m", retry.LAUNCHER, "export", *words])
-        checkpoints.assemble(merged, base, out)
-    finally:
-        shutil.rmtree(merged, ignore_errors=True)
+    checkpoints.assemble_merged(source, base, Model(path=str(base), **record["model"]), out)
 
 
 def _dtype(config: dict[str, Any], record: dict[str, Any]) -> str:

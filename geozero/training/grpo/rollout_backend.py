@@ -10,13 +10,12 @@ from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.engines import vllm_inprocess
 from geozero.params import A2grpo
-from geozero.training.arguments import address
 
 WAIT_SECONDS = 600.0  # for a server that is started at the same time and loads its model
 ASK_SECONDS = 2.0  # between two questions whether it is there
 
 
-def wait_until_ready(settings: A2grpo, tell: Callable[[str], None]) -> None:
+def wait_until_ready(settings: A2grpo, log: Callable[[str], object]) -> None:
     """Wait until completions can be asked for.
 
     Raises:
@@ -30,21 +29,20 @@ def wait_until_ready(settings: A2grpo, tell: Callable[[str], None]) -> None:
     if settings.vllm == "server" and not process.has_gpu():
         hint = "set it to colocate or off"
         raise InputError("a vLLM server takes new weights from GPU to GPU, and there is none", "a2grpo.vllm", hint)
-    if settings.vllm != "server" or _answers(settings.vllm_server):
+    if settings.vllm != "server" or _answers(settings):
         return
-    tell(f"waits for the vLLM server at {settings.vllm_server}; `geozero a2grpo --dry-run` has its command")
+    log(f"waiting for the vLLM server at {settings.vllm_server}; `geozero a2grpo --dry-run` prints its command")
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         time.sleep(ASK_SECONDS)
-        if _answers(settings.vllm_server):
+        if _answers(settings):
             return
     hint = "start it with the command that `geozero a2grpo --dry-run` prints as `first`"
     raise InputError(f"no vLLM server answers at {settings.vllm_server}", "a2grpo.vllm_server", hint)
 
 
-def _answers(server: str) -> bool:
-    host, port = address(server)
-    connection = HTTPConnection(host, port, timeout=ASK_SECONDS)
+def _answers(settings: A2grpo) -> bool:
+    connection = HTTPConnection(*settings.server_address, timeout=ASK_SECONDS)
     try:
         connection.request("GET", "/health/")
         return connection.getresponse().status == 200

@@ -16,6 +16,7 @@ from pathlib import Path
 from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 
+LAUNCHER = "geozero.training.launcher.launch"  # this module, by which its processes are known
 KINDS = ("sft", "grpo", "export", "rollout")
 PARENT = "GEOZERO_STAGE_PROCESS"  # id of the process that watches this one; it ends when that one is gone
 REFUSAL = "refused: "  # how the line begins that says why this launcher would not train

@@ -8,18 +8,20 @@ from typing import Any
 LOSS_METRICS = "{'loss'"  # of ms-swift's hundreds of lines, those with a logged step's metrics
 # How lines begin that the training stages themselves say.
 LOG_PREFIXES = (
-    "resumed",
+    "resuming from",
     "another process",
     "guard:",
     "no step",
     "no checkpoint",
-    "broken off:",
+    "aborted:",
     "out of memory",
     "node ",
     "checkpoint-",
+    "selected",
     "replay:",
-    "left ",
-    "waits for",
+    "left out:",
+    "interrupted",
+    "waiting for",
 )
 # Of a step's thirty metrics, those that say how it goes: name in ms-swift's line, how they are shown.
 PROGRESS_METRICS = (

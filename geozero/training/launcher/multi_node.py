@@ -1,8 +1,8 @@
-"""Training over several nodes: each starts the same command; node 0 decides, the others join in.
+"""Training over several nodes: each starts the same command; node 0 decides, the followers join in.
 
-They share the directory of the stage (a file system that all nodes see). Node 0 writes what is started to
-`launch.json` and keeps touching it; another node starts the same arguments once it has seen that file change, so that
-what an earlier run left there starts nothing.
+They share the directory of the stage (a file system that all nodes see). Node 0 writes what it starts to `launch.json`
+and keeps touching it; a follower starts the same arguments once it has seen that file change, so that what an earlier
+run left there starts nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from geozero.params import Hardware
 
 LAUNCH, FAILED = "launch.json", "failed.json"
 TOUCH_SECONDS = 2.0
-GRACE_SECONDS = 30.0  # for a node's processes to end after node 0's have
-TELL_SECONDS = 10.0  # for another node to say what it failed of
+GRACE_SECONDS = 30.0  # for a follower's processes to end after node 0's have
+REPORT_SECONDS = 10.0  # for a follower to report why it failed
 PORT = 29500  # torch's own default
 
 
@@ -54,25 +54,13 @@ def this_node(hardware: Hardware) -> Node:
     port = os.environ.get("MASTER_PORT", str(PORT))
     if rank is None or address is None:
         raise InputError(
-            f"{hardware.nodes} nodes train, and this one does not know which it is",
+            f"this node does not know which of {hardware.nodes} it is",
             "NODE_RANK, MASTER_ADDR",
             "set NODE_RANK to 0, 1, … and MASTER_ADDR to node 0 on every node, then start the same command on each",
         )
     if not rank.isdecimal() or int(rank) >= hardware.nodes or not port.isdecimal():
         raise InputError(f"NODE_RANK={rank}, MASTER_PORT={port} of {hardware.nodes} nodes", hint="ranks count from 0")
     return Node(int(rank), hardware.nodes, address, int(port))
-
-
-def torchrun(node: Node, processes: int) -> list[str]:
-    """The words that start `processes` processes on this node; none where one process trains alone."""
-    if node.n == 1:
-        return (
-            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-        )
-    return [
-        *("-m", "torch.distributed.run", "--nnodes", str(node.n), "--node_rank", str(node.rank)),
-        *("--master_addr", node.address, "--master_port", str(node.port), "--nproc_per_node", str(processes)),
-    ]
 
 
 @dataclass
@@ -83,7 +71,7 @@ class Heartbeat:
     _seen: float = 0.0
 
     def changed(self) -> bool:
-        """Whether it was written to since the last call; the first sight of it tells nothing."""
+        """Whether it was written to since the last call; the first sight of it proves nothing."""
         with suppress(OSError):
             before, self._seen = self._seen, self.path.stat().st_mtime
             return before not in (0.0, self._seen)
@@ -99,50 +87,51 @@ class LeaderLaunch:
     words: list[str]
     _gone_since: float | None = None
 
-    def over(self) -> str:
-        """Another node: why its processes are in vain, once node 0 has started anew or ended this start; else ''."""
-        found = _read(self.path)
-        if found is not None:
-            return "" if found.name == self.name else "node 0 has started anew"
-        self._gone_since = self._gone_since or time.monotonic()
-        return "node 0 has ended" if time.monotonic() - self._gone_since > GRACE_SECONDS else ""
+    @classmethod
+    def read(cls, path: Path) -> LeaderLaunch | None:
+        """What node 0 runs now; None where it runs nothing."""
+        with suppress(OSError, ValueError, KeyError):
+            found = json.loads(path.read_text())
+            return cls(path, str(found["launch"]), [str(word) for word in found["words"]])
+        return None
 
-    def fail(self, why: str) -> None:
-        """Another node: tell node 0, whose processes may not notice that others are gone."""
-        write_json(self.path.with_name(FAILED), {"launch": self.name, "why": why})
+    def abort_reason(self) -> str:
+        """On a follower: why to end its processes, because node 0 has restarted or stopped; "" if they should go on."""
+        found = self.read(self.path)
+        if found is not None:
+            return "" if found.name == self.name else "node 0 has restarted"
+        self._gone_since = self._gone_since or time.monotonic()
+        return "node 0 has stopped" if time.monotonic() - self._gone_since > GRACE_SECONDS else ""
+
+    def fail(self, reason: str) -> None:
+        """On a follower: report to node 0, whose processes may not notice that others are gone."""
+        write_json(self.path.with_name(FAILED), {"launch": self.name, "why": reason})
 
     def failure(self) -> str:
-        """Node 0: why another node failed in this start, or ''."""
+        """On node 0: why a follower failed in this start, or ""."""
         with suppress(OSError, ValueError, KeyError):
-            told = json.loads(self.path.with_name(FAILED).read_text())
-            return str(told["why"]) if told["launch"] == self.name else ""
+            found = json.loads(self.path.with_name(FAILED).read_text())
+            return str(found["why"]) if found["launch"] == self.name else ""
         return ""
 
-    def failure_in_the_end(self) -> str:
-        """`failure`, waited for a moment: where nodes fail together, the others may not have told yet."""
-        until = time.monotonic() + TELL_SECONDS
-        while not (why := self.failure()) and time.monotonic() < until:
+    def wait_for_failure(self) -> str:
+        """`failure`, after a moment if need be: where nodes fail together, the others may not have reported yet."""
+        until = time.monotonic() + REPORT_SECONDS
+        while not (reason := self.failure()) and time.monotonic() < until:
             time.sleep(TOUCH_SECONDS / 2)
-        return why
-
-
-def _read(path: Path) -> LeaderLaunch | None:
-    with suppress(OSError, ValueError, KeyError):
-        found = json.loads(path.read_text())
-        return LeaderLaunch(path, str(found["launch"]), [str(word) for word in found["words"]])
-    return None
+        return reason
 
 
 @contextmanager
 def leader_launch(directory: Path, node: Node, words: Sequence[str]) -> Iterator[LeaderLaunch]:
-    """Node 0: let the other nodes start the launcher with `words` while the block runs."""
-    launch, over = LeaderLaunch(directory / LAUNCH, uuid.uuid4().hex, list(words)), threading.Event()
+    """On node 0: let the followers start the launcher with `words` while the block runs."""
+    launch, ended = LeaderLaunch(directory / LAUNCH, uuid.uuid4().hex, list(words)), threading.Event()
     if node.n == 1:
         yield launch
         return
 
     def touch() -> None:
-        while not over.wait(TOUCH_SECONDS):
+        while not ended.wait(TOUCH_SECONDS):
             with suppress(FileNotFoundError):
                 launch.path.touch()
 
@@ -152,50 +141,47 @@ def leader_launch(directory: Path, node: Node, words: Sequence[str]) -> Iterator
     try:
         yield launch
     finally:
-        over.set()
+        ended.set()
         thread.join()
         launch.path.unlink(missing_ok=True)
         launch.path.with_name(FAILED).unlink(missing_ok=True)
 
 
-def wait_for_leader(made: Path, sign: Path, patience: float) -> None:
-    """Another node: wait for a file that node 0 makes.
+def launches(directory: Path, done: Path, patience: float) -> Iterator[LeaderLaunch]:
+    """On a follower: each start of node 0, until `done` is there.
 
     Args:
-        sign: what node 0 writes to on the way.
-        patience: seconds without a change of it, after which this node gives up.
-
-    Raises:
-        InputError: node 0 has ended, or never came.
-    """
-    life, since = Heartbeat(sign), time.monotonic()
-    while not made.is_file():
-        if life.changed():
-            since = time.monotonic()
-        if time.monotonic() - since > patience:
-            raise InputError("no sign of node 0", str(made), "start the same command there with NODE_RANK=0")
-        time.sleep(TOUCH_SECONDS / 2)
-
-
-def follow_leader(directory: Path, done: Path, start: Callable[[LeaderLaunch], None], patience: float) -> None:
-    """Another node: start what node 0 starts, as often as it does, until `done` is there.
-
-    Args:
-        start: returns when the processes of this node have ended, however they did.
         patience: seconds without a sign of life from node 0, after which this node gives up.
 
     Raises:
-        InputError: node 0 has ended, or never came.
+        InputError: node 0 has stopped, or never came.
     """
-    life, started, since = Heartbeat(directory / LAUNCH), "", time.monotonic()
+    started = ""
+    for _ in _heartbeats(directory / LAUNCH, done, patience):
+        launch = LeaderLaunch.read(directory / LAUNCH)
+        if launch is not None and launch.name != started:
+            started = launch.name
+            yield launch
+
+
+def wait_for_leader(made: Path, sign: Path, patience: float) -> None:
+    """On a follower: wait for a file that node 0 makes.
+
+    Args:
+        sign: what node 0 writes to on the way.
+        patience: as for `launches`, whose errors it has.
+    """
+    for _ in _heartbeats(sign, made, patience):
+        pass
+
+
+def _heartbeats(sign: Path, done: Path, patience: float) -> Iterator[None]:
+    """Yield each time that `sign` has changed, until `done` is there."""
+    heartbeat, since = Heartbeat(sign), time.monotonic()
     while not done.is_file():
-        if life.changed():
+        if heartbeat.changed():
+            yield
             since = time.monotonic()
-            launch = _read(life.path)
-            if launch is not None and launch.name != started:
-                started = launch.name
-                start(launch)
-                since = time.monotonic()
         if time.monotonic() - since > patience:
-            raise InputError("no sign of node 0", str(directory), "start the same command there with NODE_RANK=0")
+            raise InputError("no sign of node 0", str(done), "start the same command there with NODE_RANK=0")
         time.sleep(TOUCH_SECONDS / 2)

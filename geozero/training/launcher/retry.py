@@ -5,161 +5,174 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geozero.common import process
+from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
-from geozero.params import Hardware
 from geozero.training import arguments, checkpoints
 from geozero.training.checkpoints import Checkpoint
-from geozero.training.launcher import multi_node, watchdog
-from geozero.training.launcher.launch import PARENT, REFUSAL
-from geozero.training.launcher.multi_node import LeaderLaunch, Node
-from geozero.training.launcher.watchdog import Watchdog
-from geozero.training.stage_spec import StageSpec
+from geozero.training.launcher import multi_node
+from geozero.training.launcher.launch import LAUNCHER, PARENT, REFUSAL
+from geozero.training.launcher.multi_node import Node
+from geozero.training.launcher.watchdog import HangDetected, OutOfMemory, PeerFailed, Preempted, Watchdog
+from geozero.training.metrics import SOURCE, MetricsForwarder
+from geozero.training.stage_spec import STAGE, Log, StageSpec
 
-LAUNCHER = "geozero.training.launcher.launch"
 CACHE, LOG = "cache", "train.log"
 
-Tell = Callable[[str], None]
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training on node 0, however often its trainer is started.
+
+    Attributes:
+        record: what `stage.json` says.
+    """
+
+    spec: StageSpec
+    directory: Path
+    node: Node
+    record: dict[str, Any]
+    metrics: MetricsForwarder
+    log: Log
+
+    def update_record(self, **values: Any) -> None:
+        """Write `stage.json` with these values added."""
+        self.record.update(values)
+        write_json(self.directory / STAGE, self.record)
+
+    def add_retry(self, reason: str) -> None:
+        """The trainer is started again."""
+        self.update_record(retries=[*self.record["retries"], reason])
+
+    def on_line(self, line: str) -> None:
+        """A line of the trainer's output."""
+        self.log(line)
+        self.metrics.forward()
 
 
-def train_with_retries(
-    recipe: StageSpec,
-    directory: Path,
-    node: Node,
-    planned: dict[str, Any],
-    retry: Callable[[str], None],
-    tell: Tell,
-    pass_on: Callable[[], bool],
-) -> Checkpoint:
-    """Start the training as often as it takes: again where it hung or a node failed, once smaller out of memory.
+def train_with_retries(run: TrainingRun, planned: dict[str, Any]) -> Checkpoint:
+    """Train to the last step: start again where the trainer hung or a node failed, once smaller out of memory.
 
     Args:
         planned: ms-swift's arguments.
-        retry: takes a line about why it is started again, for the stage's record.
-        pass_on: hands on what was logged since the last call and says whether there was anything.
 
     Raises:
         InputError: what the launcher refused; a GPU too small; a guard's stop; it hung, or one of several nodes
             failed, more often than `hardware.restarts` allows without a new checkpoint in between.
-        watchdog.Preempted: SIGTERM came.
+        Preempted: SIGTERM came.
     """
-    hardware, steps = recipe.params.hardware, planned["max_steps"]
-    failed, shrunk = 0, False
-    while True:
-        last = checkpoints.newest(directory, tell)
-        if last is not None and last.step >= steps:
-            return last
-        arguments_now = planned if last is None else planned | {"resume_from_checkpoint": last.path}
-        if last is not None:
-            tell(f"resumed from {last.path.name} of {steps} steps")
-        command = launch_command(recipe.kind, arguments_now, hardware, node)
-        tell(f"$ {shlex.join(command)}")
-        watch = supervisor(hardware, directory / LOG, tell)
+    steps, failures, is_halved = planned["max_steps"], 0, False
+    last = checkpoints.newest(run.directory, run.log)
+    while last is None or last.step < steps:
+        before = last
         try:
-            with multi_node.leader_launch(directory, node, [recipe.kind, *arguments.flatten(arguments_now)]) as launch:
-                _start(command, directory, tell, watch, pass_on, launch if node.n > 1 else None)
-        except (process.ChildFailed, watchdog.HangDetected, watchdog.PeerFailed) as failure:
-            before, after = last, checkpoints.newest(directory, tell)
-            if after is not None and after.step >= steps:
-                tell(f"{after.path.name} is the last one and whole, so the training counts: {failure}")
-                return after
+            _start(run, planned, last)
+        except (process.ChildFailed, HangDetected, PeerFailed) as failure:
+            last = checkpoints.newest(run.directory, run.log)
+            if last is not None and last.step >= steps:
+                run.log(f"{last.path.name} is complete, so the training counts, although: {failure}")
+                return last
             if isinstance(failure, process.ChildFailed):
                 raise
-            failed = failed + 1 if after == before else 1
-            retry(str(failure))
-            if failed > hardware.restarts:
-                what, hint = (
-                    ("hung", "the stacks say where; raise hardware.stall_minutes if its steps only take long")
-                    if isinstance(failure, watchdog.HangDetected)
-                    else ("broke off", "the nodes' train*.log say why")
-                )
+            failures = failures + 1 if last == before else 1
+            run.add_retry(str(failure))
+            if failures > run.spec.params.hardware.restarts:
+                what, hint = "failed", "see the nodes' train*.log"
+                if isinstance(failure, HangDetected):
+                    what, hint = "hung", "if its steps only take long, raise hardware.stall_minutes"
                 raise InputError(
-                    f"the training {what} {failed} times at the same place: {failure}",
-                    str(directory),
-                    f"{hint}; no checkpoint is lost, and the same command goes on",
+                    f"the training {what} {failures} times at the same step: {failure}",
+                    str(run.directory),
+                    f"{hint}; no checkpoint is lost, and the same command resumes",
                 ) from None
-        except watchdog.OutOfMemory:
-            smaller = None if shrunk else arguments.halve_micro_batch(planned)
-            if smaller is None:
+        except OutOfMemory:
+            micro, smaller = planned["per_device_train_batch_size"], halve_micro_batch(planned)
+            if is_halved or smaller is None:
                 raise InputError(
-                    f"out of memory with {planned['per_device_train_batch_size']} a forward pass and device",
-                    str(directory),
-                    f"lower {recipe.section}.micro_batch_size or model.max_length; no checkpoint is lost",
+                    f"out of memory with {micro} samples per forward pass and device",
+                    str(run.directory),
+                    f"lower {run.spec.section}.micro_batch_size or model.max_length; no checkpoint is lost",
                 ) from None
-            planned, shrunk = smaller, True
-            line = (
-                f"out of memory: half the micro-batch, {planned['per_device_train_batch_size']}, twice the accumulation"
-            )
-            retry(line)
-            tell(line)
+            planned, is_halved = smaller, True
+            reason = f"out of memory: retrying with half the micro-batch, {micro // 2}, and twice the accumulation"
+            run.add_retry(reason)
+            run.log(reason)
+            last = checkpoints.newest(run.directory, run.log)
+        except Preempted:
+            last = checkpoints.newest(run.directory, run.log)
+            at = "before the first checkpoint" if last is None else f"at step {last.step}/{steps}"
+            run.log(f"interrupted {at}; rerun the same command to resume")
+            raise
         else:
-            last = checkpoints.newest(directory, tell)
-            if watch.left:
-                at = "before its first checkpoint" if last is None else f"at step {last.step} of {steps}"
-                tell(f"left {at}; the same command goes on from there")
-                raise watchdog.Preempted
+            last = checkpoints.newest(run.directory, run.log)
             if last is None or last.step < steps:
-                raise RuntimeError(f"the training ended without its last checkpoint, {steps}; see {directory / LOG}")
-            return last
+                raise RuntimeError(f"the training ended without checkpoint-{steps}; see {run.directory / LOG}")
+    return last
 
 
-def supervisor(hardware: Hardware, log: Path, tell: Tell) -> Watchdog:
-    """A supervisor by the profile's bounds."""
-    return Watchdog(log, 60 * hardware.stall_minutes, hardware.leave_seconds, tell)
+def _start(run: TrainingRun, planned: dict[str, Any], last: Checkpoint | None) -> None:
+    """Start the trainer once, here and by way of `launch.json` on the other nodes."""
+    if last is not None:
+        planned = planned | {"resume_from_checkpoint": last.path}
+        run.log(f"resuming from {last.path.name} (step {last.step}/{planned['max_steps']})")
+    hardware, directory = run.spec.params.hardware, run.directory
+    log_file, env = directory / LOG, environment(directory)
+    command = arguments.launch_command(run.spec.kind, planned, hardware, run.node)
+    run.log(f"$ {shlex.join(command)}")
+    with multi_node.leader_launch(directory, run.node, [run.spec.kind, *arguments.flatten(planned)]) as launch:
+        try:
+            with Watchdog(hardware, directory / SOURCE, log_file, run.log, launch.failure) as watchdog:
+                process.run(command, log_file, env=env, on_start=watchdog.watch, on_line=run.on_line)
+        except process.ChildFailed as failed:
+            refusals = [line.removeprefix(REFUSAL) for line in failed.tail if line.startswith(REFUSAL)]
+            if refusals:
+                raise InputError(refusals[-1]) from None
+            if run.node.n == 1:
+                raise
+            reason = launch.wait_for_failure() or f"a process of node 0 ended with code {failed.code}"
+            if reason.endswith(OutOfMemory.REASON):
+                raise OutOfMemory from None
+            run.log(f"aborted: {reason}")
+            raise PeerFailed(reason) from failed
+
+
+def follow_leader(spec: StageSpec, directory: Path, node: Node, done: Path, log: Log) -> None:
+    """On a node that is not the first: start what node 0 starts, until `done` is there."""
+    hardware, log_file, env = spec.params.hardware, directory / f"train-{node.rank}.log", environment(directory)
+    command = [sys.executable, *arguments.torchrun(node, arguments.devices(hardware)), "-m", LAUNCHER]
+    for launch in multi_node.launches(directory, done, 60 * hardware.stall_minutes):
+        try:
+            with Watchdog(hardware, directory / SOURCE, log_file, log, launch.abort_reason) as watchdog:
+                process.run([*command, *launch.words], log_file, env=env, on_start=watchdog.watch, on_line=log)
+        except Preempted:
+            log(f"node {node.rank}: interrupted; node 0 writes the checkpoint")
+            raise
+        except (process.ChildFailed, HangDetected, OutOfMemory) as error:
+            reason = f"a process ended with code {error.code}" if isinstance(error, process.ChildFailed) else str(error)
+            if not launch.abort_reason():  # otherwise node 0 knows, or has ended it
+                launch.fail(f"node {node.rank}: {reason}")
+            log(f"node {node.rank}: {reason}; node 0 decides what follows")
+
+
+def halve_micro_batch(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same batch from half the micro-batch and twice the accumulation; None where the micro-batch is odd."""
+    micro = int(arguments["per_device_train_batch_size"])
+    if micro % 2:
+        return None
+    halves = {
+        "per_device_train_batch_size": micro // 2,
+        "gradient_accumulation_steps": 2 * int(arguments["gradient_accumulation_steps"]),
+    }
+    if "per_device_eval_batch_size" in arguments:
+        halves["per_device_eval_batch_size"] = micro // 2
+    return {**arguments, **halves}
 
 
 def environment(directory: Path) -> dict[str, str]:
     """What the launcher finds in its environment."""
     return {"MODELSCOPE_CACHE": str(directory / CACHE), PARENT: str(os.getpid())}
-
-
-def _start(
-    command: Sequence[str],
-    directory: Path,
-    tell: Tell,
-    watch: Watchdog,
-    pass_on: Callable[[], bool],
-    shared: LeaderLaunch | None,
-) -> None:
-    """Run the child once; what its launcher refused becomes the InputError that it was.
-
-    Args:
-        shared: with other nodes, one of which may be what failed; None: this node trains alone.
-    """
-
-    def on_line(line: str) -> None:
-        tell(line)
-        if pass_on():
-            watch.alive()
-
-    if shared is not None:
-        watch.over = shared.failure
-    try:
-        watch.run(command, environment(directory), on_line)
-    except process.ChildFailed as failed:
-        refusals = [line.removeprefix(REFUSAL) for line in failed.tail if line.startswith(REFUSAL)]
-        if refusals:
-            raise InputError(refusals[-1]) from None
-        if shared is None:
-            raise
-        why = shared.failure_in_the_end()
-        if why.endswith(watchdog.OutOfMemory.REASON):
-            raise watchdog.OutOfMemory from None
-        why = why or f"a process of node 0 ended with code {failed.code}"
-        tell(f"broken off: {why}")
-        raise watchdog.PeerFailed(why) from failed
-
-
-def launch_command(kind: str, planned: Mapping[str, Any], hardware: Hardware, node: Node | None = None) -> list[str]:
-    """The child's command line: our launcher, under torchrun where several processes train.
-
-    Args:
-        node: this one; None stands for the first.
-    """
-    node = node or Node(0, hardware.nodes, "$MASTER_ADDR" if hardware.nodes > 1 else "", multi_node.PORT)
-    torchrun = multi_node.torchrun(node, arguments.devices(hardware))
-    return [sys.executable, *torchrun, "-m", LAUNCHER, kind, *arguments.flatten(planned)]

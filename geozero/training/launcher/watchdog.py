@@ -1,7 +1,4 @@
-"""Watching over the process that trains: hung, out of memory, or asked to leave (SIGTERM).
-
-`run` starts the child once and says how it ended; what to do about it is the stage's.
-"""
+"""Watch over one start of the trainer: hung, out of memory, in vain, or asked to end (SIGTERM)."""
 
 from __future__ import annotations
 
@@ -12,20 +9,21 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import psutil
 
-from geozero.common import process
+from geozero.common.process import ChildFailed
+from geozero.params import Hardware
+from geozero.training.launcher.launch import LAUNCHER
 
-TRAINER, TORCHRUN = "geozero.training.launcher.launch", "torch.distributed.run"
+TORCHRUN = "torch.distributed.run"
 OUT_OF_MEMORY = re.compile(
-    r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|DefaultCPUAllocator: can't allocate"
+    rb"torch\.(cuda\.)?OutOfMemoryError|CUDA (error: )?out of memory|DefaultCPUAllocator: can't allocate"
 )
 CHECK_SECONDS = 1.0
 DUMP_SECONDS = 30.0  # what py-spy may take
@@ -42,7 +40,7 @@ class OutOfMemory(RuntimeError):
 
 
 class HangDetected(RuntimeError):
-    """No step for too long; the processes' stacks are in the message's file."""
+    """No step for too long; the message names the file with the processes' stacks."""
 
 
 class PeerFailed(RuntimeError):
@@ -50,112 +48,107 @@ class PeerFailed(RuntimeError):
 
 
 class Preempted(SystemExit):
-    """SIGTERM came, and the training has written its checkpoint: the exit code is that of a terminated process."""
+    """SIGTERM came, and the trainer has ended: the exit code is that of a terminated process."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
-@dataclass
 class Watchdog:
-    """One start of the child.
+    """A context in which the trainer runs once; `watch` gives it the trainer's process id.
 
-    Attributes:
-        log: takes the child's output.
-        stall_seconds: time without `alive`, after which it is dumped and killed.
-        leave_seconds: time that it may take to write its checkpoint after SIGTERM.
-        tell: takes a line about what is done.
-        over: asked now and then; once it says why, the child is in vain and killed.
+    On leaving, the trainer's failure becomes what it was: `HangDetected`, `OutOfMemory`, `Preempted`, or `ChildFailed`.
+
+    Args:
+        hardware: bounds on the time without a step and on the time to end after SIGTERM.
+        steps: the file that the trainer writes each step to.
+        log_file: where the trainer's output goes.
+        log: called with a line about what is done.
+        abort_reason: called now and then; once it gives a reason, the trainer runs in vain and is killed.
     """
 
-    log: Path
-    stall_seconds: float
-    leave_seconds: float
-    tell: Callable[[str], None]
-    over: Callable[[], str] = lambda: ""
-    left: bool = False
-    _stalled: Path | None = None
-    _no_memory: bool = False
-    _pid: int | None = None
-    _last: float = field(default_factory=time.monotonic)
-    _leaving_since: float | None = None
+    def __init__(
+        self,
+        hardware: Hardware,
+        steps: Path,
+        log_file: Path,
+        log: Callable[[str], object],
+        abort_reason: Callable[[], str] = str,
+    ) -> None:
+        self.log_file = log_file
+        self._stall_seconds, self._end_seconds = 60 * hardware.stall_minutes, hardware.leave_seconds
+        self._steps, self._log, self._abort_reason = steps, log, abort_reason
+        self._pid: int | None = None
+        self._terminated: float | None = None  # when SIGTERM came
+        self._stacks: Path | None = None  # of a trainer that hung
+        self._ended = threading.Event()
+        self._log_start = log_file.stat().st_size if log_file.is_file() else 0
+        self._previous: Any = None  # the handler of SIGTERM
 
-    def alive(self) -> None:
-        """A step was done: the clock starts anew."""
-        self._last = time.monotonic()
+    def __enter__(self) -> Watchdog:
+        if threading.current_thread() is threading.main_thread():  # only it can handle signals
+            self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
 
-    def run(self, command: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], None]) -> None:
-        """Run the child to its end.
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._previous or signal.SIG_DFL)
+        if isinstance(error, ChildFailed) and self._stacks is not None:
+            raise HangDetected(self._hang()) from None
+        if (error is None or isinstance(error, ChildFailed)) and self._terminated is not None:
+            raise Preempted from None
+        if isinstance(error, ChildFailed) and self._lacked_memory():
+            raise OutOfMemory from None
 
-        Raises:
-            OutOfMemory, Stalled: see there.
-            process.ChildFailed: it failed in another way.
-            Exception: what `on_line` raised.
-        """
-        ended = threading.Event()
-
-        def take(line: str) -> None:
-            self._no_memory = self._no_memory or bool(OUT_OF_MEMORY.search(line))
-            on_line(line)
-
-        watcher = threading.Thread(target=self._watch, args=(ended,), daemon=True)
-        self.alive()
-        watcher.start()
-        try:
-            with self._until_terminated():
-                process.run(command, log=self.log, env=env, on_line=take, on_start=self._started)
-        except process.ChildFailed:
-            if self._stalled is not None:
-                raise HangDetected(
-                    f"no step for {self.stall_seconds / 60:g} minutes; stacks in {self._stalled}"
-                ) from None
-            if self.left:
-                return
-            if self._no_memory:
-                raise OutOfMemory from None
-            raise
-        finally:
-            ended.set()
-
-    def _started(self, pid: int) -> None:
+    def watch(self, pid: int) -> None:
+        """The trainer has been started."""
         self._pid = pid
-        if self.left:  # asked between two starts
-            self._ask_to_leave()
+        if self._terminated is not None:  # SIGTERM came just before
+            self._terminate()
 
-    def _watch(self, ended: threading.Event) -> None:
-        while not ended.wait(min(CHECK_SECONDS, self.stall_seconds / 4)):
+    def _watch(self) -> None:
+        logged, since = _changed_at(self._steps), time.monotonic()
+        while not self._ended.wait(min(CHECK_SECONDS, self._stall_seconds / 4)):
             now = time.monotonic()
-            if self._leaving_since is not None and now - self._leaving_since > self.leave_seconds:
-                self.tell(f"no checkpoint {self.leave_seconds:g} s after SIGTERM; the training is ended")
-                self._kill()
-                return
-            if why := self.over():
-                self.tell(f"{why}; what trains here is ended")
-                self._kill()
-                return
-            if not self.left and now - self._last > self.stall_seconds:
-                self._stalled = self._dump()
-                self.tell(f"no step for {self.stall_seconds / 60:g} minutes; stacks in {self._stalled}")
+            if logged != (logged := _changed_at(self._steps)):
+                since = now
+            reason = self._abort_reason()
+            if self._terminated is not None and now - self._terminated > self._end_seconds:
+                reason = f"no checkpoint {self._end_seconds:g} s after SIGTERM"
+            elif self._terminated is None and not reason and now - since > self._stall_seconds:
+                self._stacks = self._dump_stacks()
+                reason = self._hang()
+            if reason:
+                self._log(f"{reason}; killing the trainer")
                 self._kill()
                 return
 
-    def _dump(self) -> Path:
-        """The stacks of every training process: by py-spy where it is installed and allowed to, else by itself."""
+    def _hang(self) -> str:
+        return f"no step for {self._stall_seconds / 60:g} minutes; stacks in {self._stacks}"
+
+    def _lacked_memory(self) -> bool:
+        with self.log_file.open("rb") as file:
+            file.seek(self._log_start)
+            return any(OUT_OF_MEMORY.search(line) for line in file)
+
+    def _dump_stacks(self) -> Path:
+        """Write every training process's stacks: by py-spy where it is installed and allowed to, else by itself."""
         found = trainers(self._pid)
-        for one in found:  # a scheduler may have stopped it, and neither could tell anything then
+        for one in found:  # a scheduler may have stopped it, and then it could write nothing
             with suppress(psutil.Error):
                 one.resume()
         spy = shutil.which("py-spy")
         if spy is not None:
-            out = self.log.with_name(f"stacks-{int(time.time())}.txt")
-            spied = [_spied(spy, one, out) for one in found]
-            if all(spied):
+            out = self.log_file.with_name(f"stacks-{int(time.time())}.txt")
+            if all(_spy_on(spy, one, out) for one in found):
                 return out
         for one in found:
             with suppress(psutil.Error):
                 one.send_signal(signal.SIGUSR1)  # the launcher has told faulthandler to write the stacks then
         time.sleep(FLUSH_SECONDS)
-        return self.log
+        return self.log_file
 
     def _kill(self) -> None:
         if self._pid is None:
@@ -167,32 +160,24 @@ class Watchdog:
             with suppress(psutil.Error):
                 one.kill()
 
-    @contextmanager
-    def _until_terminated(self) -> Iterator[None]:
-        """Pass SIGTERM on to the processes that train; only a main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        self._terminated = self._terminated or time.monotonic()
+        self._terminate()
 
-        def leave(number: int, frame: FrameType | None) -> None:
-            self.left = True
-            self._ask_to_leave()
-
-        before: Any = signal.signal(signal.SIGTERM, leave)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def _ask_to_leave(self) -> None:
-        if self._leaving_since is None:
-            self._leaving_since = time.monotonic()
+    def _terminate(self) -> None:
         for one in trainers(self._pid):
             with suppress(psutil.Error):
                 one.terminate()
 
 
-def _spied(spy: str, one: psutil.Process, out: Path) -> bool:
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _spy_on(spy: str, one: psutil.Process, out: Path) -> bool:
     """Append a process's stacks as py-spy sees them; False where it could not, as in a container without ptrace."""
     with out.open("a") as file, suppress(subprocess.TimeoutExpired):
         words = [spy, "dump", "--pid", str(one.pid)]
@@ -206,13 +191,13 @@ def trainers(pid: int | None) -> list[psutil.Process]:
         return []
     try:
         child = psutil.Process(pid)
-        family = [child, *child.children(recursive=True)]
+        tree = [child, *child.children(recursive=True)]
     except psutil.Error:
         return []
     found = []
-    for one in family:
+    for one in tree:
         with suppress(psutil.Error):
             words = one.cmdline()
-            if TRAINER in words and TORCHRUN not in words:
+            if LAUNCHER in words and TORCHRUN not in words:
                 found.append(one)
     return found

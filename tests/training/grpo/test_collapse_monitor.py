@@ -20,7 +20,7 @@ from geozero.training import checkpoints
 from geozero.training.grpo import curriculum
 from geozero.training.grpo.collapse_monitor import GUARDED_METRICS, VIOLATIONS, CollapseMonitor, CollapseStop
 from geozero.training.grpo.rewards import distinct
-from geozero.training.metrics import Curve, read
+from geozero.training.metrics import MetricsForwarder, read
 
 
 def guards(**bounds: Any) -> Guards:
@@ -32,36 +32,36 @@ def guards(**bounds: Any) -> Guards:
 
 
 def test_a_bound_is_judged_on_the_mean_of_a_full_window(tmp_path: Path) -> None:
-    watch = CollapseMonitor(guards(thought_words={"limit": 5}), tmp_path)
-    assert watch.see(1, {"thought_words": 1.0}) == (0, [])  # the window is not full
-    n, found = watch.see(2, {"thought_words": 8.0})
+    monitor = CollapseMonitor(guards(thought_words={"limit": 5}), tmp_path)
+    assert monitor.check(1, {"thought_words": 1.0}) == (0, [])  # the window is not full
+    n, found = monitor.check(2, {"thought_words": 8.0})
     assert (n, [c.value for c in found], found[0].metric) == (1, [4.5], "thought_words")
-    assert watch.see(3, {"thought_words": 1.0}) == (1, [])  # said once
-    assert watch.see(4, {"thought_words": 9.0}) == (0, [])  # exactly at the limit
-    assert watch.see(5, {"thought_words": 0.0})[1][0].step == 5  # crossed anew
+    assert monitor.check(3, {"thought_words": 1.0}) == (1, [])  # said once
+    assert monitor.check(4, {"thought_words": 9.0}) == (0, [])  # exactly at the limit
+    assert monitor.check(5, {"thought_words": 0.0})[1][0].step == 5  # crossed anew
     assert [row["step"] for row in json.loads((tmp_path / "guards.json").read_text())] == [2, 5]
-    assert "4.5 words a thought" in found[0].reason and "below 5" in found[0].reason
+    assert "4.5 words per thought" in found[0].reason and "below 5" in found[0].reason
 
 
 @pytest.mark.parametrize("name", list(GUARDED_METRICS))
 def test_every_watched_metric_has_its_bad_side(name: str, tmp_path: Path) -> None:
     watched = GUARDED_METRICS[name]
     low, high = 0.1, 0.9
-    watch = CollapseMonitor(guards(**{name: {"limit": 0.5}}), tmp_path)
+    monitor = CollapseMonitor(guards(**{name: {"limit": 0.5}}), tmp_path)
     bad, good = (low, high) if watched.side == "below" else (high, low)
     for step in (1, 2):
-        assert watch.see(step, {watched.logged: good}) == (0, [])
-    watch.see(3, {watched.logged: bad})
-    assert watch.see(4, {watched.logged: bad})[0] == 1
-    assert watch.see(5, {"another": bad}) == (0, [])  # not logged: not judged
+        assert monitor.check(step, {watched.logged: good}) == (0, [])
+    monitor.check(3, {watched.logged: bad})
+    assert monitor.check(4, {watched.logged: bad})[0] == 1
+    assert monitor.check(5, {"another": bad}) == (0, [])  # not logged: not judged
 
 
 def test_a_stop_is_an_input_error_that_names_the_way_out_and_stays(tmp_path: Path) -> None:
     bounds = guards(window=1, well_formed={"limit": 0.5, "action": "stop"})
-    watch = CollapseMonitor(bounds, tmp_path)
-    _, found = watch.see(7, {"well_formed": 0.25})
+    monitor = CollapseMonitor(bounds, tmp_path)
+    _, found = monitor.check(7, {"well_formed": 0.25})
     with pytest.raises(CollapseStop, match=r"step 7: 0.25 well-formed .*guards.well_formed.action to warn"):
-        watch.refuse(found)
+        monitor.stop_on(found)
     with pytest.raises(CollapseStop, match="step 7"):
         CollapseMonitor(bounds, tmp_path)
     for other in ({"limit": 0.5, "action": "warn"}, {"limit": 0.2, "action": "stop"}, {"action": "stop"}):
@@ -72,24 +72,44 @@ def test_a_stop_is_an_input_error_that_names_the_way_out_and_stays(tmp_path: Pat
 def test_a_resumed_run_has_its_window_again(tmp_path: Path) -> None:
     bounds = guards(distinct={"limit": 0.5})
     past = [{"step": 1, "distinct": 0.9}, {"step": 2, "distinct": 0.4}, {"step": 2, "eval_reward": 1.0}]
-    assert CollapseMonitor(bounds, tmp_path, past).see(3, {"distinct": 0.4})[0] == 1
+    assert CollapseMonitor(bounds, tmp_path, past).check(3, {"distinct": 0.4})[0] == 1
     crossed = [{"step": 1, "distinct": 0.1}, {"step": 2, "distinct": 0.1}]
-    assert CollapseMonitor(bounds, tmp_path, crossed).see(3, {"distinct": 0.1}) == (1, [])  # said before the kill
+    assert CollapseMonitor(bounds, tmp_path, crossed).check(3, {"distinct": 0.1}) == (1, [])  # said before the kill
 
 
 def test_the_curve_carries_the_number_of_crossed_bounds(tmp_path: Path) -> None:
     lines = [{"distinct": 0.1, "global_step/max_steps": f"{step}/9"} for step in (1, 2)]
     lines.insert(1, {"eval_answer_reward": 0.5, "global_step/max_steps": "1/9"})
     (tmp_path / "logging.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curve = Curve(tmp_path, lambda step, values: {VIOLATIONS: 1} if "distinct" in values and step == 2 else {})
-    assert len(list(curve.fresh())) == 3
+    forwarded: list[tuple[int, Any]] = []
+    said: list[str] = []
+    bounds = guards(distinct={"limit": 0.5})
+    MetricsForwarder(tmp_path, bounds, lambda *row: forwarded.append(row), said.append).forward()
+    assert forwarded[2] == (2, {"distinct": 0.1, VIOLATIONS: 1}) and len(forwarded) == 3
+    assert said == ["guard: step 2: 0.1 distinct word trigrams: all thoughts become the same (below 0.5)"]
     wanted = [
         {"step": 1, "distinct": 0.1},
         {"step": 1, "eval_answer_reward": 0.5},
         {"step": 2, "distinct": 0.1, VIOLATIONS: 1},
     ]
     assert read(tmp_path / "metrics.jsonl") == wanted
-    assert list(Curve(tmp_path).fresh()) == []  # neither a training's nor a validation's row comes twice
+    MetricsForwarder(tmp_path, on_metrics=lambda *row: pytest.fail(f"{row} came twice")).forward()
+
+
+def test_a_stop_comes_after_its_row_and_loses_none_behind_it(tmp_path: Path) -> None:
+    lines = [json.dumps({"well_formed": 0.1, "global_step/max_steps": f"{step}/9"}) + "\n" for step in (1, 2, 3)]
+    (tmp_path / "logging.jsonl").write_text("".join(lines))
+    steps: list[int] = []
+    bounds = guards(well_formed={"limit": 0.5, "action": "stop"})
+    forwarder = MetricsForwarder(tmp_path, bounds, lambda step, _: steps.append(step))
+    with pytest.raises(CollapseStop, match="step 2"):
+        forwarder.forward()
+    assert steps == [1, 2]
+    with pytest.raises(CollapseStop, match="step 2"):
+        MetricsForwarder(tmp_path, bounds)
+    loosened = guards(well_formed={"limit": 0.5})
+    MetricsForwarder(tmp_path, loosened, lambda step, _: steps.append(step)).forward()
+    assert steps == [1, 2, 3]
 
 
 def test_distinct_trigrams() -> None:

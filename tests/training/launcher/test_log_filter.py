@@ -8,40 +8,57 @@ from collections.abc import Iterator
 import pytest
 from paths import ROOT
 
-from flows.runtime.monitoring import COMMAND, training
+from flows.runtime.monitoring import COMMAND, training_log
 from geozero.training.launcher.log_filter import format_progress_line, is_progress_line
 
 TRAINING = ROOT / "geozero/training"
-STAGES = ("launcher/retry", "checkpoints", "replay", "grpo/rollout_backend", "stage", "launcher/watchdog")
+MODULES = ("stage", "checkpoints", "replay", "metrics", "grpo/rollout_backend")
+MODULES += ("launcher/retry", "launcher/watchdog", "launcher/multi_node")
+LOGS = ("log", "run.log", "self._log", "print")
+REASONS = ("abort_reason", "_hang")  # functions whose results begin a line
 
 
-def lines_told() -> Iterator[tuple[str, str]]:
-    """Every text that is passed to `tell`, its places filled in with a checkpoint's name."""
-    for name in STAGES:
+def text_of(node: ast.expr) -> str | None:
+    """A literal text, its places filled in with `…`; None for another expression."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return None
+
+
+def logged_lines() -> Iterator[str]:
+    """Every text that a stage logs, or begins a line with."""
+    for name in MODULES:
         for node in ast.walk(ast.parse((TRAINING / f"{name}.py").read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("tell", "self.tell"):
-                text = node.args[0]
-                if isinstance(text, ast.Constant):
-                    yield name, str(text.value)
-                elif isinstance(text, ast.JoinedStr):
-                    parts = [str(p.value) if isinstance(p, ast.Constant) else "checkpoint-7" for p in text.values]
-                    yield name, "".join(parts)
+            found: list[ast.expr] = []
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in LOGS:
+                found = node.args[:1]
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
+                found = [node.value]
+            elif isinstance(node, ast.FunctionDef) and node.name in REASONS:
+                found = [
+                    r for n in ast.walk(node) if isinstance(n, ast.Return) for r in (n.value, *parts_of(n.value)) if r
+                ]
+            yield from (text.replace("….name", "checkpoint-7") for text in map(text_of, found) if text)
+
+
+def parts_of(node: ast.expr | None) -> list[ast.expr]:
+    return [node.body, node.orelse] if isinstance(node, ast.IfExp) else []
 
 
 def in_flow(line: str) -> bool:
     """Whether a flow's log gets it."""
     passed: list[str] = []
-    training(passed.append)(line)
+    training_log(passed.append)(line)
     return passed == [line]
 
 
-def test_every_line_that_a_stage_tells_is_shown_at_a_terminal_and_in_a_flow() -> None:
-    found = list(lines_told())
-    assert len(found) >= 8
-    assert {text for _, text in found if not in_flow(text)} == set()
-    assert {text for _, text in found if not is_progress_line(text)} == {
-        text for _, text in found if text.startswith(COMMAND)
-    }
+def test_every_line_that_a_stage_logs_is_shown_at_a_terminal_and_in_a_flow() -> None:
+    found = {line for line in logged_lines() if not line.startswith("…")}
+    assert len(found) >= 15
+    assert {line for line in found if not in_flow(line)} == set()
+    assert {line for line in found if not is_progress_line(line)} == {f"{COMMAND}…"}
 
 
 @pytest.mark.parametrize("line", ["{'loss': 0.5, 'step': 3}", "[rank0] {'loss': 0.5}", "guard: half the answers"])
@@ -76,7 +93,7 @@ RL = (
 def test_a_step_is_told_in_a_few_words(line: str, words: str) -> None:
     assert format_progress_line(line) == words
     passed: list[str] = []
-    training(passed.append)(line)
+    training_log(passed.append)(line)
     assert passed == [words]
 
 

@@ -20,9 +20,10 @@ from training_corpus import build_corpus
 from training_stage import base as base  # a fixture
 from training_stage import make_params
 
+from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.params import Hardware
-from geozero.training import replay, stage
+from geozero.training import arguments, replay, stage
 from geozero.training.launcher import multi_node, retry, watchdog
 from geozero.training.metrics import read
 
@@ -80,12 +81,12 @@ def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     behaviour.write_text("{}")
     script.write_text(TRAINER.format(tests=str(SUPPORT), behaviour=str(behaviour)))
     command = [sys.executable, str(script)]
-    monkeypatch.setattr(watchdog, "TRAINER", str(script))
+    monkeypatch.setattr(watchdog, "LAUNCHER", str(script))
     monkeypatch.setattr(watchdog, "FLUSH_SECONDS", 0.3)
     monkeypatch.setattr(
-        retry,
+        arguments,
         "launch_command",
-        lambda kind, planned, *_: [*command, kind, *retry.arguments.flatten(planned)],
+        lambda kind, planned, *_: [*command, kind, *arguments.flatten(planned)],
     )
     return lambda **how: behaviour.write_text(json.dumps(how))
 
@@ -112,7 +113,7 @@ def test_a_hung_training_is_dumped_killed_and_goes_on(
     assert calls(result) == ["0 8 1", "2 8 1"]
     assert "hang_here" in (result.directory / "train.log").read_text()  # where it hung
     assert sum("no step for 0.1 minutes" in line for line in told) == 1
-    assert any(line == "resumed from checkpoint-2 of 4 steps" for line in told)
+    assert any(line == "resuming from checkpoint-2 (step 2/4)" for line in told)
     assert len(record(result.directory)["retries"]) == 1
     assert [row["step"] for row in read(result.directory / "metrics.jsonl")] == [1, 2, 3, 4]
 
@@ -153,12 +154,17 @@ def test_a_hung_training_under_torchrun_is_ended_too(behave, tmp_path: Path) -> 
         "import os, signal, time\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
         "print(os.getpid(), flush=True)\ntime.sleep(60)\n"
     )
-    words = f"[{sys.executable!r}, {str(worker)!r}, {watchdog.TRAINER!r}]"
+    words = f"[{sys.executable!r}, {str(worker)!r}, {watchdog.LAUNCHER!r}]"
     agent = f"import subprocess; subprocess.run({words}, start_new_session=True)"
     numbers: list[int] = []
-    watched = watchdog.Watchdog(tmp_path / "log", 1.0, 1.0, lambda line: None)
-    with pytest.raises(watchdog.HangDetected):
-        watched.run([sys.executable, "-c", agent], dict(os.environ), lambda line: numbers.append(int(line)))
+    lines: list[str] = []
+    log, hardware = tmp_path / "log", Hardware(stall_minutes=1 / 60)
+    with (
+        pytest.raises(watchdog.HangDetected, match="no step for"),
+        watchdog.Watchdog(hardware, tmp_path / "steps", log, lines.append) as watched,
+    ):
+        command = [sys.executable, "-c", agent]
+        process.run(command, log, on_line=lambda line: numbers.append(int(line)), on_start=watched.watch)
     assert numbers and is_gone_soon(numbers[0])
 
 
@@ -182,19 +188,19 @@ def test_out_of_memory_is_retried_once_with_half_the_micro_batch(
 
 def test_out_of_memory_twice_is_one_line(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
     behave(most=2)
-    with pytest.raises(InputError, match=r"out of memory with 4 a forward pass .*sft.micro_batch_size"):
+    with pytest.raises(InputError, match=r"out of memory with 4 samples per forward pass .*sft.micro_batch_size"):
         stage.run_sft(make_params(), corpus, base, tmp_path / "runs")
 
 
 def test_half_a_batch_keeps_the_groups_whole() -> None:
     planned = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3, "per_device_eval_batch_size": 8}
-    half = retry.arguments.halve_micro_batch(planned)
+    half = retry.halve_micro_batch(planned)
     assert half == {
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 6,
         "per_device_eval_batch_size": 4,
     }
-    assert retry.arguments.halve_micro_batch(planned | {"per_device_train_batch_size": 1}) is None
+    assert retry.halve_micro_batch(planned | {"per_device_train_batch_size": 1}) is None
 
 
 # -- SIGTERM -----------------------------------------------------------------------------------------------------
@@ -207,9 +213,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from training_stage import make_params
 from geozero.training import arguments, stage
-from geozero.training.launcher import retry, watchdog
-watchdog.TRAINER = {script!r}
-retry.launch_command = lambda kind, planned, *_: [sys.executable, {script!r}, kind, *arguments.flatten(planned)]
+from geozero.training.launcher import watchdog
+watchdog.LAUNCHER = {script!r}
+arguments.launch_command = lambda kind, planned, *_: [sys.executable, {script!r}, kind, *arguments.flatten(planned)]
 corpus, base, runs = (Path(word) for word in sys.argv[1:])
 stage.run_sft(make_params(), corpus, base, runs, on_line=lambda line: print(line, flush=True))
 """
@@ -267,14 +273,14 @@ def test_a_process_that_fails_behind_its_last_checkpoint_costs_nothing(
     told: list[str] = []
     result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_line=told.append)
     assert calls(result) == ["0 8 1"] and result.model.is_dir()
-    assert told[-1].startswith("checkpoint-4 is the last one and whole") and "ended with code 134" in told[-1]
+    assert told[-1].startswith("checkpoint-4 is complete, so the training counts") and "ended with code 134" in told[-1]
 
 
 @pytest.mark.parametrize("wanted", [{"deepspeed": "zero3"}, {"attention": "flash_attn"}])
 def test_what_is_not_installed_is_one_line(wanted: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"is not installed in hardware\..* \(pip install "):
-        retry.arguments.check_hardware(Hardware(**wanted))
+        arguments.check_hardware(Hardware(**wanted))
 
 
 # -- nodes -------------------------------------------------------------------------------------------------------
@@ -284,13 +290,13 @@ def test_a_node_knows_itself_by_its_environment(monkeypatch: pytest.MonkeyPatch)
     for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     assert multi_node.this_node(Hardware()).leads
-    with pytest.raises(InputError, match="does not know which it is"):
+    with pytest.raises(InputError, match="this node does not know which of 2 it is"):
         multi_node.this_node(Hardware(nodes=2))
     monkeypatch.setenv("NODE_RANK", "1")
     monkeypatch.setenv("MASTER_ADDR", "first")
     node = multi_node.this_node(Hardware(nodes=2))
     assert (node.rank, node.n, node.address, node.port, node.leads) == (1, 2, "first", 29500, False)
-    words = multi_node.torchrun(node, 8)
+    words = arguments.torchrun(node, 8)
     for name, value in (("--nnodes", "2"), ("--node_rank", "1"), ("--nproc_per_node", "8"), ("--master_addr", "first")):
         assert words[words.index(name) + 1] == value
     monkeypatch.setenv("NODE_RANK", "2")
@@ -303,7 +309,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes that look at each other often."""
     monkeypatch.setattr(multi_node, "TOUCH_SECONDS", 0.05)
     monkeypatch.setattr(multi_node, "GRACE_SECONDS", 0.3)
-    monkeypatch.setattr(multi_node, "TELL_SECONDS", 0.5)
+    monkeypatch.setattr(multi_node, "REPORT_SECONDS", 0.5)
     monkeypatch.setattr(watchdog, "CHECK_SECONDS", 0.1)
 
 
@@ -314,7 +320,12 @@ FIRST = multi_node.Node(0, 2, "here", 1)
 def following(directory: Path, start) -> Iterator[None]:
     """Another node that does `start` until the block ends."""
     done = directory / "DONE"
-    follower = threading.Thread(target=multi_node.follow_leader, args=(directory, done, start, 10.0), daemon=True)
+
+    def follow() -> None:
+        for launch in multi_node.launches(directory, done, 10.0):
+            start(launch)
+
+    follower = threading.Thread(target=follow, daemon=True)
     follower.start()
     time.sleep(0.3)
     yield
@@ -341,9 +352,9 @@ def test_a_first_node_that_died_and_came_back_is_joined_again(quick: None, tmp_p
     started: list[tuple[list[str], str]] = []
 
     def work(launch: multi_node.LeaderLaunch) -> None:
-        while not launch.over():
+        while not launch.abort_reason():
             time.sleep(0.05)
-        started.append((launch.words, launch.over()))
+        started.append((launch.words, launch.abort_reason()))
 
     with following(tmp_path, work):
         (tmp_path / multi_node.LAUNCH).write_text(json.dumps({"launch": "killed", "words": ["sft"]}))
@@ -352,7 +363,7 @@ def test_a_first_node_that_died_and_came_back_is_joined_again(quick: None, tmp_p
         time.sleep(0.2)  # then its node is killed, and nobody takes the file away
         with multi_node.leader_launch(tmp_path, FIRST, ["sft"]):  # the same words from the same checkpoint
             time.sleep(0.5)
-    assert started == [(["sft"], "node 0 has started anew"), (["sft"], "node 0 has ended")]
+    assert started == [(["sft"], "node 0 has restarted"), (["sft"], "node 0 has stopped")]
 
 
 def failing_node(directory: Path, why: str) -> threading.Thread:
@@ -362,7 +373,7 @@ def failing_node(directory: Path, why: str) -> threading.Thread:
         while not (directory / "checkpoint-2" / "trainer_state.json").is_file():
             time.sleep(0.05)
         time.sleep(0.5)
-        launch = multi_node._read(directory / multi_node.LAUNCH)
+        launch = multi_node.LeaderLaunch.read(directory / multi_node.LAUNCH)
         assert launch is not None
         launch.fail(f"node 1: {why}")
 
@@ -385,7 +396,7 @@ def test_a_failure_of_another_node_ends_the_start_and_another_follows(
     failing_node(directory, why)
     result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
     assert calls(result) == ["0 8 1", second]
-    assert any(line == f"node 1: {why}; what trains here is ended" for line in told)
+    assert any(line == f"node 1: {why}; killing the trainer" for line in told)
     assert len(record(result.directory)["retries"]) == 1
     assert not (directory / multi_node.FAILED).exists() and not (directory / multi_node.LAUNCH).exists()
 
@@ -393,7 +404,7 @@ def test_a_failure_of_another_node_ends_the_start_and_another_follows(
 def test_a_node_whose_first_one_never_comes_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_node, "TOUCH_SECONDS", 0.05)
     with pytest.raises(InputError, match="no sign of node 0"):
-        multi_node.follow_leader(tmp_path, tmp_path / "DONE", lambda words: None, 0.2)
+        list(multi_node.launches(tmp_path, tmp_path / "DONE", 0.2))
 
 
 def test_another_node_waits_for_what_the_first_one_makes(quick: None, tmp_path: Path) -> None:
@@ -432,7 +443,7 @@ def test_another_node_goes_by_the_steps_that_the_first_one_logs(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(watchdog, "FLUSH_SECONDS", 0.1)
     work = "import sys, time; time.sleep(2); print('to the end')"
-    monkeypatch.setattr(multi_node, "torchrun", lambda node, processes: ["-c", work])
+    monkeypatch.setattr(arguments, "torchrun", lambda node, processes: ["-c", work])
     params = make_params(hardware={"nodes": 2, "stall_minutes": 0.02}, sft={"batch_size": 16})
     directory = stage.run_sft(params, corpus, base, tmp_path / "runs", dry_run=True).directory
     directory.mkdir(parents=True)
