@@ -199,13 +199,7 @@ def _samples(it: Benchmark, corpus: Corpus) -> Iterator[Sample]:
 
 
 def evaluate_benchmark(
-    name: str,
-    task: str,
-    protocol: str,
-    records: Path,
-    out: Path | None = None,
-    boxes: str = "norm1000",
-    **options: Any,
+    name: str, task: str, protocol: str, records: Path, out: Path | None = None, boxes: str = "norm1000", **options: Any
 ) -> dict[str, Any]:
     """`evaluate` with the benchmark's question types alone and, under `benchmark`, its version and reference rows.
 

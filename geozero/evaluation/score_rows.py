@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
+from geozero import tasks
 from geozero.evaluation.comparison import common, compare
-from geozero.evaluation.guessing import guesses
 from geozero.evaluation.metric_names import is_count
 from geozero.evaluation.result_sets import EvalSlice
+from geozero.metrics.baselines import others
 
 Row = dict[str, Any]
 WITH, WITHOUT = "tagged", "forced"
@@ -27,7 +31,7 @@ def evaluation_parts(slices: Sequence[EvalSlice]) -> dict[str, list[Row]]:
             first.setdefault(_place(part), part)
     return {
         "scores": list(rows_of(slices)),
-        "baselines": [row for part in first.values() for row in guesses(part)],
+        "baselines": [row for part in first.values() for row in baseline_rows(part)],
         "comparisons": list(comparison_rows([part for part in whole if part.rows])),
         "reasoning": list(reasoning_rows(whole)),
         "details": list(detail_rows(whole)),
@@ -65,6 +69,39 @@ def _form(part: EvalSlice) -> Iterator[Row]:
                 yield {**part.place, **row}
 
 
+def baseline_rows(part: EvalSlice) -> Iterator[Row]:
+    """Chance and majority of a slice's main metric on its very records, overall and, for closed answers, by question
+    type.
+
+    Closed answers under `strict`: an even draw and the most common answer, as `evaluate` gives them. Everything else
+    [ours]: the truth of another record drawn at random, and the task's constant answer (most common label or reference,
+    median box). None where labels cannot be scored as answers.
+    """
+    task, protocol = tasks.get(part.task), part.scored.protocol
+    row = {k: v for k, v in part.place.items() if k not in ("model", "mode")} | {"metric": part.main_metric}
+    known = part.result.get("baselines")
+    if protocol == "strict" and isinstance(known, dict):
+        for question_type, group in {None: known, **known.get("by_question_type", {})}.items():
+            majority = group.get("majority_by_type", group.get("majority"))
+            numbers = {"n": group.get("n", 0), "chance": group.get("chance"), "majority": majority}
+            yield {**row, **numbers, "question_type": question_type}
+    elif protocol == "strict" or task.official_guesses:
+        truths = [task.true_answers(label) for label in part.scored.records.labels]
+        texts = {"chance": others([group[0] for group in truths])}
+        texts["majority"] = [task.constant_answer(truths)] * len(truths)
+        scored = {name: _guessed(part, answers).get(part.main_metric) for name, answers in texts.items()}
+        yield {**row, "question_type": None, "n": len(truths), **scored}
+
+
+def _guessed(part: EvalSlice, texts: Sequence[str]) -> dict[str, Any]:
+    """The metrics of the same records with other answers."""
+    written = np.ones(len(texts), dtype=bool)
+    records = replace(part.scored.records, texts=list(texts), raw=written, readable=written, problems=[])
+    if part.scored.protocol == "official":
+        return tasks.get(part.task).official(records, headline_only=True).metrics()
+    return replace(part.scored, records=records, boxes="pixels").scores.metrics()
+
+
 def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """The rows of one source each, without those over all of them: what is averaged must not count twice."""
     return (row for row in rows if row["source"] is not None)
@@ -92,6 +129,8 @@ def comparison_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
 def _compared(first: EvalSlice, second: EvalSlice) -> Iterator[Row]:
     """The rows of one pair; none where fewer than two questions are common."""
     pairs = common(first.scored.records, second.scored.records)
+    if len(pairs[0]) < 2:
+        return
     found = compare(first.scored, second.scored, pairs, by=("question_type",))
     main = first.main_metric
     place = {k: v for k, v in first.place.items() if k not in ("model", "mode")}

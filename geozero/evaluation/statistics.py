@@ -76,11 +76,7 @@ def interval(values: Floats) -> list[float] | None:
 
 
 def intervals(
-    statistics: Floats,
-    finish: Finish,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    statistics: Floats, finish: Finish, clusters: Clusters | None = None, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, list[float] | None]:
     """Bootstrap interval of every metric that `finish` computes from summed statistics (n, k); {} for one record."""
     if len(statistics) < 2 or (clusters is not None and clusters.max() == 0):

@@ -65,13 +65,15 @@ class Place(Record):
     n: int = 0
 
 
-class Score(Place):
+class ModelPlace(Place):
+    model: str
+    mode: str = ""
+
+
+class Score(ModelPlace):
     """One score with its 95 % interval, all in the metric's own scale (shares from 0 to 1; `…_percent` to 100)."""
 
-    model: str
-    mode: str
     metric: str
-    headline: bool | None = None
     value: Number = None
     low: Number = None
     high: Number = None
@@ -109,13 +111,10 @@ class Comparison(Place):
     p_value: Number = None
 
 
-class Reasoning(Place):
+class Reasoning(ModelPlace):
     """How one model reasons at one place; `help`: its score with the thought minus its score without."""
 
-    model: str
-    mode: str = ""
     metric: str = ""
-    n_with_thought: int = 0
     share_with_thought: Number = None
     words: dict[str, Number] | None = None
     distinct_n: dict[str, Number] | None = None
@@ -143,19 +142,15 @@ class Confusion(Record):
 class Estimated(Record):
     value: Number = None
     interval: list[float] | None = None
-    n: int = 0
 
 
 class Bin(Record):
-    low: float
-    high: float
     n: int
     confidence: float
     accuracy: float
 
 
 class Calibration(Record):
-    n: int = 0
     bins: list[Bin] = []
     expected_calibration_error: Number = None
 
@@ -170,11 +165,9 @@ class SelfConsistency(Record):
     calibration: Calibration = Calibration()
 
 
-class Detail(Place):
+class Detail(ModelPlace):
     """What stands behind one score."""
 
-    model: str
-    mode: str = ""
     groups: dict[str, dict[str, GroupScore]] = {}
     confusion: Confusion | None = None
     self_consistency: SelfConsistency | None = None
@@ -220,19 +213,22 @@ class Output(Record):
     boxes: PixelBoxes = []
 
 
-class GalleryItem(Record):
-    """One held-out question with its image, its truth and the answers before and after RL.
-
-    The image is base64 JPEG, or `image_ref`: a file below the directory of gallery.json.
-    """
+class Question(Record):
+    """One question and its truth; the image is base64 JPEG."""
 
     id: str
     task: str
     source: str = ""
-    split: str = ""
     question: Text
     answer: Text = ""
     image_jpeg_base64: str | None = None
+
+
+class GalleryItem(Question):
+    """The answers to a held-out question before and after RL. The image may be `image_ref` instead: a file below the
+    directory of gallery.json."""
+
+    split: str = ""
     image_ref: str | None = None
     width: int = 0
     height: int = 0
@@ -242,23 +238,15 @@ class GalleryItem(Record):
     after: Output | None = None
 
 
-class Step(Record):
+class Step(Output):
     """The answer of a model in training after so many steps."""
 
     step: int
-    thought: Text = ""
-    answer: Text = ""
-    reward: Number = None
 
 
-class Probe(Record):
+class Probe(Question):
     """One question that a model answered repeatedly during training."""
 
-    id: str
-    task: str
-    source: str = ""
-    question: Text
-    answer: Text = ""
     image_jpeg_base64: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+=*$")] | None = None
     steps: list[Step] = []
 

@@ -142,6 +142,16 @@ def test_scores_whose_records_are_gone_or_changed_stand_alone(folder: Path) -> N
     assert "This page is not complete." in page_of(folder).text
 
 
+def test_records_that_are_gone_cost_only_what_reasoning_gains(tmp_path: Path) -> None:
+    rows = [{"raw_output": "I see. <answer>a road</answer>", "label": ["a road", "a street"]}] * 3
+    for mode in ("tagged", "forced"):
+        scored(tmp_path, f"m/{mode}/rsicd", "caption", rows, "official")
+    for path in (tmp_path / "records").iterdir():
+        path.unlink()
+    (row,) = collect(tmp_path / "scores", 10).reasoning
+    assert row.share_with_thought == 1.0 and row.help is None
+
+
 def test_what_is_no_result_is_passed_over(tmp_path: Path) -> None:
     for name, text in (
         ("list.json", "[]"),
