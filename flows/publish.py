@@ -45,7 +45,8 @@ def publish(
 ) -> list[Goal]:
     """Write `reports/data/*.json` and the page, log scores to MLflow's parent run, leave two artifacts in Prefect."""
     settings, corpora = workspace.settings, workspace.corpora
-    boxes, by_name = settings.model.boxes, {a.model: a for a in answered}
+    boxes = settings.model.boxes
+    by_name = {model.model: model for model in answered}
     parts: dict[str, Any] = evaluation_parts(list(eval_slices(answered, tested_sources(workspace), boxes)))
     scores = parts["scores"]
     goals = [*method_goals(scores, parts["baselines"]), *resource_goals(times.seconds, times.peak_bytes)]

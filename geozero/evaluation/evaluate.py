@@ -40,7 +40,7 @@ def evaluate(
             themselves stop, or an `against` with other questions.
     """
     settings = (_known(protocol, PROTOCOLS, "protocol"), _known(boxes, CONVENTIONS, "coordinate convention"))
-    scored = ScoredRecords(tasks.get(task).name, read_records(records), *settings)
+    scored = ScoredRecords(tasks.get(task), read_records(records), *settings)
     for i, name in enumerate(scored.records.tasks):
         if name is not None and name != task:
             scored.records.report(i, "other_task", f"the record says {name}; scored as {task}")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geozero import tasks
 from geozero.evaluation.score_rows import by_source, headline_mean
+from geozero.tasks import CLOSED_TASKS, TASKS
 
 Rows = Sequence[Mapping[str, Any]]
 CLOSED_TYPES = (None, "presence", "comp", "rural_urban")  # None: scene classification; counts are not closed
@@ -69,10 +69,10 @@ def _margin(key: str, name: str, margins: list[tuple[float, str]], bound: float,
 
 def _margins(rows: Rows, guesses: Rows, model: str, beside: str) -> list[tuple[float, str]]:
     """Points above a baseline in direct mode, and where, for each source and closed question type."""
-    baselines = {(g["source"], g["question_type"]): g[beside] for g in guesses if tasks.get(g["task"]).closed}
+    baselines = {(g["source"], g["question_type"]): g[beside] for g in guesses if g["task"] in CLOSED_TASKS}
     found = []
     for row in _of(rows, model, "direct"):
-        task, kind = tasks.get(row["task"]), row["question_type"]
+        task, kind = TASKS[row["task"]], row["question_type"]
         if row["headline"] and task.closed and kind in CLOSED_TYPES and not (kind is None and task.by_question_type):
             baseline = baselines.get((row["source"], kind))
             if baseline is not None:

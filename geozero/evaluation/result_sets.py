@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from geozero import tasks
-from geozero.corpus.sample import TaskName
 from geozero.evaluation.scored import ScoredRecords
 from geozero.inference.corpus_job import PromptMode, records_path
 from geozero.metrics.records import parse_records
@@ -46,13 +45,8 @@ class EvalSlice:
     rows: Sequence[Any] = field(repr=False, default=())
 
     @property
-    def task(self) -> TaskName:
-        return self.scored.task
-
-    @property
-    def main_metric(self) -> str:
-        """The metric that stands for the slice's task."""
-        return tasks.get(self.task).main_metric(self.scored.protocol)
+    def task(self) -> str:
+        return self.scored.task.name
 
     @property
     def place(self) -> dict[str, Any]:
@@ -76,33 +70,21 @@ def eval_slices(answered: Sequence[ModelAnswers], sources: Sequence[str], boxes:
     split and task. Every list of records is scored once; a whole of one source is that source's slice."""
     for model in answered:
         for mode in model.modes:
-            whole: dict[tuple[str, str, TaskName], list[EvalSlice]] = defaultdict(list)
+            whole: dict[tuple[str, str, str], list[EvalSlice]] = defaultdict(list)
             for source in sources:
-                by_task: dict[TaskName, list[Any]] = defaultdict(list)
+                by_task: dict[str, list[Any]] = defaultdict(list)
                 for record in json.loads(records_path(model.out, mode, source).read_text()):
                     by_task[record["task"]].append(record)
                 split, world = split_of(source), world_of(source)
                 for task, rows in by_task.items():
-                    part = _scored(model.model, mode, split, world, task, source, rows, boxes)
+                    scored = ScoredRecords(tasks.get(task), parse_records(rows), boxes=boxes)
+                    part = EvalSlice(model.model, mode, split, world, source, scored, scored.result(), rows)
                     whole[world, split, task].append(part)
                     yield part
-            for (world, split, task), parts in whole.items():
-                if len(parts) == 1:
-                    yield replace(parts[0], source=None)
-                else:
+            for parts in whole.values():
+                together = replace(parts[0], source=None)
+                if len(parts) > 1:
                     rows = [row for part in parts for row in part.rows]
-                    yield _scored(model.model, mode, split, world, task, None, rows, boxes)
-
-
-def _scored(
-    model: str,
-    mode: str,
-    split: str,
-    world: str,
-    task: TaskName,
-    source: str | None,
-    rows: list[Any],
-    boxes: Convention,
-) -> EvalSlice:
-    scored = ScoredRecords(task, parse_records(rows), boxes=boxes)
-    return EvalSlice(model, mode, split, world, source, scored, scored.result(), rows)
+                    scored = replace(parts[0].scored, records=parse_records(rows))
+                    together = replace(together, scored=scored, result=scored.result(), rows=rows)
+                yield together

@@ -1,4 +1,4 @@
-"""The rows of the page's files: scores, comparisons, reasoning and details of scored slices."""
+"""The rows of the page's files: scores, baselines, comparisons, reasoning and details of scored slices; their means."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from geozero import tasks
 from geozero.evaluation.comparison import common, compare
 from geozero.evaluation.metric_names import is_count
 from geozero.evaluation.result_sets import EvalSlice
@@ -38,11 +37,14 @@ def evaluation_parts(slices: Sequence[EvalSlice]) -> dict[str, list[Row]]:
     }
 
 
+# --- rows -------------------------------------------------------------------------------------------------
+
+
 def rows_of(slices: Iterable[EvalSlice]) -> Iterator[Row]:
     """The scores of every slice with n and 95 % interval: its metrics, of each source the same by question type, and
     where the model was to reason, `well_formed` and `thought_words`."""
     for part in slices:
-        main, groups = part.main_metric, {None: part.result}
+        main, groups = part.scored.main_metric, {None: part.result}
         if part.source is not None:
             groups |= part.result["groups"].get("question_type", {})
         for question_type, group in groups.items():
@@ -77,8 +79,8 @@ def baseline_rows(part: EvalSlice) -> Iterator[Row]:
     [ours]: the truth of another record drawn at random, and the task's constant answer (most common label or reference,
     median box). None where labels cannot be scored as answers.
     """
-    task, protocol = tasks.get(part.task), part.scored.protocol
-    row = {k: v for k, v in part.place.items() if k not in ("model", "mode")} | {"metric": part.main_metric}
+    task, protocol = part.scored.task, part.scored.protocol
+    row = {k: v for k, v in part.place.items() if k not in ("model", "mode")} | {"metric": part.scored.main_metric}
     known = part.result.get("baselines")
     if protocol == "strict" and isinstance(known, dict):
         for question_type, group in {None: known, **known.get("by_question_type", {})}.items():
@@ -89,7 +91,7 @@ def baseline_rows(part: EvalSlice) -> Iterator[Row]:
         truths = [task.true_answers(label) for label in part.scored.records.labels]
         texts = {"chance": others([group[0] for group in truths])}
         texts["majority"] = [task.constant_answer(truths)] * len(truths)
-        scored = {name: _guessed(part, answers).get(part.main_metric) for name, answers in texts.items()}
+        scored = {name: _guessed(part, answers).get(part.scored.main_metric) for name, answers in texts.items()}
         yield {**row, "question_type": None, "n": len(truths), **scored}
 
 
@@ -98,24 +100,8 @@ def _guessed(part: EvalSlice, texts: Sequence[str]) -> dict[str, Any]:
     written = np.ones(len(texts), dtype=bool)
     records = replace(part.scored.records, texts=list(texts), raw=written, readable=written, problems=[])
     if part.scored.protocol == "official":
-        return tasks.get(part.task).official(records, headline_only=True).metrics()
+        return part.scored.task.official(records, headline_only=True).metrics()
     return replace(part.scored, records=records, boxes="pixels").scores.metrics()
-
-
-def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The rows of one source each, without those over all of them: what is averaged must not count twice."""
-    return (row for row in rows if row["source"] is not None)
-
-
-def headline_mean(rows: Iterable[Mapping[str, Any]], **where: str) -> float:
-    """Mean over tasks of the headline metric (percent) of the rows that fit: first over a task's sources, one row
-    each, then over tasks; NaN where no row fits."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in by_source(rows):
-        if row["headline"] and row["question_type"] is None and all(row[k] == v for k, v in where.items()):
-            found[row["task"]].append(float(row["value"]))
-    means = [sum(values) / len(values) for values in found.values()]
-    return 100 * sum(means) / len(means) if means else float("nan")
 
 
 def comparison_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
@@ -132,7 +118,7 @@ def _compared(first: EvalSlice, second: EvalSlice) -> Iterator[Row]:
     if len(pairs[0]) < 2:
         return
     found = compare(first.scored, second.scored, pairs, by=("question_type",))
-    main = first.main_metric
+    main = first.scored.main_metric
     place = {k: v for k, v in first.place.items() if k not in ("model", "mode")}
     place |= {name: {"model": part.model, "mode": part.mode} for name, part in (("first", first), ("second", second))}
     groups = {None: found["metrics"]}
@@ -158,7 +144,7 @@ def reasoning_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
             other = by_name.get((part.model, WITHOUT)) if part.mode == WITH else None
             rows = _compared(other, part) if other is not None else iter(())
             gain = next((r for r in rows if r["headline"] and r["question_type"] is None), None)
-            yield {**part.place, **statistics, "metric": part.main_metric, "help": gain}
+            yield {**part.place, **statistics, "metric": part.scored.main_metric, "help": gain}
 
 
 def detail_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
@@ -177,3 +163,50 @@ def _by_place(slices: Iterable[EvalSlice]) -> Iterable[Sequence[EvalSlice]]:
 
 def _place(part: EvalSlice) -> tuple[Any, ...]:
     return part.world, part.split, part.task, part.source, part.scored.protocol
+
+
+# --- means ------------------------------------------------------------------------------------------------
+
+
+def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows of one source each, without those over all of them: what is averaged must not count twice."""
+    return (row for row in rows if row["source"] is not None)
+
+
+def headline_mean(rows: Iterable[Mapping[str, Any]], **where: str) -> float:
+    """Mean over tasks of the headline metric (percent) of the rows that fit: first over a task's sources, one row
+    each, then over tasks; NaN where no row fits."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in headline_rows(rows):
+        if all(row[k] == v for k, v in where.items()):
+            found[row["task"]].append(float(row["value"]))
+    means = [sum(values) / len(values) for values in found.values()]
+    return 100 * sum(means) / len(means) if means else float("nan")
+
+
+def headline_rows(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The main metric of every source, over all its question types."""
+    return [row for row in by_source(rows) if row["headline"] and row["question_type"] is None]
+
+
+def headline_scores(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """`headline_mean` by `model/mode/world/split`."""
+    rows = list(rows)
+    names = ("model", "mode", "world", "split")
+    places = sorted({tuple(str(row[name]) for name in names) for row in rows})
+    return {"/".join(place): headline_mean(rows, **dict(zip(names, place, strict=True))) for place in places}
+
+
+def run_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
+    """The metrics of each (model, mode), under the same names for all of them: `source/task/metric`, and the means over
+    tasks as `mean/world/split`."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[row["model"], row["mode"]].append(row)
+    metrics = {}
+    for model, own in found.items():
+        single = (row for row in by_source(own) if row["question_type"] is None)
+        metrics[model] = {f"{row['source']}/{row['task']}/{row['metric']}": row["value"] for row in single}
+        means = headline_scores(own).items()
+        metrics[model] |= {f"mean/{name.removeprefix('/'.join(model) + '/')}": value for name, value in means}
+    return metrics

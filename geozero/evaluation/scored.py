@@ -9,13 +9,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geozero import tasks
-from geozero.corpus.sample import TaskName
 from geozero.evaluation.reasoning import reasoning
 from geozero.evaluation.self_consistency import self_consistency
 from geozero.evaluation.statistics import LEVEL, RESAMPLES, SEED, Clusters, cluster_ids, intervals, renumbered
 from geozero.metrics.records import RecordList
 from geozero.metrics.scores import Bools, Scores, finite
+from geozero.tasks import Task
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import is_well_formed
 
@@ -29,7 +28,7 @@ class ScoredRecords:
     """Records of one task under one protocol. They are scored once, when `scores` is first read; groups, pairs and
     intervals index its per-record statistics. `boxes` is the convention of predicted boxes under `strict`."""
 
-    task: TaskName
+    task: Task
     records: RecordList
     protocol: Protocol = "strict"
     boxes: Convention = "norm1000"
@@ -41,8 +40,14 @@ class ScoredRecords:
         Raises:
             InputError: the published rules stop on a record.
         """
-        rules = tasks.get(self.task)
-        return rules.strict(self.records, self.boxes) if self.protocol == "strict" else rules.official(self.records)
+        if self.protocol == "strict":
+            return self.task.strict(self.records, self.boxes)
+        return self.task.official(self.records)
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that stands for the task under the protocol."""
+        return self.task.main_metric(self.protocol)
 
     @cached_property
     def _clustering(self) -> tuple[str | None, Clusters | None]:
@@ -73,13 +78,13 @@ class ScoredRecords:
         Raises:
             InputError: the published rules stop on a record.
         """
-        task, records, scores = tasks.get(self.task), self.records, self.scores
+        task, records, scores = self.task, self.records, self.scores
         n_raw, n_well_formed = int(records.raw.sum()), int(self.well_formed.sum())
         notes = list(scores.notes)
         if not len(records):
             notes.append("the list is empty: there is nothing to score")
         result: dict[str, Any] = {
-            "task": self.task,
+            "task": task.name,
             "protocol": self.protocol,
             "n": len(records),
             "metrics": scores.metrics(),
@@ -96,7 +101,7 @@ class ScoredRecords:
             "reasoning": reasoning(task.closed, records.texts, scores.per_record.get("pred", ())),
         }
         result |= task.details(records, scores, "resized28" if self.protocol == "official" else self.boxes)
-        if (sampled := self_consistency(self.task, records, scores, resamples, seed)) is not None:
+        if (sampled := self_consistency(task, records, scores, resamples, seed)) is not None:
             result["self_consistency"] = sampled
         result |= {key: value for key in ("diagnosis", "missing") if (value := getattr(scores, key))}
         return result | {"problems": records.problem_summary(), "notes": notes}

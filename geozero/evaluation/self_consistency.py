@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geozero import tasks
-from geozero.corpus.sample import TaskName
 from geozero.evaluation.statistics import RESAMPLES, SEED, calibration, cluster_ids, intervals, pass_at_k, renumbered
 from geozero.metrics.records import RecordList
 from geozero.metrics.scores import Floats, Scores
+from geozero.tasks import Task
 
 MAX_K = 1024  # pass@k is given up to here
 
 
 def self_consistency(
-    task: TaskName, records: RecordList, scores: Scores, resamples: int = RESAMPLES, seed: int = SEED
+    task: Task, records: RecordList, scores: Scores, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Any] | None:
     """What k answers a question tell beyond one; None where every question was answered once, and for captions,
     which are neither right nor wrong.
@@ -42,7 +41,7 @@ def self_consistency(
     for k in _powers(min(int(drawn.max()), MAX_K)):
         values = pass_at_k(drawn, correct, k)
         result["pass_at_k"][str(k)] = _mean(values, clusters, resamples, seed)
-    votes = [tasks.get(task).agreement(scores, group) for group in groups]
+    votes = [task.agreement(scores, group) for group in groups]
     agreement = np.array([share for share, _ in votes])
     hit = np.array([voted is not None and right[voted] for _, voted in votes], dtype=np.float64)
     result["vote"] = _mean(hit, clusters, resamples, seed)

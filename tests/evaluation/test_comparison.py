@@ -20,10 +20,11 @@ from geozero.evaluation.result_sets import EvalSlice
 from geozero.evaluation.score_rows import comparison_rows, detail_rows, evaluation_parts, reasoning_rows
 from geozero.evaluation.scored import ScoredRecords
 from geozero.metrics.records import parse_records
+from geozero.tasks import get
 
 
 def part(model: str, mode: str, records: list[dict[str, Any]], source: str | None = "toy_rsvqa_lr") -> EvalSlice:
-    scored = ScoredRecords("vqa", parse_records(records))
+    scored = ScoredRecords(get("vqa"), parse_records(records))
     return EvalSlice(model, mode, "test", "toy", source, scored, scored.result(), records)
 
 
@@ -94,7 +95,7 @@ def test_thinking_is_compared_with_the_answer_forced_at_once() -> None:
 
 def test_details_hold_what_the_score_is_made_of() -> None:
     rows = [{"raw_output": a, "label": b} for a, b in [("port", "port"), ("park", "port"), ("x", "park")]]
-    scored = ScoredRecords("scene_cls", parse_records([*rows, {}]))
+    scored = ScoredRecords(get("scene_cls"), parse_records([*rows, {}]))
     (row,) = detail_rows([EvalSlice("m", "", "", "strict", "aid", scored, scored.result())])
     detail = Detail.model_validate(row)
     assert detail.confusion is not None and detail.confusion.matrix == [[0, 0, 1], [1, 1, 0]]

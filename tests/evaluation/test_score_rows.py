@@ -15,7 +15,14 @@ from geozero.evaluation.report.build import report
 from geozero.evaluation.report.schema import Baseline, Score
 from geozero.evaluation.report.scores import worlds
 from geozero.evaluation.result_sets import ModelAnswers, eval_slices, split_of, world_of
-from geozero.evaluation.score_rows import by_source, evaluation_parts, headline_mean, rows_of
+from geozero.evaluation.score_rows import (
+    by_source,
+    evaluation_parts,
+    headline_mean,
+    headline_scores,
+    rows_of,
+    run_metrics,
+)
 from geozero.inference.corpus_job import records_path
 from geozero.metrics.records import RecordList
 from geozero.metrics.scores import Scores
@@ -195,6 +202,20 @@ def test_every_list_of_answers_is_scored_once_on_the_way_to_the_page(
     ids = {source: tuple(f"{source}-{i}" for i in range(10)) for source in sources}
     once = [*ids.values(), ids["toy_aid"] + ids["toy_ucm"]]  # the last one stands for both sources together
     assert Counter(lists) == Counter(once * len(answered) * 3)
+
+
+def test_runs_hold_every_metric_of_a_source_and_the_means_under_the_same_names(answered: ModelAnswers) -> None:
+    rows = score_rows(answered, ASKED)
+    assert headline_scores(rows)["sft/direct/toy/test"] == pytest.approx(100 * (0.75 + 0.5) / 2)
+    metrics = run_metrics(rows)
+    assert list(metrics) == [("sft", "direct"), ("sft", "tagged")]
+    assert metrics["sft", "direct"] == {
+        "toy_aid/scene_cls/accuracy": 0.75,
+        "toy_aid_hard/scene_cls/accuracy": 0.0,
+        "toy_rsvqa_lr/vqa/accuracy": 0.5,
+        "mean/toy/test": pytest.approx(100 * (0.75 + 0.5) / 2),
+        "mean/toy/test_hard": 0.0,
+    }
 
 
 # -- baselines, by hand ------------------------------------------------------------------------------------------

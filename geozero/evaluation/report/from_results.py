@@ -112,7 +112,10 @@ def _slice(folder: Path, path: Path, result: dict[str, Any], rows: list[Any], ba
     model, mode, benchmark = names_of(folder, path, result)
     boxes = result.get("boxes")
     scored = ScoredRecords(
-        result["task"], parse_records(rows, base), result["protocol"], boxes if boxes in CONVENTIONS else "norm1000"
+        TASKS[result["task"]],
+        parse_records(rows, base),
+        result["protocol"],
+        boxes if boxes in CONVENTIONS else "norm1000",
     )
     return EvalSlice(model, mode, "", result["protocol"], benchmark, scored, result, rows)
 
