@@ -13,7 +13,7 @@ import pytest
 
 from geozero.evaluation.report.schema import FILES
 
-OWN_IMAGE = re.compile(r'<img src="data:image/jpeg;base64,[A-Za-z0-9+/]+=*" alt="the image asked about">')
+OWN_IMAGE = re.compile(r'<img src="data:image/jpeg;base64,[A-Za-z0-9+/]+=*" alt="image of the question">')
 
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><!--"

@@ -107,17 +107,17 @@
   const drawAnswer = (title, tone, output, whole) => {
     const block = make("div", { class: `answer-block ${tone}` });
     if (!output) {
-      block.append(make("h5", {}, make("b", {}, title)), make("p", { class: "none" }, "not asked"));
+      block.append(make("h5", {}, make("b", {}, title)), make("p", { class: "none" }, "no answer recorded"));
       return block;
     }
     const verdict = output.right == null ? null : make("span", { class: output.right ? "right" : "wrong" }, output.right ? "✓ right" : "✗ wrong");
     const reward = output.reward == null ? "" : `reward ${output.reward.toFixed(2)}`;
     block.append(make("h5", {}, make("b", {}, title), make("span", {}, verdict, verdict && reward ? " · " : "", reward)));
-    block.append(output.answer ? make("p", { class: "said" }, output.answer) : make("p", { class: "said none" }, "no answer"));
+    block.append(output.answer ? make("p", { class: "answer-text" }, output.answer) : make("p", { class: "answer-text none" }, "no answer"));
     const pixels = output.boxes.map((box) => `[${box.map((v) => Math.round(v)).join(", ")}]`);
     if (pixels.length) block.append(make("p", { class: "small" }, `in pixels ${pixels.join(", ")}`));
     const same = output.thought && !output.raw && output.answer.startsWith(output.thought); // the completion is its own answer
-    if (same) block.append(make("p", { class: "none" }, "no whole answer block: all that was written counts as the answer"));
+    if (same) block.append(make("p", { class: "none" }, "no complete answer block: the whole completion counts as the answer"));
     else block.append(output.thought ? make("p", { class: "thought" }, output.thought) : make("p", { class: "none" }, "no thought"));
     if (whole && output.raw) block.append(make("details", {}, make("summary", {}, "raw completion"), make("pre", {}, output.raw)));
     return block;
@@ -150,17 +150,17 @@
     drawn = Math.min(found.length, drawn + PAGE);
     more.hidden = drawn >= found.length;
     const of = found.length === items.length ? "" : ` (of ${items.length.toLocaleString("en")})`;
-    count.textContent = found.length ? `Showing ${drawn.toLocaleString("en")} of ${found.length.toLocaleString("en")}${of}` : `No sample fits these filters${of}`;
+    count.textContent = found.length ? `Showing ${drawn.toLocaleString("en")} of ${found.length.toLocaleString("en")}${of}` : `No sample matches these filters${of}`;
   };
   const filter = () => {
-    const wanted = Object.fromEntries(new FormData(form));
-    const text = wanted.text.trim().toLowerCase();
+    const chosen = Object.fromEntries(new FormData(form));
+    const text = chosen.text.trim().toLowerCase();
     const texts = (item) => [item.id, item.question, item.answer, item.before?.answer, item.before?.thought, item.after?.answer, item.after?.thought];
     found = items.filter((item) =>
-      ["task", "source", "split"].every((key) => !wanted[key] || item[key] === wanted[key]) &&
-      (!wanted.outcome || matches[wanted.outcome](item)) &&
+      ["task", "source", "split"].every((key) => !chosen[key] || item[key] === chosen[key]) &&
+      (!chosen.outcome || matches[chosen.outcome](item)) &&
       (!text || texts(item).some((part) => part && part.toLowerCase().includes(text))));
-    if (wanted.order) found = [...found].sort((a, b) => (wanted.order === "gain" ? gain(b) - gain(a) : gain(a) - gain(b)));
+    if (chosen.order) found = [...found].sort((a, b) => (chosen.order === "gain" ? gain(b) - gain(a) : gain(a) - gain(b)));
     list.replaceChildren();
     drawn = 0;
     drawMore();
@@ -205,6 +205,6 @@
 
   drawMore();
   const linked = location.hash.match(/^#sample=(.+)$/);
-  const asked = linked && items.find((item) => encodeURIComponent(item.id) === linked[1]);
-  if (asked) open(asked);
+  const target = linked && items.find((item) => encodeURIComponent(item.id) === linked[1]);
+  if (target) open(target);
 })();

@@ -351,7 +351,7 @@ def _load(inputs: ReportInputs, part: str, kind: type) -> Any:
     try:
         value = json.loads((inputs.folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problem = f"{name} was not there"
+        problem = f"{name} is missing"
     except (OSError, ValueError, RecursionError) as error:
         problem = f"{name} could not be read: {error}"
     else:

@@ -128,7 +128,7 @@ def test_a_thought_is_shown_once_and_only_where_there_is_an_answer_block_behind_
     items[1]["after"] |= {"raw": whole, "answer": "yes", "thought": "yes"}
     (data / "gallery.json").write_text(json.dumps(items))
     dom = dom_of(build_report(data, tmp_path / "index.html"), tmp_path)
-    assert dom.count('<p class="none">no whole answer block') == 1
+    assert dom.count('<p class="none">no complete answer block') == 1
     assert dom.count('<p class="thought">yes</p>') == 1 and '<p class="thought">I see</p>' not in dom
 
 

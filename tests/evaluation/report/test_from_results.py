@@ -139,7 +139,7 @@ def test_scores_whose_records_are_gone_or_changed_stand_alone(folder: Path) -> N
     assert "has changed since it was scored" in inputs.faults["comparisons"][0]
     assert {s.model for s in inputs.scores if s.source == "rsvg"} == {"base", "sft", "a2grpo"}
     assert not [c for c in inputs.comparisons if c.source == "rsvg"]
-    assert "This page is not complete." in page_of(folder).text
+    assert "This page is incomplete." in page_of(folder).text
 
 
 def test_records_that_are_gone_cost_only_what_reasoning_gains(tmp_path: Path) -> None:

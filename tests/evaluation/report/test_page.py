@@ -34,9 +34,9 @@ def test_the_whole_page(data: Path, tmp_path: Path) -> None:
     outline = Outline(page.read_text(encoding="utf-8"))
     for said in ("3 of 5 goals met, 1 missed, 1 not measured.", "The rendered toy world", "NEON", "Hard test split"):
         assert said in outline.text
-    for said in ("Answer KL", "Thought length", "pass rate", "26 held-out samples", "7d1f0c2a9b", "20 min 9 s in all"):
+    for said in ("Answer KL", "Thought length", "pass rate", "26 held-out samples", "7d1f0c2a9b", "20 min 9 s in total"):
         assert said in outline.text
-    assert "not complete" not in outline.text
+    assert "incomplete" not in outline.text
     assert tables.name == "scores.md" and "| Question answering | presence (accuracy) | 270 |" in tables.read_text()
     assert sorted(p.name for p in page.parent.iterdir()) == ["index.html", "plots", "scores.md", "scores.tex"]
     assert len({p.name for p in plots}) == len(plots) == 7
@@ -44,7 +44,7 @@ def test_the_whole_page(data: Path, tmp_path: Path) -> None:
         root = ET.fromstring(plot.read_text())
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and "--before" in (root[0].text or "")
     assert paper.read_text().count("\\toprule") == paper.read_text().count("\\bottomrule") > 3
-    for said in ("Models and benchmarks, strict protocol", "surely higher", "no sure difference", "Gain by reasoning"):
+    for said in ("Models and benchmarks, strict protocol", "clearly higher", "no clear difference", "Gain by reasoning"):
         assert said in outline.text
     for said in ("pass@8", "vote of the answers", "By object size", "taken for", "2 records: prediction missing"):
         assert said in outline.text
@@ -74,8 +74,8 @@ def test_it_needs_no_network_and_its_policy_allows_only_its_own_script(data: Pat
 @pytest.mark.parametrize("part", [part for part in FILES if part not in OPTIONAL])
 def test_a_missing_part_is_named_and_the_rest_shown(data: Path, tmp_path: Path, part: str) -> None:
     outline = Outline(page_of(edited(data, tmp_path / "data", **{part: None})))
-    assert f"{FILES[part]} was not there" in outline.text
-    assert "This page is not complete. See" in outline.text
+    assert f"{FILES[part]} is missing" in outline.text
+    assert "This page is incomplete. See" in outline.text
     anchors = {a["href"] for t, a in outline.elements if t == "a"}
     assert anchors <= {f"#{a['id']}" for _, a in outline.elements if "id" in a}
 
