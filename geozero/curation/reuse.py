@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,15 +15,20 @@ from geozero.corpus.store import MANIFEST
 DESCRIPTIVE = ("size",)  # options of a source that only describe it
 
 
-def finished(out: Path, made_by: Mapping[str, Any], but_for: str | None = None) -> dict[str, Any] | None:
+def finished(
+    out: Path, made_by: Mapping[str, Any], but_for: str | None = None, defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """The manifest of a complete corpus at `out` that was made in exactly this way, else None.
 
     Args:
         but_for: an entry of `made_by` that is not compared.
+        defaults: of the options; one that an older version did not have yet had this value.
     """
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text())
         made = {key: value for key, value in manifest["made_by"].items() if key != but_for}
+        if defaults and isinstance(made.get("options"), dict):
+            made["options"] = json.loads(json.dumps(defaults, default=dataclasses.asdict)) | made["options"]
         same = _identity(made) == _identity(json.loads(json.dumps(made_by)))
         whole = all((out / shard).is_file() for shard in manifest["shards"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

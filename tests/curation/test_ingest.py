@@ -28,7 +28,7 @@ from geozero.curation.ingest import decoding
 from geozero.curation.ingest import ingest as ingest_module
 from geozero.curation.ingest.checks import Checks, clamped, is_latin, with_checks
 from geozero.curation.ingest.ingest import KnownImage, ingest, to_sample
-from geozero.sources import Record, get
+from geozero.sources import Record, get, with_options
 
 SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
 REFUSED = {
@@ -392,6 +392,20 @@ def test_another_wording_of_a_size_makes_no_other_corpus(root: Path, tmp_path: P
     assert "10,000 pictures" in manifest.read_text()
     ingest("aid", root, tmp_path / "c")
     assert manifest.stat().st_mtime_ns == before
+
+
+def test_an_option_that_is_new_makes_no_other_corpus_while_it_has_its_default(tmp_path: Path) -> None:
+    make_sources.write(tmp_path / "set" / "q.csv", b"image,question,answer\na.jpg,Is a ship present?,yes\n")
+    make_sources.write(tmp_path / "set" / "a.jpg", make_sources.encoded(make_sources.make_image(1)))
+    ingest("questions", tmp_path / "set", tmp_path / "c")
+    path = tmp_path / "c" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["made_by"]["options"]["task"]  # as an older version wrote it
+    path.write_text(json.dumps(manifest))
+    ingest("questions", tmp_path / "set", tmp_path / "c")
+    assert "task" not in json.loads(path.read_text())["made_by"]["options"]
+    ingest(with_options(get("questions"), ["question=question", "name=mine"]), tmp_path / "set", tmp_path / "c")
+    assert json.loads(path.read_text())["made_by"]["options"]["task"] == "vqa"
 
 
 def test_a_lone_surrogate_in_a_list_costs_its_record(root: Path, tmp_path: Path) -> None:

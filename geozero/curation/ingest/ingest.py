@@ -62,8 +62,9 @@ def ingest(
             "options": {**dataclasses.asdict(data_set), "checks": dataclasses.asdict(checks)},
         }
         files = home.names()  # before the data set opens archives that lie among them
-        if finished(out, made_by, but_for="tree") is not None:
-            manifest = finished(out, made_by | {"tree": home.fingerprint(files)})
+        defaults = {f.name: f.default for f in dataclasses.fields(data_set) if f.default is not dataclasses.MISSING}
+        if finished(out, made_by, "tree", defaults) is not None:
+            manifest = finished(out, made_by | {"tree": home.fingerprint(files)}, defaults=defaults)
             if manifest is not None:
                 return manifest
         with CorpusWriter(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
