@@ -86,6 +86,34 @@ def check_hardware(hardware: Hardware) -> None:
             raise InputError(f"{package} is not installed", f"hardware.{field}", f"pip install {install}")
 
 
+def check_masters(params: Params, section: str) -> None:
+    """Refuse full training in bfloat16 without float32 master weights: most of its updates would round to nothing.
+
+    In float16 ms-swift keeps trained weights in float32 itself.
+
+    Args:
+        section: of the stage: filter, sft or a2grpo.
+
+    Raises:
+        InputError: the stage would train so.
+    """
+    settings = getattr(params, section)
+    planned = {
+        "tuner_type": settings.tuner,
+        "torch_dtype": params.model.dtype,
+        "deepspeed": params.hardware.deepspeed,
+        **settings.extra,
+    }
+    keeps_masters = planned["deepspeed"] or planned.get("fsdp")
+    if (planned["tuner_type"], planned["torch_dtype"]) == ("full", "bfloat16") and not keeps_masters:
+        raise InputError(
+            "full training in bfloat16 without float32 master weights hardly learns: small updates are rounded away",
+            f"{section}.tuner, model.dtype",
+            f"set hardware.deepspeed (zero2, zero3: it keeps float32 masters), {section}.tuner: lora, or "
+            "model.dtype: float32",
+        )
+
+
 def of_stage(spec: StageSpec, directory: Path) -> dict[str, Any]:
     """The trainer's arguments for a stage that lives in `directory`, where `spec.write_rows` writes its rows."""
     return grpo(spec, directory) if spec.kind == "grpo" else sft(spec, directory)

@@ -24,7 +24,7 @@ from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.params import Params
 from geozero.tasks import prompt
 from geozero.tasks.text import is_well_formed
-from geozero.training.arguments import check_hardware
+from geozero.training.arguments import check_hardware, check_masters
 from geozero.training.dataset import Replay, image_uri
 from geozero.training.launcher import multi_node
 
@@ -79,6 +79,7 @@ def collect(
     if not node.leads:  # sampled twice, it could differ, and with it the stage's fingerprint
         multi_node.wait_for_leader(out, out.with_name(LOG), 60 * params.hardware.stall_minutes)
     if not out.is_file():
+        check_masters(params, "sft")
         job = {"params": params.model_dump(), "base": str(base), "corpus": str(corpus), "n": required, "out": str(out)}
         run_job(__name__, job, out.with_name("job.json"), out.with_name(LOG), on_line)
     # the image's name holds the corpus's path; the same corpus may lie elsewhere by now

@@ -162,6 +162,7 @@ def _run(
     result = look_up(spec, force)
     if result.reused:
         return result
+    arguments.check_masters(spec.params, spec.section)
     arguments.check_hardware(spec.params.hardware)
     node, directory = multi_node.this_node(spec.params.hardware), result.directory
     directory.mkdir(parents=True, exist_ok=True)
@@ -232,6 +233,8 @@ def _plan(spec: StageSpec, force: bool, log: Log) -> StageResult:
     else:
         nowhere = spec.out_root / f"{spec.name}-unknown"
         result = StageResult(nowhere, nowhere / MODEL, "", False, ())
+    if not result.reused:
+        arguments.check_masters(spec.params, spec.section)
     for line in dry_run.lines(spec, result.directory):
         log(line)
     return result

@@ -208,6 +208,47 @@ def test_a_plan_needs_neither_weights_nor_data_nor_gpus(path: Path, tmp_path: Pa
         stage.run_a2grpo(params, tmp_path / "hard", Path(params.model.path), tmp_path / "runs")
 
 
+NO_MASTERS = r"without float32 master weights.* hardware\.deepspeed .*\.tuner: lora.* model\.dtype: float32"
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
+def test_no_profile_trains_bfloat16_weights_without_masters(path: Path) -> None:
+    for section in ("filter", "sft", "a2grpo"):
+        arguments.check_masters(load(path), section)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "deepspeed", "refused"),
+    [
+        ("bfloat16", {}, None, True),
+        ("bfloat16", {"extra": {"tuner_type": "full"}, "tuner": "lora"}, None, True),
+        ("float32", {"extra": {"torch_dtype": "bfloat16"}}, None, True),
+        ("bfloat16", {"tuner": "lora"}, None, False),
+        ("bfloat16", {}, "zero2", False),
+        ("bfloat16", {"extra": {"deepspeed": "zero3"}}, None, False),
+        ("float32", {}, None, False),
+        ("float16", {}, None, False),
+    ],
+)
+def test_full_training_in_bfloat16_needs_masters(
+    dtype: str, settings: dict[str, Any], deepspeed: str | None, refused: bool, tmp_path: Path
+) -> None:
+    params = make_params(model={"dtype": dtype}, sft=settings, a2grpo=settings, hardware={"deepspeed": deepspeed})
+    base, log = ROOT / "models/tiny-qwen3-vl", lambda _: None
+    for run, section in ((stage.run_sft, "sft"), (stage.run_a2grpo, "a2grpo")):
+        if not refused:
+            arguments.check_masters(params, section)
+            run(params, tmp_path, base, tmp_path / "runs", dry_run=True, on_line=log)
+            continue
+        with pytest.raises(InputError, match=NO_MASTERS) as planned:
+            run(params, tmp_path, base, tmp_path / "runs", dry_run=True, on_line=log)
+        corpus = build_corpus(tmp_path / f"corpus-{section}")
+        with pytest.raises(InputError, match=NO_MASTERS) as started:
+            run(params, corpus, base, tmp_path / "runs")
+        assert str(planned.value) == str(started.value) and "\n" not in str(started.value)
+        assert not (tmp_path / "runs").exists()
+
+
 def test_a_plan_counts_the_data_and_names_the_server(tmp_path: Path) -> None:
     corpus = build_corpus(tmp_path / "corpus")
     base = ROOT / "models/tiny-qwen3-vl"
