@@ -186,7 +186,7 @@ def install_torch(root: Path, pin: str, pip: list[str], log: Path) -> None:
         output = call([*pip, "--no-deps", f"torch==={pin}", "--extra-index-url", TORCH_CPU_INDEX, *IMPATIENT], log)
         if re.search(UNAVAILABLE, output):
             release = pin.removesuffix("+cpu")
-            print(f"  no CPU build to be had: taking torch {release} for CUDA, about 3 GB more", flush=True)
+            print(f"  no CPU build to be had: taking torch {release} for CUDA, about 4 GB more", flush=True)
             check_disk(root, NEEDED_GB["cpu"] + CUDA_TORCH_GB)
             output = call([*pip, f"torch==={release}", "-c", str(root / "requirements" / "gpu.lock")], log)
     if output:

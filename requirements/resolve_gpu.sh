@@ -15,6 +15,6 @@ LC_ALL=C sort -fu "$part"/3.* > "$part/all"
 two=$(sed 's/==.*//' "$part/all" | uniq -d)
 [ -z "$two" ] || { echo "not one version for every Python, bound it in gpu.in:" $two >&2; exit 1; }
 {
-  echo "# NVIDIA GPU: made by resolve_gpu.sh from gpu.in and cpu.lock. Resolved, not run: README.md says what that means."
+  echo "# NVIDIA GPU: made by resolve_gpu.sh from gpu.in and cpu.lock. Not run on a GPU: README.md says what was."
   cat "$part/all"
 } > gpu.lock
