@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import needs_vllm
 from paths import ROOT
 from training_corpus import build_corpus
 from training_stage import base as base  # a fixture
@@ -158,6 +159,7 @@ def test_without_vllm_the_card_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@needs_vllm
 def test_the_demo_s_base_answers_alike_in_both_engines(tmp_path: Path) -> None:
     base = ROOT / "models/tiny-qwen3-vl"
     out = export(base, tmp_path / "out", tell=lambda line: None)
