@@ -1,9 +1,10 @@
-"""Check that pip can get every pin of a lock for each supported Python, and name the pins that have no wheel.
+"""Check that pip can get every pin of a lock or an extra for each supported Python, and name those that have no wheel.
 
-    python requirements/check_wheels.py [LOCK …] [--python 3.13]     (default: both locks, all versions)
+    python requirements/check_wheels.py [LOCK …] [--python 3.13]     (default: all of them, all versions)
 
-Nothing is resolved or installed, but pip downloads what it finds (several GB for gpu.lock). The metadata of source
-packages is built with the Python that runs this. Exit code 1 if a pin is not served.
+3.11 means 3.11.0: what needs a later patch release is not served. Nothing is resolved or installed, but pip downloads
+what it finds (several GB for gpu.lock). The metadata of source packages is built with the Python that runs this. Exit
+code 1 if a pin is not served.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def check(lock: Path, python: str) -> tuple[list[str], list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("locks", nargs="*", type=Path, default=[HERE / "cpu.lock", HERE / "gpu.lock"], metavar="LOCK")
+    parser.add_argument(
+        "locks", nargs="*", type=Path, default=sorted([*HERE.glob("*.lock"), *HERE.glob("*.txt")]), metavar="LOCK"
+    )
     parser.add_argument("--python", action="append", choices=PYTHONS, help="only this version (repeatable)")
     options = parser.parse_args()
     complete = True
