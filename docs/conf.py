@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
 from plain_docstrings import to_rest  # noqa: E402
-from repository_pages import CODE_ROOTS, tables_of_contents, with_code_links  # noqa: E402
+from repository_pages import CODE_ROOTS, tables_of_contents, with_code_links, with_short_titles  # noqa: E402
 
 project = "GeoZero"
 author = "GeoZero contributors"
@@ -63,12 +63,11 @@ html_css_files = ["site.css"]
 
 def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     page = f"{docname}.md"
-    if (ROOT / page).is_file():
-        contents = (
-            tables_of_contents(source[0], page, {"Reference": [f"/{API}/{name}/index" for name in CODE_ROOTS]})
-            if docname == root_doc
-            else ""
-        )
+    if docname.startswith(API):
+        source[0] = with_short_titles(source[0])
+    elif (ROOT / page).is_file():
+        extra = {"Reference": [f"/{API}/{name}/index" for name in CODE_ROOTS]}
+        contents = tables_of_contents(source[0], page, extra) if docname == root_doc else ""
         source[0] = with_code_links(source[0], page, ROOT, API) + contents
 
 

@@ -17,6 +17,9 @@ def to_rest(lines: Iterable[str]) -> list[str]:
     A block that is indented below plain text stays as it is written; a line such as `Layout: …` that follows the end of
     a sentence begins a paragraph; what stands between backticks is code; nothing else is markup.
     """
+    lines = list(lines)
+    if lines and SECTION.match(lines[0]):  # nothing before it, so that removing the common indent took its own
+        lines[1:] = [f"    {line}" if line else line for line in lines[1:]]
     converted: list[str] = []
     in_section = in_block = False
     plain: list[str] = []

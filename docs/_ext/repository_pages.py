@@ -9,6 +9,7 @@ from pathlib import Path
 CODE_ROOTS = ("geozero", "flows")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#:]+)\)")
+MODULE = re.compile(r"^( +)(/\S+/(\w+)/index)$", re.MULTILINE)
 PATH = re.compile(r"(?<!\[)`((?:geozero|flows)/[\w./]*)`")
 
 
@@ -40,6 +41,11 @@ def with_code_links(text: str, page: str, root: Path, api: str) -> str:
     parts = FENCED.split(text)
     parts[::2] = [PATH.sub(code, LINK.sub(link, part)) for part in parts[::2]]
     return "".join(parts)
+
+
+def with_short_titles(text: str) -> str:
+    """An API page, reStructuredText, with the modules of its table of contents by their last names."""
+    return MODULE.sub(r"\1\3 <\2>", text)
 
 
 def tables_of_contents(index: str, page: str, extra: dict[str, list[str]]) -> str:

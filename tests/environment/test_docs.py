@@ -11,7 +11,7 @@ from paths import ROOT
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from plain_docstrings import to_rest
-from repository_pages import tables_of_contents, with_code_links
+from repository_pages import tables_of_contents, with_code_links, with_short_titles
 
 INDEX = (ROOT / "docs" / "index.md").read_text()
 NAMED = re.compile(r"`((?:geozero|flows|tests|benchmarks|docs|requirements|profiles)/[\w./-]*)`")
@@ -32,6 +32,15 @@ def test_an_indented_block_stays_as_it_is_written() -> None:
 def test_sections_are_left_to_napoleon() -> None:
     lines = ["Do it.", "", "Args:", "    x: `y`", "", "Raises:", "    ValueError: no."]
     assert to_rest(lines) == [line.replace("`y`", "``y``") for line in lines]
+
+
+def test_a_docstring_may_be_one_section() -> None:
+    assert to_rest(["Args:", "x: one", "    or two.", "y: `z`"]) == [
+        "Args:",
+        "    x: one",
+        "        or two.",
+        "    y: ``z``",
+    ]
 
 
 def test_a_label_after_a_sentence_begins_a_paragraph() -> None:
@@ -65,6 +74,11 @@ def repository(tmp_path: Path) -> Path:
 )
 def test_paths_of_code_lead_to_their_api_pages(repository: Path, text: str, expected: str | None) -> None:
     assert with_code_links(text, "docs/page.md", repository, "api") == (expected or text)
+
+
+def test_modules_are_listed_by_their_last_names() -> None:
+    page = ".. toctree::\n   :maxdepth: 1\n\n   /docs/api/geozero/tasks/text/index\n"
+    assert with_short_titles(page) == page.replace("/docs", "text </docs").replace("index", "index>")
 
 
 def test_the_index_is_the_table_of_contents() -> None:
