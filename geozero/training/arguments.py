@@ -284,6 +284,7 @@ def _common(spec: StageSpec, directory: Path, of_method: bool = False) -> dict[s
         "save_steps": max(1, settings.steps // NUM_SAVES),
         "save_total_limit": SAVE_TOTAL_LIMIT,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # transformers would log a mean of earlier losses in place of NaN
         "disable_tqdm": True,
         "callbacks": [CALLBACK, *settings.extra.get("callbacks", [])],
         "dataset_num_proc": 1,

@@ -93,6 +93,12 @@ def newest(run: Path, log: Callable[[str], object] | None = None) -> Checkpoint 
     return whole
 
 
+def history(path: Path) -> list[dict[str, Any]]:
+    """What the trainer logged on the way to a whole checkpoint, one row a step or validation."""
+    rows: list[dict[str, Any]] = json.loads((path / STATE).read_text()).get("log_history", [])
+    return rows
+
+
 def best(run: Path, metric: str) -> Checkpoint | None:
     """The whole checkpoint with the highest validation `metric`, the later one of two alike; None without any.
 
@@ -101,8 +107,7 @@ def best(run: Path, metric: str) -> Checkpoint | None:
     last = newest(run)
     if last is None:
         return None
-    history = json.loads((last.path / STATE).read_text()).get("log_history", [])
-    scores = {row["step"]: row[f"eval_{metric}"] for row in history if f"eval_{metric}" in row}
+    scores = {row["step"]: row[f"eval_{metric}"] for row in history(last.path) if f"eval_{metric}" in row}
     kept = [(score, step) for step, score in scores.items() if (run / f"{PREFIX}{step}").is_dir()]
     if not kept:
         return None

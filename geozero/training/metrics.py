@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from geozero.common.errors import InputError
 from geozero.params import Guards
+from geozero.training.checkpoints import Checkpoint, history
 from geozero.training.grpo.collapse_monitor import VIOLATIONS, CollapseMonitor
 
 SOURCE, TARGET = "logging.jsonl", "metrics.jsonl"
 STEP = "global_step/max_steps"
 LEFT_OUT = ("rewards/",)  # ms-swift's per-function copies of answer_reward and thinking_reward
 VALIDATION = "eval_"
+GRADIENT_NORM = "grad_norm"
 SUMMARY = "train_runtime"  # marks the line that sums a run up
 
 OnMetrics = Callable[[int, Mapping[str, float]], object]
+
+
+class NonFiniteStop(InputError):
+    """A training step had a metric that is NaN or infinite; the checkpoints are kept."""
 
 
 class MetricsForwarder:
@@ -29,6 +37,7 @@ class MetricsForwarder:
             training.
         on_metrics: called with each row once.
         log: called with a line about each guard that is violated.
+        scales_loss: in float16, a step whose gradients overflow is left out and the loss scaled down: no fault.
 
     Raises:
         CollapseStop: a guard had stopped this run, and its bound still says so.
@@ -40,6 +49,7 @@ class MetricsForwarder:
         guards: Guards | None = None,
         on_metrics: OnMetrics | None = None,
         log: Callable[[str], object] = print,
+        scales_loss: bool = False,
     ) -> None:
         self._source, self._target = run / SOURCE, run / TARGET
         self._on_metrics, self._log, past = on_metrics, log, read(run / TARGET)
@@ -47,6 +57,8 @@ class MetricsForwarder:
         for row in past:
             self._last[_validates(row)] = max(self._last[_validates(row)], row["step"])
         self._position = 0
+        self._before = self._source.stat().st_size if self._source.is_file() else 0  # what earlier starts logged
+        self._may_overflow = {GRADIENT_NORM} if scales_loss else set()
         self._monitor = None if guards is None else CollapseMonitor(guards, run, past)
 
     def forward(self) -> None:
@@ -54,9 +66,13 @@ class MetricsForwarder:
 
         Raises:
             CollapseStop: a guard stops the training.
+            NonFiniteStop: a training step has a metric that is NaN or infinite.
             Exception: what `on_metrics` raised.
         """
-        for step, values in self._new_rows():
+        for step, values, is_new in self._rows():
+            if not is_new:
+                self._stop_on_nonfinite(step, values)
+                continue
             n, violations = (0, []) if self._monitor is None else self._monitor.check(step, values)
             row = {**values, VIOLATIONS: float(n)} if n else values
             with self._target.open("a") as target:
@@ -67,8 +83,46 @@ class MetricsForwarder:
                 self._log(f"guard: {violation.reason}")
             if self._monitor is not None:
                 self._monitor.stop_on(violations)
+            self._stop_on_nonfinite(step, values)
 
-    def _new_rows(self) -> Iterator[tuple[int, dict[str, float]]]:
+    def check_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Refuse to go on from a checkpoint with a step that should have stopped the training.
+
+        Raises:
+            NonFiniteStop: its own history has such a step; steps that were since done again do not count.
+        """
+        for row in history(checkpoint.path):
+            found = self._nonfinite(row)
+            if found:
+                raise NonFiniteStop(
+                    f"{checkpoint.path.name} was trained through step {row.get('step')}, where {found}",
+                    str(checkpoint.path),
+                    "remove it, and the same command resumes from the checkpoint before it",
+                )
+
+    def _stop_on_nonfinite(self, step: int, values: Mapping[str, Any]) -> None:
+        found = self._nonfinite(values)
+        if found:
+            raise NonFiniteStop(
+                f"the training stopped at step {step}: {found}",
+                str(self._target.parent),
+                "its checkpoints are kept and the same command resumes; if it happens again, lower the learning rate",
+            )
+
+    def _nonfinite(self, values: Mapping[str, Any]) -> str:
+        """The metrics of a training step that are NaN or infinite, in words; "" where there are none."""
+        if _validates(values):
+            return ""
+        found = [
+            f"{name} is {value}"
+            for name, value in values.items()
+            if isinstance(value, float) and not math.isfinite(value)
+            if name not in self._may_overflow and not name.startswith(LEFT_OUT)
+        ]
+        return ", ".join(found)
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, float], bool]]:
+        """Step and values of each row since the last call, and whether it is new or a step that was replayed since."""
         if not self._source.is_file() or self._source.stat().st_size <= self._position:
             return
         with self._source.open("rb") as file:
@@ -78,9 +132,14 @@ class MetricsForwarder:
                     break  # still being written
                 self._position += len(line)
                 row = parse(line)
-                if row is not None and row[0] > self._last[_validates(row[1])]:
-                    self._last[_validates(row[1])] = row[0]
-                    yield row
+                if row is None:
+                    continue
+                step, values = row
+                if step > self._last[_validates(values)]:
+                    self._last[_validates(values)] = step
+                    yield step, values, True
+                elif self._position > self._before:
+                    yield step, values, False
 
 
 def _validates(values: Mapping[str, Any]) -> bool:

@@ -88,6 +88,7 @@ def run_sft(
 
     Raises:
         InputError: parameters, corpus or base model do not fit.
+        NonFiniteStop: a metric of a training step is NaN or infinite; the checkpoints are kept.
         ChildFailed: the training ended with an error.
     """
     return _run(StageSpec(name, "sft", "sft", params, corpus, base, out_root, replay=tuple(replay)), **options)
@@ -187,7 +188,8 @@ def _train(spec: StageSpec, directory: Path, node: Node, log: Log, on_metrics: O
     planned = arguments.of_stage(spec, directory)
     record = spec.record(rows, arguments.launch_command(spec.kind, planned, spec.params.hardware, node))
     guards = spec.settings.guards if spec.kind == "grpo" else None
-    metrics = MetricsForwarder(directory, guards, on_metrics, log)
+    in_float16 = bool(planned.get("fp16"))
+    metrics = MetricsForwarder(directory, guards, on_metrics, log, scales_loss=in_float16)
     run = retry.TrainingRun(spec, directory, node, record, metrics, log)
     run.update_record()
     last = retry.train_with_retries(run, planned)

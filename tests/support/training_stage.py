@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,14 @@ def spec_of(params: Params, section: Any, **changes: Any) -> StageSpec:
     return StageSpec(section, "grpo" if section == "a2grpo" else "sft", section, params, **values)
 
 
-def write_checkpoint(run: Path, step: int) -> Path:
+def write_checkpoint(run: Path, step: int, history: Sequence[dict[str, Any]] = ()) -> Path:
     path = run / f"checkpoint-{step}"
     path.mkdir(parents=True)
     write_weights(path / "model.safetensors")
     for name in ("optimizer.pt", "scheduler.pt"):
         with zipfile.ZipFile(path / name, "w") as archive:
             archive.writestr("data", b"x" * 100)
-    (path / checkpoints.STATE).write_text(json.dumps({"global_step": step}))
+    (path / checkpoints.STATE).write_text(json.dumps({"global_step": step, "log_history": list(history)}))
     return path
 
 

@@ -22,7 +22,7 @@ from weights import write_weights
 from geozero.common.errors import InputError
 from geozero.common.process import ChildFailed
 from geozero.training import arguments, checkpoints, stage
-from geozero.training.metrics import MetricsForwarder, parse, read
+from geozero.training.metrics import MetricsForwarder, NonFiniteStop, parse, read
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +258,44 @@ def test_replayed_steps_do_not_come_twice(tmp_path: Path) -> None:
     follow().forward()
     assert steps == [1, 2, 3, 4]
     assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"loss": float("nan")}, "loss is nan"),
+        ({"grad_norm": float("inf")}, "grad_norm is inf"),
+        ({"kl": float("-inf"), "reward": float("nan")}, "kl is -inf, reward is nan"),
+        ({"eval_reward_std": float("nan")}, None),  # of one completion a prompt
+        ({"rewards/AnswerReward/std": float("nan")}, None),
+    ],
+)
+def test_a_metric_that_is_no_number_stops_after_its_row(
+    values: dict[str, float], reason: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "logging.jsonl").write_text(
+        "".join(log_line(s, **(values if s == 2 else {})) + "\n" for s in (1, 2, 3))
+    )
+    steps: list[int] = []
+    forwarder = MetricsForwarder(tmp_path, None, lambda step, _: steps.append(step))
+    if reason is None:
+        forwarder.forward()
+    else:
+        with pytest.raises(NonFiniteStop, match=f"stopped at step 2: {reason} in "):
+            forwarder.forward()
+        assert steps == [1, 2]
+        MetricsForwarder(tmp_path, None, lambda step, _: steps.append(step)).forward()  # a resumed run's
+    assert steps == [1, 2, 3]
+
+
+def test_gradients_that_overflow_in_float16_are_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "logging.jsonl").write_text(log_line(1, grad_norm=float("inf")) + "\n")
+    forwarder = MetricsForwarder(tmp_path, scales_loss=True)
+    forwarder.forward()
+    with (tmp_path / "logging.jsonl").open("a") as log:
+        log.write(log_line(2, loss=float("nan")) + "\n")
+    with pytest.raises(NonFiniteStop, match="step 2: loss is nan"):
+        forwarder.forward()
 
 
 # -- stages ------------------------------------------------------------------------------------------------------

@@ -54,6 +54,17 @@ class TrainingRun:
         self.log(line)
         self.metrics.forward()
 
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that the next start resumes from.
+
+        Raises:
+            NonFiniteStop: a step on the way to it was NaN or infinite.
+        """
+        last = checkpoints.newest(self.directory, self.log)
+        if last is not None:
+            self.metrics.check_checkpoint(last)
+        return last
+
 
 def train_with_retries(run: TrainingRun, planned: dict[str, Any]) -> Checkpoint:
     """Train to the last step: start again where the trainer hung or a node failed, once smaller out of memory.
@@ -64,16 +75,17 @@ def train_with_retries(run: TrainingRun, planned: dict[str, Any]) -> Checkpoint:
     Raises:
         InputError: what the launcher refused; a GPU too small; a guard's stop; it hung, or one of several nodes
             failed, more often than `hardware.restarts` allows without a new checkpoint in between.
+        NonFiniteStop: a metric of a training step is NaN or infinite.
         Preempted: SIGTERM came.
     """
     steps, failures, is_halved = planned["max_steps"], 0, False
-    last = checkpoints.newest(run.directory, run.log)
+    last = run.newest_checkpoint()
     while last is None or last.step < steps:
         before = last
         try:
             _start(run, planned, last)
         except (process.ChildFailed, HangDetected, PeerFailed) as failure:
-            last = checkpoints.newest(run.directory, run.log)
+            last = run.newest_checkpoint()
             if last is not None and last.step >= steps:
                 run.log(f"{last.path.name} is complete, so the training counts, although: {failure}")
                 return last
@@ -102,14 +114,14 @@ def train_with_retries(run: TrainingRun, planned: dict[str, Any]) -> Checkpoint:
             reason = f"out of memory: retrying with half the micro-batch, {micro // 2}, and twice the accumulation"
             run.add_retry(reason)
             run.log(reason)
-            last = checkpoints.newest(run.directory, run.log)
+            last = run.newest_checkpoint()
         except Preempted:
             last = checkpoints.newest(run.directory, run.log)
             at = "before the first checkpoint" if last is None else f"at step {last.step}/{steps}"
             run.log(f"interrupted {at}; rerun the same command to resume")
             raise
         else:
-            last = checkpoints.newest(run.directory, run.log)
+            last = run.newest_checkpoint()
             if last is None or last.step < steps:
                 raise RuntimeError(f"the training ended without checkpoint-{steps}; see {run.directory / LOG}")
     return last

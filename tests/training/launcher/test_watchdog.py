@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from geozero.common.errors import InputError
 from geozero.params import Hardware
 from geozero.training import arguments, replay, stage
 from geozero.training.launcher import multi_node, retry, watchdog
-from geozero.training.metrics import read
+from geozero.training.metrics import NonFiniteStop, read
 
 # What the launcher would do, step by step; `behaviour.json` in the stage's directory says how it goes wrong.
 TRAINER = """
@@ -59,9 +60,13 @@ for step in range(first + 1, steps + 1):
         print("\\n" * 60, flush=True)
         sys.exit(1)
     with (out / "logging.jsonl").open("a") as file:
-        file.write(log_line(step, well_formed=how.get("well_formed", 1.0)) + "\\n")
+        values = {{"loss": float("nan")}} if step == how.get("nan_at") else {{}}
+        file.write(log_line(step, well_formed=how.get("well_formed", 1.0), **values) + "\\n")
     print("step", step, flush=True)
-    write_checkpoint(out, step)
+    if step not in how.get("unsaved", []):
+        rows = map(json.loads, (out / "logging.jsonl").read_text().splitlines())
+        by_step = {{int(row["global_step/max_steps"].split("/")[0]): row for row in rows}}  # the last start's
+        write_checkpoint(out, step, [by_step[n] | {{"step": n}} for n in range(1, step + 1)])
     time.sleep(how.get("pause", 0))
     if asked:
         sys.exit(0)
@@ -264,6 +269,35 @@ def test_a_guard_stops_the_stage_and_keeps_its_checkpoints(behave, corpus: Path,
     warned = make_params(a2grpo={"steps": 20, "guards": bounds | {"well_formed": {"limit": 0.5, "action": "warn"}}})
     result = stage.run_a2grpo(warned, corpus, base, tmp_path / "runs")
     assert result.directory == directory  # the bounds are no part of the fingerprint
+
+
+@pytest.mark.parametrize("kind", ["sft", "a2grpo"])
+def test_nan_stops_a_stage_that_resumes_from_an_older_checkpoint(
+    kind: str, behave, corpus: Path, base: Path, tmp_path: Path
+) -> None:
+    train = {"sft": stage.run_sft, "a2grpo": stage.run_a2grpo}[kind]
+    params = make_params(sft={"steps": 6}, a2grpo={"steps": 6})
+    for _ in range(2):  # the second time in a replayed step
+        behave(nan_at=4, unsaved=[3, 4], pause=0.3)
+        with pytest.raises(NonFiniteStop, match=r"training stopped at step 4: loss is nan .*checkpoints are kept"):
+            train(params, corpus, base, tmp_path / "runs")
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert checkpoint_names(directory) == ["checkpoint-1", "checkpoint-2"] and not (directory / "DONE").exists()
+    behave()
+    result = train(params, corpus, base, tmp_path / "runs")
+    assert [call.split()[0] for call in calls(result)] == ["0", "2", "2"] and result.model.is_dir()
+
+
+def test_a_checkpoint_behind_a_nan_is_no_start(behave, corpus: Path, base: Path, tmp_path: Path) -> None:
+    behave(nan_at=4)  # the last step, and its checkpoint is written
+    with pytest.raises(NonFiniteStop, match="loss is nan"):
+        stage.run_sft(make_params(), corpus, base, tmp_path / "runs")
+    (directory,) = (tmp_path / "runs").iterdir()
+    behave()
+    with pytest.raises(NonFiniteStop, match=r"checkpoint-4 was trained through step 4, where loss is nan .*remove it"):
+        stage.run_sft(make_params(), corpus, base, tmp_path / "runs")
+    shutil.rmtree(directory / "checkpoint-4")
+    assert stage.run_sft(make_params(), corpus, base, tmp_path / "runs").model.is_dir()
 
 
 def test_a_process_that_fails_behind_its_last_checkpoint_costs_nothing(
