@@ -95,14 +95,14 @@ def with_stack(folder: Path) -> None:
     plan.root.mkdir()
     start = time.monotonic()
     try:
-        control.up(plan, timeout=600, tell=lambda line: None)
+        control.up(plan, timeout=600, log=lambda line: None)
         show("with a server: stack up", time.monotonic() - start, "s")
         found = [flow({"PREFECT_API_URL": f"{plan.prefect_address}/api"}) for _ in range(ROUNDS)]
         show("with a server: overhead of a pipeline run", statistics.median(wall for wall, _ in found), "s")
         show("with a server: per task", statistics.median(parts[2] for _, parts in found) / TASKS, "s")
         start = time.monotonic()
     finally:
-        control.down(plan.root, tell=lambda line: None)
+        control.down(plan.root, log=lambda line: None)
     show("with a server: stack down", time.monotonic() - start, "s")
 
 

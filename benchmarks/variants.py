@@ -43,7 +43,7 @@ def changed(params: Params, stage: Stage, variant: str, seed: int | None) -> Par
 
 def answers(workspace: Workspace, model: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
     """Records of the val questions of all sources that are trained on."""
-    corpora = [path for path in workspace.corpora_with("val") if path.name in workspace.trained_sources]
+    corpora = workspace.val_corpora
     settings = workspace.settings
     job = CorpusJob(
         model=str(model),

@@ -1,4 +1,4 @@
-"""A²GRPO on GeoZero-Hard as a flow, after a preflight of its start: `python -m flows.a2grpo`."""
+"""A²GRPO on GeoZero-Hard as a flow, after a preflight check of the SFT model: `python -m flows.a2grpo`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import GroupSize, Hours, LearningRate, Seed, Steps, Weight, form, opened, seconds
 from flows.runtime.locks import gpu, with_worker_grace_period
 from flows.runtime.monitoring import rate_limited, training_log
-from flows.runtime.retries import RETRIES
+from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run, trained
 from geozero.common.atomic import write_json
@@ -23,12 +22,12 @@ from geozero.training.stage import StageResult, run_a2grpo
 from geozero.workspace import Workspace
 
 
-@task(name="gate", cache_policy=NO_CACHE, **RETRIES)
+@task(name="gate", **TASK_OPTIONS)
 def run_preflight(workspace: Workspace, model: Path) -> preflight.PreflightResult:
     """Measure on `val` whether RL can start from this model; stop the pipeline if it cannot."""
     settings = workspace.settings.a2grpo
     out = model.parent / "gate"
-    corpora = [str(p) for p in workspace.corpora_with("val") if p.name in workspace.trained_sources]
+    corpora = [str(path) for path in workspace.val_corpora]
     job = CorpusJob(
         model=str(model),
         corpora=tuple(corpora),
@@ -56,12 +55,12 @@ def run_preflight(workspace: Workspace, model: Path) -> preflight.PreflightResul
     return result
 
 
-@task(name="a2grpo", cache_policy=NO_CACHE, **RETRIES)
+@task(name="a2grpo", **TASK_OPTIONS)
 def train_a2grpo(workspace: Workspace, model: Path, parent: str) -> StageResult:
     """Reinforce on GeoZero-Hard in tagged mode; a finished run with the same fingerprint is reused."""
     corpus, log = workspace.hard, training_log(get_run_logger().info)
-    val = [p for p in workspace.corpora_with("val") if p.name in workspace.trained_sources]
-    run = partial(run_a2grpo, with_worker_grace_period(workspace).settings, corpus, model, workspace.runs, val=val)
+    settings, val = with_worker_grace_period(workspace).settings, workspace.val_corpora
+    run = partial(run_a2grpo, settings, corpus, model, workspace.runs, val=val)
     return trained(workspace, parent, "a2grpo", corpus, log, run)
 
 
@@ -84,20 +83,21 @@ def a2grpo(
         params: The parameter file, seen from the checkout; profiles/ holds more. Empty fields below keep its values.
         steps: Optimizer steps, 1 to 1,000,000.
         learning_rate: Highest learning rate of the schedule, above 0, at most 0.1.
-        group_size: Completions of one question, G, 2 to 64.
+        group_size: Completions per question, G, 2 to 64.
         beta: Weight of the answer-anchored KL, 0 to 10.
-        seed: Of the order of questions, and of all else that is drawn; 0 to 2,147,483,647.
+        seed: Of the order of questions and of every other random choice; 0 to 2,147,483,647.
         hours: Time limit, above 0, at most 2,160. The run fails when it is over; its checkpoint stays, and the next
-            run goes on from it.
+            run resumes from it.
     """
     workspace = opened(
         params, "a2grpo", seed, steps=steps, learning_rate=learning_rate, group_size=group_size, beta=beta
     )
     with pipeline_run(workspace, "a2grpo") as parent:
         log_data(workspace, parent)
-        taught = model if model and model.parts else workspace.newest("sft")  # an emptied field of the form is Path("")
-        run_preflight(workspace, taught)
-        return train_a2grpo.with_options(timeout_seconds=seconds(hours))(workspace, taught, parent).model
+        # a field of the form that was emptied is Path("")
+        sft_model = model if model and model.parts else workspace.newest("sft")
+        run_preflight(workspace, sft_model)
+        return train_a2grpo.with_options(timeout_seconds=seconds(hours))(workspace, sft_model, parent).model
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The data stages: DVC decides what has to run, Prefect only watches: `python -m flows.data`."""
+"""The data stages: DVC decides what has to run, Prefect shows it: `python -m flows.data`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import Stage, form
 from flows.runtime.monitoring import rate_limited
-from flows.runtime.retries import RETRIES
+from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run
 from geozero.common import process
@@ -20,9 +19,9 @@ from geozero.common.errors import InputError
 from geozero.workspace import Workspace
 
 PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
-ERROR_PREFIX, DVC_BUSY = "geozero: ", "is busy, it is being blocked by"  # how a stage, and DVC, say what is wrong
-LAST: Stage = "select"  # and all that it needs: a profile without a toy world must not render one
-CARD = "card"  # nothing needs it; it tells of the data that are finished with LAST
+ERROR_PREFIX, DVC_BUSY = "geozero: ", "is busy, it is being blocked by"  # error lines of a stage, and of DVC
+LAST: Stage = "select"  # with all that it needs: a profile without a toy world must not render one
+CARD = "card"  # nothing depends on it; it describes the data that are finished with LAST
 
 
 def check_stages(workspace: Workspace) -> None:
@@ -32,19 +31,19 @@ def check_stages(workspace: Workspace) -> None:
         raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(workspace.file), hint)
 
 
-@task(name="data", cache_policy=NO_CACHE, **RETRIES)
+@task(name="data", **TASK_OPTIONS)
 def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
     """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard, the data card.
 
     Returns:
         Whether anything had to run.
     """
-    tell, ran = rate_limited(get_run_logger().info), False
+    log, ran = rate_limited(get_run_logger().info), False
 
     def on_line(line: str) -> None:
         nonlocal ran
         ran = ran or line.startswith("Running stage")
-        tell(line)
+        log(line)
 
     try:
         process.run(
@@ -55,8 +54,7 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
             on_line=on_line,
         )
     except process.ChildFailed as failed:
-        explained = explain(failed.tail, workspace)
-        if explained is None:
+        if (explained := explain(failed.tail, workspace)) is None:
             raise
         raise explained from None
     return ran

@@ -1,6 +1,6 @@
-"""Difficulty over many GPU workers: shards of the answer store, one a worker: `python -m flows.difficulty --shards N`.
+"""Difficulty over many GPU workers, each with a shard of the answer store: `python -m flows.difficulty --shards N`.
 
-The data stage `difficulty` finds the store that this leaves complete and does nothing.
+The data stage `difficulty` then finds the store complete and does nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.runtime import locks
 from flows.runtime.flow_parameters import Answers, Engine, Hours, Number, Shards, form, opened, seconds
 from flows.runtime.monitoring import rate_limited
 from flows.runtime.progress import artifact_progress
-from flows.runtime.retries import RETRIES
+from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, outbox, pipeline_run
 from geozero.common import process
@@ -34,28 +33,28 @@ THROUGHPUT = re.compile(r"throughput\t([\d.]+) answers a second\t([\d.]+) tokens
 SAMPLED = re.compile(r"sampled ([\d,]+) of ([\d,]+) answers")
 AUTO = "auto"  # the cluster of this machine
 CONNECT_SECONDS = 10.0
-RAY_RETRIES = 5  # of a shard whose machine is lost; what it stored is not asked again
-MOST_WORKERS = 64  # of one machine, at once; they only wait for their children
+RAY_RETRIES = 5  # of a shard whose machine is lost; what it stored is kept
+MOST_WORKERS = 64  # threads of one machine; they only wait for their children
 STORE, MODELS = "data/difficulty", "models/filter"
 
 
-@task(name="sample", task_run_name="sample-{shard}-of-{of}", cache_policy=NO_CACHE, **RETRIES)
+@task(name="sample", task_run_name="sample-{shard}-of-{of}", **TASK_OPTIONS)
 def sample_shard(
     workspace: Workspace, shard: int, of: int, gpu: int | None, parent: str, limit: float | None = None
 ) -> dict[str, float]:
-    """One worker's share, in a process of its own; a retry goes on where the store ends.
+    """One worker's shard, in a process of its own; a retry resumes where the store ends.
 
     Returns:
-        Answers and tokens a second; nothing where the share was complete.
+        Answers and tokens per second; empty where the shard was complete.
 
     Raises:
-        InputError: what the worker refused; or there is no such GPU here.
+        InputError: the worker's own, or there is no such GPU here.
     """
     if gpu is not None:
         if not process.has_gpu():
             raise InputError(f"no GPU {gpu}: this machine has none", "gpus", "leave it empty to answer on the CPU")
         process.check_gpu(gpu, "gpus")
-    tell, found, settings = rate_limited(get_run_logger().info), dict[str, float](), workspace.settings.sampling
+    log, found, settings = rate_limited(get_run_logger().info), dict[str, float](), workspace.settings.sampling
     words = ["sample", "--params", str(workspace.file), "--corpus", str(workspace.raw), "--engine", settings.engine]
     words += ["--k", str(settings.k), "--model", str(workspace.root / MODELS), "--out", str(workspace.root / STORE)]
     words += ["--shard", f"{shard}/{of}"]
@@ -69,7 +68,7 @@ def sample_shard(
                 done, progress.total = (int(number.replace(",", "")) for number in state.groups())
                 if done:
                     progress.at(done)
-            tell(f"{shard}/{of} {line}")
+            log(f"{shard}/{of} {line}")
 
         run_module(
             "geozero.cli",
@@ -95,17 +94,17 @@ def difficulty(
     params: Path = Path("params.yaml"),
     hours: Hours | None = None,
 ) -> dict[str, float]:
-    """Fill the answer store. Returns answers and tokens a second, over all shards.
+    """Fill the answer store. Returns answers and tokens per second, over all shards.
 
     The shards are mapped over the flow's task runner: threads that wait for children here; with `--ray` the machines
     of a Ray cluster, which need the checkout at the same path.
 
     Args:
-        shards: Workers in all, on every machine together, 1 to 4,096. Another number takes over what is left.
+        shards: Workers in all, on every machine together, 1 to 4,096. A run with another number continues the rest.
         only: The shards that this machine takes, from 0 to 4,095; if empty, all.
         gpus: The GPUs that its workers take in turn, from 0 to 4,095; if empty, each worker sees them all.
         engine: What answers; if empty, what the parameter file says.
-        k: Answers a sample, 1 to 1,024; if empty, as many as the parameter file says. A store can grow to more.
+        k: Answers per sample, 1 to 1,024; if empty, as many as the parameter file says. A store can grow to more.
         params: The parameter file, seen from the checkout; profiles/ holds more.
         hours: Time limit of each worker, above 0, at most 2,160. It fails when it is over; its answers stay, and the
             next run goes on.
@@ -116,12 +115,11 @@ def difficulty(
     with pipeline_run(workspace, "difficulty") as parent, locks.gpu():
         log_data(workspace, parent, workspace.raw)
         limit = unmapped(seconds(hours))
-        shares = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)
-        shares.wait()  # one that fails leaves the others to end, and what they stored stays
-        rates = shares.result()
-        total = {
-            name: sum(rate.get(name, 0.0) for rate in rates) for name in ("answers_per_second", "tokens_per_second")
-        }
+        sampled = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)
+        sampled.wait()  # where one fails, the others finish, and what they stored stays
+        rates = sampled.result()
+        names = ("answers_per_second", "tokens_per_second")
+        total = {name: sum(rate.get(name, 0.0) for rate in rates) for name in names}
         outbox(workspace).log_metrics(parent, {f"sample.{name}": value for name, value in total.items()}, 0)
         table: list[dict[str, float]] = [{"shard": shard, **rate} for shard, rate in zip(mine, rates, strict=True)]
         create_table_artifact(table, key="throughput", description="Of each shard that was not complete before")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import Limit, Modes, Name, Seed, form, opened
 from flows.runtime.locks import gpu
 from flows.runtime.monitoring import rate_limited
-from flows.runtime.retries import RETRIES
+from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.score_logging import log_scores, tested_sources
 from flows.runtime.shell import start
 from flows.runtime.tracking import leave_links, log_data, pipeline_run
@@ -21,9 +20,9 @@ from geozero.tasks.text import Mode
 from geozero.workspace import Workspace
 
 
-@task(name="answer", task_run_name="answer-{name}", cache_policy=NO_CACHE, **RETRIES)
+@task(name="answer", task_run_name="answer-{name}", **TASK_OPTIONS)
 def answer(workspace: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> ModelAnswers:
-    """Greedy answers of one model to every test sample; what is there already is not asked again."""
+    """Greedy answers of one model to every test sample; those that are there already are kept."""
     settings = workspace.settings
     job = CorpusJob(
         model=str(model),
@@ -54,26 +53,23 @@ def evaluate(
 ) -> Path:
     """The answers of one checkpoint to every test question, and their strict scores. Returns the answers' directory.
 
-    It may run beside a training in the same checkout.
+    It may run while a training runs in the same checkout.
 
     Args:
         model: Directory of the checkpoint.
         name: Under which the answers are kept, runs/answers-NAME: letters, digits, _ - and dots, at most 60.
         modes: Answer directly, with a thought before the answer, or both.
-        limit: Questions a benchmark, 1 or more, chosen by stable hash; if empty, as many as the parameter file says.
+        limit: Questions per benchmark, 1 or more, chosen by stable hash; if empty, as many as the parameter file says.
         seed: Of the engine; 0 to 2,147,483,647.
         params: The parameter file, seen from the checkout; profiles/ holds more.
     """
     workspace = opened(params, "evaluation", seed, limit=limit)
-    asked: tuple[Mode, ...] = ("direct", "tagged") if modes == "both" else (modes,)
+    prompt_modes: tuple[Mode, ...] = ("direct", "tagged") if modes == "both" else (modes,)
     with pipeline_run(workspace, f"evaluate-{name}", alone=False) as parent:
         log_data(workspace, parent, *workspace.corpora_with("test"))
-        answered = answer(workspace, name, model, asked, workspace.runs / f"answers-{name}")
-        log_scores(
-            workspace,
-            parent,
-            list(rows_of(eval_slices([answered], tested_sources(workspace), workspace.settings.model.boxes))),
-        )
+        answered = answer(workspace, name, model, prompt_modes, workspace.runs / f"answers-{name}")
+        slices = eval_slices([answered], tested_sources(workspace), workspace.settings.model.boxes)
+        log_scores(workspace, parent, list(rows_of(slices)))
         leave_links(workspace, parent)
         return answered.out
 

@@ -6,12 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.flow_parameters import Hours, LearningRate, Seed, Steps, form, opened, seconds
 from flows.runtime.locks import with_worker_grace_period
 from flows.runtime.monitoring import training_log
-from flows.runtime.retries import RETRIES
+from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run, trained
 from geozero.training.replay import collect
@@ -19,7 +18,7 @@ from geozero.training.stage import StageResult, run_sft
 from geozero.workspace import Workspace
 
 
-@task(name="sft", cache_policy=NO_CACHE, **RETRIES)
+@task(name="sft", **TASK_OPTIONS)
 def train_sft(workspace: Workspace, parent: str) -> StageResult:
     """Train on GeoZero-Instruct in direct mode; a finished run with the same fingerprint is reused."""
     corpus, log = workspace.instruct, training_log(get_run_logger().info)
@@ -49,9 +48,9 @@ def sft(
         params: The parameter file, seen from the checkout; profiles/ holds more. Empty fields below keep its values.
         steps: Optimizer steps, 1 to 1,000,000.
         learning_rate: Highest learning rate of the schedule, above 0, at most 0.1.
-        seed: Of the order of samples, and of all else that is drawn; 0 to 2,147,483,647.
+        seed: Of the order of samples and of every other random choice; 0 to 2,147,483,647.
         hours: Time limit, above 0, at most 2,160. The run fails when it is over; its checkpoint stays, and the next
-            run goes on from it.
+            run resumes from it.
     """
     workspace = opened(params, "sft", seed, steps=steps, learning_rate=learning_rate)
     with pipeline_run(workspace, "sft") as parent:

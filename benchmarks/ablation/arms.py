@@ -137,7 +137,7 @@ def judge(workspace: Workspace, arm_name: str, model: Path, out: Path, limit: in
     What val says is for choosing, and its sources are called `val`.
     """
     corpora: dict[Split, list[Path]] = {
-        "val": [path for path in workspace.corpora_with("val") if path.name in workspace.trained_sources],
+        "val": workspace.val_corpora,
         "test": workspace.corpora_with("test"),
     }
     boxes = workspace.settings.model.boxes

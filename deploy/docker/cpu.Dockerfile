@@ -14,7 +14,7 @@ COPY flows flows
 RUN make env PYTHON=python3.11 GEOZERO_ENV=cpu
 COPY --chown=1000:1000 . .
 # a volume takes the owner of the directory that it is mounted at
-RUN mkdir -p runs reports /artifacts && chown 1000:1000 . data models runs reports /artifacts
+RUN mkdir -p runs reports .prefect /artifacts && chown 1000:1000 . data models runs reports .prefect /artifacts
 USER 1000:1000
 ENV PATH=/geozero/.venv/bin:$PATH OMP_NUM_THREADS=1
 # there is no git repository in the image, which DVC would ask for

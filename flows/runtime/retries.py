@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from geozero.common import process
@@ -45,8 +46,9 @@ def is_transient(error: object) -> bool:
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError | TimeoutError)
 
 
-# For a task whose work can be tried again; half a minute, then a minute.
-RETRIES: dict[str, Any] = {
+# Of every task: two more tries, after half a minute and a minute. What is finished is known from files, not a cache.
+TASK_OPTIONS: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
     "retries": 2,
     "retry_delay_seconds": exponential_backoff(backoff_factor=30),
     "retry_jitter_factor": 0.2,

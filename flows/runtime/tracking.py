@@ -1,7 +1,7 @@
-"""What a flow leaves in MLflow: its parent run; a stage's parameters, curves, the bytes it read, its checkpoint.
+"""What a flow leaves in MLflow: its parent run; a stage's parameters, curves, the data it read, its checkpoint.
 
-All of it goes through the outbox but the opening of the parent run: a server that is not there as a flow starts is an
-error to be read at once; one that goes away later is waited for, and no work waits with it.
+Everything but the opening of the parent run goes through the outbox: a server that is down when a flow starts is an
+error at once; one that goes down later is waited for in the background.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -37,15 +37,12 @@ FLOW_RUN_TAG, FLOW_PAGE_TAG = "prefect.flow_run", "prefect.page"
 LEAVE_SECONDS = 5.0  # for the last entries of a flow that is being ended
 
 
-class Run(Protocol):
-    """One of the stage functions, with everything given but these."""
-
-    def __call__(self, **options: Any) -> StageResult: ...
-
-
 @lru_cache(maxsize=8)
 def _outbox(tracker: Tracker, folder: Path) -> Outbox:
-    return Outbox(tracker, folder, _log_line())
+    try:  # the flow's own log, for a thread that Prefect does not know
+        return Outbox(tracker, folder, get_run_logger().warning)
+    except MissingContextError:
+        return Outbox(tracker, folder, print)
 
 
 def outbox(workspace: Workspace) -> Outbox:
@@ -55,10 +52,12 @@ def outbox(workspace: Workspace) -> Outbox:
 
 @contextmanager
 def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterator[str]:
-    """The id of a new parent run, which ends as the block ends: FAILED after an error, KILLED after an interrupt.
+    """The id of a new parent run, which ends with the block: FAILED after an error, KILLED after an interrupt.
 
-    The checkout is held as long, but for a flow that need not be `alone`; whatever the block started is ended with it,
-    however it ends. A retry of the same Prefect run goes on in the same MLflow run.
+    Everything that the block has started ends with it. A retry of the same Prefect run continues the same MLflow run.
+
+    Args:
+        alone: hold the checkout: no other such flow may run in it.
 
     Raises:
         InputError: another flow runs in this checkout, or the tracking store cannot be reached.
@@ -81,14 +80,12 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
                         box.kill(parent)
                     box.flush(LEAVE_SECONDS)
                     if isinstance(error, SystemExit) and STARTED_BY_WORKER in os.environ:
-                        raise TerminationSignal(signal.SIGTERM) from error  # how Prefect knows a cancel
+                        raise TerminationSignal(signal.SIGTERM) from error  # how Prefect recognises a cancel
                     raise
             box.finish(parent)
-            left = box.flush()
-            if left:
-                print(
-                    f"{left} entries for MLflow wait in {box.folder}; the next run sends them, or `geozero runs send`"
-                )
+            if left := box.flush():
+                where = f"in {box.folder}; the next run sends them, or `geozero runs send`"
+                print(f"{left} entries for MLflow wait {where}")
     finally:
         reaper.close()
         if _outbox.cache_info().currsize:
@@ -108,7 +105,7 @@ def _open(workspace: Workspace, name: str) -> str:
 
 
 def leave_links(workspace: Workspace, parent: str) -> None:
-    """An artifact in Prefect that leads to the MLflow run, the page and the logs; called again it is a new version."""
+    """A Prefect artifact with links to the MLflow run, the page and the logs; each call makes a new version."""
     box, lines = outbox(workspace), [f"- files of the runs: `{workspace.runs}`, logs: `{workspace.runs / 'logs'}`"]
     try:
         lines.insert(0, f"- [run in MLflow]({workspace.tracker.address(parent)})")
@@ -117,7 +114,7 @@ def leave_links(workspace: Workspace, parent: str) -> None:
             if compare:
                 lines.insert(1, f"- [its models side by side]({compare})")
                 print(f"compare the models in MLflow: {compare}")
-    except Exception as error:  # the server is down: the entries wait, the links are a convenience
+    except Exception as error:  # the server is down: the entries wait, and the links are a convenience
         lines.append(f"- MLflow does not answer: {str(error).splitlines()[0][:200]}")
     page = workspace.reports / "index.html"
     if page.is_file():
@@ -131,24 +128,32 @@ def log_data(workspace: Workspace, parent: str, *corpora: Path) -> None:
     for key, value in lineage.data_tags(workspace.root).items():
         box.set_tag(parent, key, value)
     for corpus in corpora:
-        box.log_dataset(parent, corpus, _digest(workspace, corpus), context="data")
+        box.log_dataset(parent, corpus, _digest(workspace, corpus), "data")
 
 
 def _digest(workspace: Workspace, corpus: Path) -> str:
-    """DVC's hash of a corpus; of one that DVC does not know, that of its manifest."""
+    """DVC's hash of a corpus; for one that DVC does not know, its own digest."""
     place = corpus.relative_to(workspace.root).as_posix() if corpus.is_relative_to(workspace.root) else ""
     return lineage.hashes(workspace.root).get(place) or Corpus(corpus).digest
 
 
 def trained(
-    workspace: Workspace, parent: str, stage: str, corpus: Path, tell: Callable[[str], None], run: Run
+    workspace: Workspace,
+    parent: str,
+    stage: str,
+    corpus: Path,
+    log: Callable[[str], None],
+    run: Callable[..., StageResult],
 ) -> StageResult:
-    """Train a stage as a child of the pipeline run, its curve in MLflow while it runs.
+    """Train a stage as a child of the pipeline run, with its curve in MLflow while it runs.
 
-    A stage that was interrupted goes on in the MLflow run that it began; a finished one is only noted.
+    An interrupted stage continues the MLflow run that it began; of a finished one only the run is noted.
+
+    Args:
+        run: `run_sft` or `run_a2grpo` with all arguments but `dry_run`, `on_line` and `on_metrics`.
     """
     planned, box = run(dry_run=True), outbox(workspace)
-    if planned.reused and _known(workspace, planned.directory):
+    if planned.reused and _is_tracked(workspace, planned.directory):
         box.note_reused(parent, stage, planned.directory)
         return planned
     settings = workspace.settings.model_dump()[stage]
@@ -162,16 +167,16 @@ def trained(
                 progress.at(step)
 
             with locks.gpu():
-                result = run(on_line=tell, on_metrics=on_metrics)
+                result = run(on_line=log, on_metrics=on_metrics)
         box.log_rows(child, result.directory / "metrics.jsonl")
-        box.log_traces(child, _traces(result.directory))
+        box.log_traces(child, _probe_rows(result.directory))
         box.register_checkpoint(child, result.model, f"{stage}-{result.fingerprint}", settings["steps"])
         box.log_artifact(child, result.directory / "args.json")
     return result
 
 
-def _traces(directory: Path) -> list[dict[str, Any]]:
-    """What a stage was asked on the way, and what it answered."""
+def _probe_rows(directory: Path) -> list[dict[str, Any]]:
+    """The probes of a stage: what it was asked during the training, and what it answered."""
     return [
         {
             "probe": probe.sample.id,
@@ -185,13 +190,13 @@ def _traces(directory: Path) -> list[dict[str, Any]]:
 
 
 def curve(directory: Path) -> list[dict[str, Any]]:
-    """The metrics of a stage, one row a logged step."""
+    """The metrics of a stage, one row per logged step."""
     path = directory / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _known(workspace: Workspace, directory: Path) -> bool:
-    """Whether the store has the run of a finished stage; one that does not answer is taken to have it."""
+def _is_tracked(workspace: Workspace, directory: Path) -> bool:
+    """Whether the store has the run of a finished stage; a store that does not answer is assumed to have it."""
     if not (directory / RUN_ID_FILE).is_file():
         return False
     try:
@@ -200,12 +205,3 @@ def _known(workspace: Workspace, directory: Path) -> bool:
         raise
     except Exception:
         return True
-
-
-def _log_line() -> Callable[[str], None]:
-    """The flow's own log, for a thread that Prefect does not know."""
-    try:
-        logger = get_run_logger()
-    except MissingContextError:
-        return print
-    return lambda line: logger.warning(line)

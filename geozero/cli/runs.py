@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geozero.common.terminal import PARAMS
+from geozero.common.terminal import PARAMS, draw_table
 
 if TYPE_CHECKING:
     from geozero.tracking import Tracker
@@ -116,16 +116,18 @@ def _show(rows: list[ComparedRow], first: str, second: str) -> None:
         for row in rows:
             gain = "" if row.change is None else f"{row.change:+.6g}"
             typer.echo("\t".join((row.section, row.name, row.a, row.b, gain)))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("", "", first, second, "change", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    before = ""
-    for row in rows:
-        style = "" if not row.change else "green" if row.change > 0 else "red"
-        change = Text("" if row.change is None else f"{row.change:+.4g}", style=style)
-        table.add_row(Text(row.section if row.section != before else "", style="bold"), row.name, row.a, row.b, change)
-        before = row.section
-    Console().print(table if rows else "nothing differs")
+    elif not rows:
+        typer.echo("nothing differs")
+    else:
+        sections = ["", *(row.section for row in rows)]
+        draw_table(
+            ("", "", first, second, "change"),
+            [
+                (
+                    (row.section if row.section != before else "", "bold"),
+                    *(row.name, row.a, row.b),
+                    ("" if row.change is None else f"{row.change:+.4g}", "green" if (row.change or 0) > 0 else "red"),
+                )
+                for before, row in zip(sections, rows, strict=False)
+            ],
+        )

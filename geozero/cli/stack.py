@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geozero.common.terminal import draw_table
+
 if TYPE_CHECKING:
     from geozero.stack.control import ServiceStatus
 
@@ -32,24 +34,21 @@ def up(
     from geozero.stack import control
     from geozero.stack.services import StackPlan
 
-    _show(
-        control.up(
-            StackPlan(root.resolve(), host, port, mlflow_port), timeout, tell=lambda line: typer.echo(line, err=True)
-        )
-    )
-    typer.echo(f"export PREFECT_API_URL={StackPlan(root, host, port).prefect_address}/api", err=True)
+    plan = StackPlan(root.resolve(), host, port, mlflow_port)
+    _show(control.up(plan, timeout, _log))
+    _log(f"export PREFECT_API_URL={plan.prefect_address}/api")
 
 
 @app.command()
 def down(root: Root = Path()) -> None:
-    """End the stack and whatever it has started; the history of runs stays.
+    """End the stack and everything that it has started; the history of runs stays.
 
     Example: geozero stack down
     """
     from geozero.stack import control
 
-    if not control.down(root.resolve(), tell=lambda line: typer.echo(line, err=True)):
-        typer.echo("nothing was running", err=True)
+    if not control.down(root.resolve(), _log):
+        _log("nothing was running")
 
 
 @app.command()
@@ -60,22 +59,19 @@ def status(root: Root = Path()) -> None:
     """
     from geozero.stack import control
 
-    parts = control.status(root.resolve())
-    _show(parts)
-    if any(part.state != "up" for part in parts):
+    services = control.status(root.resolve())
+    _show(services)
+    if any(service.state != "up" for service in services):
         raise typer.Exit(1)
 
 
-def _show(parts: Iterable[ServiceStatus]) -> None:
-    rows = [(p.name, p.state, str(p.pid or "-"), p.address, str(p.log)) for p in parts]
-    if not sys.stdout.isatty():
-        for row in rows:
-            typer.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
+def _show(services: Iterable[ServiceStatus]) -> None:
+    rows = [(one.name, one.state, str(one.pid or "-"), one.address, str(one.log)) for one in services]
+    if sys.stdout.isatty():
+        draw_table(("service", "state", "pid", "address", "log"), rows)
+    else:
+        typer.echo("\n".join("\t".join(row) for row in rows))
 
-    table = Table("part", "state", "pid", "address", "log", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+
+def _log(line: str) -> None:
+    typer.echo(line, err=True)

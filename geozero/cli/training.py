@@ -75,8 +75,7 @@ def a2grpo(
     from geozero.training.stage import run_a2grpo
 
     workspace = Workspace.open(params)
-    val = [path for path in workspace.corpora_with("val") if path.name in workspace.trained_sources]
-    start, tell = model, typer.echo if dry_run else _training_line
+    val, start, log = workspace.val_corpora, model, typer.echo if dry_run else _training_line
     if start is None:
         try:
             start = workspace.newest("sft")
@@ -85,7 +84,7 @@ def a2grpo(
                 raise
             start = workspace.base  # a plan may come before SFT
     _trained(
-        run_a2grpo(workspace.settings, workspace.hard, start, workspace.runs, val=val, dry_run=dry_run, on_line=tell),
+        run_a2grpo(workspace.settings, workspace.hard, start, workspace.runs, val=val, dry_run=dry_run, on_line=log),
         dry_run,
     )
 

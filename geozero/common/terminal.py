@@ -1,7 +1,8 @@
-"""What the commands share: their common options, and the lines that they print about a corpus."""
+"""What the commands share: common options, lines about a corpus, tables on a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,3 +22,17 @@ def summary(manifest: dict[str, Any], out: Path) -> None:
         typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
     for what, n in manifest.get("notes", {}).get("mended", {}).items():
         typer.echo(f"{out}\tmended or odd, kept\t{what}\t{n}")
+
+
+def draw_table(titles: Sequence[str], rows: Iterable[Sequence[str | tuple[str, str]]]) -> None:
+    """Draw a table on the terminal; a cell is a text, or a text with its style."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(*cell) if isinstance(cell, tuple) else Text(cell) for cell in row))
+    Console().print(table)

@@ -23,6 +23,7 @@ import httpx
 from PIL import Image
 
 from geozero.common.errors import BadRecord, InputError
+from geozero.common.retry import retry
 from geozero.engines.base import Answered, Completion, EngineDied, Request, SamplingParams, failed, first_seed
 from geozero.engines.openai_client import Refused, Server, UnfitServer, address, data_url, look, parts, post
 from geozero.engines.prompts import IMAGE_MARK, Prompt, Prompter
@@ -205,20 +206,18 @@ class ServerEngine:
 
     def _complete(self, body: dict[str, Any], prompt: Prompt) -> dict[str, Any]:
         """One completion, as the server sent it; from another server, or later, where the first one fails."""
-        first, fault = next(self._turn), UnfitServer("no server")
-        for attempt in range(ATTEMPTS):
-            server = self._next(first + attempt)
+        turns = itertools.count(next(self._turn))
+
+        def ask() -> tuple[Server, dict[str, Any]]:
+            server = self._next(next(turns))
             try:
-                found = post(self._client, server, self._for(server, body))
-                break
+                return server, post(self._client, server, self._for(server, body))
             except UnfitServer as unfit:
-                fault = unfit
                 if unfit.silent:
                     server.resting = time.monotonic() + REST_SECONDS
-                if attempt + 1 < ATTEMPTS:
-                    time.sleep(BACKOFF_SECONDS * 2**attempt)
-        else:
-            raise fault
+                raise
+
+        server, found = retry(ask, lambda error: isinstance(error, UnfitServer), ATTEMPTS, BACKOFF_SECONDS)
         counted = found["usage"]["prompt_tokens"]
         if counted != prompt.n_tokens:
             raise InputError(

@@ -1,45 +1,48 @@
-"""Start, stop and look at the local stack; what runs stands in `.geozero/stack/state.json`, by id and start time."""
+"""Start, stop and look at the local stack: its services run under supervisord, which restarts those that end.
+
+`.geozero/stack/state.json` says where a stack listens and by which socket its supervisor is reached, while it runs.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+import xmlrpc.client
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
-from geozero.common import process_tags
-from geozero.common.atomic import write_text
+from geozero.common import process, process_tags
+from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.stack import prefect_api
 from geozero.stack.services import MLFLOW, PROCESS_TAG, SERVER, SERVICES, StackPlan
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 State = Literal["up", "starting", "silent", "dead", "down"]
 
 STATE, LOCK, DEPLOYMENTS = "state.json", "lock", "prefect.yaml"
 POLL_SECONDS = 0.5
-STOP_SECONDS = 25.0  # for workers to end their runs, and the runs to say so
-LOG_BYTES = 5_000_000  # a log that is longer when its part starts is kept once, as NAME.log.1
+STOP_SECONDS = 60.0  # more than supervisord gives workers and servers one after the other
 DEPLOY_SECONDS = 180.0
-STARTING_SECONDS = 240.0  # after which a part that does not answer is called silent: a worker is, too, without a server
+STARTING_SECONDS = 240.0  # after which a service that does not answer is called silent: so is a worker without a server
+RUNNING = ("STARTING", "RUNNING", "BACKOFF")  # supervisord's states of what runs, or is about to be started again
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """A part as it is: `up` answers, `starting` does not yet, `silent` should by now, `dead` was up and is gone."""
+    """A service as it is: `up` answers, `starting` does not yet, `silent` should by now, `dead` was up and is gone."""
 
     name: str
     state: State
@@ -48,14 +51,14 @@ class ServiceStatus:
     log: Path
 
 
-def up(plan: StackPlan, timeout: float = 240.0, tell: Tell = print) -> list[ServiceStatus]:
+def up(plan: StackPlan, timeout: float = 240.0, log: Log = print) -> list[ServiceStatus]:
     """Start what does not run yet, and return when all of it answers.
 
     The deployments of `prefect.yaml`, where one stands in the checkout, are registered as well.
 
     Raises:
-        InputError: there is no such checkout, a port is in use, the stack runs with other ports, or a part did not come
-            up; then what this call has started is ended again.
+        InputError: there is no such checkout, a port is in use, the stack runs with other ports, or a service did not
+            come up; a stack that this call has started is ended then.
     """
     if not plan.root.is_dir():
         raise InputError("no such directory", str(plan.root), "give a checkout as --root, or run in one")
@@ -63,38 +66,28 @@ def up(plan: StackPlan, timeout: float = 240.0, tell: Tell = print) -> list[Serv
         raise InputError(f"two servers cannot share port {plan.port}", hint="give another --port or --mlflow-port")
     plan.directory.mkdir(parents=True, exist_ok=True)
     with _locked(plan):
-        known = _read(plan)
-        running = {name: one for name, one in known.items() if _alive(one)}
-        _same_place(plan, running)
-        for name, port in ((SERVER, plan.port), (MLFLOW, plan.mlflow_port)):
-            if name not in running:
-                _require_free(plan.host, port, name)
-        begun: list[str] = []
+        fresh = not _services(plan.root)
         end = time.monotonic() + timeout
         try:
-            for names in ((SERVER, MLFLOW), [name for name in SERVICES if name not in (SERVER, MLFLOW)]):
-                for name in names:
-                    if name not in running:
-                        running[name] = _start(plan, name)
-                        begun.append(name)
-                        _write(plan, running)
-                        tell(f"{name}: starting")
-                if SERVER in names:
-                    _wait(plan, [SERVER], running, end)
-                    prefect_api.furnish(plan.prefect_address)
-            if begun and (plan.root / DEPLOYMENTS).is_file():
-                _deploy(plan, tell)
-            elif begun:
-                tell(f"deployments: none, for there is no {DEPLOYMENTS} in {plan.root}")
-            _wait(plan, list(SERVICES), running, end)
+            if fresh:
+                _launch(plan, log)
+            else:
+                _require_same_place(plan)
+            begun = _start(plan, "servers", log)
+            _wait(plan, [SERVER], end)
+            prefect_api.furnish(plan.prefect_address)
+            begun += _start(plan, "workers", log)
+            if begun:
+                _deploy(plan, log)
+            _wait(plan, SERVICES, end)
         except BaseException:
-            _stop(plan, {name: running.pop(name) for name in begun})
-            _write(plan, running)
+            if fresh:
+                _shut_down(plan)
             raise
     return status(plan.root)
 
 
-def down(root: Path, tell: Tell = print) -> bool:
+def down(root: Path, log: Log = print) -> bool:
     """End every process of the stack, and all that these have started; returns whether there was anything to end.
 
     The history of runs stays: Prefect's database in `.geozero/prefect`, MLflow's in `mlflow.db`.
@@ -103,35 +96,70 @@ def down(root: Path, tell: Tell = print) -> bool:
     if not plan.directory.is_dir():
         return False
     with _locked(plan):
-        known = _read(plan)
-        living = {name: one for name, one in known.items() if _alive(one)}
-        for name in living:
-            tell(f"{name}: ending")
-        _stop(plan, living)
-        left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))  # what lost its parent to a kill
+        found = _services(root)
+        for name, service in found.items():
+            if service["statename"] in RUNNING:
+                log(f"{name}: ending")
+        left = _shut_down(plan)
         if left:
-            tell(f"processes without a parent: {left} ended")
-        (plan.directory / STATE).unlink(missing_ok=True)
-    return bool(known or left)
+            log(f"processes without a parent: {left} ended")
+    return bool(found or left)
 
 
 def status(root: Path) -> list[ServiceStatus]:
-    """Every part, asked now."""
-    plan = _plan_of(root)
-    known = _read(plan)
-    return [_part(plan, name, known.get(name)) for name in SERVICES]
+    """Every service, asked now."""
+    plan, found = _plan_of(root), _services(root)
+
+    def state(name: str) -> State:
+        if name not in found:
+            return "dead" if (plan.directory / STATE).exists() else "down"
+        if found[name]["statename"] not in RUNNING:
+            return "dead"
+        if _answers(plan, name, found[name]["start"]):
+            return "up"
+        return "starting" if time.time() - found[name]["start"] < STARTING_SECONDS else "silent"
+
+    pids = {name: service["pid"] or None for name, service in found.items()}
+    return [ServiceStatus(name, state(name), pids.get(name), plan.address(name), plan.log(name)) for name in SERVICES]
 
 
-def _part(plan: StackPlan, name: str, one: dict[str, Any] | None) -> ServiceStatus:
-    state: State = "down"
-    if one is not None:
-        if not _alive(one):
-            state = "dead"
-        elif _answers(plan, name, one["started"]):
-            state = "up"
-        else:
-            state = "starting" if time.time() - one["started"] < STARTING_SECONDS else "silent"
-    return ServiceStatus(name, state, one["pid"] if one else None, plan.address(name), plan.log(name))
+def supervisor(root: Path) -> Any:
+    """The XML-RPC interface of a stack's supervisor; its calls raise OSError where there is none."""
+    from supervisor.xmlrpc import SupervisorTransport
+
+    transport = SupervisorTransport(serverurl=f"unix://{_read(root).get('socket', '/')}")
+    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+
+def _services(root: Path) -> dict[str, dict[str, Any]]:
+    """What supervisord says of each service; empty where none runs."""
+    try:
+        return {service["name"]: service for service in supervisor(root).getAllProcessInfo()}
+    except (OSError, xmlrpc.client.Error):
+        return {}
+
+
+def _launch(plan: StackPlan, log: Log) -> None:
+    """Start a supervisor, which starts nothing by itself. It lives on without this process and its terminal."""
+    left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))
+    if left:
+        log(f"processes of a stack whose supervisor is gone: {left} ended")
+    for name, port in ((SERVER, plan.port), (MLFLOW, plan.mlflow_port)):
+        _require_free(plan.host, port, name)
+    address = f"{tempfile.mkdtemp(prefix='geozero-stack-')}/socket"  # a socket's path is short, a checkout's may not be
+    where = {"host": plan.host, "port": plan.port, "mlflow_port": plan.mlflow_port}
+    write_json(plan.directory / STATE, {"plan": where, "socket": address})
+    command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(plan.config)]
+    environment = plan.environment() | {"GEOZERO_STACK_SOCKET": address}
+    subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+
+
+def _start(plan: StackPlan, group: str, log: Log) -> list[str]:
+    """Start those of a group that do not run; returns their names."""
+    begun = [service["name"] for service in supervisor(plan.root).startProcessGroup(group, False)]
+    for name in begun:
+        log(f"{name}: starting")
+    return begun
 
 
 def _answers(plan: StackPlan, name: str, started: float) -> bool:
@@ -144,34 +172,18 @@ def _answers(plan: StackPlan, name: str, started: float) -> bool:
         except OSError:
             return False
     pool = name.removeprefix("worker-")
-    return prefect_api.online(plan.prefect_address, pool, plan.worker(pool), started)
+    return prefect_api.online(plan.prefect_address, pool, f"geozero-{pool}", started)
 
 
-def _start(plan: StackPlan, name: str) -> dict[str, Any]:
-    """Start a part in a session of its own, so that it lives on without this process and its terminal."""
-    log = plan.log(name)
-    if log.is_file() and log.stat().st_size > LOG_BYTES:
-        os.replace(log, log.with_suffix(".log.1"))
-    with log.open("ab") as out:
-        child = subprocess.Popen(
-            plan.command(name),
-            cwd=plan.root,
-            env=plan.environment(name),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
-
-
-def _wait(plan: StackPlan, names: list[str], running: dict[str, Any], end: float) -> None:
+def _wait(plan: StackPlan, names: Sequence[str], end: float) -> None:
+    """Wait until services answer. Raises InputError where one ends, or does not answer in time."""
     waiting = list(names)
     while waiting:
+        found = _services(plan.root)
         for name in waiting:
-            if not _alive(running[name]):
+            if name not in found or found[name]["statename"] not in ("STARTING", "RUNNING"):
                 raise InputError(f"{name} ended as it started: {_last_line(plan.log(name))}", str(plan.log(name)))
-        waiting = [name for name in waiting if not _answers(plan, name, running[name]["started"])]
+        waiting = [name for name in waiting if not _answers(plan, name, found[name]["start"])]
         if waiting and time.monotonic() > end:
             hint = "give more time with --timeout; the logs lie beside"
             raise InputError(f"{', '.join(waiting)} did not answer in time", str(plan.log(waiting[0])), hint)
@@ -179,62 +191,40 @@ def _wait(plan: StackPlan, names: list[str], running: dict[str, Any], end: float
             time.sleep(POLL_SECONDS)
 
 
-def _deploy(plan: StackPlan, tell: Tell) -> None:
+def _deploy(plan: StackPlan, log: Log) -> None:
     """Register the deployments of prefect.yaml."""
-    log = plan.log("deploy")
+    if not (plan.root / DEPLOYMENTS).is_file():
+        log(f"deployments: none, for there is no {DEPLOYMENTS} in {plan.root}")
+        return
+    output = plan.log("deploy")
+    output.unlink(missing_ok=True)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    with log.open("wb") as out:
-        try:
-            done = subprocess.run(
-                command,
-                cwd=plan.root,
-                env=plan.environment() | {"PREFECT_LOGGING_LEVEL": "ERROR"},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                timeout=DEPLOY_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise InputError(f"the deployments took longer than {DEPLOY_SECONDS:.0f} s", str(log)) from None
-    if done.returncode != 0:
-        raise InputError(f"the deployments of {DEPLOYMENTS} were refused: {_last_line(log)}", str(log))
-    tell(f"deployments: registered from {DEPLOYMENTS}")
-
-
-def _stop(plan: StackPlan, parts: dict[str, Any]) -> None:
-    """Workers first, while there is a server that their runs can report to; servers after them."""
-    workers = [name for name in parts if name.startswith("worker-")]
-    for names, grace in (
-        (workers, STOP_SECONDS),
-        ([n for n in parts if n not in workers], process_tags.TERMINATE_SECONDS),
-    ):
-        for name in names:
-            with suppress(ProcessLookupError):
-                os.killpg(parts[name]["pid"], signal.SIGTERM)
-        end = time.monotonic() + grace
-        while time.monotonic() < end and any(_alive(parts[n]) for n in names):
-            _reap(parts, names)
-            time.sleep(POLL_SECONDS / 5)
-        for name in names:
-            with suppress(ProcessLookupError):
-                os.killpg(parts[name]["pid"], signal.SIGKILL)
-        _reap(parts, names)
-
-
-def _alive(part: dict[str, Any]) -> bool:
-    """Whether the process that was started as this part still runs, and not another one with its id."""
+    environment = plan.environment() | {"PREFECT_LOGGING_LEVEL": "ERROR"}
     try:
-        process = psutil.Process(part["pid"])
-        return abs(process.create_time() - part["started"]) < 2.0 and process_tags.alive(process)
-    except psutil.Error:
-        return False
+        process.run(command, log=output, cwd=plan.root, env=environment, timeout=DEPLOY_SECONDS)
+    except TimeoutError:
+        raise InputError(f"the deployments took longer than {DEPLOY_SECONDS:.0f} s", str(output)) from None
+    except process.ChildFailed:
+        raise InputError(f"the deployments of {DEPLOYMENTS} were refused: {_last_line(output)}", str(output)) from None
+    log(f"deployments: registered from {DEPLOYMENTS}")
 
 
-def _reap(parts: dict[str, Any], names: list[str]) -> None:
-    """Clear away those that are this very process's children."""
-    for name in names:
-        with suppress(ChildProcessError):
-            os.waitpid(parts[name]["pid"], os.WNOHANG)
+def _shut_down(plan: StackPlan) -> int:
+    """End the supervisor with its services, and what is left; returns how many processes were left."""
+    with suppress(OSError, xmlrpc.client.Error, psutil.Error):
+        running = psutil.Process(supervisor(plan.root).getPID())
+        supervisor(plan.root).shutdown()
+        end = time.monotonic() + STOP_SECONDS
+        while process_tags.alive(running) and time.monotonic() < end:
+            time.sleep(POLL_SECONDS / 5)
+    left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))  # what lost its parent to a kill
+    address = Path(_read(plan.root).get("socket", "/"))
+    if address.is_socket():  # of a supervisor that was killed
+        address.unlink()
+    with suppress(OSError):  # it is not empty, or not there
+        address.parent.rmdir()
+    (plan.directory / STATE).unlink(missing_ok=True)
+    return left
 
 
 def _require_free(host: str, port: int, name: str) -> None:
@@ -249,46 +239,38 @@ def _require_free(host: str, port: int, name: str) -> None:
             raise InputError(f"{what}: no {name} server there", hint=f"end what uses it, or give {option}") from None
 
 
-def _same_place(plan: StackPlan, running: dict[str, Any]) -> None:
-    """Raises InputError where parts run already, but elsewhere than this plan says."""
+def _require_same_place(plan: StackPlan) -> None:
+    """Raises InputError where the stack runs already, but elsewhere than this plan says."""
     there = _plan_of(plan.root)
-    if running and (there.host, there.port, there.mlflow_port) != (plan.host, plan.port, plan.mlflow_port):
+    if (there.host, there.port, there.mlflow_port) != (plan.host, plan.port, plan.mlflow_port):
         what = f"the stack runs already, at {there.prefect_address} and {there.mlflow_address}"
         same = f"--port {there.port} --mlflow-port {there.mlflow_port} --host {there.host}"
         raise InputError(what, str(plan.directory), f"{same} fixes it, `geozero stack down` ends it")
 
 
 def _plan_of(root: Path) -> StackPlan:
-    """The plan of the stack that runs, or was last started, in a checkout."""
+    """The plan of the stack that runs in a checkout; the default one where none does."""
     try:
-        values = json.loads((StackPlan(root).directory / STATE).read_text())["plan"]
+        values = _read(root)["plan"]
         return StackPlan(root, str(values["host"]), int(values["port"]), int(values["mlflow_port"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return StackPlan(root)
 
 
-def _read(plan: StackPlan) -> dict[str, Any]:
-    """What was started; nothing where the file is not there or no such file: `down` finds processes by their mark."""
+def _read(root: Path) -> dict[str, Any]:
+    """The state of a checkout's stack; empty where the file is not there or not ours: `down` finds processes by tag."""
     try:
-        parts = json.loads((plan.directory / STATE).read_text())["parts"]
-        return {name: {"pid": int(one["pid"]), "started": float(one["started"])} for name, one in parts.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        state = json.loads((StackPlan(root).directory / STATE).read_text())
+        return {"plan": dict(state["plan"]), "socket": str(state["socket"])}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _write(plan: StackPlan, parts: dict[str, Any]) -> None:
-    if not parts:
-        (plan.directory / STATE).unlink(missing_ok=True)
-        return
-    values = {"plan": {k: v for k, v in asdict(plan).items() if k != "root"}, "parts": parts}
-    write_text(plan.directory / STATE, json.dumps(values, indent=1))
 
 
 def _last_line(log: Path) -> str:
     try:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
-        return "it wrote nothing"
+        lines = []
     return lines[-1][-200:] if lines else "it wrote nothing"
 
 

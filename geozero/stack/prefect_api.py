@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import urllib.error
 import urllib.request
 from datetime import datetime
 from typing import Any
 
+from geozero.common.retry import retry
 from geozero.stack.services import HEARTBEAT_SECONDS, POOLS
 
 TIMEOUT = 30.0  # a server on a busy machine takes its time
@@ -34,15 +34,12 @@ def call(address: str, path: str, body: Any = None, method: str | None = None) -
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{address}/api/{path}", data, {"Content-Type": "application/json"}, method=method)
-    for attempt in range(BUSY_TRIES):
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-                text = answer.read()
-            break
-        except urllib.error.HTTPError as error:
-            if error.code != BUSY or attempt + 1 == BUSY_TRIES:
-                raise
-        time.sleep(BUSY_SECONDS * 2**attempt)
+
+    def send() -> bytes:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            return bytes(answer.read())
+
+    text = retry(send, lambda error: getattr(error, "code", None) == BUSY, BUSY_TRIES, BUSY_SECONDS)
     return json.loads(text) if text else None
 
 

@@ -1,4 +1,4 @@
-"""What the local stack is made of: four processes, how each is started, and what each needs around it."""
+"""What the local stack is made of: four services, which supervisord.conf starts, and what each needs around it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from geozero.common.process import quiet_environment
 
 SERVER, MLFLOW = "prefect", "mlflow"
 POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each takes at a time
+SERVICES = (SERVER, MLFLOW, *(f"worker-{pool}" for pool in POOLS))
 PROCESS_TAG = "GEOZERO_STACK"  # environment variable that every process of a stack carries, its directory as the value
 HEARTBEAT_SECONDS = 30  # the shortest that Prefect takes
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PRIVATE = ("localhost:*", "127.*", "10.*", "192.168.*", *(f"172.{i}.*" for i in range(16, 32)))  # MLflow's own defaults
-SERVER_LOGGING = Path(__file__).with_name("server-logging.yaml")
+CONFIG = Path(__file__).with_name("supervisord.conf")
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,19 @@ class StackPlan:
         host: the address both servers listen on.
         port: of the Prefect server.
         mlflow_port: of the MLflow server.
+        config: supervisord's configuration.
     """
 
     root: Path
     host: str = "127.0.0.1"
     port: int = 4200
     mlflow_port: int = 5000
+    config: Path = CONFIG
 
     @property
     def directory(self) -> Path:
+        """Of logs and state."""
         return self.root / ".geozero" / "stack"
-
-    @property
-    def home(self) -> Path:
-        """Prefect's home: its settings and its database, so that runs are still known after `down` and `up`."""
-        return self.root / ".geozero" / "prefect"
 
     @property
     def prefect_address(self) -> str:
@@ -56,62 +55,49 @@ class StackPlan:
     def _reached(self) -> str:
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
-    def address(self, part: str) -> str:
-        """Where to look at a part: a worker's page in Prefect."""
-        if part == MLFLOW:
+    def address(self, service: str) -> str:
+        """Where to look at a service: a worker's page in Prefect."""
+        if service == MLFLOW:
             return self.mlflow_address
-        pool = part.removeprefix("worker-")
-        return self.prefect_address + (f"/work-pools/work-pool/{pool}" if pool != part else "")
+        pool = service.removeprefix("worker-")
+        return self.prefect_address + (f"/work-pools/work-pool/{pool}" if pool != service else "")
 
-    def log(self, part: str) -> Path:
-        return self.directory / f"{part}.log"
+    def log(self, service: str) -> Path:
+        return self.directory / f"{service}.log"
 
-    def environment(self, part: str = "") -> dict[str, str]:
-        """Of a part: this Prefect and no other, all telemetry off, this environment's commands found first."""
-        own = {"PREFECT_LOGGING_SETTINGS_PATH": str(SERVER_LOGGING)} if part == SERVER else {}
-        search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    def environment(self) -> dict[str, str]:
+        """Of every service: this Prefect and no other, all telemetry off, this environment's commands found first."""
         return quiet_environment(
             {
                 PROCESS_TAG: str(self.directory),
-                "PATH": search,
-                "PREFECT_HOME": str(self.home),
+                "GEOZERO_ROOT": str(self.root),
+                "GEOZERO_ARTIFACTS": (self.root / "mlartifacts").as_uri(),
+                "GEOZERO_PYTHON": sys.executable,
+                "GEOZERO_HOST": self.host,
+                "GEOZERO_PREFECT_PORT": str(self.port),
+                "GEOZERO_MLFLOW_PORT": str(self.mlflow_port),
+                "GEOZERO_PREFECT_UI": self.prefect_address,
+                "GEOZERO_MLFLOW_UI": self.mlflow_address,
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+                "PREFECT_HOME": str(self.root / ".geozero" / "prefect"),  # its database: runs are known after a restart
                 "PREFECT_API_URL": f"{self.prefect_address}/api",
                 "PREFECT_SERVER_UI_API_URL": "/api",  # else its pages call port 4200 whatever the port is
                 "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
                 "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an unreachable server is an error, not another server
-                "GEOZERO_PREFECT_UI": self.prefect_address,
-                "GEOZERO_MLFLOW_UI": self.mlflow_address,
-                **own,
+                # kept in memory, as by default, a restart of the server would end every run that holds a limit
+                "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+                **self._allowed_names(),
             }
         )
 
-    def command(self, part: str) -> list[str]:
-        """The command line of a part."""
-        python = [sys.executable, "-m"]
-        if part == SERVER:
-            return [*python, "prefect", "server", "start", "--host", self.host, "--port", str(self.port)]
-        if part == MLFLOW:
-            return [
-                *(*python, "mlflow", "server", "--host", self.host, "--port", str(self.mlflow_port), "--workers", "1"),
-                *("--backend-store-uri", f"sqlite:///{self.root / 'mlflow.db'}"),
-                *("--artifacts-destination", (self.root / "mlartifacts").as_uri()),
-                *("--uvicorn-opts", "--log-level warning"),
-                *self._let_in(),
-            ]
-        pool = part.removeprefix("worker-")
-        return [*python, "prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", self.worker(pool)]
-
-    def _let_in(self) -> list[str]:
-        """By which names MLflow may be called: of itself it refuses this machine's own to others, and to its pages."""
+    def _allowed_names(self) -> dict[str, str]:
+        """By which names MLflow may be called: by default it refuses this machine's own name."""
         if self.host in LOOPBACK:
-            return []
+            return {}
         names = dict.fromkeys((self.host, socket.gethostname(), socket.getfqdn()))
         hosts = [*(f"{name}:{self.mlflow_port}" for name in names), *PRIVATE]
         origins = [f"http://{host}" for host in hosts]
-        return ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
-
-    def worker(self, pool: str) -> str:
-        return f"geozero-{pool}"
-
-
-SERVICES = (SERVER, MLFLOW, *(f"worker-{pool}" for pool in POOLS))
+        return {
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts),
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
+        }

@@ -25,7 +25,7 @@ def compare(a: Facts, b: Facts, everything: bool = False) -> list[ComparedRow]:
     """The rows that differ, in the order parameters, data, code, scores.
 
     Args:
-        everything: what is equal as well.
+        everything: include the rows that are equal.
     """
     rows = [
         *_texts("parameters", a.parameters, b.parameters),
@@ -37,21 +37,11 @@ def compare(a: Facts, b: Facts, everything: bool = False) -> list[ComparedRow]:
 
 
 def _texts(section: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[ComparedRow]:
-    for name in _names(a, b):
+    for name in sorted({*a, *b}):
         yield ComparedRow(section, name, a.get(name, ABSENT), b.get(name, ABSENT))
 
 
 def _scores(a: Mapping[str, float], b: Mapping[str, float]) -> Iterator[ComparedRow]:
-    for name in _names(a, b):
-        both = name in a and name in b
-        yield ComparedRow(
-            "scores", name, _number(a.get(name)), _number(b.get(name)), b[name] - a[name] if both else None
-        )
-
-
-def _names(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
-    return sorted({*a, *b})
-
-
-def _number(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.6g}"
+    for name in sorted({*a, *b}):
+        first, second = (f"{scores[name]:.6g}" if name in scores else ABSENT for scores in (a, b))
+        yield ComparedRow("scores", name, first, second, b[name] - a[name] if name in a and name in b else None)

@@ -1,4 +1,4 @@
-"""Where a run comes from: the git commit of the code and DVC's hashes of the data."""
+"""Provenance of a run: the git commit of the code and DVC's hashes of the data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import yaml
 COMMIT_TAG = "mlflow.source.git.commit"  # the tag that MLflow's page shows as a run's version
 CHANGED_TAG = "git.changed"
 LOCK = "dvc.lock"
-SHOWN, DIGEST_LENGTH = 5, 8  # files that are named; letters of the changes' hash
+SHOWN, DIGEST_LENGTH = 5, 8  # files that are named; hex digits of the changes' hash
 
 
 def git_state(project: Path) -> dict[str, str]:
     """`{"commit": …, "dirty": "true"|"false"}` of the checkout; empty outside a git repository.
 
-    Where files differ from the commit, `changed` names some of them, with a hash of the changes by which two runs of
-    one commit can be told apart. `dvc.lock` does not count: it is what a run makes, and each hash in it is noted.
+    Where files differ from the commit, `changed` names some of them, with a hash of the changes that tells two runs of
+    one commit apart. `dvc.lock` does not count: runs write it, and its hashes are recorded on their own.
     """
 
     def git(*arguments: str) -> str | None:
@@ -41,18 +41,15 @@ def git_state(project: Path) -> dict[str, str]:
     return {"commit": commit, "dirty": "true", "changed": f"{named} ({digest})"}
 
 
-def dvc_hashes(project: Path) -> dict[str, dict[str, str]]:
-    """`{stage: {output path: md5}}` as `dvc.lock` records it; empty where there is no readable lock."""
+def hashes(project: Path) -> dict[str, str]:
+    """`{output path: md5}` of all data stages, as `dvc.lock` records them; empty where there is no readable lock."""
     try:
         lock = yaml.safe_load((project / LOCK).read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     stages = lock.get("stages") if isinstance(lock, dict) else None
-    hashes: dict[str, dict[str, str]] = {}
-    for stage, entry in (stages or {}).items():
-        outs = (entry or {}).get("outs") or []
-        hashes[stage] = {out["path"]: str(out["md5"]) for out in outs if "path" in out and "md5" in out}
-    return hashes
+    outs = [out for stage in (stages or {}).values() for out in (stage or {}).get("outs") or []]
+    return {out["path"]: str(out["md5"]) for out in outs if "path" in out and "md5" in out}
 
 
 def code_tags(project: Path) -> dict[str, str]:
@@ -66,8 +63,3 @@ def code_tags(project: Path) -> dict[str, str]:
 def data_tags(project: Path) -> dict[str, str]:
     """Tags of a run that reads data: `dvc.<path>` per output of a data stage."""
     return {f"dvc.{path}": md5 for path, md5 in hashes(project).items()}
-
-
-def hashes(project: Path) -> dict[str, str]:
-    """`{output path: md5}` of all data stages together."""
-    return {path: md5 for outs in dvc_hashes(project).values() for path, md5 in outs.items()}

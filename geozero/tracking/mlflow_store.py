@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 LOCAL_UI = "http://127.0.0.1:5000"
 STACK = ".geozero/stack/state.json"  # what `geozero stack up` writes while it runs
 PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: where somebody serves the pages of a SQLite store
-RETRIES = "2"  # with MLflow's default of 7 an unreachable server costs four minutes before the first message
-TIMEOUT = "30"  # seconds for one request; MLflow waits 120
+# With MLflow's own 7 retries of 120 s, an unreachable server costs four minutes before the first message.
+LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes where it has no such thing
 
 _REFUSED = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
 
 
 @dataclass(frozen=True)
 class MlflowStore:
-    """A tracking store and an experiment in it; plain values inside, so it can be pickled and sent to a worker.
+    """A tracking store and an experiment in it, in plain values that can be pickled and sent to a worker.
 
-    `uri` is `sqlite:///mlflow.db` (relative to `project`) or a server's `http://…`; `project` the directory that
-    holds params.yaml, where the artifacts of a SQLite store go, too (`mlartifacts/`).
+    Attributes:
+        uri: `sqlite:///mlflow.db` (relative to `project`) or a server's `http://…`.
+        project: directory of params.yaml; the artifacts of a SQLite store go there, too (`mlartifacts/`).
     """
 
     uri: str = "sqlite:///mlflow.db"
@@ -51,14 +53,14 @@ class MlflowStore:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's own client of this store: what has no method here (reading and searching runs) is done with it."""
+        """MLflow's own client of this store, for what has no method here (reading and searching runs)."""
         return _client(self.store)
 
     def answers(self) -> bool:
         """Whether the store can be read now."""
         try:
             self.client.search_experiments(max_results=1)
-        except Exception:  # whatever it is, it does not answer
+        except Exception:  # whatever the reason, it does not answer
             return False
         return True
 
@@ -69,7 +71,7 @@ class MlflowStore:
         try:
             return self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in NOT_THERE:
                 raise
             return None  # the store was deleted, or is another one
 
@@ -103,10 +105,8 @@ class MlflowStore:
 
 @lru_cache(maxsize=8)
 def _client(store: str) -> MlflowClient:
-    for key in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
-        os.environ.setdefault(key, QUIET_AND_OFFLINE[key])
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT)
+    for key, value in (QUIET_AND_OFFLINE | LIMITS).items():
+        os.environ.setdefault(key, value)
     for name in ("alembic", "mlflow.store.db.utils"):  # a new SQLite store would report each of its migrations
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -140,7 +140,6 @@ def _experiment_id(store: str, name: str, artifacts: str) -> str:
 
 def _unreachable(store: str, error: Exception) -> InputError:
     hint = "start it with `geozero stack up`, or set tracking.uri" if store.startswith("http") else "set tracking.uri"
-    said = str(error)
-    refused = _REFUSED.search(said)  # the system's own words, in the midst of three libraries' retries
-    reason = refused[1] if refused else said.splitlines()[0][:200]
+    refused = _REFUSED.search(str(error))  # the system's own words, within those of three libraries
+    reason = refused[1] if refused else str(error).splitlines()[0][:200]
     return InputError(f"the tracking store can't be opened: {reason}", store, hint)

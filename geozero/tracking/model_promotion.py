@@ -1,10 +1,10 @@
 """The registered model `geozero` and its alias `best`, which one stated rule moves.
 
 The rule [ours]: a pipeline run's A²GRPO model becomes `best` when
-1. the run holds A²GRPO's scores with a thought, one for each world and split of the test data;
+1. the run holds A²GRPO's scores in tagged mode, one per world and split of the test data;
 2. `best` was measured on the same test data, by the same worlds and splits (or there is no `best` yet);
 3. the mean of these scores is higher than that of `best` by more than `MARGIN` points.
-Anything else leaves the alias where it is. A person may move it by hand (`geozero runs promote RUN --force`).
+Otherwise the alias stays. A person may move it by hand (`geozero runs promote RUN --force`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from geozero.common.errors import InputError
 from geozero.tracking import REUSED_TAG, Tracker
+from geozero.tracking.mlflow_store import NOT_THERE
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 MODEL, ALIAS = "geozero", "best"
-MARGIN = 1.0  # points: what the mean of a few thousand questions moves by chance (docs/experiments.md)
-SCORES = "a2grpo/tagged/"  # how the metrics begin that count
-TEST_DATA = "test.digest"  # tag: hash of everything that was asked
+MARGIN = 1.0  # points: the noise in the mean of a few thousand questions (docs/experiments.md)
+SCORES = "a2grpo/tagged/"  # prefix of the metrics that count
+TEST_DATA = "test.digest"  # tag: hash of all test questions
 STAGE = "a2grpo"
 
 
@@ -94,7 +95,7 @@ def best_run(tracker: Tracker) -> Run | None:
     try:
         version: Any = tracker.client.get_model_version_by_alias(MODEL, ALIAS)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code not in NOT_THERE:
             raise
         return None
     return tracker.run(str(version.run_id))

@@ -141,8 +141,11 @@ class Outbox:
 
     def waiting(self) -> int:
         """Entries on disk that no server has taken yet, of this process and of others."""
-        files = self.folder.glob(f"*{QUEUE}")
-        return sum(path.read_bytes()[self._sent.get(path, 0) :].count(b"\n") for path in files)
+        n = 0
+        for path in self.folder.glob(f"*{QUEUE}"):
+            with suppress(FileNotFoundError):  # sent meanwhile
+                n += path.read_bytes()[self._sent.get(path, 0) :].count(b"\n")
+        return n
 
     def _send_all(self) -> None:
         failures = 0

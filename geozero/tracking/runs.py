@@ -1,4 +1,4 @@
-"""From what a person types to a run in MLflow, and all that the run says of itself."""
+"""Find the run in MLflow that a person means, and collect what it records."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LATEST = "latest"
-SHOWN = 5  # candidates that an error names
-SYSTEM = "system/"  # metrics about the machine, not the model
+SHOWN = 5  # candidates in an error message
+SYSTEM = "system/"  # prefix of metrics about the machine
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run was given and what came out; of a pipeline run also what its stages add.
+    """Inputs and results of a run; for a pipeline run with those of its stages.
 
     Attributes:
         scores: the last value of each metric; a stage's under `STAGE: NAME`.
@@ -38,7 +38,7 @@ class Facts:
 
 
 def require_store(tracker: Tracker) -> None:
-    """Raises InputError where a SQLite store is not there: MLflow would make an empty one."""
+    """Raises InputError where a SQLite store does not exist: MLflow would create an empty one."""
     path = Path(tracker.store.removeprefix("sqlite:///"))
     if tracker.store.startswith("sqlite:///") and not path.is_file():
         raise InputError(
@@ -83,19 +83,17 @@ def label(run: Run) -> str:
 
 
 def facts(tracker: Tracker, run: Run) -> Facts:
-    """All that a run says, with its stages' datasets and scores; a reused stage counts as the run's own."""
+    """What a run records, with its stages' datasets and scores; a reused stage counts as the run's own."""
     tags = run.data.tags
     data = {name.removeprefix("dvc."): value for name, value in tags.items() if name.startswith("dvc.")}
     changed = tags.get(CHANGED_TAG, tags.get("git.dirty", "unknown"))
     code = {"commit": tags.get(COMMIT_TAG, "unknown"), "changed since": changed}
-    scores = {name: value for name, value in run.data.metrics.items() if not name.startswith(SYSTEM)}
+    scores: dict[str, float] = {}
     for one in (run, *tracker.stages(run)):
         for entry in one.inputs.dataset_inputs if one.inputs else []:
             data.setdefault(entry.dataset.name, next(t.value for t in entry.tags if t.key == "dvc.md5"))
-        if one is not run:
-            prefix = f"{one.info.run_name}: "
-            own = {prefix + name: value for name, value in one.data.metrics.items() if not name.startswith(SYSTEM)}
-            scores.update(own)
+        prefix = "" if one is run else f"{one.info.run_name}: "
+        scores |= {prefix + name: value for name, value in one.data.metrics.items() if not name.startswith(SYSTEM)}
     return Facts(run.info.run_id, run.info.run_name, run.info.status, dict(run.data.params), data, code, scores)
 
 

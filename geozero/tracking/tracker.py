@@ -1,4 +1,4 @@
-"""Runs in MLflow: one parent run per pipeline run, one child per stage; how they begin, are found again, and end."""
+"""Runs in MLflow, one parent per pipeline run and one child per stage: how they begin, are found again, and end."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ REUSED_TAG = "reused."  # + a stage's name: the run that did its work
 
 
 class Tracker(Contents):
-    """All that is done with a tracking store."""
+    """A tracking store with everything that is done in it."""
 
     def open_pipeline(
         self, name: str, params: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
     ) -> str:
-        """Start the parent run of one pipeline run; returns its id. `params` as nested as params.yaml, `tags` for
-        instance `lineage.code_tags(project)`. Raises InputError where the store can't be opened or reached.
+        """Start the parent run of one pipeline run; returns its id.
+
+        Args:
+            params: nested as in params.yaml.
+            tags: for instance `lineage.code_tags(project)`.
+
+        Raises:
+            InputError: the store cannot be opened or reached.
         """
         run_id = self._create(name, tags or {})
         self.log_params(run_id, params or {})
@@ -44,7 +50,7 @@ class Tracker(Contents):
         return str(found[0].info.run_id) if found else None
 
     def reopen(self, run_id: str) -> None:
-        """Go on in a run that had ended."""
+        """Continue a run that had ended."""
         self.client.update_run(run_id, status="RUNNING")
 
     def stages(self, parent: Run) -> list[Run]:
@@ -71,11 +77,13 @@ class Tracker(Contents):
         tags: Mapping[str, str] | None = None,
         at: int | None = None,
     ) -> str:
-        """The run of a stage under `parent`: the one `run_dir` remembers, reopened, or else a new one, which began `at`
-        (milliseconds since 1970; now if left out).
+        """The run of a stage under `parent`: the one that `run_dir` remembers, reopened, or else a new one.
 
         A reopened run moves under the new parent. Its former parent, if it still counts as running, was killed
         (a run directory has one writer) and is closed as such.
+
+        Args:
+            at: when a new run began, in milliseconds since 1970; now if left out.
         """
         run_dir.mkdir(parents=True, exist_ok=True)
         known = self._remembered(run_dir)

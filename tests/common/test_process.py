@@ -232,6 +232,14 @@ def test_a_log_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "started").exists()
 
 
+def test_there_is_one_place_that_starts_processes() -> None:
+    """So that each runs in a session of its own, quiet and offline, and can be ended with all that it started."""
+    root = Path(process.__file__).parents[2]
+    files = [path for room in ("geozero", "flows") for path in (root / room).rglob("*.py")]
+    found = [path.name for path in files if "subprocess.Popen(" in path.read_text()]
+    assert found == ["process.py"]
+
+
 def test_an_interrupt_ends_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(child: Any, timeout: float | None = None) -> int:
         if timeout == process.TERMINATE_SECONDS:  # the clearing up

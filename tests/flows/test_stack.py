@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,11 +14,11 @@ import sys
 import threading
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import psutil
 import pytest
 from flows_checkout import ROOT
 from paths import SUPPORT
@@ -25,85 +27,95 @@ from ports import free_port, quiet
 from geozero.common import process_tags
 from geozero.common.errors import InputError
 from geozero.stack import control, prefect_api
-from geozero.stack.services import MLFLOW, PROCESS_TAG, SERVER, SERVICES, StackPlan
+from geozero.stack.services import CONFIG, MLFLOW, PROCESS_TAG, SERVICES, StackPlan
 
-SLEEPER = "import subprocess, sys, time; {0}; time.sleep(600)"
-ORPHAN = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
-
-
-class FakePlan(StackPlan):
-    """The servers are `fake_stack.py`; a worker sleeps, beside a child that has left its group."""
-
-    def command(self, part: str) -> list[str]:
-        if part in (SERVER, MLFLOW):
-            port = self.port if part == SERVER else self.mlflow_port
-            return [sys.executable, str(SUPPORT / "fake_stack.py"), str(port)]
-        return [sys.executable, "-c", SLEEPER.format(ORPHAN)]
+FAKE = SUPPORT / "fake_supervisord.conf"
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Iterator[StackPlan]:
-    made = FakePlan(tmp_path, port=free_port(), mlflow_port=free_port())
+    made = StackPlan(tmp_path, port=free_port(), mlflow_port=free_port(), config=FAKE)
     yield made
-    control.down(tmp_path, tell=quiet)
+    control.down(tmp_path, log=quiet)
     assert process_tags.find_tagged(PROCESS_TAG, str(made.directory)) == []
 
 
-def states(parts: list[control.ServiceStatus]) -> dict[str, str]:
-    return {part.name: part.state for part in parts}
+def states(services: list[control.ServiceStatus]) -> dict[str, str]:
+    return {service.name: service.state for service in services}
 
 
 def pids(root: Path) -> dict[str, int | None]:
-    return {part.name: part.pid for part in control.status(root)}
+    return {service.name: service.pid for service in control.status(root)}
 
 
-def wait_until_orphans(plan: StackPlan, n: int) -> None:
-    end = time.monotonic() + 20
-    while len(process_tags.find_tagged(PROCESS_TAG, str(plan.directory))) < n and time.monotonic() < end:
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
         time.sleep(0.05)
+    assert condition()
+
+
+def kill(pid: int | None) -> None:
+    assert pid
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_up_twice_starts_everything_once(plan: StackPlan) -> None:
-    assert states(control.up(plan, tell=quiet)) == dict.fromkeys(SERVICES, "up")
+    assert states(control.up(plan, log=quiet)) == dict.fromkeys(SERVICES, "up")
     first = pids(plan.root)
     said: list[str] = []
-    control.up(plan, tell=said.append)
+    control.up(plan, log=said.append)
     assert (pids(plan.root), said) == (first, [])
 
 
-def test_after_a_kill_status_says_so_up_fixes_it_and_down_leaves_nothing(plan: StackPlan) -> None:
-    control.up(plan, tell=quiet)
-    wait_until_orphans(plan, len(SERVICES) + 2)
+def test_what_is_killed_is_started_again_and_down_leaves_nothing(plan: StackPlan) -> None:
+    control.up(plan, log=quiet)
     before = pids(plan.root)
-    killed = before["worker-cpu"]
-    assert killed is not None
-    os.kill(killed, signal.SIGKILL)
-    os.waitpid(killed, 0)
-    assert states(control.status(plan.root)) == {**dict.fromkeys(SERVICES, "up"), "worker-cpu": "dead"}
-    control.up(plan, tell=quiet)
+    kill(before["worker-cpu"])
+    wait_for(lambda: pids(plan.root)["worker-cpu"] not in (None, before["worker-cpu"]))
+    wait_for(lambda: states(control.status(plan.root)) == dict.fromkeys(SERVICES, "up"))
     after = pids(plan.root)
     assert {name for name in SERVICES if before[name] != after[name]} == {"worker-cpu"}
-    assert control.down(plan.root, tell=quiet)
-    assert (
-        process_tags.find_tagged(PROCESS_TAG, str(plan.directory)) == []
-    )  # not even the killed worker's child in a session of its own
+    folder = Path(control._read(plan.root)["socket"]).parent
+    assert folder.is_dir()
+    assert control.down(plan.root, log=quiet)
+    # not even the killed worker's child in a session of its own
+    assert process_tags.find_tagged(PROCESS_TAG, str(plan.directory)) == []
     assert states(control.status(plan.root)) == dict.fromkeys(SERVICES, "down")
-    assert not (plan.directory / control.STATE).exists()
-    assert not control.down(plan.root, tell=quiet)
+    assert not (plan.directory / control.STATE).exists() and not folder.exists()
+    assert not control.down(plan.root, log=quiet)
+
+
+def test_a_service_that_was_given_up_is_dead_until_up(plan: StackPlan) -> None:
+    control.up(plan, log=quiet)
+    control.supervisor(plan.root).stopProcess("workers:worker-gpu")
+    assert states(control.status(plan.root)) == {**dict.fromkeys(SERVICES, "up"), "worker-gpu": "dead"}
+    before, said = pids(plan.root), list[str]()
+    assert states(control.up(plan, log=said.append)) == dict.fromkeys(SERVICES, "up")
+    assert said[0] == "worker-gpu: starting"
+    after = pids(plan.root)
+    assert {name for name in SERVICES if before[name] != after[name]} == {"worker-gpu"}
+
+
+def test_a_killed_supervisor_is_noticed_and_up_begins_anew(plan: StackPlan) -> None:
+    control.up(plan, log=quiet)
+    kill(control.supervisor(plan.root).getPID())
+    wait_for(lambda: states(control.status(plan.root)) == dict.fromkeys(SERVICES, "dead"))
+    said: list[str] = []
+    assert states(control.up(plan, log=said.append)) == dict.fromkeys(SERVICES, "up")
+    assert said[0].startswith("processes of a stack whose supervisor is gone: ")
+    kill(control.supervisor(plan.root).getPID())
+    assert control.down(plan.root, log=quiet)  # found by their tag
 
 
 def test_what_does_not_answer_is_starting_at_first_and_silent_later(
     plan: StackPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    control.up(plan, tell=quiet)
-    server = pids(plan.root)[SERVER]
-    assert server is not None
-    os.kill(server, signal.SIGKILL)
-    os.waitpid(server, 0)
-    without = {SERVER: "dead", MLFLOW: "up"}
-    assert states(control.status(plan.root)) == {**dict.fromkeys(SERVICES, "starting"), **without}
+    control.up(plan, log=quiet)
+    monkeypatch.setattr(control, "_answers", lambda plan, name, started: name == MLFLOW)
+    assert states(control.status(plan.root)) == {**dict.fromkeys(SERVICES, "starting"), MLFLOW: "up"}
     monkeypatch.setattr(control, "STARTING_SECONDS", 0.0)
-    assert states(control.status(plan.root)) == {**dict.fromkeys(SERVICES, "silent"), **without}
+    assert states(control.status(plan.root)) == {**dict.fromkeys(SERVICES, "silent"), MLFLOW: "up"}
 
 
 @pytest.mark.slow
@@ -111,17 +123,19 @@ def test_the_server_s_log_tells_failures_but_not_each_try(tmp_path: Path) -> Non
     """Prefect's SQLite turns writers away for a moment; each retry would be a traceback of 8 kB, for ever."""
     names = ("docket.dependencies", "docket.worker", "prefect.server.api", "other")
     said = "; ".join(f"logging.getLogger('{name}').error('{name} failed')" for name in names)
-    plan = StackPlan(tmp_path)
+    plan, logging = StackPlan(tmp_path), CONFIG.with_name("server-logging.yaml")
     done = subprocess.run(
         [sys.executable, "-c", f"import logging, prefect.logging.configuration as c; c.setup_logging(); {said}"],
-        env=plan.environment(SERVER),
+        env=plan.environment() | {"PREFECT_LOGGING_SETTINGS_PATH": str(logging)},
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
     assert [f"{name} failed" in done.stderr for name in names] == [False, True, True, True], done.stderr
-    assert "PREFECT_LOGGING_SETTINGS_PATH" not in plan.environment("worker-gpu")  # a flow's log is Prefect's own
+    assert "PREFECT_LOGGING_SETTINGS_PATH" not in plan.environment()  # a flow's log is Prefect's own
+    (line,) = [line for line in CONFIG.read_text().splitlines() if "PREFECT_LOGGING_SETTINGS_PATH" in line]
+    assert line.endswith(f'="%(here)s/{logging.name}"')
 
 
 def test_a_port_in_use_is_one_clear_line_and_starts_nothing(plan: StackPlan) -> None:
@@ -129,42 +143,39 @@ def test_a_port_in_use_is_one_clear_line_and_starts_nothing(plan: StackPlan) -> 
         other.bind(("127.0.0.1", plan.mlflow_port))
         other.listen()
         with pytest.raises(InputError, match=rf"port {plan.mlflow_port} is in use.*--mlflow-port"):
-            control.up(plan, tell=quiet)
+            control.up(plan, log=quiet)
     assert states(control.status(plan.root)) == dict.fromkeys(SERVICES, "down")
 
 
 def test_no_checkout_and_one_port_for_two_servers_are_refused_before_anything_starts(plan: StackPlan) -> None:
-    gone = FakePlan(plan.root / "gone", port=plan.port, mlflow_port=plan.mlflow_port)
+    gone = replace(plan, root=plan.root / "gone")
     with pytest.raises(InputError, match="no such directory"):
-        control.up(gone, tell=quiet)
+        control.up(gone, log=quiet)
     assert not gone.root.exists()
     with pytest.raises(InputError, match=f"cannot share port {plan.port}"):
-        control.up(FakePlan(plan.root, port=plan.port, mlflow_port=plan.port), tell=quiet)
+        control.up(replace(plan, mlflow_port=plan.port), log=quiet)
     assert not plan.directory.exists()
 
 
 def test_a_directory_without_deployments_is_told(plan: StackPlan) -> None:
     said: list[str] = []
-    control.up(plan, tell=said.append)
+    control.up(plan, log=said.append)
     assert said[-1] == f"deployments: none, for there is no prefect.yaml in {plan.root}"
 
 
 def test_other_ports_than_those_it_runs_on_are_refused(plan: StackPlan) -> None:
-    control.up(plan, tell=quiet)
+    control.up(plan, log=quiet)
     here = f"--port {plan.port} --mlflow-port {plan.mlflow_port} --host 127.0.0.1 fixes it"
     with pytest.raises(InputError, match=f"runs already.*{here}"):
-        control.up(FakePlan(plan.root, port=free_port(), mlflow_port=plan.mlflow_port), tell=quiet)
+        control.up(replace(plan, port=free_port()), log=quiet)
 
 
-def test_a_part_that_ends_at_once_ends_the_others_too(plan: StackPlan) -> None:
-    class Broken(FakePlan):
-        def command(self, part: str) -> list[str]:
-            failing = ["/bin/sh", "-c", "echo no such pool; exit 1"]
-            return failing if part == "worker-gpu" else super().command(part)
-
+def test_a_service_that_ends_at_once_ends_the_others_too(plan: StackPlan, tmp_path: Path) -> None:
+    words = "command = /bin/sh -c 'setsid sleep 600 & exec sleep 600'"
+    before, _, after = FAKE.read_text().replace("%(here)s", str(SUPPORT)).rpartition(words)
+    (tmp_path / "broken.conf").write_text(f"{before}command = /bin/sh -c 'echo no such pool; exit 1'{after}")
     with pytest.raises(InputError, match=r"worker-gpu.*no such pool"):
-        broken = Broken(plan.root, port=plan.port, mlflow_port=plan.mlflow_port)
-        control.up(broken, tell=quiet)
+        control.up(replace(plan, config=tmp_path / "broken.conf"), log=quiet)
     assert states(control.status(plan.root)) == dict.fromkeys(SERVICES, "down")
 
 
@@ -173,35 +184,45 @@ def test_a_second_command_does_not_get_in_between(plan: StackPlan) -> None:
     with (plan.directory / control.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another"):
-            control.up(plan, tell=quiet)
-
-
-def test_a_process_id_that_another_process_has_by_now_is_not_taken_for_ours(plan: StackPlan) -> None:
-    plan.directory.mkdir(parents=True)
-    stale = {name: {"pid": os.getpid(), "started": psutil.Process().create_time() - 1000.0} for name in SERVICES}
-    control._write(plan, stale)
-    assert states(control.status(plan.root)) == dict.fromkeys(SERVICES, "dead")
-    assert control.down(plan.root, tell=quiet)  # and this test goes on living
+            control.up(plan, log=quiet)
 
 
 @pytest.mark.parametrize(
     "state",
-    ["", "no json", "[]", '{"plan": {"host": 3}, "parts": {"prefect": {}}}', '{"plan": null, "parts": {"prefect": 7}}'],
+    ["", "no json", "[]", '{"plan": {"host": 3}, "socket": 7}', '{"plan": null, "socket": null}', '{"socket": "here"}'],
 )
-def test_a_state_that_is_none_of_ours_counts_as_none(plan: StackPlan, state: str) -> None:
-    control.up(plan, tell=quiet)
+def test_a_state_that_is_none_of_ours_costs_nothing_but_itself(
+    plan: StackPlan, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.up(plan, log=quiet)
+    folder = Path(control._read(plan.root)["socket"]).parent
     (plan.directory / control.STATE).write_text(state)
-    assert states(control.status(plan.root)) == dict.fromkeys(SERVICES, "down")
-    assert control.down(plan.root, tell=quiet)  # found by their mark
+    (tmp_path / "here").write_text("a file of the user's")
+    monkeypatch.chdir(tmp_path)
+    assert set(states(control.status(plan.root)).values()) == {"dead"}
+    assert control.down(plan.root, log=quiet)  # found by their tag
     assert process_tags.find_tagged(PROCESS_TAG, str(plan.directory)) == []
+    assert (tmp_path / "here").read_text() == "a file of the user's"
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_stack_for_other_machines_can_be_called_by_this_one_s_name() -> None:
     name = socket.gethostname()
-    words = StackPlan(ROOT, host="0.0.0.0", mlflow_port=5401).command(MLFLOW)
-    assert f"{name}:5401" in words[words.index("--allowed-hosts") + 1].split(",")
-    assert f"http://{name}:5401" in words[words.index("--cors-allowed-origins") + 1].split(",")
-    assert "--allowed-hosts" not in StackPlan(ROOT).command(MLFLOW)
+    environment = StackPlan(ROOT, host="0.0.0.0", mlflow_port=5401).environment()
+    assert f"{name}:5401" in environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert f"http://{name}:5401" in environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in StackPlan(ROOT).environment()
+
+
+def test_the_services_of_the_configuration_are_those_of_the_plan() -> None:
+    written = configparser.RawConfigParser()
+    written.read(CONFIG)
+    programs = [name.removeprefix("program:") for name in written.sections() if name.startswith("program:")]
+    grouped = [name for group in ("servers", "workers") for name in written[f"group:{group}"]["programs"].split(",")]
+    assert tuple(programs) == tuple(grouped) == SERVICES
+    for name in programs:
+        assert written[f"program:{name}"]["autorestart"] == "true"
+        assert written[f"program:{name}"]["stdout_logfile"].endswith(f"/{name}.log")
 
 
 def test_the_zombie_watch_waits_longer_than_a_heartbeat() -> None:
@@ -259,7 +280,7 @@ def test_the_commands_end_with_their_codes(tmp_path: Path) -> None:
 def test_the_real_stack_comes_up_holds_what_runs_need_and_goes(tmp_path: Path) -> None:
     plan = StackPlan(tmp_path, port=free_port(), mlflow_port=free_port())
     try:
-        assert states(control.up(plan, timeout=400, tell=quiet)) == dict.fromkeys(SERVICES, "up")
+        assert states(control.up(plan, timeout=400, log=quiet)) == dict.fromkeys(SERVICES, "up")
         pools = prefect_api.call(plan.prefect_address, "work_pools/filter", {})
         assert {pool["name"]: pool["concurrency_limit"] for pool in pools} == {"cpu": 2, "gpu": 1}
         prefect_api.furnish(plan.prefect_address)  # a second time: nothing doubles
@@ -268,6 +289,6 @@ def test_the_real_stack_comes_up_holds_what_runs_need_and_goes(tmp_path: Path) -
         limits = prefect_api.call(plan.prefect_address, "v2/concurrency_limits/filter", {})
         assert [(limit["name"], limit["limit"]) for limit in limits] == [("gpu", 1)]
     finally:
-        control.down(tmp_path, tell=quiet)
+        control.down(tmp_path, log=quiet)
     assert process_tags.find_tagged(PROCESS_TAG, str(plan.directory)) == []
     assert json.dumps(states(control.status(tmp_path))).count("down") == len(SERVICES)

@@ -18,8 +18,8 @@ from smallest_pipeline import mlflow_runs, smallest
 from flows.runtime import reaper
 from geozero.common import process_tags
 from geozero.stack import control
-from geozero.stack.prefect_api import call
-from geozero.stack.services import PROCESS_TAG, StackPlan
+from geozero.stack.prefect_api import call, healthy
+from geozero.stack.services import PROCESS_TAG, SERVER, StackPlan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -36,10 +36,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPlan]:
         patch.setenv("PYTHONPATH", str(root))
         patch.setenv("DVC_SITE_CACHE_DIR", str(root / ".dvc/site"))
         try:
-            control.up(made, timeout=600, tell=quiet)
+            control.up(made, timeout=600, log=quiet)
             yield made
         finally:
-            control.down(root, tell=quiet)
+            control.down(root, log=quiet)
 
 
 def start(plan: StackPlan, flow: str, **parameters: Any) -> str:
@@ -122,8 +122,26 @@ def test_a_killed_worker_leaves_no_process_and_no_run_that_runs_for_ever(plan: S
     assert wait_for(lambda: mlflow_runs(plan.root)[-1][0].info.status in ("KILLED", "FAILED"), 120)
     deployment = call(plan.prefect_address, "deployments/name/geozero-data/data")
     assert deployment["global_concurrency_limit"]["active_slots"] == 0
-    control.up(plan, timeout=600, tell=quiet)  # only the worker is started again
+    control.up(plan, timeout=600, log=quiet)  # returns when the worker, which its supervisor has started again, answers
     run = start(plan, "data", last="raw")
+    assert wait_for(lambda: state(plan, run) in FINAL, 900)
+    assert state(plan, run) == "COMPLETED"
+
+
+@pytest.mark.long
+def test_a_run_outlives_a_restart_of_the_server(plan: StackPlan) -> None:
+    """Its lease of the deployment's slot does. With leases in memory the next renewal fails, which ends the run."""
+    for made in ("data/geozero-raw", "data/toy"):
+        shutil.rmtree(plan.root / made, ignore_errors=True)
+    run = start(plan, "data", last="raw")
+    until_it_works(plan, run)
+    lease = call(plan.prefect_address, f"flow_runs/{run}")["state"]["state_details"]["deployment_concurrency_lease_id"]
+    (server,) = [service.pid for service in control.status(plan.root) if service.name == SERVER]
+    assert server is not None
+    os.killpg(server, signal.SIGKILL)
+    assert wait_for(lambda: not healthy(plan.prefect_address), 30)
+    assert wait_for(lambda: healthy(plan.prefect_address), 120)  # nobody but the supervisor has started it again
+    call(plan.prefect_address, f"v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 300})
     assert wait_for(lambda: state(plan, run) in FINAL, 900)
     assert state(plan, run) == "COMPLETED"
 

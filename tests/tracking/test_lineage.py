@@ -65,18 +65,14 @@ def test_what_a_run_makes_does_not_make_the_checkout_dirty(tmp_path: Path) -> No
     assert lineage.code_tags(tmp_path)["git.changed"].startswith("inner/a (")
 
 
-def test_dvc_hashes_are_outputs_by_stage(tmp_path: Path) -> None:
-    assert lineage.dvc_hashes(tmp_path) == {}
+def test_dvc_hashes_are_those_of_the_stages_outputs(tmp_path: Path) -> None:
+    assert lineage.hashes(tmp_path) == {}
     (tmp_path / "dvc.lock").write_text(LOCK)
-    assert lineage.dvc_hashes(tmp_path) == {
-        "raw": {"data/geozero-raw": "1f2e.dir"},
-        "frozen": {},
-        "difficulty": {"data/difficulty": "77aa.dir"},
-    }
+    assert lineage.hashes(tmp_path) == {"data/geozero-raw": "1f2e.dir", "data/difficulty": "77aa.dir"}
     assert lineage.data_tags(tmp_path) == {"dvc.data/geozero-raw": "1f2e.dir", "dvc.data/difficulty": "77aa.dir"}
     assert lineage.code_tags(tmp_path) == {}
     (tmp_path / "dvc.lock").write_text("{not yaml: [")
-    assert lineage.dvc_hashes(tmp_path) == {}
+    assert lineage.hashes(tmp_path) == {}
 
 
 def test_a_relative_sqlite_store_lies_in_the_project(tmp_path: Path) -> None:

@@ -134,7 +134,9 @@ def test_the_pages_are_where_the_checkout_s_stack_serves_them(tmp_path: Path, mo
     tracker = Tracker(project=tmp_path)
     assert tracker._pages() == mlflow_store.LOCAL_UI
     (tmp_path / ".geozero/stack").mkdir(parents=True)
-    control._write(StackPlan(tmp_path, "0.0.0.0", 4321, 5321), {"mlflow": {"pid": 1, "started": 0.0}})
+    state = {"plan": {"host": "0.0.0.0", "port": 4321, "mlflow_port": 5321}, "socket": "/tmp/socket"}
+    (tmp_path / mlflow_store.STACK).write_text(json.dumps(state))
+    assert control._plan_of(tmp_path) == StackPlan(tmp_path, "0.0.0.0", 4321, 5321)
     assert tracker._pages() == "http://127.0.0.1:5321"
     monkeypatch.setenv(mlflow_store.PAGES, "http://lab:80")
     assert tracker._pages() == "http://lab:80"
