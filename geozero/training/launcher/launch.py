@@ -15,6 +15,7 @@ from pathlib import Path
 
 from geozero.common import process, process_tags
 from geozero.common.errors import InputError
+from geozero.engines.vllm_server import free_port
 
 LAUNCHER = "geozero.training.launcher.launch"  # this module, by which its processes are known
 KINDS = ("sft", "grpo", "export", "rollout")
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a stage asks a hung training with
     if stage := os.environ.get(PARENT):  # a trainer without one would hold its GPU, and write beside the next
         process_tags.end_with_owner(int(stage))
+    _choose_port()
     _hide_unused(arguments)
     _gather(arguments)
     try:
@@ -41,6 +43,15 @@ def main(argv: list[str]) -> int:
         return 2
     _part()
     return 0
+
+
+def _choose_port() -> None:
+    """Give a single process a free port: ms-swift would take 29500, which one training per machine can have.
+
+    torchrun chooses for several processes of one node, and several nodes state theirs.
+    """
+    if not {"RANK", "LOCAL_RANK"} <= os.environ.keys():
+        os.environ.setdefault("MASTER_PORT", str(free_port()))
 
 
 def _hide_unused(arguments: list[str]) -> None:
