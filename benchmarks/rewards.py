@@ -16,6 +16,7 @@ from typing import Any
 from geozero.corpus.sample import Sample
 from geozero.params import A2grpo
 from geozero.tasks.boxes import Convention
+from geozero.tasks.text import is_well_formed, thought, words
 from geozero.training.grpo import rewards
 
 GROUP, REPEAT, GOAL_SECONDS, GOAL_COMPLETIONS = 8, 3, 5.0, 10_000
@@ -79,7 +80,7 @@ def measure(n: int) -> float:
         rewards.answer_rewards(completions, columns, BOXES)
         rewards.thinking_rewards(completions, columns, SETTINGS, BOXES)
         for completion in completions:
-            rewards.completion_shape(completion)
+            is_well_formed(completion), len(words(thought(completion)))
         rewards.distinct(completions)
         best = min(best, time.process_time() - start)
     return best

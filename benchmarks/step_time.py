@@ -44,7 +44,8 @@ def train(options: argparse.Namespace, out: Path) -> None:
     from geozero.training.launcher import launch
 
     ingest("neon", ROOT / "data/samples", out / "corpus", "all")
-    swift_rows(Corpus(out / "corpus"), "tagged", "norm1000", out / "rows.jsonl", split=None)
+    corpus = Corpus(out / "corpus")
+    swift_rows(corpus, "tagged", "norm1000", out / "rows.jsonl", choose=lambda _: corpus.samples())
     launch._hide_unused([])
     import torch
     from swift.rlhf_trainers import grpo_trainer

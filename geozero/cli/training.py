@@ -47,7 +47,7 @@ def sft(params: ParamsFile = PARAMS, dry_run: DryRun = False) -> None:
     replay: list[Any] = []
     if workspace.settings.sft.replay_share and not dry_run:
         replay = collect(workspace.settings, workspace.base, workspace.instruct, workspace.runs, typer.echo)
-    tell = typer.echo if dry_run else _training_line
+    log = typer.echo if dry_run else _training_line
     result = run_sft(
         workspace.settings,
         workspace.instruct,
@@ -55,7 +55,7 @@ def sft(params: ParamsFile = PARAMS, dry_run: DryRun = False) -> None:
         workspace.runs,
         replay=replay,
         dry_run=dry_run,
-        on_line=tell,
+        on_line=log,
     )
     _trained(result, dry_run)
     if workspace.settings.sft.replay_share and dry_run:
@@ -104,10 +104,10 @@ def export(
     """
     from geozero.training.export.export import export as write
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         typer.echo(line, err=True)
 
-    typer.echo(f"{write(model, out, scores=scores or [], checked=check, tell=tell)}\texported")
+    typer.echo(f"{write(model, out, scores=scores or [], checked=check, log=log)}\texported")
 
 
 def _training_line(line: str) -> None:

@@ -1,16 +1,17 @@
 """A corpus as ms-swift rows whose pixels stay in the corpus: read lazily, one image at a time, in any loader worker.
 
-A row names its image as `geozero-image:<corpus directory>#<image_id>`; `install` teaches ms-swift's templates to
-read that. Nothing is copied per question and no directory of loose files is made.
+A row names its image as `geozero-image:<corpus directory>#<image_id>`, which ms-swift's templates read after `install`.
+Nothing is copied per question and no directory of loose files is made.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from geozero.common.atomic import replacing, write_text
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import decode
-from geozero.corpus.sample import Sample, Split, stable_unit
+from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.tasks import get, messages, validate
 from geozero.tasks.boxes import Convention
@@ -30,12 +31,12 @@ MEDIA_TAGS = ("<image>", "<video>", "<audio>")  # ms-swift counts them in the te
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A completion of the base model's own, to be taught again so that SFT does not wear its format out.
+    """A completion of the base model's own, trained on again so that SFT does not wear its format out.
 
     Attributes:
-        messages: the chat turns it answered, `<image>` where the image stands.
+        messages: the prompt, `<image>` in the place of the image.
         image: `image_uri` of the image.
-        text: what it wrote.
+        text: the completion.
     """
 
     messages: Sequence[dict[str, str]]
@@ -82,62 +83,56 @@ def swift_rows(
     boxes: Convention,
     out: Path,
     *,
-    split: Split | None = "train",
-    keep: Callable[[Sample], bool] | None = None,
-    choose: Callable[[Iterable[Sample]], Iterable[Sample]] | None = None,
+    choose: Callable[[Iterable[Sample]], Iterable[Sample]] = iter,
     replay: Sequence[Replay] = (),
     replay_share: float = 0.0,
     special_tokens: Collection[str] = (),
 ) -> Rows:
-    """Write a corpus's samples as one JSON line each, streamed, under a temporary name first.
+    """Write a corpus's training samples as one JSON line each, streamed, under a temporary name first.
 
     `direct` mode makes SFT rows (question and target); `tagged` mode makes RL rows (system prompt and question, the
     sample itself in the column `sample` for the rewards).
 
     Args:
-        keep: which samples; None: all of the split.
-        choose: takes those and gives the ones to write, in their order.
+        choose: takes the samples and gives those to write, in their order.
         replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
         special_tokens: of the model's tokenizer; a sample whose texts contain one is rejected.
 
     Raises:
-        InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or a share is
-            wanted and there is nothing to replay.
+        InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or there is
+            nothing to replay.
     """
     if not 0 <= replay_share < 1:
         raise InputError(f"replay_share {replay_share} is not in [0, 1)")
     if replay_share and not replay:
         raise InputError("replay_share is set, and there is nothing to replay", hint="set sft.replay_share to 0")
     rows = Rows()
-    samples = (s for s in corpus.samples(split=split) if keep is None or keep(s))
     with replacing(out) as temporary, temporary.open("w") as file:
-        for sample in samples if choose is None else choose(samples):
+        for sample in choose(corpus.samples(split="train")):
             try:
-                row = _row(corpus.path, sample, mode, boxes, special_tokens)
+                file.write(_row(corpus.path, sample, mode, boxes, special_tokens))
+                rows.n += 1
             except BadRecord as bad:
                 rows.rejected[bad.reason] += 1
-                continue
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            rows.n += 1
         if rows.n == 0:
-            left_out = ", ".join(f"{n} {reason}" for reason, n in rows.rejected.most_common())
-            raise InputError(
-                "no sample to train on" + (f": {left_out}" if left_out else ""),
-                str(corpus.path),
-                f"it needs samples of split '{split}' whose own answers are right",
-            )
-        for row in _replayed(replay, round(rows.n * replay_share / (1 - replay_share))):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            rows.n += 1
+            rejected = ", ".join(f"{n} {reason}" for reason, n in rows.rejected.most_common())
+            what = f"no sample to train on{': ' if rejected else ''}{rejected}"
+            raise InputError(what, str(corpus.path), "it needs training samples whose own answers are right")
+        n_replayed = round(rows.n * replay_share / (1 - replay_share))
+        order = sorted(replay, key=lambda r: stable_unit(r.image + r.text, salt="replay"))
+        for one in itertools.islice(itertools.cycle(order), n_replayed):
+            turns = [*one.messages, {"role": "assistant", "content": one.text}]
+            file.write(_json_line({"messages": turns, "images": [one.image]}))
+    rows.n += n_replayed
     return rows
 
 
 def prompt_rows(
     corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, special_tokens: Collection[str] = ()
 ) -> int:
-    """Write `n` validation questions of several corpora as rows in tagged mode and return how many there are.
+    """Write `n` validation questions of several corpora as rows in tagged mode; returns how many there are.
 
-    Chosen by the stable hash of their ids, so that every run is judged by the same ones.
+    They are chosen by the stable hash of their ids, so that every run is validated on the same ones.
 
     Raises:
         InputError: there is none.
@@ -148,21 +143,21 @@ def prompt_rows(
 def probe_rows(
     corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, special_tokens: Collection[str] = ()
 ) -> int:
-    """As `prompt_rows`, but the tasks in turn: a few questions to look at, of every kind."""
-    of_task: Counter[str] = Counter()
-    ranked = []
-    for corpus, sample in _questions(corpora, special_tokens):
-        of_task[sample.task] += 1
-        ranked.append((of_task[sample.task], sample.task, corpus, sample))
-    ranked.sort(key=lambda entry: entry[:2])
-    return _write_questions([(corpus, sample) for _, _, corpus, sample in ranked[:n]], boxes, out)
+    """As `prompt_rows`, but the tasks in turn: a few questions of every kind to look at."""
+    n_of_task: Counter[str] = Counter()
+    turns = []
+    for question in _questions(corpora, special_tokens):
+        task = question[1].task
+        turns.append((n_of_task[task], task, question))
+        n_of_task[task] += 1
+    turns.sort(key=lambda turn: turn[:2])
+    return _write_questions([question for _, _, question in turns[:n]], boxes, out)
 
 
 def _questions(corpora: Sequence[Corpus], special_tokens: Collection[str]) -> list[tuple[Corpus, Sample]]:
     """All validation questions, in the order of their stable hash."""
-    found = [
-        (corpus, s) for corpus in corpora for s in corpus.samples(split="val") if not _tokens_in(s, special_tokens)
-    ]
+    samples = ((corpus, sample) for corpus in corpora for sample in corpus.samples(split="val"))
+    found = [(corpus, sample) for corpus, sample in samples if not _unencodable(sample, special_tokens)]
     if not found:
         hint = "or set a2grpo.keep to last and a2grpo.probes to 0"
         raise InputError("no validation sample", ", ".join(str(c.path) for c in corpora), hint)
@@ -170,32 +165,28 @@ def _questions(corpora: Sequence[Corpus], special_tokens: Collection[str]) -> li
 
 
 def _write_questions(questions: Sequence[tuple[Corpus, Sample]], boxes: Convention, out: Path) -> int:
-    rows = [json.dumps(_row(corpus.path, s, "tagged", boxes), ensure_ascii=False) + "\n" for corpus, s in questions]
-    write_text(out, "".join(rows))
-    return len(rows)
+    write_text(out, "".join(_row(corpus.path, sample, "tagged", boxes) for corpus, sample in questions))
+    return len(questions)
 
 
-def _tokens_in(sample: Sample, special_tokens: Collection[str]) -> str:
+def _unencodable(sample: Sample, special_tokens: Collection[str]) -> str:
     """Why the sample's texts cannot be encoded as text: the reason of a reject, or "" if they can."""
+    answers = (sample.answer, *sample.references)
     if any(tag in sample.question for tag in MEDIA_TAGS):
         return "media_tag_in_question"
-    texts = (sample.answer, *sample.references)
-    if any(tag in text for text in texts for tag in MEDIA_TAGS):
+    if any(tag in text for text in answers for tag in MEDIA_TAGS):
         return "media_tag_in_answer"
-    return (
-        "special_token" if any(token in text for text in (sample.question, *texts) for token in special_tokens) else ""
-    )
+    has_token = any(token in text for text in (sample.question, *answers) for token in special_tokens)
+    return "special_token" if has_token else ""
 
 
-def _row(
-    corpus: Path, sample: Sample, mode: Mode, boxes: Convention, special_tokens: Collection[str] = ()
-) -> dict[str, Any]:
-    if reason := _tokens_in(sample, special_tokens):
+def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention, special_tokens: Collection[str] = ()) -> str:
+    if reason := _unencodable(sample, special_tokens):
         raise BadRecord(reason, sample.id)
     validate(sample)  # what built the corpus has done so; what changed it by hand may not have
     task = get(sample.task)
     target = task.target(sample, boxes)
-    if mode == "tagged" and task.answer_reward(target, sample, boxes) <= 0:  # its groups could only be silent
+    if mode == "tagged" and task.answer_reward(target, sample, boxes) <= 0:  # its groups would all be zero-std
         raise BadRecord("unusable_solution", sample.id)
     turns = messages(sample, mode)
     row: dict[str, Any] = {"messages": turns, "images": [image_uri(corpus, sample.image_id)]}
@@ -203,34 +194,27 @@ def _row(
         turns.append({"role": "assistant", "content": target})
     else:
         row["sample"] = sample.to_json()
-    return row
+    return _json_line(row)
 
 
-def _replayed(replay: Sequence[Replay], n: int) -> Iterator[dict[str, Any]]:
-    order = sorted(replay, key=lambda r: stable_unit(r.image + r.text, salt="replay"))
-    for i in range(n):
-        chosen = order[i % len(order)]
-        turns = [*chosen.messages, {"role": "assistant", "content": chosen.text}]
-        yield {"messages": turns, "images": [chosen.image]}
+def _json_line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def install() -> None:
-    """Teach the templates of ms-swift in this process (and in workers forked from it) to read `image_uri` names.
+    """Let the templates of ms-swift in this process (and in workers forked from it) read `image_uri` names.
 
     Raises:
         InputError: the installed ms-swift loads images in another way than this was written for.
     """
     from swift.template import Template
 
-    original = Template.__dict__.get("_load_image")
-    if getattr(original, "__func__", None) is _load_image:
+    original = Template._load_image
+    if original is _load_image:
         return
-    if not isinstance(original, staticmethod) or list(inspect.signature(original.__func__).parameters) != [
-        "image",
-        "load_images",
-    ]:
+    if list(inspect.signature(original).parameters) != ["image", "load_images"]:
         raise InputError("ms-swift loads images in another way than expected", hint="install the pinned ms-swift 4.6.0")
-    _originals.append(original.__func__)
+    _originals.append(original)
     Template._load_image = staticmethod(_load_image)
 
 

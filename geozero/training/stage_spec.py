@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,33 +98,26 @@ class StageSpec:
         Raises:
             InputError: there are too few samples, or none.
         """
-        corpus, boxes = Corpus(self.corpus), self.params.model.boxes
-        special = models.special_tokens(self.base)
+        corpus, boxes, special = Corpus(self.corpus), self.params.model.boxes, models.special_tokens(self.base)
+        write = partial(swift_rows, corpus, boxes=boxes, out=out, choose=self._choose, special_tokens=special)
         if self.kind == "sft":
             share = self.settings.replay_share if self.section == "sft" else 0.0
-            return swift_rows(
-                corpus,
-                "direct",
-                boxes,
-                out,
-                keep=self._keep,
-                choose=self._choose,
-                replay=self.replay,
-                replay_share=share,
-                special_tokens=special,
-            )
+            return write(mode="direct", replay=self.replay, replay_share=share)
         val = [Corpus(path) for path in self.val]
         if self.validates:
             prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, special)
         if self.probes:
             probe_rows(val, boxes, out.with_name(PROBE_ROWS), self.probes, special)
-        rows = swift_rows(corpus, "tagged", boxes, out, choose=self._choose, special_tokens=special)
+        rows = write(mode="tagged")
         if rows.n < self.batch_size:
             what = f"{rows.n} samples are fewer than the {self.batch_size} prompts of one step"
             raise InputError(what, str(self.corpus), "select more, or lower a2grpo.prompts_per_step")
         return rows
 
     def _choose(self, samples: Iterable[Sample]) -> Iterable[Sample]:
+        folds = self.params.filter.folds
+        if self.fold is not None and folds > 1:
+            samples = (sample for sample in samples if fold_of(sample.image_key, folds) != self.fold)
         if self.limit is not None:
             samples = curriculum.some(samples, self.limit)
         if self.order == "shuffled":
@@ -132,10 +125,6 @@ class StageSpec:
         rates = curriculum.read_rates(curriculum.rates_file(self.corpus))
         n = self.settings.steps * self.batch_size
         return curriculum.ordered(samples, rates, self.order, n, spare=n * self.settings.resample)
-
-    def _keep(self, sample: Sample) -> bool:
-        folds = self.params.filter.folds
-        return self.fold is None or folds == 1 or fold_of(sample.image_key, folds) != self.fold
 
     def record(self, rows: Rows, command: Sequence[str]) -> dict[str, Any]:
         """What `stage.json` says as the training begins."""

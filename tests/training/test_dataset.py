@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,15 @@ def test_questions_on_the_way_take_the_tasks_in_turn(corpus: Corpus, tmp_path: P
 
 
 def test_rows_of_a_fold_and_of_nothing(corpus: Corpus, tmp_path: Path) -> None:
-    kept = swift_rows(corpus, "direct", "norm1000", tmp_path / "f.jsonl", keep=lambda s: fold_of(s.image_key, 2) != 0).n
-    rest = swift_rows(corpus, "direct", "norm1000", tmp_path / "g.jsonl", keep=lambda s: fold_of(s.image_key, 2) == 0).n
-    assert kept + rest == 40
-    assert 0 < kept < 40
+    def of_fold(fold: int) -> int:
+        out = tmp_path / f"{fold}.jsonl"
+        choose = partial(filter, lambda sample: fold_of(sample.image_key, 2) == fold)
+        return swift_rows(corpus, "direct", "norm1000", out, choose=choose).n
+
+    assert of_fold(0) + of_fold(1) == 40
+    assert 0 < of_fold(0) < 40
     with pytest.raises(InputError, match="no sample"):
-        swift_rows(corpus, "direct", "norm1000", tmp_path / "h.jsonl", keep=lambda s: False)
+        of_fold(2)
 
 
 def test_replay_makes_up_its_share(corpus: Corpus, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_stage_s_model_with_its_card(run: Path, tmp_path: Path) -> None:
         assert said in text
     assert f"beta: {make_params().a2grpo.beta}" in text and "base_model: " in text and "Not checked." in text
     assert text.startswith("---\nlibrary_name: transformers\n")
-    with pytest.raises(InputError, match="something stands there"):
+    with pytest.raises(InputError, match="the directory is not empty"):
         export(run, out, checked=False)
 
 
@@ -130,19 +130,19 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rules: dict[str, Any]) -> None:
 
 def test_engines_that_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, {"transformers": lambda r: r.id, "vllm": lambda r: r.id})
-    found = engine_agreement.check("m", "float32", tell=lambda line: None)
+    found = engine_agreement.check("m", "float32", log=lambda line: None)
     assert (found.alike, len(found.answers)) == (1.0, 2 * len(engine_agreement.QUESTIONS))
 
 
 def test_engines_that_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, {"transformers": lambda r: r.id, "vllm": lambda r: r.id if r.id == "direct-0" else "x"})
     with pytest.raises(InputError, match="differ on 88% of the probe questions"):
-        engine_agreement.check("m", "bfloat16", tell=lambda line: None)
+        engine_agreement.check("m", "bfloat16", log=lambda line: None)
     rule = lambda r: "x" if r.id == "direct-0" else r.id  # noqa: E731
     stand_in(monkeypatch, {"transformers": lambda r: r.id, "vllm": rule})
-    assert engine_agreement.check("m", "bfloat16", tell=lambda line: None).alike == 0.875  # rounding may decide one
+    assert engine_agreement.check("m", "bfloat16", log=lambda line: None).alike == 0.875  # rounding may decide one
     with pytest.raises(InputError, match="differ on 12%"):
-        engine_agreement.check("m", "float32", tell=lambda line: None)
+        engine_agreement.check("m", "float32", log=lambda line: None)
 
 
 def test_without_vllm_the_card_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_without_vllm_the_card_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         raise InputError("vLLM is not installed")
 
     monkeypatch.setattr(engine_agreement, "choose_engine", absent)
-    found = engine_agreement.check("m", "float32", tell=lambda line: None)
+    found = engine_agreement.check("m", "float32", log=lambda line: None)
     assert found.alike is None
     assert "vLLM was not asked: vLLM is not installed" in model_card.card("m", {}, [], found)
     assert "88% of the probe" in model_card.card("m", {}, [], Agreement(0.875, "", ()))
@@ -162,5 +162,5 @@ def test_without_vllm_the_card_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_vllm
 def test_the_demo_s_base_answers_alike_in_both_engines(tmp_path: Path) -> None:
     base = ROOT / "models/tiny-qwen3-vl"
-    out = export(base, tmp_path / "out", tell=lambda line: None)
+    out = export(base, tmp_path / "out", log=lambda line: None)
     assert "100% of the probe questions were answered alike" in (out / "README.md").read_text()

@@ -257,7 +257,7 @@ def test_a_plan_counts_the_data_and_names_the_server(tmp_path: Path) -> None:
     result = stage.run_a2grpo(params, corpus, base, tmp_path / "runs", dry_run=True, on_line=told.append)
     plan_of = dict(line.split("\t", 1) for line in told)
     assert "40 training samples" in plan_of["data"]
-    assert plan_of["steps"] == "3 of 2 prompts a step × 4 completions, 0.15 times the data"
+    assert plan_of["steps"] == "3 of 2 prompts per step × 4 completions, 0.15 times the data"
     assert "launch rollout" in plan_of["first"] and "--port 7777" in plan_of["first"]
     assert str(result.directory) in plan_of["command"]
     assert "unknown on a CPU" in plan_of["hours"]

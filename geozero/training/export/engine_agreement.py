@@ -1,9 +1,10 @@
-"""Do transformers and vLLM load a checkpoint and answer alike? Asked before a model is handed on."""
+"""Do transformers and vLLM load a checkpoint and answer alike? Checked before a model is handed on."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
@@ -19,9 +20,8 @@ TOKENS = 32
 SECONDS = 1800.0  # for loading, and for answering
 SIDE = 96
 COLOURS = ("#3a6b35", "#8a7f6a", "#24557a", "#b0603a")
-# Rounding decides between two nearly alike tokens where numbers are short; float32 leaves it no room.
-NEEDED = {"float32": 1.0}
-NEEDED_ELSE = 0.5
+# Rounding decides between two nearly equal tokens in shorter number types; float32 leaves it no room.
+REQUIRED, REQUIRED_FLOAT32 = 0.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,43 @@ class Agreement:
     answers: tuple[str, ...]
 
 
-def check(model: str, dtype: str, max_length: int = 2048, tell: Callable[[str], None] = print) -> Agreement:
+def check(model: str, dtype: str, max_length: int = 2048, log: Callable[[str], None] = print) -> Agreement:
     """Ask both engines the same few questions about drawn images, greedily.
 
     Raises:
         InputError: an engine cannot load the model, or too few answers are alike.
     """
-    requests = probes()
-    plain = _ask("transformers", model, dtype, max_length, requests)
-    tell(f"transformers answers {len(plain)} questions")
+    answers = _answers("transformers", model, dtype, max_length)
+    log(f"transformers answers {len(answers)} questions")
     try:
         choose_engine("vllm")
     except InputError as absent:
-        return Agreement(None, absent.what, tuple(plain))
-    fast = _ask("vllm", model, dtype, max_length, requests)
-    alike = sum(a == b for a, b in zip(plain, fast, strict=True)) / len(plain)
-    tell(f"vLLM answers {alike:.0%} of them alike")
-    if alike < NEEDED.get(dtype, NEEDED_ELSE):
-        first = next(i for i, (a, b) in enumerate(zip(plain, fast, strict=True)) if a != b)
-        raise InputError(
-            f"transformers and vLLM differ on {1 - alike:.0%} of the probe questions, such as "
-            f"'{plain[first][:60]}' against '{fast[first][:60]}'",
-            model,
-            "the checkpoint's configuration does not fit its weights",
-        )
-    return Agreement(alike, "", tuple(plain))
+        return Agreement(None, absent.what, tuple(answers))
+    pairs = list(zip(answers, _answers("vllm", model, dtype, max_length), strict=True))
+    different = [pair for pair in pairs if pair[0] != pair[1]]
+    alike = 1 - len(different) / len(pairs)
+    log(f"vLLM gives the same answer to {alike:.0%} of them")
+    if alike < (REQUIRED_FLOAT32 if dtype == "float32" else REQUIRED):
+        example = " against ".join(f"'{answer[:60]}'" for answer in different[0])
+        what = f"transformers and vLLM differ on {1 - alike:.0%} of the probe questions, such as {example}"
+        raise InputError(what, model, "the checkpoint's configuration does not fit its weights")
+    return Agreement(alike, "", tuple(answers))
 
 
-def probes() -> list[Request]:
+def _answers(engine: str, model: str, dtype: str, max_length: int) -> list[str]:
+    options = {"name": engine, "model": model, "dtype": dtype, "max_length": max_length}
+    try:
+        with closing(IsolatedEngine(options, SECONDS)) as running:
+            answers = running.generate(_probes(), SamplingParams(max_tokens=TOKENS))
+    except EngineDied as died:
+        raise InputError(f"{engine} cannot run the model: {died}", model) from None
+    failed = [completion.error for completion, *_ in answers if completion.finish_reason == "error"]
+    if failed:
+        raise InputError(f"{engine} cannot answer: {failed[0]}", model)
+    return [completion.text for completion, *_ in answers]
+
+
+def _probes() -> list[Request]:
     """Each question in both reading modes about a drawn image of its own."""
     found = []
     for i, question in enumerate(QUESTIONS):
@@ -80,19 +89,3 @@ def _image(number: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _ask(name: str, model: str, dtype: str, max_length: int, requests: Sequence[Request]) -> list[str]:
-    options = {"name": name, "model": model, "dtype": dtype, "max_length": max_length}
-    try:
-        engine = IsolatedEngine(options, SECONDS)
-        try:
-            answers = engine.generate(requests, SamplingParams(max_tokens=TOKENS))
-        finally:
-            engine.close()
-    except EngineDied as died:
-        raise InputError(f"{name} cannot run the model: {died}", model) from None
-    broken = [row[0].error for row in answers if row[0].finish_reason == "error"]
-    if broken:
-        raise InputError(f"{name} cannot answer: {broken[0]}", model)
-    return [row[0].text for row in answers]

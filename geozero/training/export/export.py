@@ -1,4 +1,4 @@
-"""Handing a model on: a plain Hugging Face checkpoint with its card, LoRA merged, checked in both engines."""
+"""Hand a model on: a plain Hugging Face checkpoint with its card, LoRA merged, checked in both engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geozero.training.stage_spec import STAGE
 
 CARD = "README.md"
 ADAPTER = "adapter_config.json"
-LEFT_OUT = ("*.part-*", ".*")
+LEFT_OUT = ("*.part-*", ".*", CARD)
 
 
 def export(
@@ -29,7 +29,7 @@ def export(
     *,
     scores: Sequence[Path] = (),
     checked: bool = True,
-    tell: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
     """Write the model of a stage, of one of its checkpoints, or a plain checkpoint to `out`, with its card.
 
@@ -43,61 +43,45 @@ def export(
     """
     listed = read_scores(scores)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError("something stands there already", str(out), "give another --out, or remove it")
+        raise InputError("the directory is not empty", str(out), "give another --out, or remove it")
     if not source.is_dir():
         raise InputError("no such directory", str(source), "give runs/STAGE-…, a checkpoint in it, or a model")
-    record = _record(source)
+    record: dict[str, Any] = {}  # what the stage wrote about itself: beside the model, or in the directory above
+    for place in (source.parent, source):
+        if (place / STAGE).is_file():
+            record = json.loads((place / STAGE).read_text())
     with replacing(out) as temporary:
-        _assemble(source, record, temporary, tell)
+        _assemble(source, record, temporary, log)
         models.resolve(temporary)
-        found = None
-        if checked:
-            dtype = json.loads((temporary / "config.json").read_text())
-            found = engine_agreement.check(str(temporary), _dtype(dtype, record), tell=tell)
-        write_text(temporary / CARD, card(out.name, record, listed, found))
+        agreement = engine_agreement.check(str(temporary), _dtype(temporary, record), log=log) if checked else None
+        write_text(temporary / CARD, card(out.name, record, listed, agreement))
     return out
 
 
-def _record(source: Path) -> dict[str, Any]:
-    """What the stage wrote about itself: beside the model, or in the directory above."""
-    for place in (source, source.parent):
-        if (place / STAGE).is_file():
-            record: dict[str, Any] = json.loads((place / STAGE).read_text())
-            return record
-    return {}
-
-
-def _assemble(source: Path, record: dict[str, Any], out: Path, tell: Callable[[str], None]) -> None:
+def _assemble(source: Path, record: dict[str, Any], out: Path, log: Callable[[str], None]) -> None:
     if (source / STAGE).is_file():
         if not (source / MODEL).is_dir():
-            raise InputError(
-                "the stage has no finished model", str(source), "finish it, or export one of its checkpoint-N"
-            )
+            hint = "finish it, or export one of its checkpoint-N"
+            raise InputError("the stage has no finished model", str(source), hint)
         source = source / MODEL
     if checkpoints.step_of(source) < 0:
         models.resolve(source)
-        shutil.copytree(source, out, ignore=shutil.ignore_patterns(*LEFT_OUT, CARD))
+        shutil.copytree(source, out, ignore=shutil.ignore_patterns(*LEFT_OUT))
         return
     fault = checkpoints.fault(source)
     if fault is not None or not record:
-        raise InputError(f"no whole checkpoint of a stage: {fault or 'stage.json is missing'}", str(source))
+        raise InputError(f"no whole checkpoint of a stage: {fault or f'{STAGE} is missing'}", str(source))
     base = models.resolve(record["base"])
-    if not (source / ADAPTER).is_file():
+    if (source / ADAPTER).is_file():
+        log("merging the adapter into its base")
+        checkpoints.assemble_merged(source, base, Model(path=str(base), **record["model"]), out)
+    else:
         checkpoints.assemble(source, base, out)
-        return
-    tell("merging the adapter into its base")
-    checkpoints.assemble_merged(source, base, Model(path=str(base), **record["model"]), out)
 
 
-def _dtype(config: dict[str, Any], record: dict[str, Any]) -> str:
-    """The number type of the weights, by the checkpoint's own word or by the training's."""
-    text = config.get("text_config", {})
-    for word in (
-        config.get("dtype"),
-        config.get("torch_dtype"),
-        text.get("dtype"),
-        record.get("model", {}).get("dtype"),
-    ):
-        if word in arguments.MIXED_DTYPES:
-            return str(word)
-    return "auto"
+def _dtype(model: Path, record: dict[str, Any]) -> str:
+    """The number type of the weights, as the checkpoint or else the training's record gives it."""
+    config = json.loads((model / "config.json").read_text())
+    places = ((config, "dtype"), (config, "torch_dtype"), (config.get("text_config", {}), "dtype"))
+    found = [place.get(key) for place, key in (*places, (record.get("model", {}), "dtype"))]
+    return next((str(name) for name in found if name in arguments.MIXED_DTYPES), "auto")

@@ -1,4 +1,4 @@
-"""Which samples A²GRPO meets, and when: a curriculum by the filtering model's pass rate [ours]."""
+"""Which samples A²GRPO trains on, and when: a curriculum by the filtering model's pass rate [ours]."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ Order = Literal["easy_first", "hard_first"]
 
 
 def rates_file(corpus: Path) -> Path:
-    """Where the pass rates of a selected corpus stand.
+    """Where the pass rates of a selected corpus are.
 
     Raises:
         InputError: nowhere.
     """
     path = corpus.with_name(RATES)
     if not path.is_file():
-        raise InputError(
-            "no pass rates to order by", str(path), "run `geozero select` again, or set a2grpo.order to shuffled"
-        )
+        hint = "run `geozero select` again, or set a2grpo.order to shuffled"
+        raise InputError("no pass rates to order by", str(path), hint)
     return path
 
 
 def read_rates(path: Path) -> dict[str, float]:
-    """Sample id → pass rate in [0, 1], of those that were asked.
+    """Sample id → pass rate in [0, 1], of the samples that have one.
 
     Raises:
         InputError: the file is no table of pass rates.
@@ -40,47 +39,46 @@ def read_rates(path: Path) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["id", "p"])
+        rows = pq.read_table(path, columns=["id", "p"]).to_pylist()
     except (OSError, KeyError, pa.ArrowException):
         raise InputError("no readable table of pass rates", str(path), "run `geozero select` again") from None
-    rows = zip(table["id"].to_pylist(), table["p"].to_pylist(), strict=True)
-    return {name: float(rate) for name, rate in rows if rate is not None}
+    return {row["id"]: float(row["p"]) for row in rows if row["p"] is not None}
 
 
 def some(samples: Iterable[Sample], n: int) -> list[Sample]:
-    """The `n` samples whose ids come first by stable hash, in that order."""
+    """The first `n` samples in the order of a stable hash of their ids."""
     return sorted(samples, key=_place)[:n]
 
 
 def ordered(
     samples: Iterable[Sample], rates: Mapping[str, float], order: Order, n: int, spare: int = 0
 ) -> list[Sample]:
-    """At most `n` samples by pass rate, those of one rate in the order of a stable hash; then `spare` more, likewise.
+    """At most `n` samples by pass rate, ties in the order of a stable hash; then `spare` more, likewise.
 
-    A run that sees fewer samples than there are takes them from all rates first and orders these: else it would only
-    ever meet one end. The spare ones, which `resample` draws from, lie evenly between them. A sample without a pass
-    rate counts as the hardest.
+    A run shorter than its data takes samples of all rates first and orders these; otherwise it would only meet one end.
+    The spare ones, which `resample` draws from, lie evenly between them. A sample without a pass rate counts as the
+    hardest.
     """
     sign = -1.0 if order == "easy_first" else 1.0
     found = sorted(some(samples, n + spare), key=lambda s: (sign * rates.get(s.id, 0.0), _place(s)))
     own, total = min(n, len(found)), len(found)
-    met = [(i + 1) * own // total > i * own // total for i in range(total)]
-    return [s for s, is_met in zip(found, met, strict=True) if is_met] + [
-        s for s, is_met in zip(found, met, strict=True) if not is_met
+    is_own = [(i + 1) * own // total > i * own // total for i in range(total)]
+    return [s for s, mine in zip(found, is_own, strict=True) if mine] + [
+        s for s, mine in zip(found, is_own, strict=True) if not mine
     ]
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """Which prompts a step samples in place of groups without an answer signal.
+    """Which prompts a step samples in place of zero-std groups.
 
-    They depend on the step and the draw alone, so that a run that was cut off draws what it would have drawn.
+    They depend on the step and the draw only, so that a resumed run draws what it would have drawn.
 
     Attributes:
         rows: of the training data; in a run with an order those behind its own steps' are spare.
-        prompts: of a step.
+        prompts: per step.
         steps: of the run.
-        draws: most that a step may make.
+        draws: most per step.
         shuffled: whether the run is; one with an order draws prompts about as hard as the step's own.
         seed: of the run; a shuffled one draws in another permutation than it trains in.
     """
@@ -95,14 +93,14 @@ class Resampling:
     def drawn(self, step: int, draw: int) -> list[int]:
         """The rows that step `step` (from 0) takes in its draw `draw` (from 1), as many as it has prompts."""
         if self.shuffled:
-            places = random.Random(self.seed + 1).sample(range(self.rows), self.rows)
+            rows = random.Random(self.seed + 1).sample(range(self.rows), self.rows)
             start = (step * self.draws + draw - 1) * self.prompts
         else:
             own = min(self.rows, self.steps * self.prompts)
-            places = list(range(own, self.rows)) or list(range(self.rows))  # none to spare: the next steps' prompts
+            rows = list(range(own, self.rows)) or list(range(self.rows))  # none to spare: the next steps' prompts
             epoch = max(1, own // self.prompts)
-            start = step % epoch * len(places) // epoch + (draw if own == self.rows else draw - 1) * self.prompts
-        return [places[(start + i) % len(places)] for i in range(self.prompts)]
+            start = step % epoch * len(rows) // epoch + (draw if own == self.rows else draw - 1) * self.prompts
+        return [rows[(start + i) % len(rows)] for i in range(self.prompts)]
 
 
 def _place(sample: Sample) -> float:

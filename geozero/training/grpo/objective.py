@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 from geozero.tasks.text import OPEN_TAG, words
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    Values: TypeAlias = "Tensor | Sequence[float]"
 
 UniformGroups = Literal["skip", "keep"]
 GateForm = Literal["curve", "sigmoid", "open"]
@@ -30,8 +32,8 @@ ADVANTAGE_EPS = 1e-4  # as ms-swift
 @overload
 def gate(answer_reward: float, k: float = ..., tau: float = ...) -> float: ...
 @overload
-def gate(answer_reward: Tensor | Sequence[float], k: float = ..., tau: float = ...) -> Tensor: ...
-def gate(answer_reward: float | Tensor | Sequence[float], k: float = GATE_K, tau: float = GATE_TAU) -> float | Tensor:
+def gate(answer_reward: Values, k: float = ..., tau: float = ...) -> Tensor: ...
+def gate(answer_reward: float | Values, k: float = GATE_K, tau: float = GATE_TAU) -> float | Tensor:
     """How much of the thinking score counts: an S-curve over the answer reward, exactly 0 at 0 and exactly 1 at 1.
 
     `g(r) = (σ(k(r−τ)) − σ(−kτ)) / (σ(k(1−τ)) − σ(−kτ))`. Paper: an S-curve driven by the answer reward; its
@@ -170,15 +172,11 @@ def combine(
 ) -> float: ...
 @overload
 def combine(
-    answer_reward: Tensor | Sequence[float],
-    thinking_score: Tensor | Sequence[float],
-    weight: float = ...,
-    k: float = ...,
-    tau: float = ...,
+    answer_reward: Values, thinking_score: Values, weight: float = ..., k: float = ..., tau: float = ...
 ) -> Tensor: ...
 def combine(
-    answer_reward: float | Tensor | Sequence[float],
-    thinking_score: float | Tensor | Sequence[float],
+    answer_reward: float | Values,
+    thinking_score: float | Values,
     weight: float = THINKING_WEIGHT,
     k: float = GATE_K,
     tau: float = GATE_TAU,
@@ -197,8 +195,8 @@ def combine(
 
 
 def group_advantages(
-    rewards: Tensor | Sequence[float],
-    answer_rewards: Tensor | Sequence[float],
+    rewards: Values,
+    answer_rewards: Values,
     group_size: int,
     uniform_groups: UniformGroups = "skip",
     eps: float = ADVANTAGE_EPS,
@@ -222,7 +220,7 @@ def group_advantages(
 
     total, answer = _floating(rewards), _floating(answer_rewards)
     if total.ndim != 1 or total.shape != answer.shape:
-        raise ValueError(f"rewards and answer rewards must be flat and alike, got {total.shape} and {answer.shape}")
+        raise ValueError(f"rewards and answer rewards need one flat shape, got {total.shape} and {answer.shape}")
     if group_size < 1 or total.numel() % group_size:
         raise ValueError(f"{total.numel()} rewards do not make groups of {group_size}")
     if uniform_groups not in ("skip", "keep"):
@@ -236,7 +234,7 @@ def group_advantages(
     return advantages.masked_fill(dropped.unsqueeze(1), 0.0).reshape(-1)
 
 
-def is_zero_std(rewards: Tensor | Sequence[float], group_size: int) -> Tensor:
+def is_zero_std(rewards: Values, group_size: int) -> Tensor:
     """Which groups hold one value only: shape (groups,), bool. Exact, where rounding blurs a computed std of 0."""
     grouped = _floating(rewards).view(-1, group_size)
     return grouped.amax(dim=1) == grouped.amin(dim=1)
@@ -257,9 +255,7 @@ def answer_mask(token_texts: Sequence[str]) -> list[bool]:
     return mask
 
 
-def answer_anchored_kl(
-    logp: Tensor | Sequence[float], ref_logp: Tensor | Sequence[float], mask: Tensor | Sequence[bool]
-) -> Tensor:
+def answer_anchored_kl(logp: Values, ref_logp: Values, mask: Tensor | Sequence[bool]) -> Tensor:
     """KL to the reference model on answer tokens only, per token: `exp(d) − d − 1`, `d = log π_ref − log π`.
 
     Paper: KL on the answer tokens, the thought masked; the k3 estimator is our choice (ms-swift's).

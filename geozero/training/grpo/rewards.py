@@ -7,7 +7,6 @@ of their rows; the column `sample` carries the `Sample` as JSON. A process must 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,20 +17,12 @@ from geozero.corpus.sample import Sample
 from geozero.params import METHOD, A2grpo
 from geozero.tasks import get
 from geozero.tasks.boxes import Convention
-from geozero.tasks.text import is_well_formed, thought, words
+from geozero.tasks.text import thought, words
 from geozero.training.grpo.objective import gate_value, ngrams, thinking_scores
 
 ANSWER_REWARD = "geozero_answer"
 THINKING_REWARD = "geozero_thinking"
 REWARD_FUNCS = [ANSWER_REWARD, THINKING_REWARD]
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionShape:
-    """What a completion looks like, whatever it says: words of its thought, and whether its tags are in order."""
-
-    thought_words: int
-    well_formed: bool
 
 
 def answer_rewards(completions: Sequence[str], samples: Sequence[str], boxes: Convention) -> list[float]:
@@ -73,11 +64,6 @@ def thinking_rewards(
             for i, gate, score in zip(group, gates, scores, strict=True):
                 values[i] = gate * score
     return values
-
-
-def completion_shape(completion: str) -> CompletionShape:
-    """Measure a completion for the log."""
-    return CompletionShape(len(words(thought(completion))), is_well_formed(completion))
 
 
 def distinct(completions: Sequence[str]) -> float:

@@ -30,11 +30,7 @@ REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("chord_sft_dataset", ([], None), "a supervised term is no part of the objective"),
     ("sync_ref_model", (False, None), "the reference stays as it is"),
     ("async_generate", (False, None), "completions have to come from the policy that learns from them"),
-    (
-        "dynamic_sample",
-        (False, None),
-        "it resamples by the spread of the whole reward, thoughts included; --resample goes by R_a",
-    ),
+    ("dynamic_sample", (False, None), "it resamples by the spread of R, thoughts included; --resample goes by R_a"),
     ("teacher_model", (None,), "a teacher changes the advantages"),
     ("teacher_model_server", (None,), "a teacher changes the advantages"),
     ("reward_funcs", ([], None, REWARD_FUNCS), "the rewards are the tasks'"),
@@ -85,8 +81,7 @@ def check_swift() -> None:
             raise _other_swift(f"{name} takes {found}")
     if "encode_sample(s, template)" not in inspect.getsource(GRPOTrainer._prepare_batch_inputs):
         raise _other_swift("completions are encoded in another place")
-    missing = BATCH_FIELDS - {f.name for f in fields(GRPOBatch)}
-    if missing:
+    if missing := BATCH_FIELDS - {f.name for f in fields(GRPOBatch)}:
         raise _other_swift(f"its batch has no {', '.join(sorted(missing))}")
     loss = inspect.getsource(GRPOTrainer._compute_loss_and_metrics)
     if not 0 <= loss.find("self._get_per_token_logps_and_entropies(") < loss.find("= grpo_batch.ref_per_token_logps"):

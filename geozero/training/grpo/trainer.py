@@ -26,6 +26,7 @@ from transformers.integrations import sdpa_attention
 from geozero.common.errors import InputError
 from geozero.engines.checkpoint import Vocabulary
 from geozero.params import METHOD, A2grpo, Model
+from geozero.tasks.text import is_well_formed, thought, words
 from geozero.training.grpo import group_batching, rewards
 from geozero.training.grpo.callbacks import ProbeCallback
 from geozero.training.grpo.curriculum import Resampling
@@ -142,12 +143,13 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         """R_a and R_t of all processes' completions, shape (completions, 2); logs what the completions look like."""
         values: torch.Tensor = super()._compute_rewards_per_func(samples)
         completions = [sample.messages[-1]["content"] for sample in samples]
-        shapes = gather_object([rewards.completion_shape(completion) for completion in completions])
+        n_words = gather_object([len(words(thought(completion))) for completion in completions])
+        well_formed = gather_object([is_well_formed(completion) for completion in completions])
         distinct = gather_object([rewards.distinct(completions)])
         self._log("answer_reward", values[:, 0].mean())
         self._log("thinking_reward", values[:, 1].mean())
-        self._log("thought_words", sum(s.thought_words for s in shapes) / len(shapes))
-        self._log("well_formed", sum(s.well_formed for s in shapes) / len(shapes))
+        self._log("thought_words", sum(n_words) / len(n_words))
+        self._log("well_formed", sum(well_formed) / len(well_formed))
         self._log("distinct", sum(distinct) / len(distinct))
         return values
 

@@ -7,7 +7,7 @@ from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from geozero.common.errors import InputError
 
@@ -21,13 +21,13 @@ def validate_arguments(kind: str, words: Sequence[str]) -> Any:
     Raises:
         InputError: an option is unknown or misspelt, or has a value that it cannot have; A²GRPO refuses it.
     """
-    parser = _parser(kind)
+    place, hint = f"the arguments of {kind}", "see the section's `extra`"
     try:
-        values, unknown = parser.parse_known_args(list(words))
-    except (ArgumentError, _Wrong) as error:
-        raise InputError(f"ms-swift: {error}", f"the arguments of {kind}", "see the section's `extra`") from None
+        values, unknown = _parser(kind).parse_known_args(list(words))
+    except (ArgumentError, ValueError) as error:
+        raise InputError(f"ms-swift: {error}", place, hint) from None
     if unknown:
-        raise InputError(f"ms-swift knows no {unknown[0]}", f"the arguments of {kind}", "see the section's `extra`")
+        raise InputError(f"ms-swift knows no {unknown[0]}", place, hint)
     if kind == "grpo":
         from geozero.training.grpo.swift_checks import check_arguments
 
@@ -50,42 +50,31 @@ def validate_architecture(model: Path, model_type: str) -> None:
     found = config.get("architectures") or []
     known = MODEL_MAPPING[model_type].architectures if model_type in MODEL_MAPPING else []
     if found and known and not set(found) & set(known):
-        raise InputError(
-            f"a {found[0]}, but model.model_type is {model_type} ({', '.join(known)})",
-            str(file),
-            "give a checkpoint of that architecture, or set model.model_type to this one's",
-        )
+        what = f"a {found[0]}, but model.model_type is {model_type} ({', '.join(known)})"
+        hint = "give a checkpoint of that architecture, or set model.model_type to this one's"
+        raise InputError(what, str(file), hint)
     built = getattr(transformers, found[0], None) if found else None
-    wanted = getattr(getattr(built, "config_class", None), "model_type", None)
-    if wanted and config.get("model_type") != wanted:
-        said = f"its model_type is {config.get('model_type')}, but a {found[0]}'s is {wanted}"
-        raise InputError(said, str(file), "download the checkpoint again")
-
-
-class _Wrong(Exception):
-    """What argparse would end the process with."""
+    expected = getattr(getattr(built, "config_class", None), "model_type", None)
+    if expected and config.get("model_type") != expected:
+        what = f"its model_type is {config.get('model_type')}, but a {found[0]}'s is {expected}"
+        raise InputError(what, str(file), "download the checkpoint again")
 
 
 @cache
 def _parser(kind: str) -> ArgumentParser:
+    from swift import arguments
     from swift.utils import utils
     from transformers import HfArgumentParser
 
-    with utils._patch_get_type_hints():
-        parser = HfArgumentParser([_arguments_class(kind)], allow_abbrev=False)
-
-    def error(message: str) -> None:
-        raise _Wrong(message)
-
-    parser.error = error
-    return parser  # type: ignore[no-any-return]
-
-
-def _arguments_class(kind: str) -> Any:
+    known: Any = arguments
     if kind == "grpo":
-        from geozero.training.grpo.trainer import A2GRPOArguments
+        from geozero.training.grpo import trainer as known
+    name = "A2GRPOArguments" if kind == "grpo" else f"{kind.title()}Arguments"  # of ms-swift: Sft, Export, Rollout
+    with utils._patch_get_type_hints():
+        parser: ArgumentParser = HfArgumentParser([getattr(known, name)], allow_abbrev=False)
 
-        return A2GRPOArguments
-    from swift.arguments import ExportArguments, RolloutArguments, SftArguments
+    def error(message: str) -> NoReturn:  # in place of argparse's, which ends the process
+        raise ValueError(message)
 
-    return {"sft": SftArguments, "export": ExportArguments, "rollout": RolloutArguments}[kind]
+    parser.error = error  # type: ignore[method-assign]
+    return parser

@@ -1,7 +1,7 @@
 """The process that trains: `python -m geozero.training.launcher.launch sft|grpo|export|rollout ARGS…`.
 
 It prepares the process before anything imports transformers, registers what is ours (template, lazy images, rewards,
-trainer) and hands over to ms-swift. `stage.py` starts it, under torchrun where there are several devices.
+trainer) and calls ms-swift's `main`. `retry.py` starts it, under torchrun where there are several devices.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from geozero.engines.vllm_server import free_port
 
 LAUNCHER = "geozero.training.launcher.launch"  # this module, by which its processes are known
 KINDS = ("sft", "grpo", "export", "rollout")
-PARENT = "GEOZERO_STAGE_PROCESS"  # id of the process that watches this one; it ends when that one is gone
-REFUSAL = "refused: "  # how the line begins that says why this launcher would not train
+PARENT = "GEOZERO_STAGE_PROCESS"  # environment variable: id of the process that watches this one
+REFUSAL = "refused: "  # begins the line that says why this launcher would not train
 
 
 def main(argv: list[str]) -> int:
     """Run one ms-swift pipeline; the exit code is 2 for arguments that A²GRPO refuses."""
     if not argv or argv[0] not in KINDS:
-        print(f"usage: python -m geozero.training.launcher.launch {'|'.join(KINDS)} ARGS…", file=sys.stderr)
+        print(f"usage: python -m {LAUNCHER} {'|'.join(KINDS)} ARGS…", file=sys.stderr)
         return 2
     kind, arguments = argv[0], argv[1:]
     process.prepare()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # what a stage asks a hung training with
-    if stage := os.environ.get(PARENT):  # a trainer without one would hold its GPU, and write beside the next
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the watchdog asks a hung trainer for its stacks
+    if stage := os.environ.get(PARENT):  # without it, it would hold its GPU and write beside the next one
         process_tags.end_with_owner(int(stage))
     _choose_port()
     _hide_unused(arguments)
-    _gather(arguments)
+    _init_deepspeed_on_cpu(arguments)
     try:
         _run(kind, arguments)
     except InputError as error:
         print(f"{REFUSAL}{error}", file=sys.stderr)
         return 2
-    _part()
+    _destroy_process_group()
     return 0
 
 
@@ -55,18 +55,16 @@ def _choose_port() -> None:
 
 
 def _hide_unused(arguments: list[str]) -> None:
-    """Keep out what ms-swift imports without use: vLLM and MLflow are a third of the start-up on a CPU."""
+    """Keep out what ms-swift imports without using it: vLLM and MLflow take a third of the start-up on a CPU."""
     words = dict(itertools.pairwise(arguments))
-    for name, used in (
-        ("vllm", words.get("--use_vllm") == "true" or "--vllm_max_model_len" in words),
-        ("mlflow", "mlflow" in arguments),
-    ):
+    uses_vllm = words.get("--use_vllm") == "true" or "--vllm_max_model_len" in words
+    for name, used in (("vllm", uses_vllm), ("mlflow", "mlflow" in arguments)):
         if not used and name not in sys.modules:
-            sys.modules[name] = None  # type: ignore[assignment]  # what Python looks at to refuse an import
+            sys.modules[name] = None  # type: ignore[assignment]  # makes Python refuse the import
 
 
-def _gather(arguments: list[str]) -> None:
-    """Tell DeepSpeed of the other processes on a CPU too, where accelerate tells torch only; ZeRO-3 needs it."""
+def _init_deepspeed_on_cpu(arguments: list[str]) -> None:
+    """Connect DeepSpeed's processes on a CPU, where accelerate connects torch's only; ZeRO-3 needs it."""
     if "--deepspeed" in arguments and not process.has_gpu() and "WORLD_SIZE" in os.environ:
         os.environ["DS_ACCELERATOR"] = "cpu"
         import deepspeed
@@ -74,8 +72,8 @@ def _gather(arguments: list[str]) -> None:
         deepspeed.init_distributed(dist_backend="gloo")
 
 
-def _part() -> None:
-    """Leave the other processes in good order: threads of gloo that live on abort a finished one, now and then."""
+def _destroy_process_group() -> None:
+    """Threads of gloo that live on abort a finished process now and then."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -92,32 +90,22 @@ def _run(kind: str, arguments: list[str]) -> None:
     template.register()
     dataset.install()
     given = argument_validation.validate_arguments(kind, arguments)
-    for name in ("model", "ref_model"):
-        value = getattr(given, name, None)
-        if value:
-            argument_validation.validate_architecture(resolve(value), given.model_type)
-    if kind == "grpo":
-        from geozero.training.grpo import callbacks, trainer
-
-        if given.use_vllm and given.vllm_mode == "colocate":
-            prepare_for_trainer(Path(given.model))
-        callbacks.register()
-        trainer.main(arguments)
-    elif kind == "sft":
-        from swift.pipelines import sft_main
-
+    for model in filter(None, (given.model, getattr(given, "ref_model", None))):
+        argument_validation.validate_architecture(resolve(model), given.model_type)
+    if kind in ("sft", "grpo"):
         from geozero.training.grpo import callbacks
 
         callbacks.register()
-        sft_main(arguments)
-    elif kind == "rollout":
-        from swift.pipelines import rollout_main
+    if kind == "grpo":
+        from geozero.training.grpo import trainer
 
-        rollout_main(arguments)
+        if given.use_vllm and given.vllm_mode == "colocate":
+            prepare_for_trainer(Path(given.model))
+        trainer.main(arguments)
     else:
-        from swift.pipelines import export_main
+        from swift import pipelines
 
-        export_main(arguments)
+        getattr(pipelines, f"{kind}_main")(arguments)  # sft_main, export_main, rollout_main
 
 
 if __name__ == "__main__":

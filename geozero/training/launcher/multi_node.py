@@ -53,11 +53,9 @@ def this_node(hardware: Hardware) -> Node:
     rank, address = os.environ.get("NODE_RANK"), os.environ.get("MASTER_ADDR")
     port = os.environ.get("MASTER_PORT", str(PORT))
     if rank is None or address is None:
-        raise InputError(
-            f"this node does not know which of {hardware.nodes} it is",
-            "NODE_RANK, MASTER_ADDR",
-            "set NODE_RANK to 0, 1, … and MASTER_ADDR to node 0 on every node, then start the same command on each",
-        )
+        what = f"this node does not know which of {hardware.nodes} it is"
+        hint = "set NODE_RANK to 0, 1, … and MASTER_ADDR to node 0 on every node, then start the same command on each"
+        raise InputError(what, "NODE_RANK, MASTER_ADDR", hint)
     if not rank.isdecimal() or int(rank) >= hardware.nodes or not port.isdecimal():
         raise InputError(f"NODE_RANK={rank}, MASTER_PORT={port} of {hardware.nodes} nodes", hint="ranks count from 0")
     return Node(int(rank), hardware.nodes, address, int(port))

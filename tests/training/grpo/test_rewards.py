@@ -16,7 +16,6 @@ from geozero.training.grpo.rewards import (
     AnswerReward,
     ThinkingReward,
     answer_rewards,
-    completion_shape,
     thinking_rewards,
 )
 
@@ -70,15 +69,6 @@ def test_graded_rewards_open_the_gate_by_degrees() -> None:
     reward, nothing = thinking_rewards(completions, [BOX, BOX], SETTINGS, BOXES)
     assert reward == pytest.approx(gate(0.5) * thinking_score("one two three", ["four five six"], 5, 50))
     assert nothing == 0.0
-
-
-def test_shape() -> None:
-    assert (
-        completion_shape("I see a ship. <answer>yes</answer>").thought_words,
-        completion_shape("x").well_formed,
-    ) == (4, False)
-    assert completion_shape("<answer>yes</answer>").well_formed
-    assert completion_shape("").thought_words == 0
 
 
 def test_the_plug_ins_take_what_ms_swift_gives() -> None:
