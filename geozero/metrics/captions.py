@@ -14,8 +14,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, partial
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -164,36 +165,23 @@ def bleu_columns(statistics: NgramStatistics) -> Floats:
     )
 
 
-def bleu_smoothed(sums: Floats) -> list[Floats]:
-    """BLEU-1..4 from summed columns (…, 14) as nltk's `corpus_bleu` with method-1 smoothing; 0 without any match.
+def bleu(sums: Floats, smoothed: bool) -> list[Floats]:
+    """BLEU-1..4 from summed columns (…, 14).
 
-    An order without a match counts 0.1 matches; each hypothesis adds at least 1 to every denominator.
+    Args:
+        smoothed: as nltk's `corpus_bleu` with method 1: an order without a match counts 0.1 matches, each hypothesis
+            adds at least 1 to every denominator, and only without any match it is 0. Else as sacrebleu without
+            smoothing: 0 where an order has no match.
     """
-    matches, totals = sums[..., :ORDERS], sums[..., 2 * ORDERS : 3 * ORDERS]
+    matches, totals, at_least_1 = (sums[..., k * ORDERS : (k + 1) * ORDERS] for k in range(3))
     length, reference_length = sums[..., -2], sums[..., -1]
     with np.errstate(all="ignore"):
-        brevity = np.where(length > reference_length, 1.0, np.exp(1 - reference_length / length))
-        score = _geometric(np.where(matches == 0, EPSILON, matches) / totals, brevity)
-    score = np.where((matches[..., :1] == 0) | (length[..., None] == 0), 0.0, score)
-    return [score[..., order] for order in range(ORDERS)]
-
-
-def bleu_plain(sums: Floats) -> list[Floats]:
-    """BLEU-1..4 from summed columns (…, 14) without smoothing, as sacrebleu: 0 where an order has no match."""
-    matches, totals = sums[..., :ORDERS], sums[..., ORDERS : 2 * ORDERS]
-    length, reference_length = sums[..., -2], sums[..., -1]
-    with np.errstate(all="ignore"):
+        precision = np.where(matches == 0, EPSILON, matches) / at_least_1 if smoothed else matches / totals
         brevity = np.where(length >= reference_length, 1.0, np.exp(1 - reference_length / length))
-        score = _geometric(matches / totals, brevity)
-    score = np.where(np.minimum.accumulate(matches, axis=-1) == 0, 0.0, score)
+        score = brevity[..., None] * np.exp(np.cumsum(np.log(precision), axis=-1) / np.arange(1, ORDERS + 1))
+    none = matches[..., :1] == 0 if smoothed else np.minimum.accumulate(matches, axis=-1) == 0
+    score = np.where(none, 0.0, score)
     return [score[..., order] for order in range(ORDERS)]
-
-
-def _geometric(precision: Floats, brevity: Floats) -> Floats:
-    """Brevity penalty (…) times the geometric means of the first 1 to 4 precisions (…, 4)."""
-    logs: Floats = np.cumsum(np.log(precision), axis=-1) / np.arange(1, ORDERS + 1)
-    scores: Floats = brevity[..., None] * np.exp(logs)
-    return scores
 
 
 # --- one sentence -----------------------------------------------------------------------------------------
@@ -324,13 +312,14 @@ def meteor(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]],
     from nltk.stem.porter import PorterStemmer
     from nltk.translate.meteor_score import meteor_score
 
-    lookup: Any = _Lookup(PorterStemmer().stem, wordnet_synsets() if synonyms else lambda word: ())
+    stemmer = SimpleNamespace(stem=cache(PorterStemmer().stem))
+    wordnet = SimpleNamespace(synsets=cache(wordnet_synsets() if synonyms else lambda word: ()))
     pairs = zip(hypotheses, references, strict=True)
-    return np.array([meteor_score(group, text, stemmer=lookup, wordnet=lookup) for text, group in pairs])
+    return np.array([meteor_score(group, text, stemmer=stemmer, wordnet=wordnet) for text, group in pairs])
 
 
 def wordnet_synsets() -> Callable[[str], Any]:
-    """WordNet's synsets of a word.
+    """A word's one-word synonyms, each once, in the form of one synset of nltk's WordNet.
 
     Raises:
         LookupError: nltk finds no WordNet.
@@ -338,11 +327,10 @@ def wordnet_synsets() -> Callable[[str], Any]:
     from nltk.corpus import wordnet
 
     wordnet.ensure_loaded()
-    return wordnet.synsets  # type: ignore[no-any-return]
 
+    def synsets(word: str) -> Any:
+        names = {lemma.name() for synset in wordnet.synsets(word) for lemma in synset.lemmas()}
+        lemmas = [SimpleNamespace(name=partial(str, name)) for name in names if "_" not in name]
+        return [SimpleNamespace(lemmas=lambda: lemmas)]
 
-class _Lookup:
-    """nltk's stemmer and WordNet, each word looked up once."""
-
-    def __init__(self, stem: Callable[[str], str], synsets: Callable[[str], Any]) -> None:
-        self.stem, self.synsets = lru_cache(maxsize=None)(stem), lru_cache(maxsize=None)(synsets)
+    return synsets

@@ -146,7 +146,7 @@ def texts_of(label: object) -> list[str]:
 
 def _finish_strict(sums: Floats) -> dict[str, Floats]:
     evaluated = sums[..., N_BLEU_COLUMNS]
-    scores = [np.where(evaluated > 0, bleu, np.nan) for bleu in captions.bleu_plain(sums[..., :N_BLEU_COLUMNS])]
+    scores = [np.where(evaluated > 0, bleu, np.nan) for bleu in captions.bleu(sums[..., :N_BLEU_COLUMNS], False)]
     result = dict(zip(BLEU_NAMES, scores, strict=True))
     for offset, name in enumerate(("ROUGE-L", "CIDEr-D", "CIDEr"), start=1):
         result[name] = ratio(sums[..., N_BLEU_COLUMNS + offset], evaluated)
@@ -155,7 +155,7 @@ def _finish_strict(sums: Floats) -> dict[str, Floats]:
 
 def _finish_official(sums: Floats) -> dict[str, Floats]:
     n, cider, scored, rouge_1, rouge_l = np.moveaxis(sums[..., N_BLEU_COLUMNS : N_BLEU_COLUMNS + 5], -1, 0)
-    result = dict(zip(BLEU_NAMES, captions.bleu_smoothed(sums[..., :N_BLEU_COLUMNS]), strict=True))
+    result = dict(zip(BLEU_NAMES, captions.bleu(sums[..., :N_BLEU_COLUMNS], True), strict=True))
     result["CIDEr"] = ratio(cider, n)
     result["ROUGE-1"] = rouge_1 / np.maximum(scored, 1)
     result["ROUGE-L"] = rouge_l / np.maximum(scored, 1)

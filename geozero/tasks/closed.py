@@ -27,6 +27,7 @@ class ClosedTask(Task):
     closed = True
     answers_are_classes: ClassVar[bool] = False  # scored by class, with a confusion matrix
     official_substrings: ClassVar[bool] = False  # the published script accepts a substring either way
+    unread: ClassVar[tuple[str, str]] = ("n_empty_pred", "n_empty_label")  # counts of those that say nothing
 
     def conflict_key(self, sample: Sample, text: str) -> tuple[str, str] | None:
         return normalise(text).strip(), normalise(sample.answer).strip()
@@ -48,8 +49,9 @@ class ClosedTask(Task):
         truths = self.readings(records, records.label_texts())
         answers = self.readings(records, predictions)
         hit = [bool(a) and a == t for a, t in zip(answers, truths, strict=True)]
-        counts = {"n_empty_pred": answers.count(""), "n_empty_label": truths.count("")}
-        return self._scores("accuracy", 1.0, np.array(hit, dtype=bool), counts, predictions, answers, truths)
+        scores = self._scores("accuracy", 1.0, np.array(hit, dtype=bool), predictions, answers, truths)
+        scores.counts = dict(zip(self.unread, (answers.count(""), truths.count("")), strict=True))
+        return scores
 
     def official(self, records: RecordList, headline_only: bool = False) -> Scores:
         """`accuracy_percent` (0-100): equality after normalising; VQA also accepts a substring either way."""
@@ -61,23 +63,15 @@ class ClosedTask(Task):
         pairs = list(zip(answers, truths, strict=True))
         hit = [a == t or (self.official_substrings and (a in t or t in a)) for a, t in pairs]
         right = np.array(hit, dtype=bool) & records.readable
-        return self._scores("accuracy_percent", 100.0, right, {}, predictions, answers, truths)
+        return self._scores("accuracy_percent", 100.0, right, predictions, answers, truths)
 
     def _scores(
-        self,
-        metric: str,
-        unit: float,
-        hit: Bools,
-        counts: dict[str, int],
-        predictions: list[str],
-        answers: list[str],
-        truths: list[str],
+        self, metric: str, unit: float, hit: Bools, predictions: list[str], answers: list[str], truths: list[str]
     ) -> Scores:
         classes = {"class": np.array([truth or None for truth in truths], dtype=object)}
         return Scores(
             statistics=np.column_stack([np.ones(len(hit)), hit]),
             finish=lambda sums: {metric: ratio(sums[..., 1], sums[..., 0]) * unit},
-            counts=counts,
             per_record={"pred": predictions, "hit": hit.astype(np.float64), "answer": answers, "truth": truths},
             groups=classes if self.answers_are_classes else {},
             correct=hit,

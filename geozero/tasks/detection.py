@@ -25,11 +25,13 @@ from geozero.tasks.boxes import (
     better_convention,
     format_boxes,
     from_model,
+    from_model_rows,
+    iou_matrix,
     is_degenerate,
+    medoid,
     parse_box_list,
     to_model,
 )
-from geozero.tasks.boxes_vectorized import from_model_rows, iou_matrix, medoid
 from geozero.tasks.text import extract_answer
 
 MATCH_IOU = 0.5

@@ -21,14 +21,19 @@ from geozero.tasks.boxes import (
     CONVENTIONS,
     Convention,
     better_convention,
+    distinct_sizes,
     format_box,
     from_model,
+    from_model_rows,
     iou,
+    iou_matrix,
+    iou_rows,
+    medoid,
     parse_box,
+    parse_boxes,
     smart_resize,
     to_model,
 )
-from geozero.tasks.boxes_vectorized import distinct_sizes, from_model_rows, iou_matrix, iou_rows, medoid, parse_boxes
 from geozero.tasks.text import extract_answer
 
 SUCCESS_IOU = 0.5

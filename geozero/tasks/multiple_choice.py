@@ -14,7 +14,6 @@ from string import ascii_uppercase
 from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Sample
 from geozero.metrics.records import RecordList
-from geozero.metrics.scores import Scores
 from geozero.tasks.boxes import Convention
 from geozero.tasks.closed import ClosedTask
 from geozero.tasks.text import normalise
@@ -29,6 +28,7 @@ class MultipleChoice(ClosedTask):
     title = "Multiple choice"
     tags = ("multiple_choice", "mcq")
     official_headline = None
+    unread = ("n_no_choice_pred", "n_no_choice_label")
     templates = (
         "{text}\nAnswer with the letter of the right option.",
         "{text}\nGive the letter of the right option.",
@@ -70,13 +70,6 @@ class MultipleChoice(ClosedTask):
 
     def readings(self, records: RecordList, texts: Sequence[str]) -> list[str]:
         return [choice(text, options_of(asked)) for text, asked in zip(texts, records.questions, strict=True)]
-
-    def strict(self, records: RecordList, boxes: Convention = "norm1000") -> Scores:
-        """`accuracy` (0-1): the right letter or its text; an answer that names no option, or several, is wrong."""
-        scores = super().strict(records)
-        names = {"n_empty_pred": "n_no_choice_pred", "n_empty_label": "n_no_choice_label"}
-        scores.counts = {names[name]: n for name, n in scores.counts.items()}
-        return scores
 
     def chances(self, records: RecordList) -> list[float] | None:
         counts = [len(options_of(asked)) for asked in records.questions]

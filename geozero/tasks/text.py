@@ -1,4 +1,15 @@
-"""Reading a model's text: answer extraction, normalisation, tokens. One parser serves reward and score alike."""
+"""Reading a model's text: the answer in a completion, normalisation, tokens.
+
+A completion is read in two ways, and what is read is then parsed and compared by the task in one:
+
+- **the reward's reading** (`read_answer`): in tagged mode exactly one well-formed block, else there is no answer and
+  R_a is 0. Training must not pay for a broken form.
+- **the score's extraction** (`extract_answer`): the published script's rule for both protocols, the first block that is
+  not empty, else the whole text. A score has to compare with published numbers, also for a model that was never taught
+  the form; the share of well-formed completions is reported beside it.
+
+So "yes" without tags earns nothing in tagged mode and scores 1; on well-formed completions the two agree.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +38,7 @@ def tagged_answer(completion: str) -> str | None:
 
 
 def read_answer(completion: str, mode: Mode) -> str | None:
-    """The answer that the reward compares; None where there is none (empty, or not well formed in tagged mode)."""
+    """The reward's reading: None where there is no answer (empty, or not well formed in tagged mode)."""
     return tagged_answer(completion) if mode == "tagged" else (completion.strip() or None)
 
 
@@ -37,7 +48,7 @@ def thought(completion: str) -> str:
 
 
 def extract_answer(completion: str) -> str:
-    """The evaluation's extraction, both protocols: first non-empty block, else the whole text, stripped.
+    """The score's extraction, both protocols: first non-empty block, else the whole text, stripped.
 
     Where blocks were written and all of them are empty, the answer is empty (the published rule). A block runs
     from an opening tag to the nearest closing one; the scan is linear in the text, also for a text of bare tags.

@@ -16,9 +16,8 @@ from typer.testing import CliRunner
 from geozero.cli.app import app
 from geozero.metrics.captions import (
     MAX_STEPS,
+    bleu,
     bleu_columns,
-    bleu_plain,
-    bleu_smoothed,
     meteor,
     ngram_statistics,
     rouge,
@@ -84,7 +83,7 @@ def test_smoothed_bleu_is_nltks(n: int) -> None:
 
     for seed in range(5):
         hypotheses, references = corpus(n, seed)
-        ours = bleu_smoothed(bleu_columns(ngram_statistics(hypotheses, references)).sum(axis=0))
+        ours = bleu(bleu_columns(ngram_statistics(hypotheses, references)).sum(axis=0), True)
         for order in range(1, 5):
             weights = tuple(1 / order if k < order else 0 for k in range(4))
             theirs = corpus_bleu(references, hypotheses, weights, SmoothingFunction().method1)
@@ -93,14 +92,14 @@ def test_smoothed_bleu_is_nltks(n: int) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 25])
 def test_plain_bleu_is_sacrebleus(n: int) -> None:
-    bleu = pytest.importorskip("sacrebleu.metrics").BLEU
+    peer = pytest.importorskip("sacrebleu.metrics").BLEU
     for seed in range(5):
         hypotheses, references = corpus(n, seed, blanks=False)
-        ours = bleu_plain(bleu_columns(ngram_statistics(hypotheses, references)).sum(axis=0))
+        ours = bleu(bleu_columns(ngram_statistics(hypotheses, references)).sum(axis=0), False)
         width = max(map(len, references))
         columns = [[" ".join(group[k]) if k < len(group) else None for group in references] for k in range(width)]
         for order in range(1, 5):
-            metric = bleu(tokenize="none", smooth_method="none", max_ngram_order=order)
+            metric = peer(tokenize="none", smooth_method="none", max_ngram_order=order)
             theirs = metric.corpus_score([" ".join(h) for h in hypotheses], columns).score / 100
             assert float(ours[order - 1]) == pytest.approx(theirs, abs=1e-12)
 
@@ -108,7 +107,7 @@ def test_plain_bleu_is_sacrebleus(n: int) -> None:
 def test_bleu_of_many_sums_at_once_is_bleu_of_each() -> None:
     columns = bleu_columns(ngram_statistics(*corpus(12, 0)))
     sums = np.stack([columns[:6].sum(axis=0), columns[6:].sum(axis=0)])
-    for together, first, second in zip(*map(bleu_smoothed, (sums, sums[0], sums[1])), strict=True):
+    for together, first, second in zip(*(bleu(part, True) for part in (sums, sums[0], sums[1])), strict=True):
         assert together.tolist() == [float(first), float(second)]
 
 

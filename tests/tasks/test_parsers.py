@@ -12,8 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geozero.tasks.boxes import CONVENTIONS, Convention, bracketed, from_model, iou, parse_box
-from geozero.tasks.boxes_vectorized import from_model_rows, iou_rows, parse_boxes
+from geozero.tasks.boxes import (
+    CONVENTIONS,
+    Convention,
+    bracketed,
+    from_model,
+    from_model_rows,
+    iou,
+    iou_rows,
+    parse_box,
+    parse_boxes,
+)
 from geozero.tasks.text import extract_answer, normalise, same_answer
 
 BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
