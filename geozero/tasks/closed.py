@@ -60,8 +60,8 @@ class ClosedTask(Task):
         plain = cache(normalise)
         predictions = [extract_answer(text) for text in records.texts]
         answers, truths = ([plain(text) for text in t] for t in (predictions, records.required_label_texts()))
-        pairs = list(zip(answers, truths, strict=True))
-        hit = [a == t or (self.official_substrings and (a in t or t in a)) for a, t in pairs]
+        pairs = zip(answers, truths, strict=True)
+        hit = [a == t or a in t or t in a for a, t in pairs] if self.official_substrings else [a == t for a, t in pairs]
         right = np.array(hit, dtype=bool) & records.readable
         return self._scores("accuracy_percent", 100.0, right, predictions, answers, truths)
 

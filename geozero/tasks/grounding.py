@@ -161,9 +161,7 @@ class VisualGrounding(Task):
             counts[f"level_{name}_count"] = int(inside.sum())
             counts[f"level_{name}_correct"] = int((inside & hit).sum())
         columns = [valid, hit, *in_level, *(inside & hit for inside in in_level)]
-        # the conventions side by side; under this protocol the published one is always read
-        beside = self.strict(dataclasses.replace(records, problems=[]), "resized28")
-        return Scores(
+        scores = Scores(
             statistics=np.column_stack(columns).astype(np.float64),
             finish=_finish_official,
             counts=counts,
@@ -177,9 +175,11 @@ class VisualGrounding(Task):
                 "level": np.array([*SIZE_NAMES, None], dtype=object)[np.where(valid, level, -1)],
             },
             correct=hit,
-            diagnosis=beside.diagnosis,
-            notes=beside.notes,
         )
+        if not headline_only:  # the conventions side by side; under this protocol the published one is always read
+            beside = self.strict(dataclasses.replace(records, problems=[]), "resized28")
+            scores.diagnosis, scores.notes = beside.diagnosis, beside.notes
+        return scores
 
     def details(self, records: RecordList, scores: Scores, boxes: str) -> dict[str, Any]:
         return {"boxes": boxes}

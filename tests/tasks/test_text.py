@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geozero.tasks.text import is_well_formed, read_answer, tagged_answer, thought, words
+from geozero.tasks.text import extract_answer, is_well_formed, read_answer, tagged_answer, thought, words
 
 pieces = st.lists(st.sampled_from(["<answer>", "</answer>", " ", "\n", "a", "<ANSWER>", "<answer"]), max_size=10)
 
@@ -68,6 +68,21 @@ def test_direct_mode_knows_no_tags() -> None:
 )
 def test_the_thought_is_what_stands_before_the_first_tag(completion: str, before: str) -> None:
     assert thought(completion) == before
+
+
+@given(pieces.map("".join))
+def test_where_a_completion_is_well_formed_reward_and_score_read_the_same(text: str) -> None:
+    if is_well_formed(text):
+        assert read_answer(text, "tagged") == extract_answer(text)
+
+
+@pytest.mark.parametrize(
+    ("completion", "scored"),
+    [("yes", "yes"), ("<answer>yes</answer> or <answer>no</answer>", "yes"), ("<answer>yes", "<answer>yes")],
+)
+def test_a_broken_form_earns_nothing_and_is_scored(completion: str, scored: str) -> None:
+    assert read_answer(completion, "tagged") is None
+    assert extract_answer(completion) == scored
 
 
 def test_words() -> None:
