@@ -31,7 +31,7 @@ from geozero.training.grpo import group_batching, rewards
 from geozero.training.grpo.callbacks import ProbeCallback
 from geozero.training.grpo.curriculum import Resampling
 from geozero.training.grpo.objective import answer_anchored_kl, answer_mask, group_advantages, is_zero_std
-from geozero.training.grpo.patches import restore_generate_forward
+from geozero.training.grpo.patches import restore_base_on_unmerge, restore_generate_forward
 from geozero.training.grpo.swift_checks import check_arguments, check_swift
 
 # The method's parameters as trainer arguments, taken from their fields in geozero/params.py, and the file of questions
@@ -104,6 +104,7 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             if model is not None:
                 group_batching.dedup_images(model)
                 restore_generate_forward(model)
+        restore_base_on_unmerge(self.model)
         if self.args.probe_rows:
             self.add_callback(ProbeCallback(self.answers, Path(self.args.probe_rows), self.args.probe_steps))
 
