@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from geozero.common.errors import InputError
+from geozero.common.errors import EXIT_BAD_INPUT, InputError
 from geozero.engines import checkpoint
 from geozero.workspace import Workspace
 
-BAD_INPUT = 2
 PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
@@ -50,7 +49,7 @@ def start(
         run(**given)
     except InputError as error:
         print(f"geozero: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def require_server() -> None:

@@ -18,9 +18,8 @@ from geozero.cli.stack import app as stack
 from geozero.cli.toy import app as toy
 from geozero.cli.training import app as training
 from geozero.common import process_tags
-from geozero.common.errors import InputError, refusal
+from geozero.common.errors import EXIT_BAD_INPUT, InputError, refusal
 
-EXIT_BAD_INPUT = 2
 app = typer.Typer(
     name="geozero",
     help="Teach vision-language models to reason about remote sensing images without hand-written reasoning.",

@@ -14,6 +14,8 @@ from geozero.common.terminal import summary
 from geozero.corpus.store import MANIFEST
 
 app = typer.Typer()
+Split = Literal["train", "val", "test"]
+Checks = Annotated[list[str] | None, typer.Option("--check", help="NAME=VALUE, a requirement on records; repeatable.")]
 release = typer.Typer(help="The official JSON and tar formats: write them, read them.", no_args_is_help=True)
 app.add_typer(release, name="release")
 
@@ -26,7 +28,7 @@ Boxes = Annotated[
 def sources(
     root: Annotated[Path | None, typer.Option(help="Where data sets are looked for; if left out, data.")] = None,
 ) -> None:
-    """The sources: tasks, whether they are present under --root, licence, size, layout.
+    """List the sources: tasks, whether they are present under --root, licence, size, layout.
 
     Example: geozero sources --root ~/archives
     """
@@ -43,7 +45,7 @@ def sources(
             pass
         return "not found"
 
-    def tell(tree: Tree | None) -> None:
+    def show(tree: Tree | None) -> None:
         gap = "\n\t" if sys.stdout.isatty() else "; "
         for name, source in SOURCES.items():
             titled = f"{source.title}: {source.size}"
@@ -52,10 +54,10 @@ def sources(
             typer.echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
 
     if root is None and not Path("data").is_dir():
-        tell(None)
+        show(None)
     else:
         with open_tree(root or Path("data")) as tree:
-            tell(tree)
+            show(tree)
 
 
 @app.command()
@@ -67,11 +69,9 @@ def ingest(
     options: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the data set; repeatable.")
     ] = None,
-    checks: Annotated[
-        list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of records; repeatable.")
-    ] = None,
+    checks: Checks = None,
     optional: Annotated[
-        bool, typer.Option("--optional", help="Say so and leave --out empty where the data set is not there.")
+        bool, typer.Option("--optional", help="Leave --out empty, with a message, if the data set is not there.")
     ] = False,
 ) -> None:
     """Read one data set and write it as a corpus.
@@ -83,9 +83,9 @@ def ingest(
     from geozero.curation.reuse import leave_empty
     from geozero.sources import get, with_options
 
-    asked = with_options(get(source), options or [])
+    chosen = with_options(get(source), options or [])
     try:
-        summary(make(asked, root, out, split, with_checks(checks or [])), out)
+        summary(make(chosen, root, out, split, with_checks(checks or [])), out)
     except Missing as missing:
         if not optional:
             raise
@@ -105,7 +105,7 @@ def raw(
     metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page: leaks, shared images, licences.")] = None,
 ) -> None:
-    """Merge corpora into GeoZero-Raw: training samples alone, no repeats, no image that an evaluation uses.
+    """Merge corpora into GeoZero-Raw: training samples without duplicates and without images of evaluation sets.
 
     Example: geozero raw --in data/corpus/aid --in data/corpus/rsicd --eval data/corpus/ucm --out data/geozero-raw
     """
@@ -121,7 +121,7 @@ def inspect(
     html: Annotated[Path | None, typer.Option(help="Write a page with the images.")] = None,
     card: Annotated[Path | None, typer.Option(help="Write the data card, README.md, into this directory.")] = None,
 ) -> None:
-    """Counts, reasons of refusal, and a look at some samples.
+    """Show counts, reasons of refusal, and some samples.
 
     Example: geozero inspect data/geozero-raw --n 24 --html look.html
     """
@@ -140,7 +140,7 @@ def export_release(
         list[Path] | None, typer.Option("--eval", help="A corpus whose test samples become eval/*.json; repeatable.")
     ] = None,
     boxes: Boxes = "norm1000",
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of --eval is written.")] = "test",
+    split: Annotated[Split, typer.Option(help="Which split of --eval is written.")] = "test",
 ) -> None:
     """Write corpora as the authors release them: JSON, tar shards of images, evaluation JSON. Says what is lost.
 
@@ -160,10 +160,8 @@ def import_release(
     file: Annotated[str, typer.Option(help="Name of the JSON list, where there are several.")] = "",
     boxes: Boxes = "norm1000",
     task: Annotated[str | None, task_option("Of an evaluation JSON that does not say it.")] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Of an evaluation JSON.")] = "test",
-    checks: Annotated[
-        list[str] | None, typer.Option("--check", help="NAME=VALUE, what is asked of items; repeatable.")
-    ] = None,
+    split: Annotated[Split, typer.Option(help="Of an evaluation JSON.")] = "test",
+    checks: Checks = None,
 ) -> None:
     """Read GeoZero-Raw, -Instruct, -Hard or an evaluation JSON as a corpus.
 
@@ -172,10 +170,8 @@ def import_release(
     from geozero.curation.ingest.checks import with_checks
     from geozero.curation.release.importing import import_release as read
 
-    manifest: dict[str, Any] = read(
-        root, out, file=file, boxes=boxes, task=task, split=split, checks=with_checks(checks or [])
-    )
-    summary(manifest, out)
+    options: dict[str, Any] = {"file": file, "boxes": boxes, "task": task, "split": split}
+    summary(read(root, out, checks=with_checks(checks or []), **options), out)
 
 
 @app.command()
@@ -205,15 +201,8 @@ def tile(
     numbers = [part.strip() for part in bands.split(",") if part.strip()]
     if not all(part.isascii() and part.isdecimal() for part in numbers):
         raise InputError(f"bands '{bands}'", "--bands", "numbers from 1, separated by commas")
-    made = tile_scenes(
-        scenes,
-        out,
-        annotations,
-        side=side,
-        overlap=overlap,
-        bands=tuple(map(int, numbers)),
-        stretch=Stretch(stretch, low, high, joint),
-    )
+    chosen, look = tuple(map(int, numbers)), Stretch(stretch, low, high, joint)
+    made = tile_scenes(scenes, out, annotations, side=side, overlap=overlap, bands=chosen, stretch=look)
     typer.echo(f"{out}\t{made.tiles} tiles\t{made.objects} objects\t{made.vague} cut off")
 
 

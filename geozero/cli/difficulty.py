@@ -1,4 +1,4 @@
-"""`geozero sample` and `select`: how hard each sample is, and what follows from it."""
+"""`geozero sample` and `select`: measure how hard each sample is, and split a corpus by it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ app = typer.Typer()
 @app.command()
 def sample(
     corpus: Annotated[Path, typer.Option(help="The corpus to ask about.")],
-    model: Annotated[list[str], typer.Option(help="A checkpoint, or a directory of fold-*; repeat it, one a fold.")],
-    out: Annotated[Path, typer.Option(help="The answer store; what it holds already is not asked again.")],
+    model: Annotated[list[str], typer.Option(help="A checkpoint, or a directory of fold-*; repeatable, one per fold.")],
+    out: Annotated[Path, typer.Option(help="The answer store; answers that it holds already are kept.")],
     engine: Annotated[
         Literal["auto", "vllm", "transformers", "server"] | None, typer.Option(help="What answers.")
     ] = None,
-    k: Annotated[int | None, typer.Option(min=1, help="Answers a sample; a store can grow to more.")] = None,
-    shard: Annotated[str, typer.Option(help="i/n: this is worker i (from 0) of n that fill one store.")] = "0/1",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, chosen by stable hash.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Answers per sample; a store can grow to more.")] = None,
+    shard: Annotated[str, typer.Option(help="i/n: worker i (from 0) of n workers that fill one store.")] = "0/1",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples, chosen by stable hash.")] = None,
     params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine that share the work.")] = 1,
     url: Annotated[list[str] | None, typer.Option(help="A server's address (--engine server); repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a little, print the plan and stop.")] = False,
 ) -> None:
-    """Difficulty: sample K answers to every sample in direct mode and keep each one.
+    """Answer every sample K times in direct mode, and store each answer.
 
     Example: geozero sample --corpus data/geozero-raw --model models/filter --engine auto --k 8 --out data/difficulty
     """
@@ -86,7 +86,7 @@ def select(
     plot: Annotated[Path | None, typer.Option(help="Also draw the pass rates (PNG, SVG or PDF).")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with histograms and examples.")] = None,
 ) -> None:
-    """Split a sampled corpus by difficulty: what the filtering model can do, and what it cannot.
+    """Split a sampled corpus by difficulty: what the filtering model answers, and what it does not.
 
     Example: geozero select --corpus data/geozero-raw --store data/difficulty --out-instruct easy --out-hard hard
     """
@@ -100,7 +100,7 @@ def select(
 
 
 def checkpoints(names: list[str]) -> list[str]:
-    """Checkpoints as given; a directory that holds `fold-0`, `fold-1`, … stands for these, in order."""
+    """Checkpoints as given; a directory that holds `fold-0`, `fold-1`, … stands for them, in order."""
     found = [(p.name.removeprefix("fold-"), p) for p in Path(names[0]).glob("fold-*")]
     folds = [p for _, p in sorted((int(number), p) for number, p in found if number.isdecimal())]
     return [str(p) for p in folds] if len(names) == 1 and folds else names

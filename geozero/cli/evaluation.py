@@ -22,7 +22,7 @@ def infer(
     batchsize: Annotated[int, typer.Option(min=1, help="Questions at a time (transformers engine).")] = 16,
     gpu: Annotated[int | None, typer.Option(min=0, help="Number of the GPU to use.")] = None,
     system: Annotated[str, typer.Option(help="True: ask with the system prompt, so that the model thinks.")] = "False",
-    max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", min=1, help="Most tokens an answer.")] = 2048,
+    max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", min=1, help="Most tokens per answer.")] = 2048,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read images.")] = 1,
     engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",
     sampling: Annotated[
@@ -31,7 +31,7 @@ def infer(
     ] = "greedy",
     seed: Annotated[int, typer.Option(help="Of the official draws.")] = 42,
 ) -> None:
-    """Answer the authors' evaluation JSON; a killed run goes on where it was.
+    """Answer the authors' evaluation JSON; a killed run resumes when it is started again.
 
     Example: geozero infer --model_path models/sft --json_path eval/rsvg.json --output_path rsvg.json --task grounding
     """

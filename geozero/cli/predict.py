@@ -1,4 +1,4 @@
-"""`geozero predict`: ask a model about one's own images."""
+"""`geozero predict`: ask a model about your own images."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def predict(
     boxes: Annotated[
         Literal["norm1000", "pixels", "resized28", "norm100"], typer.Option(help="What the model's coordinates mean.")
     ] = "norm1000",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens an answer.")] = 1024,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per answer.")] = 1024,
 ) -> None:
-    """Ask a model about one's own images.
+    """Ask a model about your own images.
 
     Example: geozero predict --model models/mine harbour.tif --question "Where is the largest ship?"
     """

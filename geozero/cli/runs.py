@@ -23,7 +23,7 @@ AnyRun = Annotated[str, typer.Argument(help="A run's id, the beginning of it, it
 
 @app.command("list")
 def list_runs(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
-    """Every pipeline run, the newest first: id, name, state, start.
+    """List all pipeline runs, the newest first: id, name, state, start.
 
     Example: geozero runs list
     """
@@ -39,11 +39,11 @@ def list_runs(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
 def compare(
     a: AnyRun,
     b: AnyRun,
-    everything: Annotated[bool, typer.Option("--all", help="Show what is equal, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include what is equal.")] = False,
     params: ParamsFile = PARAMS,
     tracking: Store = None,
 ) -> None:
-    """What differs between two runs: parameters, data, code, scores.
+    """Show what differs between two runs: parameters, data, code, scores.
 
     Example: geozero runs compare 63311b7d latest
     """
@@ -60,11 +60,11 @@ def compare(
 @app.command()
 def promote(
     run: AnyRun,
-    force: Annotated[bool, typer.Option("--force", help="Move the alias whatever the rule says.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Move the alias even if the rule says no.")] = False,
     params: ParamsFile = PARAMS,
     tracking: Store = None,
 ) -> None:
-    """Make a pipeline run's model the registered model's `best`, if the rule says so; the last task of a run does it.
+    """Make a pipeline run's model the registered model's `best`, if the rule says so, as each run does at its end.
 
     Example: geozero runs promote latest
     """
@@ -79,7 +79,7 @@ def promote(
 
 @app.command()
 def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
-    """Send what still waits for the tracking server in runs/tracking; the next run would do it as well.
+    """Send what still waits for the tracking server in runs/tracking; the next run does it as well.
 
     Example: geozero runs send
     """
@@ -100,7 +100,7 @@ def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
 
 
 def _tracker(params: Path, store: str | None) -> Tracker:
-    """The store that is given, or that of the parameter file, or mlflow.db here."""
+    """The given store, or that of the parameter file, or mlflow.db here."""
     from geozero.params import load
     from geozero.tracking import Tracker
 

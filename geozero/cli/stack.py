@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="A local stack: Prefect server, MLflow, a cpu and a gpu worker.", no_args_is_help=True)
 
-Root = Annotated[Path, typer.Option("--root", help="The checkout; the stack's state lies in its .geozero/.")]
+Root = Annotated[Path, typer.Option("--root", help="The checkout; the stack's state is kept in its .geozero/.")]
 
 
 @app.command()
@@ -53,7 +53,7 @@ def down(root: Root = Path()) -> None:
 
 @app.command()
 def status(root: Root = Path()) -> None:
-    """What runs and where; the exit code is 1 unless everything is up.
+    """Show what runs and where; the exit code is 1 unless everything is up.
 
     Example: geozero stack status
     """

@@ -1,4 +1,4 @@
-"""`geozero toy`: the rendered world and the tiny Qwen3-VL."""
+"""`geozero toy`: render the world and build the tiny Qwen3-VL of the demo."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`geozero filter`, `sft`, `a2grpo` and `export`: models trained, and handed on."""
+"""`geozero filter`, `sft`, `a2grpo` and `export`: train models, and hand them on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +10,6 @@ import typer
 
 from geozero.common.errors import InputError
 from geozero.common.terminal import PARAMS, DryRun, ParamsFile
-from geozero.training.launcher.log_filter import format_progress_line, is_progress_line
-from geozero.workspace import Workspace
 
 app = typer.Typer()
 
@@ -21,17 +20,17 @@ def train_filter(
     corpus: Annotated[Path | None, typer.Option(help="GeoZero-Raw; if left out, data/geozero-raw.")] = None,
     out: Annotated[Path, typer.Option(help="Directory for fold-0, fold-1, …")] = Path("models/filter"),
 ) -> None:
-    """Train the data filtering models on GeoZero-Raw, one a fold, each on the other folds' samples.
+    """Train the data filtering models on GeoZero-Raw, one per fold, each on the other folds' samples.
 
     Example: geozero filter --params params.yaml --out models/filter
     """
     from geozero.training.stage import run_filters
+    from geozero.workspace import Workspace
 
     workspace = Workspace.open(params)
-    for result in run_filters(
-        workspace.settings, corpus or workspace.raw, workspace.base, workspace.runs, out, on_line=_training_line
-    ):
-        typer.echo(f"{result.directory}\t{'reused' if result.reused else 'trained'}")
+    given = (workspace.settings, corpus or workspace.raw, workspace.base, workspace.runs, out)
+    for result in run_filters(*given, on_line=_on_line(False)):
+        _trained(result, dry_run=False)
 
 
 @app.command()
@@ -42,22 +41,14 @@ def sft(params: ParamsFile = PARAMS, dry_run: DryRun = False) -> None:
     """
     from geozero.training.replay import collect
     from geozero.training.stage import run_sft
+    from geozero.workspace import Workspace
 
     workspace = Workspace.open(params)
     replay: list[Any] = []
     if workspace.settings.sft.replay_share and not dry_run:
         replay = collect(workspace.settings, workspace.base, workspace.instruct, workspace.runs, typer.echo)
-    log = typer.echo if dry_run else _training_line
-    result = run_sft(
-        workspace.settings,
-        workspace.instruct,
-        workspace.base,
-        workspace.runs,
-        replay=replay,
-        dry_run=dry_run,
-        on_line=log,
-    )
-    _trained(result, dry_run)
+    options: dict[str, Any] = {"replay": replay, "dry_run": dry_run, "on_line": _on_line(dry_run)}
+    _trained(run_sft(workspace.settings, workspace.instruct, workspace.base, workspace.runs, **options), dry_run)
     if workspace.settings.sft.replay_share and dry_run:
         typer.echo("note: the replay is sampled before the training; with it the directory gets another name", err=True)
 
@@ -68,14 +59,14 @@ def a2grpo(
     model: Annotated[Path | None, typer.Option(help="The SFT checkpoint; the newest one in runs/ if left out.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Reinforce on GeoZero-Hard with A²GRPO, from the SFT checkpoint.
+    """Train with A²GRPO on GeoZero-Hard, from the SFT checkpoint.
 
     Example: geozero a2grpo --params params.yaml --dry-run
     """
     from geozero.training.stage import run_a2grpo
+    from geozero.workspace import Workspace
 
-    workspace = Workspace.open(params)
-    val, start, log = workspace.val_corpora, model, typer.echo if dry_run else _training_line
+    workspace, start = Workspace.open(params), model
     if start is None:
         try:
             start = workspace.newest("sft")
@@ -83,10 +74,8 @@ def a2grpo(
             if not dry_run:
                 raise
             start = workspace.base  # a plan may come before SFT
-    _trained(
-        run_a2grpo(workspace.settings, workspace.hard, start, workspace.runs, val=val, dry_run=dry_run, on_line=log),
-        dry_run,
-    )
+    options: dict[str, Any] = {"val": workspace.val_corpora, "dry_run": dry_run, "on_line": _on_line(dry_run)}
+    _trained(run_a2grpo(workspace.settings, workspace.hard, start, workspace.runs, **options), dry_run)
 
 
 @app.command()
@@ -104,15 +93,19 @@ def export(
     """
     from geozero.training.export.export import export as write
 
-    def log(line: str) -> None:
-        typer.echo(line, err=True)
-
-    typer.echo(f"{write(model, out, scores=scores or [], checked=check, log=log)}\texported")
+    made = write(model, out, scores=scores or [], checked=check, log=lambda line: typer.echo(line, err=True))
+    typer.echo(f"{made}\texported")
 
 
-def _training_line(line: str) -> None:
-    if is_progress_line(line):
-        typer.echo(format_progress_line(line))
+def _on_line(dry_run: bool) -> Callable[[str], None]:
+    """What prints a stage's lines: the whole plan, or of a training's output its progress."""
+    from geozero.training.launcher.log_filter import format_progress_line, is_progress_line
+
+    def progress(line: str) -> None:
+        if is_progress_line(line):
+            typer.echo(format_progress_line(line))
+
+    return typer.echo if dry_run else progress
 
 
 def _trained(result: Any, dry_run: bool) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 
 from geozero.common import process, process_tags
 from geozero.common.atomic import write_json
-from geozero.common.errors import InputError
-
-BAD_INPUT = 2  # exit code of a module whose last line says what is wrong
+from geozero.common.errors import EXIT_BAD_INPUT, InputError
 
 
 def run_module(module: str, *words: str, **options: Any) -> None:
@@ -25,7 +23,7 @@ def run_module(module: str, *words: str, **options: Any) -> None:
     try:
         process.run([sys.executable, "-u", "-m", module, *words], **options)
     except process.ChildFailed as failed:
-        if failed.code == BAD_INPUT and failed.tail:
+        if failed.code == EXIT_BAD_INPUT and failed.tail:  # its last line says what is wrong
             raise InputError(failed.tail[-1].removeprefix("geozero: ")) from None
         raise
 
@@ -43,4 +41,4 @@ def job_main(run: Callable[[dict[str, Any]], object], file: str) -> None:
         run(json.loads(Path(file).read_text()))
     except InputError as error:
         print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(EXIT_BAD_INPUT)

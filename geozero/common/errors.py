@@ -1,11 +1,11 @@
-"""The one error a user is meant to read: what is wrong, where, and how to fix it."""
+"""Errors for the user to read: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
 import errno
 from pathlib import Path
 
-# What the system may refuse for reasons that only the user can fix; any other code is a fault of ours.
+# What the system may refuse for reasons that only the user can fix; any other code is a bug of ours.
 _REFUSALS = {
     errno.ENOSPC: ("no space left on the disk", "make room, or choose another place"),
     errno.EDQUOT: ("the disk quota is used up", "make room, or choose another place"),
@@ -18,14 +18,16 @@ _REFUSALS = {
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
 }
 
+EXIT_BAD_INPUT = 2  # of a command that was used in a wrong way, or on bad input
+
 
 class InputError(Exception):
-    """Wrong use or bad input. The command line prints it as one line and exits with code 2.
+    """Wrong use or bad input. The command line prints it as one line and exits with `EXIT_BAD_INPUT`.
 
     Args:
         what: the fault in plain words.
         where: the file, parameter or record it was found in.
-        fix: what the user can do about it.
+        hint: what the user can do about it.
     """
 
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
@@ -35,15 +37,15 @@ class InputError(Exception):
 
 
 class Ambiguous(InputError):
-    """What was looked for is there more than once; the message lists the places."""
+    """Several candidates match; the message lists them."""
 
 
 class Missing(InputError):
-    """A data set is not there at all; where parameters call it optional, it is passed over."""
+    """A data set is absent; where the parameters call it optional, it is skipped."""
 
 
 class BadRecord(Exception):
-    """One record that cannot become a sample; it is listed in `rejects.parquet` and costs only itself.
+    """One record that cannot become a sample; it is listed in `rejects.parquet`, and the others go on.
 
     Args:
         reason: a short stable word for counting, such as `image_missing`.
@@ -56,10 +58,10 @@ class BadRecord(Exception):
 
 
 def refusal(error: OSError, where: Path | str = ".") -> InputError | None:
-    """What the system refused, in plain words; None for an error that is no user's doing.
+    """What the system refused, in plain words; None for an error that the user cannot fix.
 
     Args:
-        where: stands in the message if the error names no file itself.
+        where: named in the message if the error itself names no file.
     """
     if error.errno not in _REFUSALS:
         return None

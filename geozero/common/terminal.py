@@ -21,7 +21,7 @@ def summary(manifest: dict[str, Any], out: Path) -> None:
     for row in manifest["rejects"]:
         typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
     for what, n in manifest.get("notes", {}).get("mended", {}).items():
-        typer.echo(f"{out}\tmended or odd, kept\t{what}\t{n}")
+        typer.echo(f"{out}\tfixed or unusual, kept\t{what}\t{n}")
 
 
 def draw_table(titles: Sequence[str], rows: Iterable[Sequence[str | tuple[str, str]]]) -> None:

@@ -211,7 +211,7 @@ def test_a_truncated_image_costs_its_record(geozero: Geozero, here: Path) -> Non
 def test_what_was_fixed_is_told(geozero: Geozero, here: Path) -> None:
     """The fixture has a box that reaches a pixel outside its image."""
     result = geozero("ingest", "dior_rsvg", "--root", "sets", "--out", "new")
-    assert "new\tmended or odd, kept\tbox_clamped\t1" in result.out.splitlines()
+    assert "new\tfixed or unusual, kept\tbox_clamped\t1" in result.out.splitlines()
     assert "fixed or odd, kept\tbox_clamped\t1" in geozero("inspect", "new").out.splitlines()
 
 
