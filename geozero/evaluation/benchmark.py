@@ -144,22 +144,14 @@ def reference_rows(benchmark: Benchmark | str) -> list[ReferenceRow]:
         InputError: no such benchmark.
     """
     it = get(benchmark) if isinstance(benchmark, str) else benchmark
-    return [
-        ReferenceRow(
-            it.name,
-            it.version,
-            row.model,
-            metric,
-            round(published / PERCENT, 10),
-            published,
-            row.question_type,
-            row.rules,
-            row.source,
-            row.note,
-        )
-        for row in it.references
-        for metric, published in row.scores.items()
-    ]
+    rows = []
+    for row in it.references:
+        for metric, published in row.scores.items():
+            score = metric, round(published / PERCENT, 10), published
+            rows.append(
+                ReferenceRow(it.name, it.version, row.model, *score, row.question_type, row.rules, row.source, row.note)
+            )
+    return rows
 
 
 def samples(benchmark: Benchmark | str, corpus: Corpus) -> Iterator[Sample]:

@@ -35,8 +35,6 @@ def compare(
     """
     rows, others = pair_records(first.records, second.records) if pairs is None else pairs
     before, after = first.scores.statistics[rows], second.scores.statistics[others]
-    if before.shape != after.shape:
-        raise InputError("the two lists were not scored with the same metrics", hint="score both in one run")
     result: dict[str, Any] = {"n": len(before), "metrics": {}, "groups": {}}
     if len(before) < 2:
         return result

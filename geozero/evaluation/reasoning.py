@@ -1,4 +1,4 @@
-"""What stands before the answer: how many completions carry a thought, how long and how varied thoughts are."""
+"""Statistics of the reasoning before answers: how many completions have any, how long and how varied it is."""
 
 from __future__ import annotations
 

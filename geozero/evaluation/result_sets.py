@@ -49,10 +49,15 @@ class EvalSlice:
         return self.scored.task.name
 
     @property
+    def model_ref(self) -> dict[str, str]:
+        """The columns that name its model in a row."""
+        return {"model": self.model, "mode": self.mode}
+
+    @property
     def place(self) -> dict[str, Any]:
-        """The columns that name this slice in a row."""
-        names = {"model": self.model, "mode": self.mode, "split": self.split, "world": self.world}
-        return names | {"task": self.task, "source": self.source, "protocol": self.scored.protocol}
+        """The columns that name its questions and rules in a row."""
+        names = {"split": self.split, "world": self.world, "task": self.task, "source": self.source}
+        return names | {"protocol": self.scored.protocol}
 
 
 def split_of(source: str, split: str = "test") -> str:

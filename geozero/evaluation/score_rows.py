@@ -27,7 +27,7 @@ def evaluation_parts(slices: Sequence[EvalSlice]) -> dict[str, list[Row]]:
     first: dict[tuple[Any, ...], EvalSlice] = {}  # of every place: its records tell what guessing reaches
     for part in slices:
         if part.source is not None and part.rows:
-            first.setdefault(_place(part), part)
+            first.setdefault(tuple(part.place.values()), part)
     return {
         "scores": list(rows_of(slices)),
         "baselines": [row for part in first.values() for row in baseline_rows(part)],
@@ -35,9 +35,6 @@ def evaluation_parts(slices: Sequence[EvalSlice]) -> dict[str, list[Row]]:
         "reasoning": list(reasoning_rows(whole)),
         "details": list(detail_rows(whole)),
     }
-
-
-# --- rows -------------------------------------------------------------------------------------------------
 
 
 def rows_of(slices: Iterable[EvalSlice]) -> Iterator[Row]:
@@ -51,8 +48,9 @@ def rows_of(slices: Iterable[EvalSlice]) -> Iterator[Row]:
             for metric, value in group["metrics"].items():
                 if isinstance(value, int | float) and not is_count(metric):
                     low, high = group["intervals"].get(metric) or (None, None)
-                    score = {"metric": metric, "headline": metric == main, "value": value, "low": low, "high": high}
-                    yield {**part.place, "question_type": question_type, **score, "n": group["n"]}
+                    names = {"question_type": question_type, "metric": metric, "headline": metric == main}
+                    numbers = {"value": value, "low": low, "high": high, "n": group["n"]}
+                    yield {**part.model_ref, **part.place, **names, **numbers}
         yield from _form(part)
 
 
@@ -60,15 +58,12 @@ def _form(part: EvalSlice) -> Iterator[Row]:
     """Well-formed completions and thought lengths, in tagged mode and where an unknown mode has thoughts."""
     reasoning = part.result["reasoning"]
     if part.mode == WITH or (not part.mode and reasoning["n_with_thought"]):
-        words = (reasoning["words"] or {}).get("mean")
-        form = {
-            "well_formed": (part.result["well_formed_share"], part.result["n"]),
-            "thought_words": (words, reasoning["n_with_thought"]),
-        }
-        for metric, (value, n) in form.items():
+        well_formed = "well_formed", part.result["well_formed_share"], part.result["n"]
+        words = "thought_words", (reasoning["words"] or {}).get("mean"), reasoning["n_with_thought"]
+        for metric, value, n in (well_formed, words):
             if value is not None:
-                row = {"question_type": None, "metric": metric, "headline": False, "value": value, "n": n}
-                yield {**part.place, **row}
+                names = {"question_type": None, "metric": metric, "headline": False}
+                yield {**part.model_ref, **part.place, **names, "value": value, "n": n}
 
 
 def baseline_rows(part: EvalSlice) -> Iterator[Row]:
@@ -80,7 +75,7 @@ def baseline_rows(part: EvalSlice) -> Iterator[Row]:
     median box). None where labels cannot be scored as answers.
     """
     task, protocol = part.scored.task, part.scored.protocol
-    row = {k: v for k, v in part.place.items() if k not in ("model", "mode")} | {"metric": part.scored.main_metric}
+    row = part.place | {"metric": part.scored.main_metric}
     known = part.result.get("baselines")
     if protocol == "strict" and isinstance(known, dict):
         for question_type, group in {None: known, **known.get("by_question_type", {})}.items():
@@ -118,23 +113,19 @@ def _compared(first: EvalSlice, second: EvalSlice) -> Iterator[Row]:
     if len(pairs[0]) < 2:
         return
     found = compare(first.scored, second.scored, pairs, by=("question_type",))
-    main = first.scored.main_metric
-    place = {k: v for k, v in first.place.items() if k not in ("model", "mode")}
-    place |= {name: {"model": part.model, "mode": part.mode} for name, part in (("first", first), ("second", second))}
-    groups = {None: found["metrics"]}
-    groups |= {
-        kind: {main: group[main]} for kind, group in found["groups"].get("question_type", {}).items() if main in group
-    }
-    for question_type, metrics in groups.items():
+    main, models = first.scored.main_metric, {"first": first.model_ref, "second": second.model_ref}
+    for question_type, metrics in {None: found["metrics"], **found["groups"].get("question_type", {})}.items():
         for metric, values in metrics.items():
-            names = {"question_type": question_type, "metric": metric, "headline": metric == main}
-            numbers = {k: values[k] for k in ("difference", "low", "high", "p_value", "n")}
-            yield {**place, **names, "before": values["first"], "after": values["second"], **numbers}
+            if question_type is None or metric == main:
+                names = {"question_type": question_type, "metric": metric, "headline": metric == main}
+                numbers = {k: values[k] for k in ("difference", "low", "high", "p_value", "n")}
+                numbers = {"before": values["first"], "after": values["second"], **numbers}
+                yield {**first.place, **models, **names, **numbers}
 
 
 def reasoning_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
-    """For each model that was prompted to reason: how much it does, and the headline metric with the thought minus the
-    answer forced at once, on the questions that were asked in both modes."""
+    """For each model that was prompted to reason: how much it does, and its headline metric minus that of the answer
+    forced without a thought, on the questions that were answered in both modes."""
     for parts in _by_place(slices):
         by_name = {(p.model, p.mode): p for p in parts}
         for part in parts:
@@ -144,28 +135,21 @@ def reasoning_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
             other = by_name.get((part.model, WITHOUT)) if part.mode == WITH else None
             rows = _compared(other, part) if other is not None else iter(())
             gain = next((r for r in rows if r["headline"] and r["question_type"] is None), None)
-            yield {**part.place, **statistics, "metric": part.scored.main_metric, "help": gain}
+            yield {**part.model_ref, **part.place, **statistics, "metric": part.scored.main_metric, "help": gain}
 
 
 def detail_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
     """What stands behind the score of a slice: groups, confusion, several answers per question, diagnoses, problems."""
     for part in slices:
         found = {key: part.result[key] for key in DETAILS if part.result.get(key)}
-        yield {**part.place, **found, "problems": part.result["problems"]["reasons"]}
+        yield {**part.model_ref, **part.place, **found, "problems": part.result["problems"]["reasons"]}
 
 
 def _by_place(slices: Iterable[EvalSlice]) -> Iterable[Sequence[EvalSlice]]:
     found: dict[tuple[Any, ...], list[EvalSlice]] = defaultdict(list)
     for part in slices:
-        found[*_place(part), part.scored.boxes].append(part)
+        found[*part.place.values(), part.scored.boxes].append(part)
     return found.values()
-
-
-def _place(part: EvalSlice) -> tuple[Any, ...]:
-    return part.world, part.split, part.task, part.source, part.scored.protocol
-
-
-# --- means ------------------------------------------------------------------------------------------------
 
 
 def by_source(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

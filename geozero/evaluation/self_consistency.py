@@ -1,4 +1,4 @@
-"""Several answers to one question: pass@k, the vote of the answers, and whether their agreement can be trusted."""
+"""Several answers per question: pass@k, the vote of the answers, and how well their agreement predicts accuracy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MAX_K = 1024  # pass@k is given up to here
 def self_consistency(
     task: Task, records: RecordList, scores: Scores, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Any] | None:
-    """What k answers a question tell beyond one; None where every question was answered once, and for captions,
-    which are neither right nor wrong.
+    """What k answers per question show beyond one; None where every question was answered once, and for tasks that know
+    no right and wrong.
 
     Records with the same `sample` are answers to one question. `pass_at_k` (Chen et al., 2021): chance that one of k
     is right, over the questions with at least k answers. `vote`: accuracy of what the answers agree on

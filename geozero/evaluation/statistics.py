@@ -86,31 +86,26 @@ def intervals(
 
 
 def paired_bootstrap(
-    first: ArrayLike,
-    second: ArrayLike,
-    finish: Finish | None = None,
+    first: Floats,
+    second: Floats,
+    finish: Finish,
     clusters: Clusters | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> dict[str, PairedDifference]:
-    """Compare two models on the same n records: row i of both is the same record.
+    """Compare the metrics of two models on the same n records, from statistics (n, k): row i of both is one record.
 
-    `first` and `second` are scores (n,), compared by their mean (named `mean`), or statistics (n, k) with `finish`.
     The p-value is the share of resamples whose difference, shifted to no effect, is at least as large as the observed
     one (Efron and Tibshirani, 1993), with one added to both counts so that it is never 0.
 
     Raises:
-        InputError: the two differ in length, or are empty.
+        InputError: the two differ in shape, or are empty.
     """
-    a, b = (np.asarray(x, dtype=np.float64) for x in (first, second))
-    if a.shape != b.shape or not len(a):
-        raise InputError(f"{len(a)} and {len(b)} records cannot be paired", hint="pass two scores of the same records")
-    if a.ndim == 1:
-        a, b = (np.column_stack([np.ones(len(x)), x]) for x in (a, b))
-    finish = finish or (lambda sums: {"mean": sums[..., 1] / sums[..., 0]})
-    width = a.shape[1]
-    sums = resampled_sums(np.column_stack([a, b]), clusters, resamples, seed)
-    before, after = finish(a.sum(axis=0)), finish(b.sum(axis=0))
+    if first.shape != second.shape or not len(first):
+        raise InputError("the two lists were not scored with the same metrics", hint="score both in one run")
+    n, width = first.shape
+    sums = resampled_sums(np.column_stack([first, second]), clusters, resamples, seed)
+    before, after = finish(first.sum(axis=0)), finish(second.sum(axis=0))
     drawn_before, drawn_after = finish(sums[:, :width]), finish(sums[:, width:])
     result = {}
     for name in before:
@@ -121,7 +116,7 @@ def paired_bootstrap(
         low, high = bounds
         extreme = int((np.abs(drawn - observed) >= abs(observed)).sum())
         p_value = (extreme + 1) / (resamples + 1)
-        result[name] = PairedDifference(float(before[name]), float(after[name]), observed, low, high, p_value, len(a))
+        result[name] = PairedDifference(float(before[name]), float(after[name]), observed, low, high, p_value, n)
     return result
 
 

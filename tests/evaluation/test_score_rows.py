@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,28 @@ def test_runs_hold_every_metric_of_a_source_and_the_means_under_the_same_names(a
         "mean/toy/test": pytest.approx(100 * (0.75 + 0.5) / 2),
         "mean/toy/test_hard": 0.0,
     }
+
+
+def test_a_new_metric_of_a_task_reaches_rows_comparisons_mlflow_and_the_page(
+    answered: ModelAnswers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = ClosedTask.strict
+
+    def with_more(task: ClosedTask, records: RecordList, boxes: Convention) -> Scores:
+        scores = strict(task, records, boxes)
+        finish = scores.finish
+        return replace(scores, finish=lambda sums: {**finish(sums), "error_rate": 1 - finish(sums)["accuracy"]})
+
+    monkeypatch.setattr(ClosedTask, "strict", with_more)
+    parts = evaluation_parts(list(eval_slices([answered], ASKED, "norm1000")))
+    (row,) = pick(parts["scores"], mode="direct", source="toy_aid", metric="error_rate")
+    assert (row["value"], row["n"], row["headline"]) == (0.25, 4, False) and row["low"] <= 0.25 <= row["high"]
+    assert pick(parts["comparisons"], metric="error_rate")
+    assert run_metrics(parts["scores"])["sft", "direct"]["toy_aid/scene_cls/error_rate"] == 0.25
+    for name, rows in parts.items():
+        write_json(tmp_path / "data" / f"{name}.json", rows)
+    tables = report(tmp_path / "data", tmp_path / "index.html")[1].read_text()
+    assert "| Scene classification | error_rate | 4 | – | – | 25.0 [0.0–75.0] |" in tables
 
 
 # -- baselines, by hand ------------------------------------------------------------------------------------------

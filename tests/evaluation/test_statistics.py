@@ -88,25 +88,24 @@ def test_paired_bootstrap_sees_a_small_steady_difference() -> None:
     hard = rng.random(1000)
     first = (hard < 0.5).astype(float)
     second = np.where(rng.random(1000) < 0.06, 1.0, first)
-    compared = paired_bootstrap(first, second)["mean"]
+    compared = paired_bootstrap(columns(first), columns(second), mean)["mean"]
     assert compared.difference == pytest.approx(second.mean() - first.mean())
     assert compared.low > 0 and compared.p_value < 0.01
-    assert paired_bootstrap(first, first)["mean"].p_value == 1.0
+    assert paired_bootstrap(columns(first), columns(first), mean)["mean"].p_value == 1.0
 
 
 def test_p_values_without_an_effect_are_even() -> None:
     rng = np.random.default_rng(7)
-    values = [
-        paired_bootstrap(rng.random(100), rng.random(100), resamples=100, seed=k)["mean"].p_value for k in range(150)
-    ]
+    pairs = [(columns(rng.random(100)), columns(rng.random(100))) for _ in range(150)]
+    values = [paired_bootstrap(*pair, mean, resamples=100, seed=k)["mean"].p_value for k, pair in enumerate(pairs)]
     assert 0.01 <= np.mean(np.array(values) < 0.05) <= 0.11
 
 
 def test_unpaired_lists_are_refused() -> None:
     with pytest.raises(InputError):
-        paired_bootstrap([1.0, 0.0], [1.0])
+        paired_bootstrap(columns(np.ones(2)), columns(np.ones(1)), mean)
     with pytest.raises(InputError):
-        paired_bootstrap([], [])
+        paired_bootstrap(columns(np.ones(0)), columns(np.ones(0)), mean)
 
 
 @pytest.mark.parametrize(("n", "right", "k"), [(8, 0, 4), (8, 1, 1), (8, 3, 2), (8, 5, 4), (8, 8, 8), (5, 2, 4)])

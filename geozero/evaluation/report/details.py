@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -38,8 +38,7 @@ MOST_CONFUSED = 5  # mistakes that are put in words
 RULES = {"official": "official protocol", "authors": "its authors' own"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """Several answers per question: pass@k, the vote, and the chart of agreement against accuracy."""
 
     title: str
@@ -47,17 +46,16 @@ class Sampled:
     chart: Markup | None
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """What stands behind one score."""
 
     title: str
-    tables: list[Table] = field(default_factory=list)
-    confusion: Markup | None = None
-    confused: list[str] = field(default_factory=list)
-    sampled: Sampled | None = None
-    diagnosis: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    tables: list[Table]
+    confusion: Markup | None
+    confused: list[str]
+    sampled: Sampled | None
+    diagnosis: list[tuple[str, str]]
+    notes: list[str]
 
 
 # --- tables -----------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ MAX_RESULT = 200_000_000  # bytes; a larger JSON file is no result of ours
 
 
 class GroupResult(BaseModel):
-    """What a result holds of one group."""
+    """The part of a result about one group."""
 
     n: int
     metrics: dict[str, float | None]
@@ -36,7 +36,7 @@ class GroupResult(BaseModel):
 
 
 class ReasoningResult(BaseModel):
-    """What a result holds of the thoughts; the rest is checked as the page shows it."""
+    """The part of a result about reasoning; the rest is checked as the page shows it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -110,13 +110,8 @@ def collect(folder: Path, n_gallery: int) -> ReportInputs:
 
 def _slice(folder: Path, path: Path, result: dict[str, Any], rows: list[Any], base: Path | None) -> EvalSlice:
     model, mode, benchmark = names_of(folder, path, result)
-    boxes = result.get("boxes")
-    scored = ScoredRecords(
-        TASKS[result["task"]],
-        parse_records(rows, base),
-        result["protocol"],
-        boxes if boxes in CONVENTIONS else "norm1000",
-    )
+    boxes: Any = result["boxes"] if result.get("boxes") in CONVENTIONS else "norm1000"
+    scored = ScoredRecords(TASKS[result["task"]], parse_records(rows, base), result["protocol"], boxes)
     return EvalSlice(model, mode, "", result["protocol"], benchmark, scored, result, rows)
 
 

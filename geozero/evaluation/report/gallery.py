@@ -97,30 +97,21 @@ def script_json(value: Any) -> str:
 
 
 def _row(item: GalleryItem, image: int | None, size: tuple[int, int], limit: int) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "task": item.task,
-        "source": item.source,
-        "split": item.split,
-        "question": clip(item.question, limit),
-        "answer": clip(item.answer, limit),
-        "image": image,
-        "width": item.width if item.width > 0 else size[0],
-        "height": item.height if item.height > 0 else size[1],
-        "boxes": _rounded(item),
-        "before": _output(item.task, item.before, limit),
-        "after": _output(item.task, item.after, limit),
-    }
+    names = {"id": item.id, "task": item.task, "source": item.source, "split": item.split}
+    texts = {name: clip(getattr(item, name), limit) for name in ("question", "answer")}
+    width, height = (given if given > 0 else own for given, own in zip((item.width, item.height), size, strict=True))
+    answers = {side: _output(item.task, getattr(item, side), limit) for side in SIDES}
+    return names | texts | {"image": image, "width": width, "height": height, "boxes": _rounded(item)} | answers
 
 
 def _output(task: str, output: Output | None, limit: int) -> dict[str, Any] | None:
     if output is None:
         return None
+    raw = "" if output.raw.strip() == output.answer.strip() else output.raw
+    texts = {"thought": output.thought, "answer": output.answer, "raw": raw}
     return {
         "who": clip(output.who, SHORTEST_TEXT),
-        "thought": clip(output.thought, limit),
-        "answer": clip(output.answer, limit),
-        "raw": "" if output.raw.strip() == output.answer.strip() else clip(output.raw, limit),
+        **{name: clip(text, limit) for name, text in texts.items()},
         "reward": None if output.reward is None else round(output.reward, 4),
         "right": right(task, output),
         "boxes": _rounded(output),

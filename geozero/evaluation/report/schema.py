@@ -31,6 +31,10 @@ def _box(value: Any) -> Any:
     return tuple(float(v) for v in value) if whole else None
 
 
+def _box_list(value: Any) -> Any:
+    return [box for box in map(_box, value) if box] if isinstance(value, list | tuple) else []
+
+
 def clip(value: Any, most: int = MAX_TEXT) -> str:
     """The value as text of about `most` characters at most, followed by how many were cut off."""
     text = "" if value is None else str(value)
@@ -38,12 +42,6 @@ def clip(value: Any, most: int = MAX_TEXT) -> str:
 
 
 Number = Annotated[float | None, BeforeValidator(_finite)]
-
-
-def _box_list(value: Any) -> Any:
-    return [box for box in map(_box, value) if box] if isinstance(value, list | tuple) else []
-
-
 PixelBox = Annotated[tuple[float, float, float, float] | None, BeforeValidator(_box)]
 PixelBoxes = Annotated[list[tuple[float, float, float, float]], BeforeValidator(_box_list)]
 Text = Annotated[str, BeforeValidator(clip)]
