@@ -25,7 +25,7 @@ from geozero.training.stage_spec import PROBE_ROWS, ROWS, VAL_ROWS, StageSpec
 
 NUM_SAVES = 5  # checkpoints per run: a kill costs at most a fifth of it
 SAVE_TOTAL_LIMIT = 2
-CALLBACK = "geozero"  # `callbacks.SaveOnSigtermCallback`, registered by the launcher
+CALLBACK = "geozero"  # `callbacks.CheckpointCallback`, registered by the launcher
 MIXED_DTYPES = {"float32": {}, "bfloat16": {"bf16": True}, "float16": {"fp16": True}}
 BEST_METRIC = "answer_reward"  # the best checkpoint has the highest, as the trainer logs it for `val`
 DEEPSPEED = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")  # ms-swift's own files

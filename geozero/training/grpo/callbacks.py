@@ -1,8 +1,9 @@
-"""What the trainer does beside its steps: leave with a checkpoint on SIGTERM, ask fixed questions on the way."""
+"""What the trainer does beside its steps: save on SIGTERM, end unsaved on NaN, ask fixed questions on the way."""
 
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,8 +16,11 @@ from transformers import TrainerCallback
 from geozero.training.grpo import probe_log
 
 
-class SaveOnSigtermCallback(TrainerCallback):  # type: ignore[misc]
-    """Until the first step begins, SIGTERM ends the process at once, as ever: there is nothing to save."""
+class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
+    """Ends the training with a checkpoint on SIGTERM, and without one on NaN, which would push older ones out.
+
+    Until the first step begins, SIGTERM ends the process at once, as ever: there is nothing to save.
+    """
 
     def __init__(self, args: Any = None, trainer: Any = None) -> None:
         self.asked = False
@@ -27,6 +31,13 @@ class SaveOnSigtermCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._anyone(args.device):
             control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+        # All processes log the same loss and norm. In float16 a norm may overflow: that step is left out.
+        watched = [logs.get("loss"), None if args.fp16 else logs.get("grad_norm")]
+        if any(value is not None and not math.isfinite(value) for value in watched):
+            control.should_evaluate = control.should_save = False
+            control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -78,4 +89,4 @@ def register() -> None:
 
     from geozero.training.arguments import CALLBACK
 
-    callbacks_map[CALLBACK] = SaveOnSigtermCallback
+    callbacks_map[CALLBACK] = CheckpointCallback

@@ -121,6 +121,7 @@ def train_with_retries(run: TrainingRun, planned: dict[str, Any]) -> Checkpoint:
             run.log(f"interrupted {at}; rerun the same command to resume")
             raise
         else:
+            run.metrics.forward()  # says so where the trainer ended because of NaN
             last = run.newest_checkpoint()
             if last is None or last.step < steps:
                 raise RuntimeError(f"the training ended without checkpoint-{steps}; see {run.directory / LOG}")

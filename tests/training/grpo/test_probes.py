@@ -7,13 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from geozero.common import process
 from geozero.corpus.sample import Sample
 from geozero.training.grpo import probe_log
 
 process.prepare()
 
-from geozero.training.grpo.callbacks import ProbeCallback  # noqa: E402
+from geozero.training.grpo.callbacks import CheckpointCallback, ProbeCallback  # noqa: E402
 
 ODD = "Is this\u2028a\u0085ship?"  # line separators that a JSON text may hold as they are
 
@@ -54,3 +56,20 @@ def test_a_line_that_a_kill_cut_off_costs_itself_alone(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-5])
     probe_log.append(tmp_path, 2, names, ["3", "4"])
     assert [p.texts for p in probe_log.read(tmp_path)] == [{0: "1", 2: "3"}, {2: "4"}]
+
+
+@pytest.mark.parametrize(
+    ("logs", "fp16", "ends"),
+    [
+        ({"loss": float("nan")}, False, True),
+        ({"loss": 0.1, "grad_norm": float("inf")}, False, True),
+        ({"loss": 0.1, "grad_norm": float("inf")}, True, False),
+        ({"loss": float("inf"), "grad_norm": 1.0}, True, True),
+        ({"loss": 0.1, "grad_norm": 1.0}, False, False),
+        ({"eval_loss": 1.0}, False, False),
+    ],
+)
+def test_a_step_with_nan_ends_the_training_without_a_checkpoint(logs: dict[str, float], fp16: bool, ends: bool) -> None:
+    control = SimpleNamespace(should_evaluate=True, should_save=True, should_training_stop=False)
+    CheckpointCallback().on_log(SimpleNamespace(fp16=fp16), state(2), control, logs=logs)
+    assert (control.should_training_stop, control.should_save, control.should_evaluate) == (ends, not ends, not ends)
