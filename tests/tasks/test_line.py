@@ -16,6 +16,7 @@ from geozero import params
 from geozero.corpus.sample import Sample, digest, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.curation.card.data_card import write_card
+from geozero.curation.card.inspect import inspect
 from geozero.curation.decontamination.merge import raw
 from geozero.curation.ingest.ingest import ingest
 from geozero.curation.release.exporting import export
@@ -101,6 +102,13 @@ def test_the_generic_adapters_give_samples(corpora: dict[str, Path]) -> None:
     assert len(choices) == sum(N.values()) and choices[0].classes == ("a road", "a river", "the sea")
     assert "\nA. a road\nB. a river\nC. the sea\n" in choices[0].question
     assert [r["reason"] for r in Corpus(corpora["detection"]).rejects()] == []
+
+
+def test_every_box_of_a_sample_is_shown(corpora: dict[str, Path], tmp_path: Path) -> None:
+    samples = list(Corpus(corpora["detection"]).samples())
+    inspect(corpora["detection"], len(samples), tmp_path / "look.html")
+    boxes = sum(len(task_of(s.task).true_boxes(s)) for s in samples)
+    assert (tmp_path / "look.html").read_text().count('<span style="left:') == boxes > len(samples)
 
 
 def test_too_many_boxes_are_refused_and_listed(data: Path, tmp_path: Path) -> None:
