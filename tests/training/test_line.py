@@ -135,6 +135,7 @@ def test_colocated_vllm_samples_with_the_weights_of_each_step(
     result = stage.run_a2grpo(params, corpus, taught.model, tmp_path / "runs", val=[tmp_path / "val"])
     steps = [row for row in read(result.directory / "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert "Traceback" not in (result.directory / "train.log").read_text()
     probes = probe_log.read(result.directory)
     images = Corpus(tmp_path / "val")
     asked = [Request(p.sample.id, messages(p.sample, "tagged"), images.image_bytes(p.sample.image_id)) for p in probes]

@@ -73,9 +73,15 @@ def _init_deepspeed_on_cpu(arguments: list[str]) -> None:
 
 
 def _destroy_process_group() -> None:
-    """Threads of gloo that live on abort a finished process now and then."""
+    """Threads of gloo that live on abort a finished process now and then.
+
+    A colocated vLLM's groups go first: it would end with a traceback if it found them gone at exit.
+    """
     import torch
 
+    if vllm := sys.modules.get("vllm.distributed.parallel_state"):
+        vllm.destroy_model_parallel()
+        vllm.destroy_distributed_environment()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
