@@ -100,11 +100,7 @@ def zombies() -> dict[str, Any]:
             "within": MISSED_HEARTBEATS * HEARTBEAT_SECONDS,
         },
         "actions": [
-            {
-                "type": "change-flow-run-state",
-                "state": "CRASHED",
-                "message": "no heartbeat: the flow's process is gone",
-            }
+            {"type": "change-flow-run-state", "state": "CRASHED", "message": "no heartbeat: the flow's process is gone"}
         ],
     }
 

@@ -97,7 +97,4 @@ class StackPlan:
         names = dict.fromkeys((self.host, socket.gethostname(), socket.getfqdn()))
         hosts = [*(f"{name}:{self.mlflow_port}" for name in names), *PRIVATE]
         origins = [f"http://{host}" for host in hosts]
-        return {
-            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts),
-            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
-        }
+        return {"MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts), "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins)}

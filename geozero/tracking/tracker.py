@@ -70,12 +70,7 @@ class Tracker(Contents):
         return str(known.info.run_id) if known else None
 
     def child(
-        self,
-        parent: str,
-        stage: str,
-        run_dir: Path,
-        tags: Mapping[str, str] | None = None,
-        at: int | None = None,
+        self, parent: str, stage: str, run_dir: Path, tags: Mapping[str, str] | None = None, at: int | None = None
     ) -> str:
         """The run of a stage under `parent`: the one that `run_dir` remembers, reopened, or else a new one.
 
