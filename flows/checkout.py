@@ -1,6 +1,6 @@
-"""The step by which a run of a deployment enters its checkout; what cannot work there is said before it is loaded.
+"""The step by which a deployment's run enters its checkout; it reports what cannot work there before loading it.
 
-Prefect says of such a run that its process ended with code 1, and leaves the reason to a traceback in the log.
+Prefect itself would only say that the run's process ended with code 1, and leave the reason to a traceback in the log.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def enter(directory: str) -> dict[str, str]:
     """A deployment's pull step: go to the checkout that was deployed from.
 
     Raises:
-        InputError: the checkout, the flow's code or a field of the form is not there. The run has failed then, with
-            this line as its state's message.
+        InputError: the checkout, the flow's code or a field of the form does not exist. The run fails with this line
+            as its state's message.
     """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id) if flow_run.id else None
@@ -52,7 +52,7 @@ def require_directory(root: Path) -> None:
 
 
 def require_code(root: Path, entrypoint: str) -> None:
-    """Raises InputError where the checkout does not have the flow that a deployment names, as FILE:FUNCTION."""
+    """Raises InputError where the checkout lacks the flow that a deployment names as FILE:FUNCTION."""
     name, _, function = entrypoint.partition(":")
     hint = "check out the commit that has it, or deploy again: `prefect deploy --all`"
     try:
@@ -66,7 +66,7 @@ def require_code(root: Path, entrypoint: str) -> None:
 
 
 def require_fields(given: Collection[str], fields: Collection[str], deployment: str) -> None:
-    """Raises InputError for a parameter that the flow does not take: a form cannot have it, a command or a call can."""
+    """Raises InputError for a parameter that the flow does not have; forms prevent it, commands and calls do not."""
     unknown = sorted(set(given) - set(fields))
     if unknown:
         raise InputError(f"{deployment} has no field {', '.join(unknown)}", hint=f"its fields are {', '.join(fields)}")

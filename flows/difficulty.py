@@ -107,7 +107,7 @@ def difficulty(
         k: Answers per sample, 1 to 1,024; if empty, as many as the parameter file says. A store can grow to more.
         params: The parameter file, seen from the checkout; profiles/ holds more.
         hours: Time limit of each worker, above 0, at most 2,160. It fails when it is over; its answers stay, and the
-            next run goes on.
+            next run continues.
     """
     workspace = opened(params, "sampling", engine=engine, k=k)
     mine = check_shards(workspace, shards, only, gpus)

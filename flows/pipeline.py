@@ -27,7 +27,7 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
 
     Args:
         params: The params.yaml of the checkout, beside dvc.yaml; profiles/ holds more to copy over it.
-        hours: Time limit of each training, above 0, at most 2,160. The run fails when it is over; the next one goes on
+        hours: Time limit of each training, above 0, at most 2,160. The run fails when it is over; the next one resumes
             from its checkpoint.
     """
     workspace, limit = Workspace.open(params), seconds(hours)

@@ -1,4 +1,4 @@
-"""A checkout at work: what it holds and makes lies in it under names that never change."""
+"""A checkout with its settings: where its corpora, models, runs and reports lie."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Workspace:
 
     @property
     def base(self) -> Path:
-        """The base model; a name that is no directory here is taken as it is (a hub name)."""
+        """The base model: a directory of the checkout, or else a hub name."""
         path = self.root / self.settings.model.path
         return path if path.is_dir() else Path(self.settings.model.path)
 
@@ -71,17 +71,17 @@ class Workspace:
         return sorted(p for p in found if not p.name.startswith("."))  # a dot: somebody is still writing it
 
     def corpora_with(self, split: Split) -> list[Path]:
-        """Those of them that hold samples of a split; a source that is only trained on has no test samples."""
+        """The ingested corpora that hold samples of a split."""
         return [p for p in self.corpora if any(row["split"] == split for row in Corpus(p).manifest["counts"])]
 
     @property
     def trained_sources(self) -> list[str]:
-        """The sources whose train split is learned from, and whose val split may choose."""
+        """The sources that are trained on, and whose val split may choose between checkpoints."""
         return [*self.settings.data.sources, *self.settings.data.optional, *self.settings.data.samples]
 
     @property
     def val_corpora(self) -> list[Path]:
-        """The corpora whose val split may choose between checkpoints."""
+        """The corpora of the trained sources that hold val samples."""
         return [path for path in self.corpora_with("val") if path.name in self.trained_sources]
 
     @property
@@ -90,14 +90,14 @@ class Workspace:
 
     @property
     def engine(self) -> dict[str, Any]:
-        """What `open_engine` takes beside the model."""
+        """The arguments of `open_engine` besides the model."""
         urls = self.settings.sampling.urls
         return self.settings.engine_options | ({"urls": urls} if urls else {})
 
     def newest(self, stage: str) -> Path:
-        """The model of the stage that was finished last, of those that began with this profile's base model.
+        """The model of the stage's latest finished run that began with this profile's base model.
 
-        A smoke run's model has learned next to nothing: only another smoke run goes on with it.
+        A smoke run's model has learned next to nothing: only another smoke run continues with it.
 
         Raises:
             InputError: there is none.
@@ -115,7 +115,7 @@ class Workspace:
         )
 
     def _begun_with_base(self, made_of: dict[Path, dict[str, Any]]) -> Path | None:
-        """The first by the base's path, which costs nothing; where a checkout was moved, by its content, read once."""
+        """The first run from the base model: by its path, or, in a checkout that was moved, by its content."""
         if not any(made_of.values()):
             return None
         try:
@@ -133,7 +133,7 @@ class Workspace:
 
 
 def _record(file: Path) -> dict[str, Any]:
-    """What a stage was made of; nothing where its record cannot be read."""
+    """A stage's record; empty where it cannot be read."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):

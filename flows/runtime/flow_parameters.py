@@ -1,4 +1,4 @@
-"""What a run can be asked for in Prefect's form, with bounds; an empty field leaves the parameter file's value."""
+"""The fields of Prefect's forms, with bounds; an empty field keeps the parameter file's value."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Number = Annotated[int, Field(ge=0, le=4095)]  # of a shard or a GPU
 
 
 def form(flow: Flow) -> Flow:
-    """Let Prefect draw `X | None = None` as a plain field for an X that may stay empty.
+    """Make Prefect show `X | None = None` as a plain field that may stay empty.
 
-    Of a union it draws a switch, hides the field behind it, and says of a wrong value only that no schema takes it; of
-    a plain type it draws the field and says which bound was passed. The function itself is left as it is: what changes
-    is the signature that `prefect deploy` reads.
+    For a union Prefect shows a switch with the field behind it, and reports a wrong value only as matching no schema;
+    for a plain type it shows the field and names the violated bound. The function itself does not change, only the
+    signature that `prefect deploy` reads.
     """
     signature = inspect.signature(flow.fn, eval_str=True)  # type: ignore[attr-defined]
     fields = [
@@ -56,7 +56,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def opened(params: Path, section: str | None = None, seed: int | None = None, **given: Any) -> Workspace:
-    """The workspace of a parameter file, with what the form was given in place of the file's values.
+    """The workspace of a parameter file, with the values of a form in place of the file's.
 
     Raises:
         InputError: no such file, or values that do not go together.
@@ -80,5 +80,5 @@ def opened(params: Path, section: str | None = None, seed: int | None = None, **
 
 
 def seconds(hours: float | None) -> float | None:
-    """A time limit as Prefect takes it."""
+    """A time limit in the unit that Prefect takes."""
     return None if hours is None else 3600.0 * hours

@@ -1,8 +1,8 @@
-"""A small process beside a flow that outlives it: when the flow is gone, however it went, nothing it started goes on.
+"""A small process beside a flow, which ends everything that the flow has started once the flow is gone.
 
 A flow that is killed with -9 can end nothing and report nothing. The reaper waits for the end of the pipe between the
 two; then it ends every process that carries the flow's tag, and closes the flow's MLflow run. Where a worker started
-the flow, the reaper watches the worker as well: a flow without its worker would go on unsupervised and keep its slot.
+the flow, the reaper watches the worker as well: without it, the flow would continue unsupervised and keep its slot.
 """
 
 from __future__ import annotations

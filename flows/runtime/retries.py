@@ -29,7 +29,7 @@ def retry_condition(task: Any, run: Any, state: Any) -> bool:
     """Whether another try of a failed task may succeed (Prefect's `retry_condition_fn`).
 
     Not after bad input, nor after an error in the code; but after a kill from outside (out of memory, preemption), and
-    where machine or network failed. A training goes on from its last checkpoint then.
+    where the machine or the network failed. A training then resumes from its last checkpoint.
     """
     return is_transient(state.result(raise_on_failure=False))
 

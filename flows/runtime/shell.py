@@ -1,4 +1,4 @@
-"""How a flow starts from a shell: bad input ends in one line and exit code 2, before a server is started for it."""
+"""Start a flow from a shell: bad input ends in one line and exit code 2, before a server is started for it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def start(
     """Run a flow with `--params FILE`.
 
     Args:
-        model: the flow's first argument is a checkpoint, given before the options.
-        check: gets the workspace and what was given for `options`; raises InputError where the flow cannot run.
-        options: adds the words that are this flow's own.
-        choose: takes those words that say where the flow runs out of what was given, and returns what runs it.
+        model: whether the flow's first argument is a checkpoint.
+        check: takes the workspace and the flow's own options; raises InputError where the flow cannot run.
+        options: adds the flow's own options to the parser.
+        choose: removes the options that say where the flow runs, and returns the function that runs it there.
     """
     parser = argparse.ArgumentParser(description=flow.description.partition("\n")[0])
     if model:
@@ -53,7 +53,7 @@ def start(
 
 
 def require_server() -> None:
-    """Raises InputError where a Prefect server is set that does not answer; none set is none needed."""
+    """Raises InputError if a Prefect server is configured that does not answer; without one, none is needed."""
     from prefect import get_client
     from prefect.settings import PREFECT_API_URL
 
@@ -68,11 +68,11 @@ def require_server() -> None:
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """Let every record pass, but bad input without its traceback: the message is what its reader needs."""
+    """A logging filter that drops the traceback of bad input: its message is enough."""
     if record.exc_info and isinstance(record.exc_info[1], InputError):
         record.exc_info = None
     return True
 
 
-for _name in PREFECT_LOGGERS:  # wherever a flow runs: a worker's log is read by people, too
+for _name in PREFECT_LOGGERS:  # wherever a flow runs: people read a worker's log, too
     logging.getLogger(_name).addFilter(without_traceback)

@@ -1,4 +1,4 @@
-"""Files and directories that are whole or not there: written beside their place, then renamed."""
+"""Write files and directories atomically: beside their final place, then renamed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from geozero.common.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, for a file or a directory; it takes the place of `path` when the block ends.
+    """A temporary path beside `path`, for a file or a directory, which replaces `path` when the block ends.
 
     After an error in the block it is removed, and `path` stays as it was.
 
     Raises:
-        InputError: its directory can be made nowhere, or `path` is a directory and a file was written.
+        InputError: its directory cannot be created, or `path` is a directory and a file was written.
     """
     make_parent(path)
     temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
@@ -39,10 +39,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_parent(path: Path) -> None:
-    """The directory that `path` stands in, if it is not there.
+    """Create the directory of `path` if it does not exist.
 
     Raises:
-        InputError: the system knows no such place, as in a directory of its own (`/proc`).
+        InputError: the system allows none there, as in `/proc`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""HashSet64: a set of texts in about twelve to twenty-four bytes each, for telling repeats among millions."""
+"""HashSet64: a set of texts in 12 to 24 bytes each, for finding repeats among millions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _HASH_BYTES = 8
 class HashSet64:
     """Texts by their 64-bit hashes, in open addressing; a Python set of ids needs 150 bytes each.
 
-    Two of ten million different texts share a hash with a chance of 3 in a million; the later one counts as seen.
+    With ten million different texts, the chance that any two share a hash is 3 in a million; the later one would count
+    as seen.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class HashSet64:
         return self._slots[self._slot(_hashed(text))] != 0
 
     def add(self, text: str) -> bool:
-        """Remember a text; whether it is new."""
+        """Add a text; returns whether it is new."""
         value = _hashed(text)
         slot = self._slot(value)
         if self._slots[slot]:
@@ -38,7 +39,7 @@ class HashSet64:
         return True
 
     def _slot(self, value: int) -> int:
-        """Where the value stands, or the empty slot where it belongs."""
+        """The slot that holds the value, or the empty one where it belongs."""
         slots, mask = self._slots, len(self._slots) - 1
         slot = value & mask
         while slots[slot] and slots[slot] != value:

@@ -59,10 +59,10 @@ def quiet_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def prepare() -> None:
-    """Make this process fit to import transformers, ms-swift and vLLM; call it before the first such import.
+    """Prepare this process for importing transformers, ms-swift and vLLM; call it before the first such import.
 
     Sets the quiet environment. Where torchvision's compiled operators do not load, as with PyPI's torchvision beside
-    a CPU build of torch, it declares the two schemas that torchvision looks for at import and would fail without.
+    a CPU build of torch, it declares the two schemas without which torchvision fails at import.
     """
     for key, value in quiet_environment().items():
         os.environ.setdefault(key, value)
@@ -97,25 +97,25 @@ def _has_compiled_operators(torchvision: Path) -> bool:
 
 
 def cores() -> int:
-    """Cores that this process may use, which a container or a batch system may have made fewer than there are."""
+    """Cores that this process may use; a container or a batch system may allow fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA driver answers; asks the driver's files, so that nothing heavy is imported."""
+    """Whether there is an NVIDIA driver; looks at the driver's files, so that nothing heavy is imported."""
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
 
 
 def gpus() -> int:
-    """How many NVIDIA GPUs this machine shows; 0 where there is none, or where it cannot be told."""
+    """How many NVIDIA GPUs this machine shows; 0 where there are none, or where it is unknown."""
     return sum(path.name.removeprefix("nvidia").isdecimal() for path in DEVICES.glob("nvidia*"))
 
 
 def check_gpu(number: int, where: str) -> None:
-    """Refuse a GPU that is not there; without this, the work would go on in silence on the CPU.
+    """Refuse a GPU that does not exist; otherwise the work would silently run on the CPU.
 
     Raises:
-        InputError: it is beyond those of this machine. A machine without any is left to the caller.
+        InputError: the number is too high. A machine without GPUs is the caller's matter.
     """
     if 0 < gpus() <= number:
         what = f"no GPU {number}: this machine has {gpus()}"

@@ -1,7 +1,7 @@
-"""What a Prefect server must hold before runs start: work pools, limits, and the watch for runs that died in silence.
+"""Set up a Prefect server: work pools, limits, and the automation that finds runs that died without a word.
 
-`python -m geozero.stack.prefect_api http://HOST:4200` furnishes any server. Plain HTTP: the `prefect` command takes
-five seconds a call to import itself, and `geozero` does not import Prefect.
+`python -m geozero.stack.prefect_api http://HOST:4200` sets up any server. Plain HTTP: each `prefect` command takes
+five seconds to import Prefect, and `geozero` does not import it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 
 
 def call(address: str, path: str, body: Any = None, method: str | None = None) -> Any:
-    """One request to `ADDRESS/api/PATH`, JSON both ways; None for an empty answer. A busy server is asked again.
+    """One request to `ADDRESS/api/PATH`, JSON both ways; None for an empty answer. A busy server is retried.
 
     Raises:
         urllib.error.HTTPError: the server refused it, or is still busy after a quarter of a minute.
@@ -54,7 +54,7 @@ def healthy(address: str) -> bool:
 def online(address: str, pool: str, worker: str, since: float) -> bool:
     """Whether a worker of this name has reported to the pool since a time (seconds since 1970).
 
-    The server calls a worker online for a while after it was killed; its namesake's report counts, not its own.
+    The server calls a killed worker online for a while; only reports since the start of its successor count.
     """
     try:
         found = call(address, f"work_pools/{pool}/workers/filter", {})
@@ -69,7 +69,7 @@ def online(address: str, pool: str, worker: str, since: float) -> bool:
 
 
 def furnish(address: str) -> None:
-    """Create what is not there yet; what is there keeps the values that somebody may have given it."""
+    """Create what does not exist yet; what exists keeps its values, which somebody may have changed."""
     for pool, limit in POOLS.items():
         _create(address, "work_pools/", {"name": pool, "type": "process", "concurrency_limit": limit})
     limits = call(address, "v2/concurrency_limits/filter", {})  # asked first: a second one is a traceback in its log
@@ -80,10 +80,10 @@ def furnish(address: str) -> None:
 
 
 def zombies() -> dict[str, Any]:
-    """The automation that marks a run as crashed when its heartbeats stop without an end.
+    """The automation that marks a run as crashed when its heartbeats stop before it has ended.
 
-    A flow that is killed with -9 together with its worker reports nothing; without this it says Running for ever and
-    holds its pool's slot (Prefect's documentation, "Detect zombie flows").
+    A flow that is killed with -9 together with its worker reports nothing; without this it stays Running for ever and
+    keeps its slot (Prefect's documentation, "Detect zombie flows").
     """
     return {
         "name": ZOMBIES,
