@@ -228,7 +228,7 @@ def launch_command(kind: str, arguments: Mapping[str, Any], hardware: Hardware, 
     """The trainer's command line: our launcher, under torchrun where several processes train.
 
     Args:
-        node: this one; None stands for the first.
+        node: this one; if left out, the first.
     """
     node = node or Node(0, hardware.nodes, "$MASTER_ADDR" if hardware.nodes > 1 else "", PORT)
     return [sys.executable, *torchrun(node, devices(hardware)), "-m", LAUNCHER, kind, *flatten(arguments)]
@@ -295,7 +295,7 @@ def _common(spec: StageSpec, directory: Path, of_method: bool = False) -> dict[s
 
 
 def _extra(settings: OptimizationConfig) -> dict[str, Any]:
-    """The section's `extra`, which has the last word; its callbacks stand beside ours already."""
+    """The section's `extra`, which has the last word; its callbacks are among ours already."""
     return {name: value for name, value in settings.extra.items() if name != "callbacks"}
 
 
@@ -335,7 +335,7 @@ def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
         **common,
         "vllm_gpu_memory_utilization": settings.vllm_memory,
         "vllm_tensor_parallel_size": settings.vllm_tensor_parallel,
-        "sleep_level": 1,  # it gives its memory back while the trainer works, and the other way round
+        "sleep_level": 1,  # it frees its memory while the trainer works, and the other way round
         "offload_model": True,
         "offload_optimizer": True,
     }

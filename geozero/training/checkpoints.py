@@ -1,4 +1,4 @@
-"""Checkpoints of a run: which are whole, which the run goes on from, and the plain model at its end."""
+"""Checkpoints of a run: which are whole, which it resumes from, and the plain model at its end."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from geozero.training.launcher.launch import LAUNCHER
 
 PREFIX = "checkpoint-"
 STATE = "trainer_state.json"  # the trainer writes it last
+ADAPTER = "adapter_config.json"  # in a LoRA checkpoint
 NOT_THE_MODELS = ("*.bin", "*.pt", "*.pth", "*.safetensors", "*.safetensors.index.json", "args.json", STATE)
 
 
@@ -34,7 +35,7 @@ class Checkpoint:
 
 
 def fault(path: Path) -> str | None:
-    """Why training cannot go on from this checkpoint (a kill while it was written), or None if it is whole."""
+    """Why training cannot resume from this checkpoint (a kill while it was written), or None if it is whole."""
     try:
         step = json.loads((path / STATE).read_text())["global_step"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -44,9 +45,8 @@ def fault(path: Path) -> str | None:
     weights = [*weight_files(path), *path.glob("adapter_model.bin")]
     if not weights:
         return "no weights"
-    for file in weights:
-        if not is_whole(file):
-            return f"{file.name} is cut off"
+    if cut := [file.name for file in weights if not is_whole(file)]:
+        return f"{cut[0]} is cut off"
     for index in path.glob("*.safetensors.index.json"):
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
@@ -54,10 +54,6 @@ def fault(path: Path) -> str | None:
             return f"{index.name} is unreadable"
         if any(not (path / name).is_file() for name in names):
             return "a weight file is missing"
-    return _fault_of_optimizer(path)
-
-
-def _fault_of_optimizer(path: Path) -> str | None:
     latest = path / "latest"
     if latest.is_file():  # DeepSpeed keeps its state in a directory of its own
         states = sorted((path / latest.read_text().strip()).glob("*optim_states.pt"))
@@ -75,7 +71,7 @@ def step_of(path: Path) -> int:
 
 
 def newest(run: Path, log: Callable[[str], object] | None = None) -> Checkpoint | None:
-    """The newest whole checkpoint of a run; broken ones are removed, since nothing can use them.
+    """The newest whole checkpoint of a run; incomplete ones are removed, since nothing can use them.
 
     Args:
         log: called with a line about each one removed.
@@ -94,13 +90,13 @@ def newest(run: Path, log: Callable[[str], object] | None = None) -> Checkpoint 
 
 
 def history(path: Path) -> list[dict[str, Any]]:
-    """What the trainer logged on the way to a whole checkpoint, one row a step or validation."""
+    """What the trainer logged on the way to a whole checkpoint, one row per step or validation."""
     rows: list[dict[str, Any]] = json.loads((path / STATE).read_text()).get("log_history", [])
     return rows
 
 
 def best(run: Path, metric: str) -> Checkpoint | None:
-    """The whole checkpoint with the highest validation `metric`, the later one of two alike; None without any.
+    """The whole checkpoint with the highest validation `metric`, the later of two equals; None without any.
 
     The trainer keeps every validation's result in the state of each later checkpoint.
     """
@@ -109,10 +105,8 @@ def best(run: Path, metric: str) -> Checkpoint | None:
         return None
     scores = {row["step"]: row[f"eval_{metric}"] for row in history(last.path) if f"eval_{metric}" in row}
     kept = [(score, step) for step, score in scores.items() if (run / f"{PREFIX}{step}").is_dir()]
-    if not kept:
-        return None
-    _, step = max(kept)
-    return Checkpoint(step, run / f"{PREFIX}{step}")
+    step = max(kept)[1] if kept else None
+    return None if step is None else Checkpoint(step, run / f"{PREFIX}{step}")
 
 
 def assemble(weights: Path, base: Path, out: Path) -> None:
@@ -136,16 +130,19 @@ def assemble(weights: Path, base: Path, out: Path) -> None:
             _link_or_copy(file, temporary / file.name)
 
 
-def assemble_merged(adapter: Path, base: Path, model: Model, out: Path, **options: Any) -> None:
-    """As `assemble`, from a LoRA adapter, which ms-swift first merges into its base.
+def assemble_model(checkpoint: Path, base: Path, model: Model, out: Path, **options: Any) -> None:
+    """`assemble` for a checkpoint; ms-swift first merges a LoRA adapter into its base.
 
     Args:
         options: of `process.run`.
     """
+    if not (checkpoint / ADAPTER).is_file():
+        assemble(checkpoint, base, out)
+        return
     merged = out.with_name(f"{out.name}-merged")
     shutil.rmtree(merged, ignore_errors=True)
     try:
-        words = arguments.flatten(arguments.export(base, adapter, model, merged))
+        words = arguments.flatten(arguments.export(base, checkpoint, model, merged))
         process.run([sys.executable, "-m", LAUNCHER, "export", *words], **options)
         assemble(merged, base, out)
     finally:

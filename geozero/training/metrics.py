@@ -86,14 +86,13 @@ class MetricsForwarder:
             self._stop_on_nonfinite(step, values)
 
     def check_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Refuse to go on from a checkpoint with a step that should have stopped the training.
+        """Refuse to resume from a checkpoint with a step that should have stopped the training.
 
         Raises:
-            NonFiniteStop: its own history has such a step; steps that were since done again do not count.
+            NonFiniteStop: its own history has such a step; steps that were since repeated do not count.
         """
         for row in history(checkpoint.path):
-            found = self._nonfinite(row)
-            if found:
+            if found := self._nonfinite(row):
                 raise NonFiniteStop(
                     f"{checkpoint.path.name} was trained through step {row.get('step')}, where {found}",
                     str(checkpoint.path),
@@ -101,8 +100,7 @@ class MetricsForwarder:
                 )
 
     def _stop_on_nonfinite(self, step: int, values: Mapping[str, Any]) -> None:
-        found = self._nonfinite(values)
-        if found:
+        if found := self._nonfinite(values):
             raise NonFiniteStop(
                 f"the training stopped at step {step}: {found}",
                 str(self._target.parent),
@@ -122,7 +120,7 @@ class MetricsForwarder:
         return ", ".join(found)
 
     def _rows(self) -> Iterator[tuple[int, dict[str, float], bool]]:
-        """Step and values of each row since the last call, and whether it is new or a step that was replayed since."""
+        """Step and values of each row since the last call, and whether it is new or a repeated step."""
         if not self._source.is_file() or self._source.stat().st_size <= self._position:
             return
         with self._source.open("rb") as file:

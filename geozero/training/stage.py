@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -53,7 +55,7 @@ class StageResult:
 
 
 class Options(TypedDict, total=False):
-    """What every stage can be told.
+    """What every stage takes besides its data.
 
     Attributes:
         dry_run: start nothing, write nothing; `on_line` gets the plan, the result says what would run.
@@ -91,7 +93,7 @@ def run_sft(
         NonFiniteStop: a metric of a training step is NaN or infinite; the checkpoints are kept.
         ChildFailed: the training ended with an error.
     """
-    return _run(StageSpec(name, "sft", "sft", params, corpus, base, out_root, replay=tuple(replay)), **options)
+    return _run(StageSpec(name, "sft", params, corpus, base, out_root, replay=tuple(replay)), **options)
 
 
 def run_filter(
@@ -103,7 +105,7 @@ def run_filter(
     """
     if not 0 <= fold < params.filter.folds:
         raise InputError(f"no fold {fold} of {params.filter.folds}", "filter.folds", "folds count from 0")
-    return _run(StageSpec(f"filter-{fold}", "sft", "filter", params, corpus, base, out_root, fold=fold), **options)
+    return _run(StageSpec(f"filter-{fold}", "filter", params, corpus, base, out_root, fold=fold), **options)
 
 
 def run_filters(
@@ -111,15 +113,12 @@ def run_filters(
 ) -> list[StageResult]:
     """All filtering models, copied to `out/fold-0`, `out/fold-1`, …; `out` is replaced as a whole.
 
-    A model that fits a GPU has it to itself; on CPUs, where each training keeps to one core, folds train side by side.
+    On a GPU they train one after the other; on CPUs, where each training uses one core, side by side.
     """
     at_once = 1 if process.has_gpu() else min(params.filter.folds, process.cores())
     with ThreadPoolExecutor(at_once) as pool:
-        folds = [
-            pool.submit(run_filter, params, corpus, base, out_root, fold, **options)
-            for fold in range(params.filter.folds)
-        ]
-        results = [fold.result() for fold in folds]
+        train = partial(run_filter, params, corpus, base, out_root, **options)
+        results = list(pool.map(train, range(params.filter.folds)))
     with replacing(out) as temporary:
         for fold, result in enumerate(results):
             shutil.copytree(result.model, temporary / f"fold-{fold}")
@@ -146,7 +145,7 @@ def run_a2grpo(
     Raises:
         collapse_monitor.CollapseStop: a collapse guard stopped the training, now or when it ran before.
     """
-    return _run(StageSpec(name, "grpo", "a2grpo", params, corpus, base, out_root, val=tuple(val)), **options)
+    return _run(StageSpec(name, "a2grpo", params, corpus, base, out_root, val=tuple(val)), **options)
 
 
 def _run(
@@ -188,8 +187,7 @@ def _train(spec: StageSpec, directory: Path, node: Node, log: Log, on_metrics: O
     planned = arguments.of_stage(spec, directory)
     record = spec.record(rows, arguments.launch_command(spec.kind, planned, spec.params.hardware, node))
     guards = spec.settings.guards if spec.kind == "grpo" else None
-    in_float16 = bool(planned.get("fp16"))
-    metrics = MetricsForwarder(directory, guards, on_metrics, log, scales_loss=in_float16)
+    metrics = MetricsForwarder(directory, guards, on_metrics, log, scales_loss=bool(planned["fp16"]))
     run = retry.TrainingRun(spec, directory, node, record, metrics, log)
     run.update_record()
     last = retry.train_with_retries(run, planned)
@@ -199,12 +197,8 @@ def _train(spec: StageSpec, directory: Path, node: Node, log: Log, on_metrics: O
         log(f"selected {best.path.name} (best validation answer reward)")
     chosen = best or last
     run.update_record(model_step=chosen.step)
-    if spec.settings.tuner == "lora":
-        env = retry.environment(directory)
-        options = {"log": directory / retry.LOG, "env": env, "on_line": log}
-        checkpoints.assemble_merged(chosen.path, spec.base, spec.params.model, directory / MODEL, **options)
-    else:
-        checkpoints.assemble(chosen.path, spec.base, directory / MODEL)
+    options = {"log": directory / retry.LOG, "env": retry.environment(directory), "on_line": log}
+    checkpoints.assemble_model(chosen.path, spec.base, spec.params.model, directory / MODEL, **options)
     shutil.rmtree(directory / retry.CACHE, ignore_errors=True)
     for name in (ROWS, VAL_ROWS, PROBE_ROWS):
         (directory / name).unlink(missing_ok=True)
@@ -219,10 +213,9 @@ def look_up(spec: StageSpec, force: bool = False) -> StageResult:
     fingerprint = digest(spec.identity())
     # Absolute: neither the child nor a resumed run depends on the directory it is started from.
     own = directory = (spec.out_root / f"{spec.name}-{fingerprint}").resolve()
-    number = 1
+    numbers = itertools.count(2)
     while force and (directory / DONE).is_file():
-        number += 1
-        directory = own.with_name(f"{own.name}-{number}")
+        directory = own.with_name(f"{own.name}-{next(numbers)}")
     command = arguments.launch_command(spec.kind, arguments.of_stage(spec, directory), spec.params.hardware)
     return StageResult(directory, directory / MODEL, fingerprint, (directory / DONE).is_file(), tuple(command))
 
@@ -255,4 +248,4 @@ def _lock(directory: Path, log: Log) -> Iterator[None]:
 
 
 def _discard(line: str) -> None:
-    """The log of a caller that wants none."""
+    """The log where the caller gives none."""

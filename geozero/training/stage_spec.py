@@ -1,4 +1,4 @@
-"""What a stage is made of: the parameters, data and base model that tell it from another stage."""
+"""What distinguishes a stage from another: parameters, data and base model; and the rows that it trains on."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What tells one stage from another."""
+    """One stage: its name, the section of the parameters that trains it, its data and its base model."""
 
     name: str
-    kind: Literal["sft", "grpo"]
     section: Literal["filter", "sft", "a2grpo"]
     params: Params
     corpus: Path
@@ -39,7 +38,12 @@ class StageSpec:
     out_root: Path
     fold: int | None = None
     replay: tuple[Replay, ...] = ()
-    val: tuple[Path, ...] = ()  # corpora whose val split chooses the checkpoint
+    val: tuple[Path, ...] = ()  # corpora whose val split selects the checkpoint
+
+    @property
+    def kind(self) -> Literal["sft", "grpo"]:
+        """ms-swift's word for how it trains."""
+        return "grpo" if self.section == "a2grpo" else "sft"
 
     @cached_property
     def settings(self) -> Any:
@@ -51,22 +55,22 @@ class StageSpec:
 
     @property
     def validates(self) -> bool:
-        """Whether checkpoints are judged on val."""
+        """Whether val selects the checkpoint."""
         return self.kind == "grpo" and self.settings.keep == "best"
 
     @property
     def probes(self) -> int:
-        """How many val questions are asked on the way."""
+        """How many val questions are answered on the way."""
         return int(self.settings.probes) if self.kind == "grpo" and self.val else 0
 
     @property
     def order(self) -> Literal["shuffled", "easy_first", "hard_first"]:
-        """The order in which samples are met."""
+        """The order of the samples."""
         return self.settings.order if self.kind == "grpo" else "shuffled"
 
     @property
     def batch_size(self) -> int:
-        """Samples (prompts) a step over all devices."""
+        """Samples (A²GRPO: prompts) per step over all devices."""
         return int(self.settings.prompts_per_step if self.kind == "grpo" else self.settings.batch_size)
 
     @property

@@ -38,7 +38,7 @@ def make_params(**sections: dict) -> Params:
 def spec_of(params: Params, section: Any, **changes: Any) -> StageSpec:
     """A stage whose data and model need not be there, unless `changes` name some."""
     values = {"corpus": Path("nowhere"), "base": Path(params.model.path), "out_root": Path("runs")} | changes
-    return StageSpec(section, "grpo" if section == "a2grpo" else "sft", section, params, **values)
+    return StageSpec(section, section, params, **values)
 
 
 def write_checkpoint(run: Path, step: int, history: Sequence[dict[str, Any]] = ()) -> Path:

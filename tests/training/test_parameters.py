@@ -44,10 +44,7 @@ def fingerprint(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def of(params: Params, section: Any) -> str:
         fold, val = (0 if section == "filter" else None), ((Path("v"),) if section == "a2grpo" else ())
-        kind: Any = "grpo" if section == "a2grpo" else "sft"
-        return digest(
-            StageSpec(section, kind, section, params, Path("c"), Path("b"), Path("r"), fold, (), val).identity()
-        )
+        return digest(StageSpec(section, section, params, Path("c"), Path("b"), Path("r"), fold, (), val).identity())
 
     return of
 

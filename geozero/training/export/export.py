@@ -19,7 +19,6 @@ from geozero.training.stage import MODEL
 from geozero.training.stage_spec import STAGE
 
 CARD = "README.md"
-ADAPTER = "adapter_config.json"
 LEFT_OUT = ("*.part-*", ".*", CARD)
 
 
@@ -72,11 +71,8 @@ def _assemble(source: Path, record: dict[str, Any], out: Path, log: Callable[[st
     if fault is not None or not record:
         raise InputError(f"no whole checkpoint of a stage: {fault or f'{STAGE} is missing'}", str(source))
     base = models.resolve(record["base"])
-    if (source / ADAPTER).is_file():
-        log("merging the adapter into its base")
-        checkpoints.assemble_merged(source, base, Model(path=str(base), **record["model"]), out)
-    else:
-        checkpoints.assemble(source, base, out)
+    log(f"assembling the model of {source.name} on {base}")
+    checkpoints.assemble_model(source, base, Model(path=str(base), **record["model"]), out)
 
 
 def _dtype(model: Path, record: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What the trainer does beside its steps: save on SIGTERM, end unsaved on NaN, ask fixed questions on the way."""
+"""What the trainer does between steps: save and end on SIGTERM, end unsaved on NaN, answer fixed questions."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ from geozero.training.grpo import probe_log
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     """Ends the training with a checkpoint on SIGTERM, and without one on NaN, which would push older ones out.
 
-    Until the first step begins, SIGTERM ends the process at once, as ever: there is nothing to save.
+    Until the first step begins, SIGTERM ends the process at once as usual: there is nothing to save.
     """
 
     def __init__(self, args: Any = None, trainer: Any = None) -> None:
-        self.asked = False
+        self.terminated = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._anyone(args.device):
+        terminated = self.terminated
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # All processes have to end after the same step, or the others would wait for ever.
+            flag = torch.tensor([int(terminated)], device=args.device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            terminated = bool(flag.item())
+        if terminated:
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
@@ -42,43 +48,35 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-
-    def _anyone(self, device: torch.device) -> bool:
-        """Whether any process was asked: all have to leave after the same step, or the others would wait for ever."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return self.asked
-        flag = torch.tensor([int(self.asked)], device=device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
+    def _on_sigterm(self, number: int, frame: Any) -> None:
+        self.terminated = True
 
 
 class ProbeCallback(TrainerCallback):  # type: ignore[misc]
-    """Keeps what the model answers to fixed questions: at the start, after each `every` steps and at the end.
+    """Logs the model's answers to fixed questions: at the start, after every `every` steps and at the end.
 
-    Every process asks, because under ZeRO-3 and in vLLM they only work together; the first one writes.
+    Every process generates, because under ZeRO-3 and in vLLM they only work together; the first one writes.
 
     Args:
-        answer: greedy completions of rows.
-        rows: the questions, one JSON object a line, as the training's own.
+        generate: greedy completions of rows.
+        rows: the questions, one JSON object per line, as the training's own.
     """
 
-    def __init__(self, answer: Callable[[list[dict[str, Any]]], list[str]], rows: Path, every: int) -> None:
-        self.answer, self.every, self.run = answer, every, rows.parent
+    def __init__(self, generate: Callable[[list[dict[str, Any]]], list[str]], rows: Path, every: int) -> None:
+        self.generate, self.every, self.run = generate, every, rows.parent
         with rows.open(encoding="utf-8") as lines:  # not splitlines, which also cuts at marks that a question may hold
             self.rows = [json.loads(line) for line in lines]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
-            self._ask(state)
+            self._log_answers(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._ask(state)
+            self._log_answers(state)
 
-    def _ask(self, state: Any) -> None:
-        texts = self.answer(deepcopy(self.rows))
+    def _log_answers(self, state: Any) -> None:
+        texts = self.generate(deepcopy(self.rows))
         if state.is_world_process_zero:
             probe_log.append(self.run, state.global_step, [row["sample"] for row in self.rows], texts)
 

@@ -1,6 +1,6 @@
-"""Do once a group what ms-swift does once a completion: ask the engine, encode prompt and image, look at it.
+"""Do the shared work once per group instead of once per completion: the engine request, prompt encoding, vision tower.
 
-The members of a group share prompt and image and stand side by side. Importing this module imports ms-swift.
+The completions of a group share prompt and image and are adjacent. Importing this module imports ms-swift.
 """
 
 from __future__ import annotations
@@ -25,36 +25,35 @@ def share_a_prompt(samples: Sequence[Any], size: int) -> bool:
 
 
 def replace_zero_std_groups(
-    samples: Sequence[Any], values: torch.Tensor, more: Sequence[Any], new_values: torch.Tensor, size: int
+    samples: Sequence[Any], values: torch.Tensor, new: Sequence[Any], new_values: torch.Tensor, size: int
 ) -> tuple[list[Any], torch.Tensor]:
-    """Put groups with an answer signal in the place of groups without, first come, as many as there are.
+    """Replace zero-std groups by new groups that are not, in order, as many as there are.
 
-    A prompt that stands in the batch already is not taken a second time.
+    A prompt that the batch holds already is not taken a second time.
 
     Args:
-        samples: whole groups of `size`, side by side.
+        samples: whole groups of `size`.
         values: their rewards, shape (len(samples), functions), R_a in column 0.
-        more: further groups, any number; `new_values` are their rewards.
+        new: further groups, any number; `new_values` are their rewards.
 
     Returns:
-        As many samples and rewards as were given, in their places.
+        As many samples and rewards as were given.
     """
-    replaced = is_zero_std(values[:, 0], size).nonzero().flatten().tolist()
     prompts = [_prompt(sample) for sample in samples[::size]]
     useful = []
-    for new in (~is_zero_std(new_values[:, 0], size)).nonzero().flatten().tolist():
-        if (prompt := _prompt(more[new * size])) not in prompts:
+    for group in (~is_zero_std(new_values[:, 0], size)).nonzero().flatten().tolist():
+        if (prompt := _prompt(new[group * size])) not in prompts:
             prompts.append(prompt)
-            useful.append(new)
+            useful.append(slice(group * size, (group + 1) * size))
     kept, result = list(samples), values.clone()
-    for old, new in zip(replaced, useful, strict=False):
-        kept[old * size : (old + 1) * size] = more[new * size : (new + 1) * size]
-        result[old * size : (old + 1) * size] = new_values[new * size : (new + 1) * size]
+    for group, source in zip(is_zero_std(values[:, 0], size).nonzero().flatten().tolist(), useful, strict=False):
+        target = slice(group * size, (group + 1) * size)
+        kept[target], result[target] = new[source], new_values[source]
     return kept, result
 
 
 def split_choices(outputs: Sequence[RolloutOutput]) -> list[RolloutOutput]:
-    """One output a completion from one a prompt, in order."""
+    """One output per completion from one per prompt, in order."""
     return [
         RolloutOutput(response=replace(output.response, choices=[replace(choice, index=0)]))
         for output in outputs
@@ -63,9 +62,9 @@ def split_choices(outputs: Sequence[RolloutOutput]) -> list[RolloutOutput]:
 
 
 class EncodingCache:
-    """ms-swift's `encode_sample` for members of a group: the first in full, the others by exchanging the completion.
+    """ms-swift's `encode_sample`: a group's first completion in full, the others by replacing its completion tokens.
 
-    Whatever does not look the way it must (more than one turn, loss masks, unknown columns) is encoded in full.
+    Whatever does not look as expected (more than one turn, loss masks, unknown columns) is encoded in full.
     """
 
     COLUMNS = frozenset(
@@ -82,11 +81,11 @@ class EncodingCache:
         completion = _completion(sample)
         key = (_prompt(sample), id(template), template.mode)
         if completion is not None and key == self._key:
-            return self._exchange(completion)
+            return self._with_completion(completion)
         encoded = self._encode(sample, template)
         self._key = None
         if completion is not None and self._is_plain(encoded, completion):
-            self._key, self._first = key, dict(encoded)  # a collator takes things out of what it is given
+            self._key, self._first = key, dict(encoded)  # a collator takes entries out of what it gets
             self._prompt_tokens = len(encoded["input_ids"]) - len(completion)
         return encoded
 
@@ -98,7 +97,7 @@ class EncodingCache:
             and encoded["labels"] == [IGNORED] * prompt + completion
         )
 
-    def _exchange(self, completion: list[int]) -> dict[str, Any]:
+    def _with_completion(self, completion: list[int]) -> dict[str, Any]:
         n = self._prompt_tokens
         encoded = dict(self._first)
         encoded["input_ids"] = self._first["input_ids"][:n] + completion

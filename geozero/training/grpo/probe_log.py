@@ -1,4 +1,4 @@
-"""What a model in training answers to a few fixed questions, kept step by step in `thoughts.jsonl` of its run."""
+"""The answers of a model in training to a few fixed questions, step by step, in its run's `thoughts.jsonl`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "thoughts.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One question and its completion after each step that was looked at."""
+    """One question and its completions."""
 
     sample: Sample
     texts: dict[int, str]  # step → completion
@@ -25,16 +25,13 @@ def append(run: Path, step: int, samples: Sequence[str], texts: Sequence[str]) -
     path = run / FILE
     with path.open("a", encoding="utf-8") as file:
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            file.write("\n")  # the line before was cut off by a kill
+            file.write("\n")  # a kill cut the line before off
         for sample, text in zip(samples, texts, strict=True):
             file.write(json.dumps({"step": step, "sample": sample, "text": text}) + "\n")
 
 
 def read(run: Path) -> list[Probe]:
-    """The probes of a run, in the order in which they were asked; of a step that was repeated the last answers.
-
-    A line that a kill has cut off is passed over.
-    """
+    """The probes of a run in order; of a repeated step the last answers count, and a cut-off line is skipped."""
     found: dict[str, Probe] = {}
     path = run / FILE
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

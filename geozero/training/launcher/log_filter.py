@@ -1,12 +1,12 @@
-"""What of a training's output is shown at a terminal and in a flow's log, and how; its log file has all of it."""
+"""Filter and format a trainer's output for the terminal and flow logs. The log file keeps everything."""
 
 from __future__ import annotations
 
 import ast
 from typing import Any
 
-LOSS_METRICS = "{'loss'"  # of ms-swift's hundreds of lines, those with a logged step's metrics
-# How lines begin that the training stages themselves say.
+LOSS_METRICS = "{'loss'"  # in the lines of ms-swift with a step's metrics
+# The first words of the lines that a stage itself logs.
 LOG_PREFIXES = (
     "resuming from",
     "another process",
@@ -23,7 +23,7 @@ LOG_PREFIXES = (
     "interrupted",
     "waiting for",
 )
-# Of a step's thirty metrics, those that say how it goes: name in ms-swift's line, how they are shown.
+# The metrics that are shown of a step's thirty: ms-swift's name, format.
 PROGRESS_METRICS = (
     ("loss", "loss {:.4f}"),
     ("token_acc", "tokens right {:.0%}"),
@@ -37,20 +37,20 @@ PROGRESS_METRICS = (
 
 
 def is_progress_line(line: str) -> bool:
-    """Whether a line tells how the training goes."""
+    """Whether a line is about the training's progress."""
     return LOSS_METRICS in line or line.startswith(LOG_PREFIXES)
 
 
 def format_progress_line(line: str) -> str:
-    """A line as people read it: a step's metrics in a few words, any other as it is."""
+    """A step's metrics in a few words; any other line as it is."""
     start = line.find(LOSS_METRICS)
     if start < 0:
         return line
     try:
         metrics: Any = ast.literal_eval(line[start:].strip())
         step = f"step {metrics['global_step/max_steps']}"
-        unwanted = {"loss"} if "answer_reward" in metrics else set()  # of a policy gradient it says nothing
-        parts = [words.format(float(metrics[n])) for n, words in PROGRESS_METRICS if n in metrics and n not in unwanted]
+        skipped = {"loss"} if "answer_reward" in metrics else set()  # a policy gradient's says nothing
+        parts = [text.format(float(metrics[n])) for n, text in PROGRESS_METRICS if n in metrics.keys() - skipped]
     except (ValueError, SyntaxError, KeyError, TypeError):
         return line
     left = f"{metrics['remaining_time']} left" if "remaining_time" in metrics else ""

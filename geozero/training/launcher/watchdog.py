@@ -1,4 +1,4 @@
-"""Watch over one start of the trainer: hung, out of memory, in vain, or asked to end (SIGTERM)."""
+"""Watch one start of the trainer: does it hang, run out of memory, or have to end (SIGTERM, another node)?"""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Watchdog:
         steps: the file that the trainer writes each step to.
         log_file: where the trainer's output goes.
         log: called with a line about what is done.
-        abort_reason: called now and then; once it gives a reason, the trainer runs in vain and is killed.
+        abort_reason: called now and then; once it returns a reason, the trainer is killed.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Watchdog:
     def _dump_stacks(self) -> Path:
         """Write every training process's stacks: by py-spy where it is installed and allowed to, else by itself."""
         found = trainers(self._pid)
-        for one in found:  # a scheduler may have stopped it, and then it could write nothing
+        for one in found:  # a scheduler may have stopped it, and it could write nothing
             with suppress(psutil.Error):
                 one.resume()
         spy = shutil.which("py-spy")
@@ -146,7 +146,7 @@ class Watchdog:
                 return out
         for one in found:
             with suppress(psutil.Error):
-                one.send_signal(signal.SIGUSR1)  # the launcher has told faulthandler to write the stacks then
+                one.send_signal(signal.SIGUSR1)  # the launcher's faulthandler then writes the stacks
         time.sleep(FLUSH_SECONDS)
         return self.log_file
 

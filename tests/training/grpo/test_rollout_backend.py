@@ -32,7 +32,7 @@ class Loading(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(process, "has_gpu", lambda: True)
-    monkeypatch.setattr(rollout_backend, "ASK_SECONDS", 0.05)
+    monkeypatch.setattr(rollout_backend, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(Loading, "asked", 0)
     with HTTPServer(("127.0.0.1", 0), Loading) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
