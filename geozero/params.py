@@ -131,13 +131,21 @@ class Model(Section):
 
     path: Annotated[str, Mark.NOT_TRAINING]  # the fingerprint covers the content there
     model_type: Annotated[str, swift()] = "qwen3_vl"  # ms-swift's name
-    # ms-swift's name; `geozero_qwen3_vl` reads the image token ids from the processor
-    template: Annotated[str, swift()] = "qwen3_vl"
+    template: Annotated[str, swift()] = "qwen3_vl"  # ms-swift's name; `geozero_` before it is an older name of the same
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], swift("torch_dtype")] = "bfloat16"
     max_pixels: Annotated[Count, swift()] = 1024 * 1024  # an image is scaled down to at most this many pixels
+    # … and up to at least this many. None: the minimum of the checkpoint's own image processor (65,536 for Qwen3-VL,
+    # 3,136 for Qwen2.5-VL), or a quarter of max_pixels if that is less
+    min_pixels: Annotated[Count | None, Mark.LATER] = None
     max_length: Annotated[Count, swift()] = 4096  # tokens of prompt and completion
     # what the coordinates in its answers mean
     boxes: Annotated[Literal["norm1000", "pixels", "resized28", "norm100"], METHOD] = "norm1000"
+
+    @model_validator(mode="after")
+    def _limits_apart(self) -> Model:
+        if self.min_pixels is not None and 4 * self.min_pixels > self.max_pixels:
+            raise ValueError("min_pixels has to be at most a quarter of max_pixels")
+        return self
 
 
 class Lora(Section):
@@ -347,7 +355,7 @@ class Params(Section):
     @property
     def engine_options(self) -> dict[str, Any]:
         """Keyword arguments of `geozero.engines.open_engine` for a model trained here."""
-        model = self.model.model_dump(include={"dtype", "max_pixels", "max_length", "template", "model_type"})
+        model = self.model.model_dump(exclude={"path", "boxes"})
         return {"name": self.sampling.engine, "memory": self.sampling.memory, **model}
 
 

@@ -23,6 +23,7 @@ MOST_AT_THE_TOP = 5
 HEAVY = {"torch", "torchvision", "swift", "vllm", "transformers", "mlflow", "prefect", "dvc"}
 # Modules that are torch through and through, or subclass a trainer's or an engine's class: imported in functions only.
 MAY_LOAD = {
+    "engines/families/image_dedup.py": {"torch"},
     "engines/seeded_sampler.py": {"torch", "transformers"},
     "engines/vllm_sampler.py": {"torch", "vllm"},
     "training/grpo/rewards.py": HEAVY,

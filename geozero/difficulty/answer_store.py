@@ -68,11 +68,17 @@ class Fingerprint:
     max_pixels: int
     max_length: int
     boxes: str  # the model's coordinate convention: it decides rewards
+    min_pixels: int | None = None  # None: four tokens, as in all stores before it could be another
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What is set, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @property
     def key(self) -> str:
         """Name of the directory."""
-        return digest(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())[:20]
+        return digest(json.dumps(self.values, sort_keys=True).encode())[:20]
 
 
 def prompt_form() -> str:
@@ -274,7 +280,7 @@ def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adapti
         path = store / fingerprint.key / FINGERPRINT
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, dataclasses.asdict(fingerprint))
+            write_json(path, fingerprint.values)
     if not (store / CURRENT).is_file() or current(store) != value:
         store.mkdir(parents=True, exist_ok=True)
         write_json(store / CURRENT, value)

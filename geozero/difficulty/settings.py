@@ -13,7 +13,7 @@ from geozero.difficulty.adaptive import stopping_rule
 from geozero.difficulty.answer_store import Fingerprint
 from geozero.engines import checkpoint
 from geozero.engines.base import SamplingParams
-from geozero.engines.template import TEMPLATE
+from geozero.engines.families import check_boxes, family_for, recorded_min_pixels
 from geozero.params import Adaptive, Params, Select
 from geozero.tasks.boxes import Convention
 
@@ -47,10 +47,11 @@ class SamplingSettings:
     seed: int = 7
     chunk: int = 256
     max_pixels: int = 1024 * 1024
+    min_pixels: int | None = None
     max_length: int = 4096
     dtype: str = "auto"
-    template: str = TEMPLATE
-    model_type: str = "qwen3_vl"
+    template: str | None = None
+    model_type: str | None = None
     boxes: Convention = "norm1000"
     memory: float = 0.9
     urls: Sequence[str] = ()
@@ -67,8 +68,8 @@ class SamplingSettings:
         if params is not None:
             values = {name: value for name, value in params.sampling if name != "workers"}
             values |= {"seed": params.seed, "thresholds": params.select}
-            for name in ("dtype", "template", "model_type", "max_pixels", "max_length", "boxes"):
-                values[name] = getattr(params.model, name)
+            family_for(params.model)  # refuses what does not fit together
+            values |= {name: value for name, value in params.model if name != "path"}
         return cls(**values | {name: value for name, value in instead.items() if value is not None})
 
     @property
@@ -78,7 +79,7 @@ class SamplingSettings:
 
     def engine_options(self) -> dict[str, Any]:
         """Keyword arguments of `engines.open_supervised`."""
-        names = ("dtype", "max_pixels", "max_length", "template", "model_type", "memory")
+        names = ("dtype", "max_pixels", "min_pixels", "max_length", "template", "model_type", "memory")
         supervision = ("timeout", "restarts", "recycle")
         return {name: getattr(self, name) for name in (*names, *supervision)} | {"urls": tuple(self.urls)}
 
@@ -86,19 +87,21 @@ class SamplingSettings:
         """Directory and fingerprint of each fold's model.
 
         Raises:
-            InputError: no model, or none that is whole; k below 1.
+            InputError: no model, or none that is whole; a default that does not suit it; k below 1.
         """
         if self.k < 1 or not models:
             what = "nothing to sample: it takes at least one model and one answer"
             raise InputError(what, "--k", "give --k 1 or more")
         paths = [checkpoint.resolve(model) for model in models]
         hashes = {path: checkpoint.content_hash(path) for path in set(paths)}
+        if self.model_type is None and self.boxes == SamplingSettings.boxes:  # no parameter file
+            for path in paths:
+                check_boxes(path, self.boxes)
         prompt, draws = answer_store.prompt_form(), self.draws
+        drawn = draws.temperature, draws.top_p, draws.max_tokens, draws.seed
         limits = self.max_pixels, self.max_length, self.boxes
-        return paths, [
-            Fingerprint(hashes[path], prompt, draws.temperature, draws.top_p, draws.max_tokens, draws.seed, *limits)
-            for path in paths
-        ]
+        least = {path: recorded_min_pixels(path, self.max_pixels, self.min_pixels) for path in hashes}
+        return paths, [Fingerprint(hashes[path], prompt, *drawn, *limits, least[path]) for path in paths]
 
     @property
     def rule_key(self) -> str | None:

@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import subprocess
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from geozero.common import process
+
 FinishReason = Literal["stop", "length", "error"]
 
+EXIT_SECONDS = 1.0  # that a process which is ending by itself gets
 SEED_BITS = 31  # what every library accepts as a seed, with room to add a rollout's number
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How an engine is opened; `params.Model` and `params.Sampling` explain what has the same name there.
+
+    Attributes:
+        dtype: of the weights; `auto` is bfloat16 on a GPU and float32 without one.
+        max_pixels: maximum pixels of an image, within the checkpoint's own limit; larger ones are scaled down.
+        min_pixels: smaller images are scaled up; None: the checkpoint's own limit.
+        max_length: maximum tokens of prompt and completion, within the model's own limit.
+        template: ms-swift's template (transformers engine only); None: the model type's own.
+        model_type: what the checkpoint must be; None: what its config.json says.
+        memory: share of a GPU's memory that vLLM may take.
+        devices: GPUs that vLLM spreads the model over (tensor parallel).
+        urls: OpenAI-compatible servers that hold this model (engine `server`); none: a vLLM server is started here.
+        patience: seconds that a server may take for one completion before another one is tried.
+    """
+
+    dtype: str = "auto"
+    max_pixels: int = 1024 * 1024
+    min_pixels: int | None = None
+    max_length: int = 4096
+    template: str | None = None
+    model_type: str | None = None
+    memory: float = 0.9
+    devices: int = 1
+    urls: Sequence[str] = ()
+    patience: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +54,10 @@ class Request:
 
     Attributes:
         id: names the request; with the base seed it fixes what is sampled.
-        messages: chat turns as `geozero.tasks.messages` gives them, `<image>` where the image stands.
+        messages: chat turns as `geozero.tasks.messages` returns them, `<image>` where the image stands.
         image: the encoded image (JPEG, PNG, …).
         seed: seed of the first completion; None: `request_seed` of the base seed and the id.
-        prefix: what the answer has to begin with; the model goes on after it, a completion holds only what it adds.
+        prefix: how the answer begins; the model continues it, and a completion holds only what it adds.
     """
 
     id: str
@@ -34,15 +69,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How completions are drawn. Nothing else shapes the distribution: a checkpoint's own settings, penalties and
-    the like are never read, so that a pass rate means the same in every engine.
+    """How completions are sampled. A checkpoint's own settings, penalties and the like are never read, so that a pass
+    rate means the same in every engine.
 
     Attributes:
-        n: completions a request.
-        temperature: 0 is greedy; then all n completions are one and the same.
+        n: completions per request.
+        temperature: 0 is greedy; then all n completions are the same.
         top_p: nucleus; 1 keeps every token.
-        top_k: so many of the likeliest tokens are kept, before the nucleus; 0 keeps every token.
-        max_tokens: most tokens a completion, its end token counted.
+        top_k: keeps this many of the most likely tokens, before the nucleus; 0 keeps every token.
+        max_tokens: maximum tokens of a completion, its end token included.
         seed: base seed.
     """
 
@@ -59,11 +94,11 @@ class Completion:
     """One answer of a model.
 
     Attributes:
-        text: decoded without special tokens; for `error` empty.
-        finish_reason: `stop` (the model ended), `length` (cut off), `error` (the request could not be asked).
-        n_tokens: tokens of the text, the end token not counted.
-        seed: what it was drawn with; None when greedy.
-        error: why, for `error`.
+        text: decoded without special tokens; empty for `error`.
+        finish_reason: `stop` (the model ended), `length` (truncated), `error` (the request could not be answered).
+        n_tokens: tokens of the text, without the end token.
+        seed: what it was sampled with; None when greedy.
+        error: the reason for `error`.
     """
 
     text: str
@@ -87,17 +122,17 @@ class Engine(Protocol):
         ...
 
     def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
-        """Ask without waiting; `collect` gives the answers. The ids of all that is owed must differ."""
+        """Queue requests without waiting; `collect` returns the answers. Ids of pending requests must differ."""
         ...
 
     def collect(self, at_least: int = 1) -> list[Answered]:
-        """Answers that are owed, in the order in which they were finished: at least so many, or all that are left.
-        0: work on for a moment and give what there is.
+        """Pending answers in the order in which they finished: at least this many, or all that remain.
+        0: work for a moment and return what there is.
         """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What answers: engine, versions, model, number type, limits; for lineage, not for comparing answers."""
+        """Engine, versions, model, dtype and limits; for provenance, not for comparing answers."""
         ...
 
     def close(self) -> None:
@@ -106,7 +141,7 @@ class Engine(Protocol):
 
 
 class ByBatch:
-    """`submit` and `collect` for an engine that takes a batch as a whole: it is answered when its turn has come."""
+    """`submit` and `collect` for an engine that answers a batch as a whole, when it is collected."""
 
     _batches: deque[tuple[list[Request], SamplingParams]]
 
@@ -119,19 +154,33 @@ class ByBatch:
         self.__dict__.setdefault("_batches", deque()).append((list(requests), params))
 
     def collect(self, at_least: int = 1) -> list[Answered]:
-        """See `Engine.collect`; what waits and is drawn alike is one batch, so that small ones fill it together."""
+        """See `Engine.collect`; pending batches with equal parameters are joined, so that small ones fill one."""
         found: list[Answered] = []
-        waiting = self.__dict__.get("_batches", ())
-        while waiting and (not found or len(found) < at_least):
-            asked, params = waiting.popleft()
-            while waiting and waiting[0][1] == params:
-                asked += waiting.popleft()[0]
-            found += zip((request.id for request in asked), self.generate(asked, params), strict=True)
+        pending = self.__dict__.get("_batches", ())
+        while pending and (not found or len(found) < at_least):
+            batch, params = pending.popleft()
+            while pending and pending[0][1] == params:
+                batch += pending.popleft()[0]
+            found += zip((request.id for request in batch), self.generate(batch, params), strict=True)
         return found
 
 
 class EngineDied(RuntimeError):
-    """The engine is gone or does not answer; what it was asked may be asked again of another one."""
+    """The engine is gone or does not answer; another one may answer its pending requests."""
+
+
+def ending(child: process.Child) -> str:
+    """How an engine's process ended, with the last line of its output that names an error, else the last one."""
+    with suppress(subprocess.TimeoutExpired):  # its own exit code says more than that of our signal
+        child.popen.wait(EXIT_SECONDS)
+    child.end()
+    code = child.popen.returncode
+    lines = [line for line in child.tail if line.strip() and "Warning" not in line]
+    errors = [line for line in lines if "Error" in line]
+    last = f": {(errors or lines)[-1][:300]}" if lines else ""
+    if code >= 0:
+        return f"ended with code {code}{last}"
+    return f"was killed by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}{last}"
 
 
 def request_seed(base: int, request_id: str) -> int:
@@ -151,5 +200,5 @@ def first_seed(request: Request, params: SamplingParams) -> int:
 
 
 def failed(reason: str, n: int) -> list[Completion]:
-    """The n completions of a request that could not be asked."""
+    """The n completions of a request that could not be answered."""
     return [Completion("", "error", 0, None, reason) for _ in range(n)]

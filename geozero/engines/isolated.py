@@ -1,6 +1,6 @@
-"""An engine in a process of its own: it may die or hang without taking the caller along, and leaves no memory behind.
+"""An engine in a process of its own: it may die or hang without the caller, and its memory goes with it.
 
-Run as a module this is that process; the two speak over a socket that nothing else writes to.
+Run as a module this is that process; the two exchange messages over a socket that nothing else writes to.
 """
 
 from __future__ import annotations
@@ -8,36 +8,33 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
+from subprocess import TimeoutExpired
 from typing import Any, NoReturn
 
 from geozero.common import process, process_tags
 from geozero.common.errors import InputError
-from geozero.engines.base import Answered, Completion, Engine, EngineDied, Request, SamplingParams
+from geozero.engines.base import Answered, Completion, Engine, EngineDied, Request, SamplingParams, ending
 
 OPENER = "geozero.engines:open_engine"
 CLOSE_SECONDS = 10.0
-TAIL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
 
 class IsolatedEngine:
-    """Opens an engine in a child process and passes every call on.
+    """Opens an engine in a child process and forwards every call.
 
     Args:
         arguments: keyword arguments of the opener.
-        timeout: seconds for opening, and for each call that gives or wants something.
+        timeout: seconds for opening, and for each call.
         opener: `module:function` that opens an engine in the child.
 
     Raises:
@@ -51,9 +48,9 @@ class IsolatedEngine:
         with theirs:
             command = [sys.executable, "-m", __name__, str(theirs.fileno()), opener]
             self._child = process.Child(command, on_line=partial(log.debug, "%s"), pass_fds=(theirs.fileno(),))
-        self._socket, self._line = ours, Connection(os.dup(ours.fileno()))
+        self._socket, self._connection = ours, Connection(os.dup(ours.fileno()))
         try:
-            self.name, self.reason, self._about = self._call("open", dict(arguments))
+            self.name, self.reason, self._description = self._call("open", dict(arguments))
         except BaseException:
             self._end()
             raise
@@ -73,7 +70,7 @@ class IsolatedEngine:
         Raises:
             EngineDied: see the class.
         """
-        self._say("submit", list(requests), params)
+        self._send("submit", list(requests), params)
 
     def collect(self, at_least: int = 1) -> list[Answered]:
         """See `Engine.collect`.
@@ -86,145 +83,128 @@ class IsolatedEngine:
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
-        return dict(self._about)
+        return dict(self._description)
 
     def close(self) -> None:
         """See `Engine.close`."""
         try:
-            self._line.send(("close",))
+            self._connection.send(("close",))
             self._child.popen.wait(CLOSE_SECONDS)
-        except (OSError, ValueError, subprocess.TimeoutExpired):
+        except (OSError, ValueError, TimeoutExpired):
             pass
         self._end()
 
-    def _say(self, *words: Any) -> None:
+    def _send(self, *message: Any) -> None:
         try:
-            # what hangs does not read, and images are more than the line holds
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_parts(self.timeout)))
-            self._line.send(words)
+            # a child that hangs does not read, and images are more than the socket buffers
+            limit = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6))  # seconds, microseconds
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self._connection.send(message)
         except BlockingIOError:
             self._hung()
         except (OSError, ValueError):
-            self._cut()
+            self._disconnected()
 
-    def _call(self, *words: Any) -> Any:
+    def _call(self, *message: Any) -> Any:
         deadline = time.monotonic() + self.timeout
-        self._say(*words)
+        self._send(*message)
+        reply = None
         try:
-            kind, value = "note", ""
-            while kind == "note":
-                if not self._line.poll(max(0.0, deadline - time.monotonic())):
-                    self._hung("not ready" if words[0] == "open" else "no answer")
-                kind, value = self._line.recv()
-                if kind == "note":
-                    log.warning("%s", value)
+            while reply is None:
+                if not self._connection.poll(max(0.0, deadline - time.monotonic())):
+                    self._hung("not ready" if message[0] == "open" else "no answer")
+                reply = self._receive()
         except (OSError, EOFError, ValueError):
-            self._cut()
+            self._disconnected()
+        kind, value = reply
         if kind == "answer":
             return value
         self._end()
-        raise _fault(kind, value)
+        raise _error(kind, value)
+
+    def _receive(self) -> tuple[str, Any] | None:
+        """The next message; None for a warning, which is logged."""
+        kind, value = self._connection.recv()
+        if kind == "warning":
+            log.warning("%s", value)
+            return None
+        return kind, value
 
     def _hung(self, what: str = "no answer") -> NoReturn:
         self._end()
         raise EngineDied(f"{what} within {self.timeout:g} s (sampling.timeout)") from None
 
-    def _cut(self) -> NoReturn:
-        """The line to the child is cut: what it said last is the reason, or else how its process ended."""
-        said = self._unread()
-        with suppress(subprocess.TimeoutExpired):  # its own exit code tells more than that of our signal
-            self._child.popen.wait(TAIL_SECONDS)
-        self._end()
-        if said is not None:
-            raise _fault(*said) from None
-        raise EngineDied(f"its process {_ending(self._child.popen.returncode)}{self._last_words()}") from None
-
-    def _unread(self) -> tuple[str, Any] | None:
-        """What a child that fails while nobody waits has said of it."""
+    def _disconnected(self) -> NoReturn:
+        """The connection is closed: the child's last message is the reason, or else how its process ended."""
+        error: Exception | None = None
         try:
-            while self._line.poll():
-                kind, value = self._line.recv()
-                if kind in ("refused", "failed"):
-                    return kind, value
-                if kind == "note":
-                    log.warning("%s", value)
+            while error is None and self._connection.poll():
+                message = self._receive()
+                if message is not None and message[0] != "answer":
+                    error = _error(*message)
         except (OSError, EOFError, ValueError):
             pass
-        return None
+        reason = ending(self._child)
+        self._end()
+        raise error or EngineDied(f"its process {reason}") from None
 
     def _end(self) -> None:
         self._child.end()
-        self._line.close()
+        self._connection.close()
         self._socket.close()
 
-    def _last_words(self) -> str:
-        said = [line for line in self._child.tail if line.strip() and "Warning" not in line]
-        return f": {said[-1][:300]}" if said else ""
 
-
-class Notes(logging.Handler):
+class ForwardWarnings(logging.Handler):
     """Sends our own warnings to the caller, ahead of the answer that they belong to."""
 
-    def __init__(self, line: Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__(logging.WARNING)
-        self._line = line
+        self._connection = connection
 
     def emit(self, record: logging.LogRecord) -> None:
-        if threading.current_thread() is threading.main_thread():  # two at a time would mix on the line
-            self._line.send(("note", " ".join(record.getMessage().split())))
+        if threading.current_thread() is threading.main_thread():  # two at a time would mix on the connection
+            self._connection.send(("warning", " ".join(record.getMessage().split())))
 
 
-def _fault(kind: str, value: Any) -> Exception:
+def _error(kind: str, value: Any) -> Exception:
     return InputError(*value) if kind == "refused" else EngineDied(value)
 
 
-def _ending(code: int | None) -> str:
-    """How a process came to its end, in words."""
-    if code is not None and code < 0:
-        return f"was killed by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
-    return f"ended with code {code}"
-
-
-def _parts(seconds: float) -> tuple[int, int]:
-    """Whole seconds and microseconds."""
-    return int(seconds), int(seconds % 1 * 1e6)
-
-
-def serve(line: Connection, opener: str) -> None:
-    """Open the engine and answer until the caller says `close` or is gone."""
+def serve(connection: Connection, opener: str) -> None:
+    """Open the engine and answer until the caller sends `close` or is gone."""
     module, _, function = opener.partition(":")
-    logging.getLogger("geozero").addHandler(Notes(line))
+    logging.getLogger("geozero").addHandler(ForwardWarnings(connection))
     engine: Engine | None = None
-    owed, done = 0, list[Answered]()
+    pending, done = 0, list[Answered]()
     while True:
         try:
-            while engine is not None and len(done) < owed and not line.poll():
+            while engine is not None and len(done) < pending and not connection.poll():
                 done += engine.collect(0)  # no need to wait until the caller asks for it
-            word, *values = line.recv()
-            if word == "open":
+            kind, *values = connection.recv()
+            if kind == "open":
                 engine = opened = getattr(importlib.import_module(module), function)(**values[0])
-                line.send(("answer", (opened.name, opened.reason, opened.describe())))
-            elif engine is None or word == "close":
+                connection.send(("answer", (opened.name, opened.reason, opened.describe())))
+            elif engine is None or kind == "close":
                 if engine is not None:
                     engine.close()
                 return
-            elif word == "generate":
-                line.send(("answer", engine.generate(*values)))
-            elif word == "submit":
+            elif kind == "generate":
+                connection.send(("answer", engine.generate(*values)))
+            elif kind == "submit":
                 engine.submit(*values)
-                owed += len(values[0])
-            elif word == "collect":
-                while len(done) < min(values[0], owed):
+                pending += len(values[0])
+            elif kind == "collect":
+                while len(done) < min(values[0], pending):
                     done += engine.collect()
-                line.send(("answer", done))
-                owed, done = owed - len(done), []
+                connection.send(("answer", done))
+                pending, done = pending - len(done), []
         except EOFError:
             return
         except InputError as error:
-            line.send(("refused", (error.what, error.where, error.hint)))
+            connection.send(("refused", (error.what, error.where, error.hint)))
             return
         except Exception as error:  # whatever a library fails with: the caller decides whether to start another one
-            line.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+            connection.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
             raise
 
 

@@ -1,7 +1,8 @@
-"""The transformers engine: ms-swift's `TransformersEngine`, with seeds of our own."""
+"""The transformers engine: ms-swift's `TransformersEngine` with our own seeds."""
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 from collections.abc import Sequence
@@ -10,12 +11,11 @@ from typing import Any
 
 from geozero.common import process
 from geozero.common.errors import BadRecord
-from geozero.engines.base import ByBatch, Completion, Request, SamplingParams, failed, first_seed
+from geozero.engines.base import ByBatch, Completion, EngineOptions, Request, SamplingParams, failed, first_seed
+from geozero.engines.families import check_template
 from geozero.engines.prompts import Prompt, Prompter
-from geozero.engines.template import TEMPLATE, register
 
-ROWS_ON_CPU = 64  # completions generated together
-ROWS_ON_GPU = 64
+ROWS = 64  # completions generated together
 
 
 class TransformersEngine(ByBatch):
@@ -23,49 +23,39 @@ class TransformersEngine(ByBatch):
 
     Args:
         path: the checkpoint's directory.
-        dtype: `float32`, `bfloat16` or `float16`.
-        max_pixels: most pixels of an image.
-        max_length: most tokens of prompt and completion.
-        template: ms-swift's template name.
-        model_type: ms-swift's model type.
         reason: why this engine was chosen.
+        options: see `EngineOptions`; `dtype` is not `auto` here.
     """
 
     name = "transformers"
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        dtype: str,
-        max_pixels: int,
-        max_length: int,
-        template: str,
-        model_type: str,
-        reason: str = "asked for",
-    ) -> None:
+    def __init__(self, path: Path, *, reason: str = "requested", **options: Any) -> None:
         process.prepare()
-        self.path, self.dtype, self.reason = path, dtype, reason
-        self.prompter = Prompter(path, max_pixels, max_length)
+        given = EngineOptions(**options)
+        self.path, self.dtype, self.reason = path, given.dtype, reason
+        self.prompter = Prompter(path, given)
+        family = self.prompter.family
+        template_name = given.template or family.templates[0]
+        check_template(family, template_name)
         import torch
         from swift.infer_engine import TransformersEngine as Swift
         from swift.model import get_model_processor
         from swift.template import get_template
 
-        logging.getLogger("swift").setLevel(logging.ERROR)  # it tells every default that it takes
-        if template == TEMPLATE:
-            register()
+        logging.getLogger("swift").setLevel(logging.ERROR)  # it logs every default that it takes
+        family.register_template()
         self._torch = torch
         model, processor = get_model_processor(
             str(path),
-            torch_dtype=getattr(torch, dtype),
-            model_type=model_type,
+            torch_dtype=getattr(torch, given.dtype),
+            model_type=family.model_type,
             attn_impl="sdpa",
             download_model=False,
         )
         # the template by its name, never from an args.json that training left beside the weights
-        self._swift: Any = Swift(model, template=get_template(processor, template_type=template))
-        self.rows = ROWS_ON_GPU if torch.cuda.is_available() else ROWS_ON_CPU
+        template = get_template(processor, template_type=template_name)
+        template.limits = self.prompter.limits
+        self._swift: Any = Swift(model, template=template)
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """See `Engine.generate`."""
@@ -77,19 +67,19 @@ class TransformersEngine(ByBatch):
             except BadRecord as bad:
                 answers[number] = failed(str(bad), params.n)
         greedy = params.temperature == 0
-        at_once = max(1, self.rows // (1 if greedy else params.n))
-        for start in range(0, len(ready), at_once):
-            batch = ready[start : start + at_once]
-            tokens = self._batch([(requests[n], p) for n, p in batch], params)
+        size = max(1, ROWS // (1 if greedy else params.n))
+        for start in range(0, len(ready), size):
+            batch = ready[start : start + size]
+            tokens = self._generate_batch([(requests[n], p) for n, p in batch], params)
             for (number, prompt), rows in zip(batch, tokens, strict=True):
                 budget = self.prompter.budget(prompt, params.max_tokens)
-                seed = None if greedy else first_seed(requests[number], params)
-                answers[number] = [self._completion(row, budget, seed, i) for i, row in enumerate(rows)]
-                if greedy:
-                    answers[number] *= params.n
+                first = first_seed(requests[number], params)
+                answers[number] = [
+                    self.prompter.completion(row, budget, None if greedy else first + i) for i, row in enumerate(rows)
+                ] * (params.n if greedy else 1)
         return answers
 
-    def _batch(self, batch: Sequence[tuple[Request, Prompt]], params: SamplingParams) -> list[list[list[int]]]:
+    def _generate_batch(self, batch: Sequence[tuple[Request, Prompt]], params: SamplingParams) -> list[list[list[int]]]:
         """Token ids of the completions of each request of one batch."""
         from swift.infer_engine import InferRequest, RequestConfig
         from transformers import GenerationConfig, LogitsProcessorList
@@ -104,16 +94,13 @@ class TransformersEngine(ByBatch):
         sampler = SeededSampler(
             vocabulary.suppressed, seeds, max_tokens, params.temperature, params.top_p, params.top_k
         )
+        neutral = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
 
-        def take_over(arguments: dict[str, Any]) -> dict[str, Any]:
-            """Replace what ms-swift made of the checkpoint's generation config by exactly what was asked for."""
+        def override(arguments: dict[str, Any]) -> dict[str, Any]:
+            """Replace what ms-swift made of the checkpoint's generation config by exactly what was requested."""
             arguments["generation_config"] = GenerationConfig(
                 max_new_tokens=max_tokens,
-                **(
-                    {"do_sample": False}
-                    if greedy
-                    else {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-                ),
+                **neutral,
                 num_return_sequences=n,
                 eos_token_id=list(vocabulary.end),
                 pad_token_id=self.prompter.tokenizer.pad_token_id,
@@ -122,7 +109,7 @@ class TransformersEngine(ByBatch):
             arguments["inputs"]["logits_processor"] = LogitsProcessorList([sampler])
             return arguments
 
-        asked = [
+        inputs = [
             InferRequest(
                 messages=[dict(t) for t in request.messages],
                 images=[prompt.image],
@@ -132,22 +119,8 @@ class TransformersEngine(ByBatch):
         ]
         # the temperature only says greedy or not: ms-swift refuses n > 1 of a checkpoint whose own default is greedy
         config = RequestConfig(max_tokens=max_tokens, n=n, temperature=0.0 if greedy else 1.0, return_details=True)
-        responses = self._swift._infer(asked, config, pre_infer_hook=take_over)
+        responses = self._swift._infer(inputs, config, pre_infer_hook=override)
         return [[list(choice.token_ids) for choice in response.choices] for response in responses]
-
-    def _completion(self, row: list[int], budget: int, seed: int | None, rollout: int) -> Completion:
-        end = set(self.prompter.vocabulary.end)
-        length = next((i for i, token in enumerate(row) if token in end), len(row))
-        cut = (
-            length >= budget
-        )  # the padding token, which ms-swift leaves out, is an end token: a short row ended itself
-        tokens = row[: min(length, budget)]
-        return Completion(
-            self.prompter.decode(tokens),
-            "length" if cut else "stop",
-            len(tokens),
-            None if seed is None else seed + rollout,
-        )
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
@@ -158,15 +131,12 @@ class TransformersEngine(ByBatch):
             "model": str(self.path),
             "dtype": self.dtype,
             "device": str(self._swift.model.device),
-            "max_pixels": self.prompter.max_pixels,
-            "max_length": self.prompter.max_length,
+            **self.prompter.describe(),
             "versions": versions,
         }
 
     def close(self) -> None:
         """See `Engine.close`."""
-        import gc
-
         self._swift = None
         gc.collect()
         if self._torch.cuda.is_available():

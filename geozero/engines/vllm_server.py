@@ -1,4 +1,4 @@
-"""A vLLM server as a child of ours: started with the settings of the in-process engine, waited for, ended for certain.
+"""A vLLM server as a child process, started with the settings of the in-process engine.
 
 Run as a module this is that child.
 """
@@ -16,16 +16,9 @@ import httpx
 
 from geozero.common import process, process_tags
 from geozero.common.errors import InputError
-from geozero.engines.base import EngineDied
+from geozero.engines.base import EngineDied, EngineOptions, ending
 from geozero.engines.prompts import Prompter
-from geozero.engines.vllm_inprocess import (
-    CPU_ENVIRONMENT,
-    SAMPLER,
-    built_for_cpu,
-    cache_bytes,
-    distribution,
-    inspect_here,
-)
+from geozero.engines.vllm_inprocess import CPU_ENVIRONMENT, built_for_cpu, distribution, engine_arguments, inspect_here
 
 HOST = "127.0.0.1"
 READY_SECONDS = 900.0
@@ -37,38 +30,23 @@ class VllmServer:
 
     Args:
         path: the checkpoint's directory.
-        dtype, max_pixels, max_length, memory, devices: as for `VllmEngine`.
         port: None: a free one.
+        options: see `EngineOptions`.
 
     Raises:
         InputError: vLLM is not installed, or the port is in use.
         EngineDied: it ended, or was not ready in time.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        dtype: str,
-        max_pixels: int,
-        max_length: int,
-        memory: float = 0.9,
-        devices: int = 1,
-        port: int | None = None,
-    ) -> None:
+    def __init__(self, path: Path, *, port: int | None = None, **options: Any) -> None:
         if distribution() is None:
             raise InputError("vLLM is not installed", "--engine server", "give --url, or use --engine transformers")
         port = free_port(port)
         self.url = f"http://{HOST}:{port}"
-        command = [
-            sys.executable,
-            "-m",
-            __name__,
-            *arguments(path, port, dtype, max_pixels, max_length, memory, devices),
-        ]
-        self._child = process.Child(command, env=_environment())
+        words = command_line(path, port, EngineOptions(**options))
+        self._child = process.Child([sys.executable, "-m", __name__, *words], env=_environment())
         try:
-            self._wait()
+            self._wait_until_ready()
         except BaseException:
             self.close()
             raise
@@ -81,13 +59,12 @@ class VllmServer:
         """End it and all of its processes."""
         self._child.end()
 
-    def _wait(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         with httpx.Client(trust_env=False, timeout=5.0) as client:
             while time.monotonic() < deadline:
-                if (code := self._child.popen.poll()) is not None:
-                    self._child.drain()
-                    raise EngineDied(f"the server ended with code {code}{self._last_words()}")
+                if self._child.popen.poll() is not None:
+                    raise EngineDied(f"the server {ending(self._child)}")
                 try:
                     if client.get(f"{self.url}/health").status_code == 200:
                         return
@@ -96,60 +73,35 @@ class VllmServer:
                 time.sleep(POLL_SECONDS)
         raise EngineDied(f"the server was not ready within {READY_SECONDS:g} s")
 
-    def _last_words(self) -> str:
-        """The last line that names an error, or the last line."""
-        said = [line for line in self._child.tail if line.strip()]
-        errors = [line for line in said if "Error" in line]
-        return f": {(errors or said)[-1][:300]}" if said else ""
 
-
-def free_port(wanted: int | None = None) -> int:
-    """A port that nobody listens on.
+def free_port(port: int | None = None) -> int:
+    """The port, or any that is free.
 
     Raises:
-        InputError: the wanted one is in use.
+        InputError: it is in use.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, wanted or 0))
+            probe.bind((HOST, port or 0))
         except OSError:
-            raise InputError(
-                f"port {wanted} is in use", HOST, "choose another one, or end what listens there"
-            ) from None
+            raise InputError(f"port {port} is in use", HOST, "choose another one, or end what listens there") from None
         return int(probe.getsockname()[1])
 
 
-def arguments(
-    path: Path, port: int, dtype: str, max_pixels: int, max_length: int, memory: float, devices: int
-) -> list[str]:
-    """What vLLM's server is started with; the same as `VllmEngine` gives to `vllm.LLM`."""
-    prompter = Prompter(path, max_pixels, max_length)
-    size = {"shortest_edge": prompter.min_pixels, "longest_edge": prompter.max_pixels}
-    options: dict[str, Any] = {
-        "model": path,
-        "served-model-name": path.name,
-        "host": HOST,
-        "port": port,
-        "dtype": dtype,
-        "max-model-len": prompter.max_length,
-        "generation-config": "vllm",
-        "limit-mm-per-prompt": json.dumps({"image": 1, "video": 0}),
-        "mm-processor-kwargs": json.dumps({"size": size}),
-        "logits-processors": SAMPLER,
-        "uvicorn-log-level": "warning",
-    }
-    options |= (
-        {
-            "distributed-executor-backend": "uni",
-            "kv-cache-memory-bytes": cache_bytes(path, prompter.max_length),
-        }
-        if built_for_cpu()
-        else {"gpu-memory-utilization": memory, "tensor-parallel-size": devices}
-    )
-    switches = ["--no-async-scheduling", "--disable-uvicorn-access-log"]
-    switches += ["--enforce-eager"] if built_for_cpu() else []
-    return [*(word for name, value in options.items() for word in (f"--{name}", str(value))), *switches]
+def command_line(path: Path, port: int, options: EngineOptions) -> list[str]:
+    """Words that vLLM's server is started with: the arguments that `VllmEngine` passes to `vllm.LLM`."""
+    words = ["--model", str(path), "--served-model-name", path.name, "--host", HOST, "--port", str(port)]
+    words += ["--uvicorn-log-level", "warning", "--disable-uvicorn-access-log"]
+    for name, value in engine_arguments(path, Prompter(path, options), options).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            words += [f"--{flag}", *value]
+        else:
+            words += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return words
 
 
 def _environment() -> dict[str, str]:

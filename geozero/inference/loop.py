@@ -19,8 +19,9 @@ from geozero import engines
 from geozero.common.errors import BadRecord
 from geozero.common.progress import Progress
 from geozero.corpus.sample import digest
-from geozero.engines import Completion, Engine, Request, SamplingParams, checkpoint
+from geozero.engines import Completion, Engine, EngineOptions, Request, SamplingParams, checkpoint
 from geozero.engines.base import failed
+from geozero.engines.families import recorded_min_pixels
 from geozero.inference.answer_log import AnswerLog, failure
 
 CHUNK = 256  # questions: what a kill can cost
@@ -68,10 +69,14 @@ class LazyEngine:
         Raises:
             InputError: no such model.
         """
+        path = checkpoint.resolve(self.model)
+        given = EngineOptions(**{name: value for name, value in self.options.items() if name != "name"})
+        limits = {name: value for name, value in self.options.items() if name not in SPEED_OPTIONS | {"min_pixels"}}
+        least = recorded_min_pixels(path, given.max_pixels, given.min_pixels)
         return {
-            "model": checkpoint.content_hash(checkpoint.resolve(self.model)),
+            "model": checkpoint.content_hash(path),
             "sampling": asdict(self.params) | ({} if self.params.temperature else {"seed": None}),
-            "limits": {name: value for name, value in self.options.items() if name not in SPEED_OPTIONS},
+            "limits": limits if least is None else limits | {"min_pixels": least},
         }
 
     def key(self, question: Question) -> str:

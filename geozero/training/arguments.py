@@ -16,7 +16,8 @@ from typing import Any
 
 from geozero.common import process
 from geozero.common.errors import InputError
-from geozero.engines.vllm_inprocess import SAMPLER, cache_bytes
+from geozero.engines.families import MIN_PIXELS, family_for, limits_at
+from geozero.engines.vllm_inprocess import cache_bytes, shared_arguments
 from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
 from geozero.training.grpo.objective import THINKING_SCORES
 from geozero.training.launcher.launch import LAUNCHER
@@ -184,9 +185,10 @@ def rollout_server(params: Params, base: Path) -> dict[str, Any]:
     return {
         **_model(params.model, base),
         "max_pixels": params.model.max_pixels,
+        **_min_pixels(params.model),
         "vllm_max_model_len": params.model.max_length,
         "vllm_tensor_parallel_size": settings.vllm_tensor_parallel,
-        "vllm_engine_kwargs": {"logits_processors": [SAMPLER]},
+        "vllm_engine_kwargs": _engine_kwargs(params.model, base),
         "vllm_enable_lora": lora,
         **({"vllm_max_lora_rank": settings.lora.rank} if lora else {}),
         "host": "0.0.0.0",
@@ -260,11 +262,13 @@ def _batches(name: str, total: int, micro: int, hardware: Hardware) -> dict[str,
 
 def _common(spec: StageSpec, directory: Path, of_method: bool = False) -> dict[str, Any]:
     params, settings, hardware = spec.params, spec.settings, spec.params.hardware
+    family_for(params.model)  # refuses what does not fit together
     gpu = on_gpus(hardware)
     checkpointing, workers = hardware.gradient_checkpointing, hardware.loader_workers
     return {
         "model": spec.base,
         **params.model.arguments(of_method),
+        **_min_pixels(params.model),
         **settings.arguments(of_method),
         **(settings.lora.arguments() if settings.tuner == "lora" else {}),
         **hardware.arguments(),
@@ -299,6 +303,15 @@ def _extra(settings: OptimizationConfig) -> dict[str, Any]:
     return {name: value for name, value in settings.extra.items() if name != "callbacks"}
 
 
+def _min_pixels(model: Model) -> dict[str, Any]:
+    return {} if model.min_pixels is None else {"model_kwargs": {MIN_PIXELS: model.min_pixels}}
+
+
+def _engine_kwargs(model: Model, base: Path) -> dict[str, Any]:
+    """Arguments of the vLLM that samples for the trainer, as for our own engine."""
+    return shared_arguments(limits_at(base, model.max_pixels, model.min_pixels))
+
+
 def _model(model: Model, base: Path) -> dict[str, Any]:
     return {"model": base, "model_type": model.model_type, "template": model.template, "torch_dtype": model.dtype}
 
@@ -325,7 +338,7 @@ def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
     if settings.vllm == "server":
         host, port = settings.server_address
         return {**common, "vllm_server_host": host, "vllm_server_port": port}
-    engine: dict[str, Any] = {"logits_processors": [SAMPLER]}
+    engine = _engine_kwargs(params.model, base)
     common |= {"vllm_max_model_len": params.model.max_length, "vllm_engine_kwargs": engine}
     if not on_gpus(params.hardware):
         if (base / "config.json").is_file():

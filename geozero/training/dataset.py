@@ -21,6 +21,9 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import decode
 from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
+from geozero.engines.checkpoint import special_tokens
+from geozero.engines.families import ImageLimits, limits_at
+from geozero.params import Model
 from geozero.tasks import get, messages, validate
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import Mode
@@ -50,6 +53,40 @@ class Rows:
 
     n: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Readable:
+    """What a model can read.
+
+    Attributes:
+        special_tokens: of its tokenizer; as text they would be encoded as what they are.
+        limits: of its images; None: any size.
+    """
+
+    special_tokens: Collection[str] = ()
+    limits: ImageLimits | None = None
+
+    @classmethod
+    def by(cls, base: Path, model: Model) -> Readable:
+        """What a base model can read, with a profile's limits."""
+        return cls(special_tokens(base), limits_at(base, model.max_pixels, model.min_pixels))
+
+    def fault(self, sample: Sample) -> str:
+        """Why the sample cannot be encoded: the reason of a reject, or "" if it can."""
+        if any(tag in sample.question for tag in MEDIA_TAGS):
+            return "media_tag_in_question"
+        texts = (sample.answer, *sample.references)
+        if any(tag in text for text in texts for tag in MEDIA_TAGS):
+            return "media_tag_in_answer"
+        if any(token in text for text in (sample.question, *texts) for token in self.special_tokens):
+            return "special_token"
+        try:
+            if self.limits is not None:
+                self.limits.check(sample.width, sample.height)
+        except BadRecord as bad:
+            return bad.reason
+        return ""
 
 
 def image_uri(corpus: Path, image_id: str) -> str:
@@ -86,7 +123,7 @@ def swift_rows(
     choose: Callable[[Iterable[Sample]], Iterable[Sample]] = iter,
     replay: Sequence[Replay] = (),
     replay_share: float = 0.0,
-    special_tokens: Collection[str] = (),
+    readable: Readable | None = None,
 ) -> Rows:
     """Write a corpus's training samples as one JSON line each, streamed, under a temporary name first.
 
@@ -96,7 +133,7 @@ def swift_rows(
     Args:
         choose: takes the samples and gives those to write, in their order.
         replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
-        special_tokens: of the model's tokenizer; a sample whose texts contain one is rejected.
+        readable: what the model can read; other samples are rejected.
 
     Raises:
         InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or there is
@@ -110,7 +147,7 @@ def swift_rows(
     with replacing(out) as temporary, temporary.open("w") as file:
         for sample in choose(corpus.samples(split="train")):
             try:
-                file.write(_row(corpus.path, sample, mode, boxes, special_tokens))
+                file.write(_row(corpus.path, sample, mode, boxes, readable))
                 rows.n += 1
             except BadRecord as bad:
                 rows.rejected[bad.reason] += 1
@@ -128,7 +165,7 @@ def swift_rows(
 
 
 def prompt_rows(
-    corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, special_tokens: Collection[str] = ()
+    corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, readable: Readable | None = None
 ) -> int:
     """Write `n` validation questions of several corpora as rows in tagged mode; returns how many there are.
 
@@ -137,16 +174,16 @@ def prompt_rows(
     Raises:
         InputError: there is none.
     """
-    return _write_questions(_questions(corpora, special_tokens)[:n], boxes, out)
+    return _write_questions(_questions(corpora, readable)[:n], boxes, out)
 
 
 def probe_rows(
-    corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, special_tokens: Collection[str] = ()
+    corpora: Sequence[Corpus], boxes: Convention, out: Path, n: int, readable: Readable | None = None
 ) -> int:
     """As `prompt_rows`, but the tasks in turn: a few questions of every kind to look at."""
     n_of_task: Counter[str] = Counter()
     turns = []
-    for question in _questions(corpora, special_tokens):
+    for question in _questions(corpora, readable):
         task = question[1].task
         turns.append((n_of_task[task], task, question))
         n_of_task[task] += 1
@@ -154,10 +191,10 @@ def probe_rows(
     return _write_questions([question for _, _, question in turns[:n]], boxes, out)
 
 
-def _questions(corpora: Sequence[Corpus], special_tokens: Collection[str]) -> list[tuple[Corpus, Sample]]:
+def _questions(corpora: Sequence[Corpus], readable: Readable | None) -> list[tuple[Corpus, Sample]]:
     """All validation questions, in the order of their stable hash."""
     samples = ((corpus, sample) for corpus in corpora for sample in corpus.samples(split="val"))
-    found = [(corpus, sample) for corpus, sample in samples if not _unencodable(sample, special_tokens)]
+    found = [(corpus, sample) for corpus, sample in samples if not (readable or Readable()).fault(sample)]
     if not found:
         hint = "or set a2grpo.keep to last and a2grpo.probes to 0"
         raise InputError("no validation sample", ", ".join(str(c.path) for c in corpora), hint)
@@ -169,19 +206,8 @@ def _write_questions(questions: Sequence[tuple[Corpus, Sample]], boxes: Conventi
     return len(questions)
 
 
-def _unencodable(sample: Sample, special_tokens: Collection[str]) -> str:
-    """Why the sample's texts cannot be encoded as text: the reason of a reject, or "" if they can."""
-    answers = (sample.answer, *sample.references)
-    if any(tag in sample.question for tag in MEDIA_TAGS):
-        return "media_tag_in_question"
-    if any(tag in text for text in answers for tag in MEDIA_TAGS):
-        return "media_tag_in_answer"
-    has_token = any(token in text for text in (sample.question, *answers) for token in special_tokens)
-    return "special_token" if has_token else ""
-
-
-def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention, special_tokens: Collection[str] = ()) -> str:
-    if reason := _unencodable(sample, special_tokens):
+def _row(corpus: Path, sample: Sample, mode: Mode, boxes: Convention, readable: Readable | None = None) -> str:
+    if reason := (readable or Readable()).fault(sample):
         raise BadRecord(reason, sample.id)
     validate(sample)  # what built the corpus has done so; what changed it by hand may not have
     task = get(sample.task)

@@ -73,6 +73,7 @@ def collect(
     model = checkpoint.content_hash(checkpoint.resolve(base))
     limits = params.a2grpo.max_completion_tokens, params.model.max_pixels
     identity = [model, source.digest, required, params.seed, *limits, QUESTIONS]
+    identity += [] if params.model.min_pixels is None else [params.model.min_pixels]
     out = runs / f"replay-{digest(json.dumps(identity).encode())[:12]}" / "replay.json"
     node = multi_node.this_node(params.hardware)
     check_hardware(params.hardware)  # here, not after minutes of sampling for a training that could not start

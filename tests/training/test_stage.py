@@ -21,6 +21,7 @@ from weights import write_weights
 
 from geozero.common.errors import InputError
 from geozero.common.process import ChildFailed
+from geozero.engines.vllm_inprocess import SAMPLER
 from geozero.training import arguments, checkpoints, stage
 from geozero.training.metrics import MetricsForwarder, NonFiniteStop, parse, read
 
@@ -66,7 +67,12 @@ def test_where_completions_are_sampled(tmp_path: Path) -> None:
     wanted = {"vllm": "colocate", "vllm_memory": 0.4, "vllm_tensor_parallel": 2}
     colocated = grpo_arguments(tmp_path, a2grpo=wanted, hardware={"gpus": 2})
     words = arguments.flatten(colocated)
-    assert json.loads(words[words.index("--vllm_engine_kwargs") + 1]) == {"logits_processors": [arguments.SAMPLER]}
+    expected = {
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
+        "logits_processors": [SAMPLER],
+        "mm_processor_kwargs": {"size": {"shortest_edge": 1024, "longest_edge": 16384}},
+    }
+    assert json.loads(words[words.index("--vllm_engine_kwargs") + 1]) == expected
     assert (colocated["vllm_gpu_memory_utilization"], colocated["vllm_tensor_parallel_size"]) == (0.4, 2)
     server = grpo_arguments(tmp_path, a2grpo={"vllm": "server", "vllm_server": "node7:8123"})
     assert (server["vllm_server_host"], server["vllm_server_port"], server["vllm_mode"]) == ("node7", 8123, "server")
@@ -79,7 +85,7 @@ def test_where_completions_are_sampled(tmp_path: Path) -> None:
 
 
 def test_the_sampler_that_vllm_loads_by_name_is_there() -> None:
-    module, _, name = arguments.SAMPLER.partition(":")
+    module, _, name = SAMPLER.partition(":")
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     assert f"class {name}(" in path.read_text()
 

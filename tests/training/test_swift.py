@@ -125,6 +125,7 @@ def experiments(out: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from geozero.engines.checkpoint import Vocabulary
+    from geozero.engines.families import Family
 
     settings = base / "generation_config.json"  # stock GRPO must sample from the same tokens as ours
     suppressed = Vocabulary.of(base, AutoTokenizer.from_pretrained(base)).suppressed
@@ -174,13 +175,13 @@ def experiments(out: Path) -> dict[str, Any]:
     shared, share, images = (
         compare_encodings(group_batching),
         group_batching.share_a_prompt,
-        group_batching.dedup_images,
+        Family.dedup_images,
     )
     group_batching.share_a_prompt = lambda samples, size: False
-    group_batching.dedup_images = lambda model: None
+    Family.dedup_images = lambda self, model: None
     unfrozen = ("--freeze_vit", "false", "--freeze_aligner", "false")  # so that the vision tower has gradients
     logs["unshared"] = train("unshared", *unfrozen, answer_mask=second_half)
-    group_batching.share_a_prompt, group_batching.dedup_images = share, images
+    group_batching.share_a_prompt, Family.dedup_images = share, images
     logs["shared"] = train("shared", *unfrozen, answer_mask=second_half)
 
     mapping, stock = TrainerFactory.TRAINER_MAPPING, "swift.rlhf_trainers.GRPOTrainer"

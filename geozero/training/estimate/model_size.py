@@ -1,4 +1,4 @@
-"""How many parameters a Qwen3-VL has, from its configuration alone: nothing is loaded."""
+"""How many parameters a model has, from its configuration alone: nothing is loaded."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TEMPORAL_PATCH, CHANNELS = 2, 3
+from geozero.engines.families import FAMILIES
 
 # The published configurations, for plans on machines where the weights are not.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-VL-2B-Instruct": {
+        "model_type": "qwen3_vl",
         "text_config": {
             "vocab_size": 151936,
             "hidden_size": 2048,
@@ -35,6 +36,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "Qwen/Qwen3-VL-8B-Instruct": {
+        "model_type": "qwen3_vl",
         "text_config": {
             "vocab_size": 151936,
             "hidden_size": 4096,
@@ -61,7 +63,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters by part, and the sizes that activations go by.
+    """Parameters by part, and the sizes that decide the activations.
 
     Attributes:
         text: of the language model, its embeddings and output layer included.
@@ -98,7 +100,7 @@ class ModelSize:
 
 
 def read(model: Path | str) -> ModelSize | None:
-    """The shape of a checkpoint's directory or a published model's name; None where neither is known."""
+    """The size of a checkpoint's directory or a published model's name; None where neither is known."""
     config = Path(model) / "config.json"
     if config.is_file():
         try:
@@ -112,10 +114,14 @@ def of(config: Mapping[str, Any]) -> ModelSize:
     """Count the parameters of a configuration as Hugging Face writes it.
 
     Raises:
-        KeyError: it is no Qwen3-VL's.
+        KeyError: no adapter counts this kind of model.
     """
-    text, vision = config["text_config"], config["vision_config"]
-    hidden, inner, head = text["hidden_size"], text["intermediate_size"], text["head_dim"]
+    count = FAMILIES[config["model_type"]].count
+    if count is None:
+        raise KeyError(config["model_type"])
+    text, vision = config.get("text_config", config), config["vision_config"]
+    hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
+    head = text.get("head_dim") or hidden // text["num_attention_heads"]
     queries, keys = text["num_attention_heads"] * head, text["num_key_value_heads"] * head
     linear = (
         (hidden, queries),
@@ -126,29 +132,22 @@ def of(config: Mapping[str, Any]) -> ModelSize:
         (hidden, inner),
         (inner, hidden),
     )
-    layer = sum(a * b for a, b in linear) + 2 * head + 2 * hidden
+    extra, tower = count(text, vision)
+    layer = sum(a * b for a, b in linear) + 2 * hidden + extra
     embeddings = text["vocab_size"] * hidden
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-    wide, deep, merge = vision["hidden_size"], vision["depth"], vision["spatial_merge_size"]
-    mlp, merged, out = vision["intermediate_size"], wide * merge**2, vision["out_hidden_size"]
-    block = 4 * wide + 4 * wide * wide + 4 * wide + 2 * wide * mlp + mlp + wide
-    merger = merged * merged + merged + merged * out + out
-    patch = CHANNELS * TEMPORAL_PATCH * vision["patch_size"] ** 2 * wide + wide
-    stacked = len(vision["deepstack_visual_indexes"])
     return ModelSize(
-        text=(embeddings if tied else 2 * embeddings) + text["num_hidden_layers"] * layer + hidden,
-        # the last merger normalises before it merges, those of the deep stack after
-        vision=patch + vision["num_position_embeddings"] * wide + deep * block
-        + (1 + stacked) * merger + 2 * wide + stacked * 2 * merged,
+        text=(embeddings if tied else 2 * embeddings) + layers * layer + hidden,
+        vision=tower,
         layer=layer,
-        layers=text["num_hidden_layers"],
+        layers=layers,
         hidden=hidden,
         intermediate=inner,
         vocabulary=text["vocab_size"],
-        vision_layers=deep,
-        vision_hidden=wide,
-        vision_intermediate=mlp,
+        vision_layers=vision["depth"],
+        vision_hidden=vision["hidden_size"],
+        vision_intermediate=vision["intermediate_size"],
         patch=vision["patch_size"],
-        merge=merge,
+        merge=vision["spatial_merge_size"],
         linear=linear,
-    )  # fmt: skip
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from geozero.common.atomic import replacing, write_text
 from geozero.common.errors import InputError
 from geozero.engines import checkpoint as models
+from geozero.engines.families import family_at, limits_at
 from geozero.params import Model
 from geozero.training import arguments, checkpoints
 from geozero.training.export import engine_agreement
@@ -52,6 +53,7 @@ def export(
     with replacing(out) as temporary:
         _assemble(source, record, temporary, log)
         models.resolve(temporary)
+        _write_limits(temporary, record)
         agreement = engine_agreement.check(str(temporary), _dtype(temporary, record), log=log) if checked else None
         write_text(temporary / CARD, card(out.name, record, listed, agreement))
     return out
@@ -73,6 +75,15 @@ def _assemble(source: Path, record: dict[str, Any], out: Path, log: Callable[[st
     base = models.resolve(record["base"])
     log(f"assembling the model of {source.name} on {base}")
     checkpoints.assemble_model(source, base, Model(path=str(base), **record["model"]), out)
+
+
+def _write_limits(out: Path, record: dict[str, Any]) -> None:
+    """Let any server fit images as the training did."""
+    model = record.get("model", {})
+    if "max_pixels" in model:
+        limits = limits_at(out, model["max_pixels"], model.get("min_pixels"))
+        if limits is not None:
+            family_at(out).write_limits(out, limits)
 
 
 def _dtype(model: Path, record: dict[str, Any]) -> str:

@@ -110,65 +110,6 @@ class EncodingCache:
         return encoded
 
 
-class ImageDedupHook:
-    """Hooks on a Qwen3-VL vision tower: an image that stands side by side several times is looked at once.
-
-    The output is as if each had been looked at, its gradient too.
-    """
-
-    KNOWN = frozenset({"grid_thw", "return_dict", "cache_position", "text_position_ids"})  # any other: not shared
-
-    def __init__(self, tower: torch.nn.Module) -> None:
-        self._owners: list[int] | None = None  # for each image, which of those looked at; None: nothing is shared
-        self._patches: list[int] = []  # of each image looked at
-        tower.register_forward_pre_hook(self._before, with_kwargs=True)
-        tower.register_forward_hook(self._after)
-
-    def _before(self, tower: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._owners = None
-        if len(args) != 1 or "grid_thw" not in kwargs or not set(kwargs) <= self.KNOWN:
-            return None
-        grid = kwargs["grid_thw"]
-        patches = grid.prod(-1).tolist()
-        images = args[0].split(patches)
-        kept: list[int] = []
-        owners = []
-        for i, image in enumerate(images):
-            if not kept or not torch.equal(grid[i], grid[kept[-1]]) or not torch.equal(image, images[kept[-1]]):
-                kept.append(i)
-            owners.append(len(kept) - 1)
-        if len(kept) == len(images):
-            return None
-        self._owners, self._patches = owners, [patches[i] for i in kept]
-        return (torch.cat([images[i] for i in kept]),), {**kwargs, "grid_thw": grid[kept]}
-
-    def _after(self, tower: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self._owners is None:
-            return None
-        if isinstance(output, dict):  # transformers' ModelOutput
-            for name in list(output):
-                output[name] = self._handed_out(output[name])
-            return output
-        return self._handed_out(output)
-
-    def _handed_out(self, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return type(value)(self._handed_out(v) for v in value)
-        if not isinstance(value, torch.Tensor) or self._owners is None:
-            return value
-        merged = sum(self._patches) // value.shape[0]  # patches that became one token
-        pieces = value.split([n // merged for n in self._patches])
-        return torch.cat([pieces[owner] for owner in self._owners])
-
-
-def dedup_images(model: torch.nn.Module) -> None:
-    """Put `ImageDedupHook` on the model's Qwen3-VL vision tower; another model is left as it is."""
-    for module in model.modules():
-        name = type(module).__name__
-        if name.startswith("Qwen3VL") and name.endswith("VisionModel"):
-            ImageDedupHook(module)
-
-
 def _prompt(sample: Any) -> tuple[Any, ...]:
     answered = bool(sample.messages) and sample.messages[-1]["role"] == "assistant"
     turns = sample.messages[:-1] if answered else sample.messages

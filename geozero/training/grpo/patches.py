@@ -1,9 +1,9 @@
 """Two faults of ms-swift 4.6.0 (transformers 5.19) around sampling, corrected on the model that trains.
 
-Sampling that sees its images under DeepSpeed: there ms-swift exchanges the model's forward, so that a batch without
-images touches the vision tower all the same. Since transformers 5 `generate` encodes images before its first step and
-hands them on as `mm_encoder_outputs`; the exchanged forward does not know these: nothing fails, and every answer is
-blind. Losses and log-probabilities, which hand on pixels, are right.
+Sampling that sees its images under DeepSpeed: there ms-swift replaces the forward of some models, so that a batch
+without images uses the vision tower all the same. Since transformers 5 `generate` encodes images before its first step
+and passes them on as `mm_encoder_outputs`; the new forward does not know these: nothing fails, and every answer is
+blind. Losses and log-probabilities, which pass pixels, are right.
 
 A frozen base that stays frozen: to hand LoRA's weights to vLLM, ms-swift merges the adapter into the base and
 subtracts it again. In bfloat16 each round trip rounds, so the base drifts, and the reference with it.
@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
 
 def restore_generate_forward(model: torch.nn.Module) -> None:
-    """Let a Qwen3-VL sample with its own forward; another model, and its training, are left as they are."""
+    """Let a model whose forward ms-swift has replaced sample with its own; its training is left as it is."""
     for module in model.modules():
-        name = type(module).__name__
-        if name.startswith("Qwen3VL") and hasattr(module, "origin_forward"):
+        if hasattr(module, "origin_forward"):
             module.forward = _by_purpose(module.origin_forward, module.forward)
 
 
-def _by_purpose(own: Callable[..., Any], exchanged: Callable[..., Any]) -> Callable[..., Any]:
+def _by_purpose(own: Callable[..., Any], replaced: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
         samples = kwargs.get("past_key_values") is not None or kwargs.get("mm_encoder_outputs") is not None
-        return (own if samples else exchanged)(*args, **kwargs)
+        return (own if samples else replaced)(*args, **kwargs)
 
     return forward
 

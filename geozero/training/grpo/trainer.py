@@ -25,6 +25,7 @@ from transformers.integrations import sdpa_attention
 
 from geozero.common.errors import InputError
 from geozero.engines.checkpoint import Vocabulary
+from geozero.engines.families import family_of
 from geozero.params import METHOD, A2grpo, Model
 from geozero.tasks.text import is_well_formed, thought, words
 from geozero.training.grpo import group_batching, rewards
@@ -100,9 +101,10 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        family = family_of(self.model.model_meta.model_type)
         for model in (self.model, self.ref_model):
             if model is not None:
-                group_batching.dedup_images(model)
+                family.dedup_images(model)
                 restore_generate_forward(model)
         restore_base_on_unmerge(self.model)
         if self.args.probe_rows:

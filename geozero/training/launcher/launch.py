@@ -87,15 +87,18 @@ def _destroy_process_group() -> None:
 
 
 def _run(kind: str, arguments: list[str]) -> None:
-    from geozero.engines import template
     from geozero.engines.checkpoint import resolve
+    from geozero.engines.families import FAMILIES, check_template, family_of
     from geozero.engines.vllm_inprocess import prepare_for_trainer
     from geozero.training import dataset
     from geozero.training.launcher import argument_validation
 
-    template.register()
+    for family in FAMILIES.values():  # before the arguments are parsed, which may name any of their templates
+        family.register_template()
     dataset.install()
     given = argument_validation.validate_arguments(kind, arguments)
+    if given.template:
+        check_template(family_of(given.model_type), given.template)
     for model in filter(None, (given.model, getattr(given, "ref_model", None))):
         argument_validation.validate_architecture(resolve(model), given.model_type)
     if kind in ("sft", "grpo"):
