@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from geozero.common.errors import InputError
 from geozero.params import Guards
-from geozero.training.checkpoints import Checkpoint, history
 from geozero.training.grpo.collapse_monitor import VIOLATIONS, CollapseMonitor
 
 SOURCE, TARGET = "logging.jsonl", "metrics.jsonl"
@@ -85,17 +84,17 @@ class MetricsForwarder:
                 self._monitor.stop_on(violations)
             self._stop_on_nonfinite(step, values)
 
-    def check_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def check_history(self, checkpoint: Path, history: Iterable[Mapping[str, Any]]) -> None:
         """Refuse to resume from a checkpoint with a step that should have stopped the training.
 
         Raises:
             NonFiniteStop: its own history has such a step; steps that were since repeated do not count.
         """
-        for row in history(checkpoint.path):
+        for row in history:
             if found := self._nonfinite(row):
                 raise NonFiniteStop(
-                    f"{checkpoint.path.name} was trained through step {row.get('step')}, where {found}",
-                    str(checkpoint.path),
+                    f"{checkpoint.name} was trained through step {row.get('step')}, where {found}",
+                    str(checkpoint),
                     "remove it, and the same command resumes from the checkpoint before it",
                 )
 

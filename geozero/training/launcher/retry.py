@@ -62,7 +62,7 @@ class TrainingRun:
         """
         last = checkpoints.newest(self.directory, self.log)
         if last is not None:
-            self.metrics.check_checkpoint(last)
+            self.metrics.check_history(last.path, checkpoints.history(last.path))
         return last
 
 
