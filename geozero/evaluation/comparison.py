@@ -26,9 +26,10 @@ def compare(
 ) -> dict[str, Any]:
     """`second` minus `first`: the metrics of the paired records, and the same by group (of the kinds in `by`, or all).
 
-    `pairs` are their rows in either list; left out, every record of `second` must have its pair. Each metric holds
-    both values, difference, 95 % interval, two-sided p-value and n; one that is undefined in some resample is left
-    out. A p-value stands for one comparison and is not corrected for how many are made.
+    `pairs` are the rows of the paired records in the first and in the second list; without them, every record of
+    `second` must have its pair. Each metric holds both values, difference, 95 % interval, two-sided p-value and n; one
+    that is undefined in some resample is left out. A p-value stands for one comparison and is not corrected for how
+    many are made.
 
     Raises:
         InputError: records of `second` without their pair, or lists that were not scored with the same metrics.
@@ -82,7 +83,7 @@ def pair_records(first: RecordList, second: RecordList) -> tuple[Rows, Rows]:
 
 
 def common(first: RecordList, second: RecordList) -> tuple[Rows, Rows]:
-    """Rows of the records that stand once in either list under one id and label, in the order of `first`."""
+    """Rows of the records that occur exactly once in each list, with the same id and label, in the order of `first`."""
     places: list[dict[str, int]] = []
     for listed in (first, second):
         counts = Counter(listed.ids)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 
 class MetricFormat(NamedTuple):
-    """A value is printed times `factor`; `best` is the value of a perfect score, None for counts and lengths."""
+    """A value is printed times `factor`; `best` is the value of a perfect score; None, for counts, lengths and errors,
+    means that no bar is drawn."""
 
     label: str
     factor: float = 100.0

@@ -50,7 +50,7 @@ def test_fixture_in_exact_samples_out(name: str, tmp_path: Path) -> None:
     assert rows(name, tmp_path) == json.loads(GOLDEN.read_text())[name]
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"rsvg"}))  # its lists are no text: test_sources_questions.py
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"rsvg"}))  # its lists are no text: test_questions.py
 @pytest.mark.parametrize("seed", range(5))
 def test_random_damage_gives_records_rejects_or_one_line(name: str, seed: int, tmp_path: Path) -> None:
     rng = random.Random(f"{name} {seed}")

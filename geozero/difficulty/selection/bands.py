@@ -85,7 +85,7 @@ def measure(answers: Answers, candidates: Candidates, settings: params.Select) -
 
 
 def choose(band: npt.NDArray[np.str_], candidates: Candidates, settings: params.Select) -> tuple[Bools, Bools]:
-    """Which candidates GeoZero-Instruct and GeoZero-Hard take [N] each (METHOD, Data; our choice).
+    """Which candidates GeoZero-Instruct takes and which GeoZero-Hard takes, (n,) each (METHOD, Data; our choice).
 
     Instruct: the easy ones, the lowest stable hashes where fewer are wanted. Hard: learnable ones first, then
     unsolved ones up to `unsolved_share` of the whole, both balanced by task and then by source.

@@ -1,4 +1,4 @@
-"""The tiny Qwen3-VL: transformers' own Qwen3-VL classes at about a millionth of the size, with its own vocabulary.
+"""The tiny Qwen3-VL: transformers' own Qwen3-VL classes with about a million parameters and its own vocabulary.
 
 About 1.1 M parameters: text 128 × 3 layers, vision 64 × 3 layers, patch 8, so that a scene of 96×96 pixels
 becomes 36 image tokens. Sizes are our choice; the classes, the processor and the chat format are Qwen3-VL's.

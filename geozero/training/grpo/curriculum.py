@@ -75,12 +75,12 @@ class Resampling:
     They depend on the step and the draw only, so that a resumed run draws what it would have drawn.
 
     Attributes:
-        rows: of the training data; in a run with an order those behind its own steps' are spare.
-        prompts: per step.
-        steps: of the run.
-        draws: most per step.
-        shuffled: whether the run is; one with an order draws prompts about as hard as the step's own.
-        seed: of the run; a shuffled one draws in another permutation than it trains in.
+        rows: number of rows of the training data; in a run with an order, those after its own steps' rows are spare.
+        prompts: number of prompts per step.
+        steps: number of steps of the run.
+        draws: how often a step may draw at most.
+        shuffled: whether the run is shuffled; a run with an order draws prompts about as hard as the step's own.
+        seed: the run's seed; a shuffled run draws in another permutation than it trains in.
     """
 
     rows: int
