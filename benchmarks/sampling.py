@@ -25,7 +25,7 @@ from geozero import engines, tasks
 from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus
 from geozero.difficulty.answer_store import AnswerWriter
-from geozero.engines.base import Answered, Completion, Engine, Request, SamplingParams
+from geozero.engines.base import Answered, Completion, Engine, EngineOptions, Request, SamplingParams
 
 WAYS = ("bare", "ours", "generate")
 GENERATE_ROWS = 4  # the published script's batch
@@ -150,7 +150,7 @@ def generate(corpus: Path, model: Path, n: int, k: int, max_tokens: int) -> dict
 
     from geozero.engines.prompts import Prompter
 
-    prompter, data = Prompter(model, LIMITS["max_pixels"], LIMITS["max_length"]), Corpus(corpus)
+    prompter, data = Prompter(model, EngineOptions(**LIMITS)), Corpus(corpus)
     network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa").eval()
     samples = [s for s in chosen(corpus, n) for _ in range(k)]
     prompter.tokenizer.padding_side = "left"

@@ -51,6 +51,7 @@ def train(options: argparse.Namespace, out: Path) -> None:
     from swift.rlhf_trainers import grpo_trainer
     from transformers.integrations import sdpa_attention
 
+    from geozero.engines.families.image_dedup import ImageDedupHook
     from geozero.training.grpo import group_batching, trainer
 
     seconds: list[tuple[bool, float]] = []
@@ -58,13 +59,13 @@ def train(options: argparse.Namespace, out: Path) -> None:
     ours, stock = trainer.A2GRPOTrainer, grpo_trainer.GRPOTrainer
     gqa = sdpa_attention.use_gqa_in_sdpa
     plain_encoding = grpo_trainer.encode_sample
-    look, sharing = group_batching.ImageDedupHook._before, {"images": True}
+    look, sharing = ImageDedupHook._before, {"images": True}
 
     def look_if_shared(self: Any, *given: Any) -> Any:
         self._owners = None
         return look(self, *given) if sharing["images"] else None
 
-    setattr(group_batching.ImageDedupHook, "_before", look_if_shared)  # noqa: B010 - its hooks are bound when the trainer is made
+    setattr(ImageDedupHook, "_before", look_if_shared)  # noqa: B010 - its hooks are bound when the trainer is made
 
     def overrides(name: str) -> Any:
         """The method of whichever trainer this step belongs to."""
