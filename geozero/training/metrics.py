@@ -160,7 +160,7 @@ def parse(line: bytes | str) -> tuple[int, dict[str, float]] | None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut off is skipped."""
+    """The rows of a `metrics.jsonl`, or of another such file; a line that a kill cut off is skipped."""
     rows = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:

@@ -26,7 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def taught(tiny_random: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> stage.StageResult:
+def sft_model(tiny_random: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> stage.StageResult:
     """A model that has learned the tagged format from replayed completions, and to guess: groups are mixed."""
     replay = [
         Replay(
@@ -37,7 +37,7 @@ def taught(tiny_random: Path, corpus: Path, tmp_path_factory: pytest.TempPathFac
         for i, sample in enumerate(Corpus(corpus).samples())
     ]
     settings = {"steps": 30, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 2e-3, "replay_share": 0.95}
-    out = tmp_path_factory.mktemp("taught")
+    out = tmp_path_factory.mktemp("sft")
     return stage.run_sft(make_params(sft=settings), corpus, tiny_random, out, replay=replay)
 
 

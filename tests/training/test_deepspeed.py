@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from training_line import RL, apart
 from training_line import corpus as corpus  # a fixture
-from training_line import taught as taught  # a fixture
+from training_line import sft_model as sft_model  # a fixture
 from training_stage import make_params
 
 from geozero.training import stage
@@ -37,15 +37,15 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_weights_are_those_of_plain_ddp(
-    way: str, taught: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, sft_model: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(zero: str | None) -> stage.StageResult:
         params = make_params(sft={"batch_size": 16}, a2grpo=RL | WAYS[way], hardware={"deepspeed": zero})
         run = stage.run_sft if way == "sft" else stage.run_a2grpo
-        return run(params, corpus, taught.model, tmp_path / str(zero))
+        return run(params, corpus, sft_model.model, tmp_path / str(zero))
 
     plain = train(None)
-    assert apart(plain.model, taught.model) > 1e-5
+    assert apart(plain.model, sft_model.model) > 1e-5
     for zero in ("zero2", "zero3"):
         found = train(zero)
         assert apart(plain.model, found.model) < 1e-5  # of plain's tensors: ZeRO-2 also writes the tied lm_head

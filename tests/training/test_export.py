@@ -27,9 +27,9 @@ def run(tmp_path: Path, base: Path) -> Path:
     """A finished stage as `stage.py` leaves it."""
     params = make_params()
     corpus = build_corpus(tmp_path / "corpus")
-    recipe = StageSpec("a2grpo", "a2grpo", params, corpus, base, tmp_path / "runs")
+    spec = StageSpec("a2grpo", "a2grpo", params, corpus, base, tmp_path / "runs")
     directory = tmp_path / "runs" / "a2grpo-1"
-    identity = recipe.identity()
+    identity = spec.identity()
     record = {
         **identity,
         "corpus": str(corpus),

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from training_line import RL, apart, weights
 from training_line import corpus as corpus
-from training_line import taught as taught
+from training_line import sft_model as sft_model
 from training_stage import make_params
 
 from geozero.corpus.store import Corpus, subset
@@ -63,18 +63,18 @@ def start_and_kill(params: Params, kind: str, corpus: Path, base: Path, out: Pat
     assert stage_process.returncode == -9
 
 
-def test_sft_then_a2grpo(taught: stage.StageResult, tiny_random: Path, corpus: Path, tmp_path: Path) -> None:
+def test_sft_then_a2grpo(sft_model: stage.StageResult, tiny_random: Path, corpus: Path, tmp_path: Path) -> None:
     params = make_params(a2grpo=RL)
-    result = stage.run_a2grpo(params, corpus, taught.model, tmp_path / "runs")
-    assert apart(taught.model, tiny_random) > 0
-    assert apart(result.model, taught.model) > 0
+    result = stage.run_a2grpo(params, corpus, sft_model.model, tmp_path / "runs")
+    assert apart(sft_model.model, tiny_random) > 0
+    assert apart(result.model, sft_model.model) > 0
     assert {p.name for p in result.model.iterdir()} == {p.name for p in tiny_random.iterdir()}
     for name in ("config.json", "generation_config.json", "tokenizer.json"):
         assert (result.model / name).read_bytes() == (tiny_random / name).read_bytes()
     rows = read(result.directory / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    wanted = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
-    assert all(wanted | {"dropped_groups"} <= set(row) for row in rows)
+    expected = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
+    assert all(expected | {"dropped_groups"} <= set(row) for row in rows)
     assert rows[0]["well_formed"] > 0.5
     assert min(row["dropped_groups"] for row in rows) < 1  # of a step's four groups all may be alike, now and then
     assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1
@@ -90,7 +90,7 @@ def test_sft_then_a2grpo(taught: stage.StageResult, tiny_random: Path, corpus: P
     Qwen3VLForConditionalGeneration.from_pretrained(result.model)
 
 
-def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus: Path, tmp_path: Path) -> None:
+def test_resampling_validation_and_curriculum(sft_model: stage.StageResult, corpus: Path, tmp_path: Path) -> None:
     """Groups without an answer signal are replaced, val chooses the checkpoint, easy samples come first."""
     whole = Corpus(corpus)
     data = tmp_path / "data"
@@ -100,12 +100,12 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     val = [replace(s, split="val") for s in whole.samples()]
     subset(whole, val, data / "val", {"made_by": "test"})
     more = {"resample": 2, "keep": "best", "val_prompts": 8, "order": "easy_first", "probes": 3, "probe_steps": 3}
-    # A model taught for a few steps may lose the answer format: only a warning here, the guards have their own tests.
+    # A model trained for a few steps may lose the answer format: only a warning here, the guards have their own tests.
     guards = {"entropy": {"limit": 0.01}, "well_formed": {"action": "warn"}, "window": 2}
     params = make_params(a2grpo=RL | more | {"guards": guards})
-    told: list[str] = []
+    logged: list[str] = []
     runs = tmp_path / "runs"
-    result = stage.run_a2grpo(params, data / "hard", taught.model, runs, val=[data / "val"], on_line=told.append)
+    result = stage.run_a2grpo(params, data / "hard", sft_model.model, runs, val=[data / "val"], on_line=logged.append)
     rows = read(result.directory / "metrics.jsonl")
     steps = [row for row in rows if "loss" in row and "eval_loss" not in row]
     judged = {row["step"]: row["eval_answer_reward"] for row in rows if "eval_answer_reward" in row}
@@ -115,7 +115,7 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
     assert all({"distinct", "entropy/mean", "completions/clipped_ratio"} <= set(row) for row in steps)
     chosen = json.loads((result.directory / "stage.json").read_text())["model_step"]
     assert judged[chosen] == max(judged.values())
-    assert any(line.startswith(f"selected checkpoint-{chosen} (best validation") for line in told)
+    assert any(line.startswith(f"selected checkpoint-{chosen} (best validation") for line in logged)
     weights(result.model)
     probes = probe_log.read(result.directory)
     assert len({probe.sample.id for probe in probes}) == len(probes) == 3
@@ -124,7 +124,7 @@ def test_resampling_validation_and_curriculum(taught: stage.StageResult, corpus:
 
 @pytest.mark.skipif(not built_for_cpu(), reason="no vLLM for CPUs is installed")
 def test_colocated_vllm_samples_with_the_weights_of_each_step(
-    taught: stage.StageResult, corpus: Path, tmp_path: Path
+    sft_model: stage.StageResult, corpus: Path, tmp_path: Path
 ) -> None:
     """Real vLLM beside the trainer answers before and after as transformers does with those weights."""
     whole = Corpus(corpus)
@@ -132,18 +132,20 @@ def test_colocated_vllm_samples_with_the_weights_of_each_step(
     subset(whole, val, tmp_path / "val", {"made_by": "test"})
     more = {"vllm": "colocate", "probes": 6, "probe_steps": 4, "learning_rate": 3e-3}
     params = make_params(a2grpo=RL | more | {"guards": {"well_formed": {"action": "warn"}}})
-    result = stage.run_a2grpo(params, corpus, taught.model, tmp_path / "runs", val=[tmp_path / "val"])
+    result = stage.run_a2grpo(params, corpus, sft_model.model, tmp_path / "runs", val=[tmp_path / "val"])
     steps = [row for row in read(result.directory / "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
     assert "Traceback" not in (result.directory / "train.log").read_text()
     probes = probe_log.read(result.directory)
     images = Corpus(tmp_path / "val")
-    asked = [Request(p.sample.id, messages(p.sample, "tagged"), images.image_bytes(p.sample.image_id)) for p in probes]
-    for step, model in ((0, taught.model), (4, result.model)):
+    requests = [
+        Request(p.sample.id, messages(p.sample, "tagged"), images.image_bytes(p.sample.image_id)) for p in probes
+    ]
+    for step, model in ((0, sft_model.model), (4, result.model)):
         engine = open_engine(
             "transformers", model, max_pixels=params.model.max_pixels, max_length=params.model.max_length
         )
-        answers = engine.generate(asked, SamplingParams(max_tokens=RL["max_completion_tokens"]))
+        answers = engine.generate(requests, SamplingParams(max_tokens=RL["max_completion_tokens"]))
         engine.close()
         assert [p.texts[step] for p in probes] == [row[0].text for row in answers]
     assert any(p.texts[0] != p.texts[4] for p in probes)  # else the comparison after the training would say nothing
@@ -151,25 +153,25 @@ def test_colocated_vllm_samples_with_the_weights_of_each_step(
 
 @pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.long), "a2grpo"])
 def test_a_killed_run_ends_where_an_undisturbed_one_does(
-    kind: str, taught: stage.StageResult, corpus: Path, tmp_path: Path
+    kind: str, sft_model: stage.StageResult, corpus: Path, tmp_path: Path
 ) -> None:
-    params, base = make_params(sft={"steps": 4}, a2grpo=RL), taught.model
+    params, base = make_params(sft={"steps": 4}, a2grpo=RL), sft_model.model
     run = stage.run_sft if kind == "sft" else stage.run_a2grpo
     undisturbed = run(params, corpus, base, tmp_path / "a")
     start_and_kill(params, kind, corpus, base, tmp_path / "b", at=3)
-    told: list[str] = []
-    resumed = run(params, corpus, base, tmp_path / "b", on_line=told.append)
-    assert any(line.startswith("resuming from checkpoint-") for line in told)
+    logged: list[str] = []
+    resumed = run(params, corpus, base, tmp_path / "b", on_line=logged.append)
+    assert any(line.startswith("resuming from checkpoint-") for line in logged)
     assert [row["step"] for row in read(resumed.directory / "metrics.jsonl")] == [1, 2, 3, 4]
     assert apart(undisturbed.model, base) > 1e-5
     assert apart(resumed.model, undisturbed.model) < 1e-6
 
 
 def test_sigterm_reaches_the_trainer_which_leaves_with_a_checkpoint(
-    taught: stage.StageResult, corpus: Path, tmp_path: Path
+    sft_model: stage.StageResult, corpus: Path, tmp_path: Path
 ) -> None:
     params = make_params(sft={"steps": 60, "batch_size": 16, "micro_batch_size": 16})
-    words = [sys.executable, "-c", SCRIPT, params.model_dump_json(), "sft", str(corpus), str(taught.model)]
+    words = [sys.executable, "-c", SCRIPT, params.model_dump_json(), "sft", str(corpus), str(sft_model.model)]
     with subprocess.Popen([*words, str(tmp_path)], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:
@@ -191,21 +193,21 @@ def test_a_lora_adapter_is_merged_into_a_plain_model(tiny_random: Path, corpus: 
 
 
 def test_two_processes_train_one_model(
-    taught: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sft_model: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NPROC_PER_NODE", "2")
-    result = stage.run_a2grpo(make_params(a2grpo=RL | {"steps": 2}), corpus, taught.model, tmp_path / "runs")
+    result = stage.run_a2grpo(make_params(a2grpo=RL | {"steps": 2}), corpus, sft_model.model, tmp_path / "runs")
     rows = read(result.directory / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
     assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1  # each process holds whole groups
-    assert apart(result.model, taught.model) > 1e-5
+    assert apart(result.model, sft_model.model) > 1e-5
 
 
 @pytest.mark.long
 def test_two_nodes_of_which_one_loses_its_trainer_end_where_one_node_does(
-    taught: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sft_model: stage.StageResult, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = taught.model
+    base = sft_model.model
     with monkeypatch.context() as alone:
         alone.setenv("NPROC_PER_NODE", "2")
         undisturbed = stage.run_a2grpo(make_params(a2grpo=RL), corpus, base, tmp_path / "one")

@@ -192,11 +192,11 @@ def test_what_else_memory_depends_on() -> None:
 
 @pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
 def test_a_plan_needs_neither_weights_nor_data_nor_gpus(path: Path, tmp_path: Path) -> None:
-    params, told = load(path), []
+    params, logged = load(path), []
     result = stage.run_a2grpo(
-        params, tmp_path / "hard", Path(params.model.path), tmp_path / "runs", dry_run=True, on_line=told.append
+        params, tmp_path / "hard", Path(params.model.path), tmp_path / "runs", dry_run=True, on_line=logged.append
     )
-    plan_of = dict(line.split("\t", 1) for line in told)
+    plan_of = dict(line.split("\t", 1) for line in logged)
     assert {"profile", "model", "data", "steps", "devices", "memory", "hours", "disk", "command"} <= plan_of.keys()
     assert "billion parameters, not here yet" in plan_of["model"]
     assert "not there yet" in plan_of["data"]
@@ -252,10 +252,10 @@ def test_full_training_in_bfloat16_needs_masters(
 def test_a_plan_counts_the_data_and_names_the_server(tmp_path: Path) -> None:
     corpus = build_corpus(tmp_path / "corpus")
     base = ROOT / "models/tiny-qwen3-vl"
-    told: list[str] = []
+    logged: list[str] = []
     params = make_params(a2grpo={"vllm": "server", "vllm_server": "far:7777"})
-    result = stage.run_a2grpo(params, corpus, base, tmp_path / "runs", dry_run=True, on_line=told.append)
-    plan_of = dict(line.split("\t", 1) for line in told)
+    result = stage.run_a2grpo(params, corpus, base, tmp_path / "runs", dry_run=True, on_line=logged.append)
+    plan_of = dict(line.split("\t", 1) for line in logged)
     assert "40 training samples" in plan_of["data"]
     assert plan_of["steps"] == "3 of 2 prompts per step × 4 completions, 0.15 times the data"
     assert "launch rollout" in plan_of["first"] and "--port 7777" in plan_of["first"]

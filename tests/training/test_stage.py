@@ -172,13 +172,13 @@ def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_go(tmp_path: Path)
     (tmp_path / "checkpoint-x").mkdir()
     broken = tmp_path / "checkpoint-10" / "model.safetensors"
     broken.write_bytes(broken.read_bytes()[:-1])
-    told: list[str] = []
-    found = checkpoints.newest(tmp_path, told.append)
+    logged: list[str] = []
+    found = checkpoints.newest(tmp_path, logged.append)
     assert found is not None
     assert (found.step, found.path.name) == (9, "checkpoint-9")
     assert not broken.parent.exists()
-    assert len(told) == 1
-    assert "cut off" in told[0]
+    assert len(logged) == 1
+    assert "cut off" in logged[0]
     assert checkpoints.newest(tmp_path / "none") is None
 
 
@@ -362,11 +362,11 @@ def test_a_stage_runs_once_and_is_reused(trainer: None, corpus: Path, base: Path
 
 
 def test_samples_that_are_left_out_are_told_and_counted(trainer: None, base: Path, tmp_path: Path) -> None:
-    corpus, told = break_by_hand(build_corpus(tmp_path / "corpus")), []
-    done = stage.run_a2grpo(make_params(), corpus, base, tmp_path / "runs", on_line=told.append)
+    corpus, logged = break_by_hand(build_corpus(tmp_path / "corpus")), []
+    done = stage.run_a2grpo(make_params(), corpus, base, tmp_path / "runs", on_line=logged.append)
     rows = json.loads((done.directory / "stage.json").read_text())["rows"]
     assert rows["n"] > 0 and rows["rejected"]["answer_empty"] > 0
-    assert any(line.startswith("left out: ") and "answer_empty" in line for line in told)
+    assert any(line.startswith("left out: ") and "answer_empty" in line for line in logged)
 
 
 def test_a_killed_stage_goes_on_from_its_last_whole_checkpoint(
@@ -374,16 +374,16 @@ def test_a_killed_stage_goes_on_from_its_last_whole_checkpoint(
 ) -> None:
     params = make_params()
     monkeypatch.setenv("DIE_AT", "3")
-    told: list[str] = []
+    logged: list[str] = []
     with pytest.raises(ChildFailed):
-        stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
+        stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=logged.append)
     monkeypatch.delenv("DIE_AT")
     points: list[int] = []
     done = stage.run_sft(
-        params, corpus, base, tmp_path / "runs", on_line=told.append, on_metrics=lambda s, v: points.append(s)
+        params, corpus, base, tmp_path / "runs", on_line=logged.append, on_metrics=lambda s, v: points.append(s)
     )
     assert (done.directory / "calls").read_text() == "0\n2\n"
-    assert any("checkpoint-3 is incomplete" in line for line in told)
+    assert any("checkpoint-3 is incomplete" in line for line in logged)
     assert points == [4]  # 1 to 3 were given out before the kill
     assert [row["step"] for row in read(done.directory / "metrics.jsonl")] == [1, 2, 3, 4]
 

@@ -89,8 +89,8 @@ def test_a_group_may_be_spread_over_forward_passes(results: dict[str, Any]) -> N
 
 
 def test_the_metrics_have_their_names(results: dict[str, Any]) -> None:
-    wanted = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
-    assert wanted | {"dropped_groups"} <= set(results["logs"]["half_mask"])
+    expected = {"loss", "reward", "answer_reward", "thinking_reward", "answer_kl", "thought_words", "well_formed"}
+    assert expected | {"dropped_groups"} <= set(results["logs"]["half_mask"])
     assert results["logs"]["half_mask"]["answer_kl"] > 0
 
 

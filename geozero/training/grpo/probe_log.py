@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geozero.corpus.sample import Sample
+from geozero.training import metrics
 
 FILE = "thoughts.jsonl"
 
@@ -33,12 +34,7 @@ def append(run: Path, step: int, samples: Sequence[str], texts: Sequence[str]) -
 def read(run: Path) -> list[Probe]:
     """The probes of a run in order; of a repeated step the last answers count, and a cut-off line is skipped."""
     found: dict[str, Probe] = {}
-    path = run / FILE
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
+    for row in metrics.read(run / FILE):
         sample = Sample.from_json(row["sample"])
         found.setdefault(sample.id, Probe(sample, {})).texts[int(row["step"])] = row["text"]
     return list(found.values())

@@ -61,19 +61,22 @@ def this_node(hardware: Hardware) -> Node:
     return Node(int(rank), hardware.nodes, address, int(port))
 
 
-@dataclass
 class Heartbeat:
-    """A file that another node writes to while it lives."""
+    """A file that another process writes to while it works."""
 
-    path: Path
-    _seen: float = 0.0
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._modified()
 
     def changed(self) -> bool:
-        """Whether it was written to since the last call; the first sight of it proves nothing."""
+        """Whether it was written to since the last call, or at first since it is watched."""
+        before, self._seen = self._seen, self._modified()
+        return self._seen not in (before, 0.0)
+
+    def _modified(self) -> float:
         with suppress(OSError):
-            before, self._seen = self._seen, self.path.stat().st_mtime
-            return before not in (0.0, self._seen)
-        return False
+            return self._path.stat().st_mtime
+        return 0.0
 
 
 @dataclass

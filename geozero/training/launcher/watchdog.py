@@ -20,6 +20,7 @@ import psutil
 from geozero.common.process import ChildFailed
 from geozero.params import Hardware
 from geozero.training.launcher.launch import LAUNCHER
+from geozero.training.launcher.multi_node import Heartbeat
 
 TORCHRUN = "torch.distributed.run"
 OUT_OF_MEMORY = re.compile(
@@ -109,10 +110,10 @@ class Watchdog:
             self._terminate()
 
     def _watch(self) -> None:
-        logged, since = _changed_at(self._steps), time.monotonic()
+        steps, since = Heartbeat(self._steps), time.monotonic()
         while not self._ended.wait(min(CHECK_SECONDS, self._stall_seconds / 4)):
             now = time.monotonic()
-            if logged != (logged := _changed_at(self._steps)):
+            if steps.changed():
                 since = now
             reason = self._abort_reason()
             if self._terminated is not None and now - self._terminated > self._end_seconds:
@@ -168,13 +169,6 @@ class Watchdog:
         for one in trainers(self._pid):
             with suppress(psutil.Error):
                 one.terminate()
-
-
-def _changed_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _spy_on(spy: str, one: psutil.Process, out: Path) -> bool:

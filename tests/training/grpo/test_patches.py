@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def answers(model: Path) -> dict[str, list[str]]:
-    """Greedy answers to one question about several images: without DeepSpeed, with it, and with our mending."""
+    """Greedy answers about several images: without DeepSpeed, with it, and with the forward restored."""
     engine: Any = open_engine("transformers", model, **LIMITS)
     from swift.model.models import qwen
 
@@ -30,14 +30,14 @@ def answers(model: Path) -> dict[str, list[str]]:
     question = [{"role": "user", "content": "<image>Is a ship present in the image?\nAnswer with one word."}]
     asked = [Request(f"r{n}", question, make_image(n, *size)) for n, size in enumerate(SIZES)]
 
-    def told() -> list[str]:
+    def sampled() -> list[str]:
         return [completions[0].text for completions in engine.generate(asked, GREEDY)]
 
-    found = {"alone": told()}
+    found = {"alone": sampled()}
     qwen.is_deepspeed_enabled = lambda: True
-    found["deepspeed"] = told()
+    found["deepspeed"] = sampled()
     restore_generate_forward(engine._swift.model)
-    found["mended"] = told()
+    found["restored"] = sampled()
     engine.close()
     return found
 
@@ -46,7 +46,7 @@ def test_a_model_that_samples_under_deepspeed_sees_its_images(tiny_random: Path)
     done = subprocess.run([sys.executable, __file__, str(tiny_random)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["mended"] == found["alone"]
+    assert found["restored"] == found["alone"]
     assert (
         found["deepspeed"] != found["alone"]
     )  # once this fails, ms-swift sees by itself: geozero/training/grpo/patches.py may go

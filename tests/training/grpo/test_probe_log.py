@@ -27,12 +27,12 @@ def test_groups_of_the_wanted_steps_are_read_in_order(tmp_path: Path) -> None:
 
 
 def test_features_are_those_of_the_thought_alone() -> None:
-    told = [
+    completions = [
         "Of ships there are two. <answer>yes</answer>",
         "A rural scene. <answer>ships</answer>",
         "<answer>no</answer>",
     ]
-    found = features("Are there any ships?\nAnswer with one word.", told, SETTINGS)
+    found = features("Are there any ships?\nAnswer with one word.", completions, SETTINGS)
     assert found["words"] == [5.0, 3.0, 0.0]
     assert found["names what is asked"] == [1.0, 0.0, 0.0]  # "there" and "ships"
     assert found["S_t"] == [pytest.approx(1.0), pytest.approx(0.75), 0.0]

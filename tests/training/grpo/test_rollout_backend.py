@@ -45,12 +45,12 @@ def settings(**more: str) -> A2grpo:
 
 
 def test_a_server_that_still_loads_is_waited_for_and_one_that_is_there_is_not(server: str) -> None:
-    told: list[str] = []
-    rollout_backend.wait_until_ready(settings(vllm="server", vllm_server=server), told.append)
-    assert told == [f"waiting for the vLLM server at {server}; `geozero a2grpo --dry-run` prints its command"]
+    logged: list[str] = []
+    rollout_backend.wait_until_ready(settings(vllm="server", vllm_server=server), logged.append)
+    assert logged == [f"waiting for the vLLM server at {server}; `geozero a2grpo --dry-run` prints its command"]
     assert Loading.asked == 3
-    rollout_backend.wait_until_ready(settings(vllm="server", vllm_server=server), told.append)
-    assert len(told) == 1
+    rollout_backend.wait_until_ready(settings(vllm="server", vllm_server=server), logged.append)
+    assert len(logged) == 1
 
 
 def test_no_server_is_one_line(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

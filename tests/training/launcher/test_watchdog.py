@@ -1,4 +1,4 @@
-"""Hung, out of memory, asked to leave, on several nodes: small scripts stand in for the trainer."""
+"""Hung, out of memory, terminated, on several nodes: small scripts stand in for the trainer."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ how = json.loads(Path({behaviour!r}).read_text())
 micro = int(value("--per_device_train_batch_size"))
 with (out / "calls").open("a") as file:
     file.write(f"{{first}} {{micro}} {{value('--gradient_accumulation_steps')}}\\n")
-asked = []
-signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+terminated = []
+signal.signal(signal.SIGTERM, lambda *_: terminated.append(1))
 def hang_here():
     if how.get("stopped"):
         os.kill(os.getpid(), signal.SIGSTOP)  # as a scheduler does that suspends a job
@@ -68,7 +68,7 @@ for step in range(first + 1, steps + 1):
         by_step = {{int(row["global_step/max_steps"].split("/")[0]): row for row in rows}}  # the last start's
         write_checkpoint(out, step, [by_step[n] | {{"step": n}} for n in range(1, step + 1)])
     time.sleep(how.get("pause", 0))
-    if asked:
+    if terminated:
         sys.exit(0)
 sys.exit(how.get("code", 0))
 """
@@ -112,13 +112,13 @@ def test_a_hung_training_is_dumped_killed_and_goes_on(
     stopped: bool, behave, corpus: Path, base: Path, tmp_path: Path
 ) -> None:
     behave(hang_at=3, once=True, stopped=stopped)
-    told: list[str] = []
+    logged: list[str] = []
     params = make_params(hardware={"stall_minutes": 0.1})
-    result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
+    result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=logged.append)
     assert calls(result) == ["0 8 1", "2 8 1"]
     assert "hang_here" in (result.directory / "train.log").read_text()  # where it hung
-    assert sum("no step for 0.1 minutes" in line for line in told) == 1
-    assert any(line == "resuming from checkpoint-2 (step 2/4)" for line in told)
+    assert sum("no step for 0.1 minutes" in line for line in logged) == 1
+    assert any(line == "resuming from checkpoint-2 (step 2/4)" for line in logged)
     assert len(record(result.directory)["retries"]) == 1
     assert [row["step"] for row in read(result.directory / "metrics.jsonl")] == [1, 2, 3, 4]
 
@@ -134,10 +134,10 @@ def test_py_spy_says_where_it_hung_or_the_training_does_itself(
     monkeypatch.setenv("PATH", f"{spy.parent}:{os.environ['PATH']}")
     behave(hang_at=3, once=True)
     result = stage.run_sft(make_params(hardware={"stall_minutes": 0.1}), corpus, base, tmp_path / "runs")
-    (told,) = record(result.directory)["retries"]
+    (logged,) = record(result.directory)["retries"]
     (dump,) = result.directory.glob("stacks-*.txt")
     assert dump.read_text().startswith("stacks of ")
-    assert told.endswith(str(dump if allowed else result.directory / "train.log"))
+    assert logged.endswith(str(dump if allowed else result.directory / "train.log"))
     assert ("hang_here" in (result.directory / "train.log").read_text()) is not allowed
 
 
@@ -184,10 +184,10 @@ def test_out_of_memory_is_retried_once_with_half_the_micro_batch(
     behave, corpus: Path, base: Path, tmp_path: Path
 ) -> None:
     behave(most=4)
-    told: list[str] = []
-    result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_line=told.append)
+    logged: list[str] = []
+    result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_line=logged.append)
     assert calls(result) == ["0 8 1", "0 4 2"]
-    assert any("half the micro-batch, 4" in line for line in told)
+    assert any("half the micro-batch, 4" in line for line in logged)
     assert "half the micro-batch" in record(result.directory)["retries"][0]
 
 
@@ -253,13 +253,13 @@ def test_a_guard_stops_the_stage_and_keeps_its_checkpoints(behave, corpus: Path,
     behave(well_formed=0.1, pause=0.2)
     bounds = {"window": 2, "well_formed": {"limit": 0.5, "action": "stop"}}
     params = make_params(a2grpo={"steps": 20, "guards": bounds})
-    told: list[str] = []
+    logged: list[str] = []
     with pytest.raises(InputError, match="a collapse guard stopped the training at step 2"):
-        stage.run_a2grpo(params, corpus, base, tmp_path / "runs", on_line=told.append)
+        stage.run_a2grpo(params, corpus, base, tmp_path / "runs", on_line=logged.append)
     (directory,) = (tmp_path / "runs").iterdir()
     assert "checkpoint-2" in checkpoint_names(directory)
     assert not (directory / "DONE").exists()
-    assert any(line.startswith("guard: step 2: 0.1 well-formed") for line in told)
+    assert any(line.startswith("guard: step 2: 0.1 well-formed") for line in logged)
     assert read(directory / "metrics.jsonl")[1]["guards_crossed"] == 1
     n_calls = len((directory / "calls").read_text().splitlines())
     with pytest.raises(InputError, match="at step 2"):  # at once, without another start
@@ -304,10 +304,13 @@ def test_a_process_that_fails_behind_its_last_checkpoint_costs_nothing(
     behave, corpus: Path, base: Path, tmp_path: Path
 ) -> None:
     behave(code=134)  # as an abort at the interpreter's end
-    told: list[str] = []
-    result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_line=told.append)
+    logged: list[str] = []
+    result = stage.run_sft(make_params(), corpus, base, tmp_path / "runs", on_line=logged.append)
     assert calls(result) == ["0 8 1"] and result.model.is_dir()
-    assert told[-1].startswith("checkpoint-4 is complete, so the training counts") and "ended with code 134" in told[-1]
+    assert (
+        logged[-1].startswith("checkpoint-4 is complete, so the training counts")
+        and "ended with code 134" in logged[-1]
+    )
 
 
 @pytest.mark.parametrize("wanted", [{"deepspeed": "zero3"}, {"attention": "flash_attn"}])
@@ -426,11 +429,11 @@ def test_a_failure_of_another_node_ends_the_start_and_another_follows(
     monkeypatch.setenv("NPROC_PER_NODE", "1")
     params = make_params(hardware={"nodes": 2, "restarts": 1, "stall_minutes": 1}, sft={"batch_size": 16})
     directory = stage.run_sft(params, corpus, base, tmp_path / "runs", dry_run=True).directory
-    told: list[str] = []
+    logged: list[str] = []
     failing_node(directory, why)
-    result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
+    result = stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=logged.append)
     assert calls(result) == ["0 8 1", second]
-    assert any(line == f"node 1: {why}; killing the trainer" for line in told)
+    assert any(line == f"node 1: {why}; killing the trainer" for line in logged)
     assert len(record(result.directory)["retries"]) == 1
     assert not (directory / multi_node.FAILED).exists() and not (directory / multi_node.LAUNCH).exists()
 
@@ -491,7 +494,7 @@ def test_another_node_goes_by_the_steps_that_the_first_one_logs(
         (directory / "DONE").touch()
 
     threading.Thread(target=first_node, daemon=True).start()
-    told: list[str] = []
-    stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=told.append)
-    assert ("to the end" in told) is stepping
-    assert any(line.startswith("no step for 0.02 minutes") for line in told) is not stepping
+    logged: list[str] = []
+    stage.run_sft(params, corpus, base, tmp_path / "runs", on_line=logged.append)
+    assert ("to the end" in logged) is stepping
+    assert any(line.startswith("no step for 0.02 minutes") for line in logged) is not stepping
