@@ -140,17 +140,12 @@ class Engine(Protocol):
         ...
 
 
-class ByBatch:
+class ByBatch(Engine):
     """`submit` and `collect` for an engine that answers a batch as a whole, when it is collected."""
 
     _batches: deque[tuple[list[Request], SamplingParams]]
 
-    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
-        """See `Engine.generate`."""
-        raise NotImplementedError
-
     def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
-        """See `Engine.submit`."""
         self.__dict__.setdefault("_batches", deque()).append((list(requests), params))
 
     def collect(self, at_least: int = 1) -> list[Answered]:

@@ -14,7 +14,7 @@ from geozero.common.errors import InputError
 from geozero.corpus.store import file_hash
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-# What a checkpoint's answers depend on besides its weights; training left-overs beside them do not count.
+# What a checkpoint's answers depend on besides its weights
 CONFIGURATION = (
     "config.json",
     "generation_config.json",
@@ -35,7 +35,7 @@ HASH_THREADS = 4
 def resolve(model: Path | str) -> Path:
     """The directory of a model: a path, or a hub name whose files lie in the local Hugging Face cache.
 
-    ms-swift loads every model with `trust_remote_code=True`; so a model that brings code to run is refused here.
+    ms-swift loads every model with `trust_remote_code=True`, so a model that brings its own code is refused here.
 
     Raises:
         InputError: there is none, it holds no configuration, no weights, cut off ones, not all of its index, or code.
@@ -55,10 +55,10 @@ def resolve(model: Path | str) -> Path:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
-            wanted = set(json.loads(index.read_text())["weight_map"].values())
+            named = set(json.loads(index.read_text())["weight_map"].values())
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
             raise InputError("unreadable weight index", str(index), "download the model again") from None
-        missing = sorted(name for name in wanted if not (path / name).is_file())
+        missing = sorted(name for name in named if not (path / name).is_file())
         if missing:
             raise InputError(f"weight file {missing[0]} is missing", str(path), "download the model again")
     return path
@@ -141,11 +141,11 @@ def positions(path: Path) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The tokens that end an answer, and those that must never be in one.
+    """The tokens that end an answer, and those that must never occur in one.
 
-    A weak model writes `<|image_pad|>` or a padded row of the output layer, and whoever encodes its text again
-    fails. So every special token but the end tokens, every row without a token, and what the generation config
-    lists as `suppress_tokens` is out of reach, in every engine alike.
+    A weak model writes `<|image_pad|>` or a padded row of the output layer, and encoding its text again fails. So
+    every engine suppresses all special tokens except the end tokens, the rows without a token, and what the
+    generation config lists as `suppress_tokens`.
     """
 
     end: tuple[int, ...]

@@ -29,7 +29,7 @@ CLOSE_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-class IsolatedEngine:
+class IsolatedEngine(Engine):
     """Opens an engine in a child process and forwards every call.
 
     Args:
@@ -56,37 +56,20 @@ class IsolatedEngine:
             raise
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
-        """See `Engine.generate`.
-
-        Raises:
-            EngineDied: see the class.
-        """
         answers: list[list[Completion]] = self._call("generate", list(requests), params)
         return answers
 
     def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
-        """See `Engine.submit`; the child begins at once.
-
-        Raises:
-            EngineDied: see the class.
-        """
         self._send("submit", list(requests), params)
 
     def collect(self, at_least: int = 1) -> list[Answered]:
-        """See `Engine.collect`.
-
-        Raises:
-            EngineDied: see the class.
-        """
         answers: list[Answered] = self._call("collect", at_least)
         return answers
 
     def describe(self) -> dict[str, Any]:
-        """See `Engine.describe`."""
         return dict(self._description)
 
     def close(self) -> None:
-        """See `Engine.close`."""
         try:
             self._connection.send(("close",))
             self._child.popen.wait(CLOSE_SECONDS)

@@ -27,6 +27,7 @@ from geozero.common.retry import retry
 from geozero.engines.base import (
     Answered,
     Completion,
+    Engine,
     EngineDied,
     EngineOptions,
     Request,
@@ -63,7 +64,7 @@ class _Pending:
     error: str = ""  # why it could not be sent
 
 
-class ServerEngine:
+class ServerEngine(Engine):
     """Answers through servers in turn; a request moves on to the next server where one fails.
 
     Args:
@@ -111,11 +112,9 @@ class ServerEngine:
             )
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
-        """See `Engine.generate`."""
         return self._gather([self._send(request, params) for request in requests])
 
     def submit(self, requests: Sequence[Request], params: SamplingParams) -> None:
-        """See `Engine.submit`."""
         self._submitted.append([self._send(request, params) for request in requests])
 
     def collect(self, at_least: int = 1) -> list[Answered]:
@@ -261,7 +260,6 @@ class ServerEngine:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """See `Engine.describe`."""
         return {
             "engine": self.name,
             "reason": self.reason,
@@ -273,7 +271,6 @@ class ServerEngine:
         }
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
         if self._own is not None:

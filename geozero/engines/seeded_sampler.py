@@ -1,8 +1,8 @@
-"""Sampling of our own, the same inside every engine: what is drawn depends on a completion's seed alone.
+"""Our own sampling, the same in every engine: what is sampled depends on a completion's seed alone.
 
-Inverse transform sampling: one uniform number a completion and token, from a generator of the completion's own on
-the CPU. Neither the batch's make-up nor the device nor the engine changes which number is used, so engines differ
-only where their logits do.
+Inverse transform sampling: one uniform number per completion and token, from the completion's own generator on the
+CPU. Neither the batch nor the device nor the engine changes which number is used, so engines differ only where their
+logits do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BELOW_ONE = 1.0 - 1e-12
 
 
 def uniforms(seed: int, length: int) -> torch.Tensor:
-    """The numbers in [0, 1) that draw a completion's tokens [length], float64."""
+    """The numbers in [0, 1) that sample a completion's tokens [length], float64."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(length, generator=generator, dtype=torch.float64).clamp_(max=BELOW_ONE)
 
@@ -27,14 +27,14 @@ def draw(
     top_p: float | torch.Tensor,
     top_k: int | torch.Tensor = 0,
 ) -> torch.Tensor:
-    """Draw a token a row.
+    """Sample one token per row.
 
     Args:
-        logits: [rows, vocabulary]; −inf for what must not be drawn.
+        logits: [rows, vocabulary]; −inf for what must not be sampled.
         uniform: [rows, 1] in [0, 1), float64.
         temperature: above 0; a number, or [rows, 1].
         top_p: nucleus, 1 keeps every token; a number, or [rows, 1].
-        top_k: so many of the likeliest tokens are kept, before the nucleus; 0 keeps all; a number, or [rows, 1].
+        top_k: keeps this many of the most likely tokens, before the nucleus; 0 keeps all; a number, or [rows, 1].
 
     Returns:
         Token ids [rows, 1].
@@ -56,15 +56,13 @@ def draw(
 
 
 class SeededSampler:
-    """A logits processor for transformers' `generate` that leaves it no choice: all but the drawn token get −inf.
+    """A logits processor for transformers' `generate` that gives all but the sampled token −inf.
 
     Args:
-        suppressed: token ids that are never drawn.
-        seeds: one a row of the batch; empty for greedy, which only suppresses.
-        max_tokens: most steps.
-        temperature: above 0 where there are seeds.
-        top_p: nucleus; 1 keeps every token.
-        top_k: so many of the likeliest tokens are kept; 0 keeps every token.
+        suppressed: token ids that are never sampled.
+        seeds: one per row of the batch; empty for greedy, which only suppresses.
+        max_tokens: maximum number of steps.
+        temperature, top_p, top_k: see `draw`.
     """
 
     def __init__(

@@ -58,7 +58,6 @@ class TransformersEngine(ByBatch):
         self._swift: Any = Swift(model, template=template)
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
-        """See `Engine.generate`."""
         answers: list[list[Completion]] = [[] for _ in requests]
         ready: list[tuple[int, Prompt]] = []
         for number, request in enumerate(requests):
@@ -123,7 +122,6 @@ class TransformersEngine(ByBatch):
         return [[list(choice.token_ids) for choice in response.choices] for response in responses]
 
     def describe(self) -> dict[str, Any]:
-        """See `Engine.describe`."""
         versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "ms-swift")}
         return {
             "engine": self.name,
@@ -136,7 +134,6 @@ class TransformersEngine(ByBatch):
         }
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._swift = None
         gc.collect()
         if self._torch.cuda.is_available():

@@ -15,7 +15,16 @@ from typing import Any
 
 from geozero.common import process
 from geozero.common.errors import BadRecord
-from geozero.engines.base import Answered, Completion, EngineOptions, Request, SamplingParams, failed, first_seed
+from geozero.engines.base import (
+    Answered,
+    Completion,
+    Engine,
+    EngineOptions,
+    Request,
+    SamplingParams,
+    failed,
+    first_seed,
+)
 from geozero.engines.families import ImageLimits
 from geozero.engines.prompts import Prompter
 
@@ -46,7 +55,7 @@ class _Pending:
         return bool(self.error) or self.rows is not None
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """Answers through `vllm.LLM`.
 
     Args:
@@ -76,7 +85,6 @@ class VllmEngine:
         self._submitted: deque[_Pending] = deque()
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
-        """See `Engine.generate`."""
         pending = [self._submit(request, params) for request in requests]
         while not all(one.done for one in pending):
             self._step()
@@ -87,7 +95,6 @@ class VllmEngine:
         self._submitted += [self._submit(request, params) for request in requests]
 
     def collect(self, at_least: int = 1) -> list[Answered]:
-        """See `Engine.collect`."""
         if at_least == 0 and self._running:
             self._step()
         while sum(one.done for one in self._submitted) < min(at_least, len(self._submitted)):
@@ -148,7 +155,6 @@ class VllmEngine:
         return found if len(found) == pending.n else found * pending.n
 
     def describe(self) -> dict[str, Any]:
-        """See `Engine.describe`."""
         names = ("torch", "transformers", distribution() or "vllm")
         return {
             "engine": self.name,
@@ -161,7 +167,6 @@ class VllmEngine:
         }
 
     def close(self) -> None:
-        """See `Engine.close`."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
         self._llm = None

@@ -1,8 +1,8 @@
-"""Our sampling inside vLLM: a logits processor for the whole engine, loaded by vLLM by its name.
+"""Our sampling inside vLLM: a logits processor for the whole engine, which vLLM loads by its name.
 
-vLLM draws greedily from what this leaves over. Its own seeds are not used: on a CPU a seeded request whose prompt is
-worked off in two steps ends the engine ("CPU Generator does not use offset", vLLM 0.32.0), and its random numbers are
-others than transformers'. Nor does it read a generation config's `suppress_tokens`.
+It leaves one token per row, which vLLM then takes greedily. vLLM's own seeds are not used: on a CPU a seeded request
+whose prompt is processed in two steps ends the engine ("CPU Generator does not use offset", vLLM 0.32.0), and its
+random numbers differ from transformers'. Nor does vLLM read a generation config's `suppress_tokens`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ARGUMENT = "geozero_draw"  # in `extra_args`: (seed, temperature, top_p, top_k);
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A request that is drawn: its numbers, how it is drawn, and the tokens that it has so far (vLLM's own list)."""
+    """A sampled request: its random numbers, its parameters, and its tokens so far (vLLM's own list)."""
 
     uniforms: torch.Tensor
     temperature: float
@@ -37,7 +37,7 @@ class Row:
 
 
 class SeededRows(LogitsProcessor):  # type: ignore[misc]
-    """Suppresses what may not be written, then draws for every request that carries a seed."""
+    """Suppresses tokens that may not be written, then samples for every request that carries a seed."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         from transformers import AutoTokenizer

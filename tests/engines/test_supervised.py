@@ -178,7 +178,7 @@ def test_an_old_engine_gives_what_it_owes_before_another_call_renews_it() -> Non
     engine = nursery.supervised(recycle=1)
     engine.generate(ask("a"), TWO)
     engine.submit(ask("b"), TWO)
-    engine._asked = 1
+    engine._n_requests = 1
     assert engine.generate(ask("c"), TWO)[0][0].text == "c"
     assert [name for name, _ in engine.collect()] == ["b"]
 
