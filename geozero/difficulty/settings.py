@@ -13,7 +13,7 @@ from geozero.difficulty.adaptive import stopping_rule
 from geozero.difficulty.answer_store import Fingerprint
 from geozero.engines import checkpoint
 from geozero.engines.base import SamplingParams
-from geozero.engines.families import check_boxes, family_for, recorded_min_pixels
+from geozero.engines.families import default_boxes, family_for, recorded_min_pixels
 from geozero.params import Adaptive, Params, Select
 from geozero.tasks.boxes import Convention
 
@@ -96,7 +96,9 @@ class SamplingSettings:
         hashes = {path: checkpoint.content_hash(path) for path in set(paths)}
         if self.model_type is None and self.boxes == SamplingSettings.boxes:  # no parameter file
             for path in paths:
-                check_boxes(path, self.boxes)
+                if default_boxes(path) != self.boxes:
+                    what = f"the model writes boxes as {default_boxes(path)}, not as {self.boxes}"
+                    raise InputError(what, str(path), "say what its boxes mean: --params with model.boxes")
         prompt, draws = answer_store.prompt_form(), self.draws
         drawn = draws.temperature, draws.top_p, draws.max_tokens, draws.seed
         limits = self.max_pixels, self.max_length, self.boxes

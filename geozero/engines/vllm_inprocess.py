@@ -25,7 +25,7 @@ from geozero.engines.base import (
     failed,
     first_seed,
 )
-from geozero.engines.families import ImageLimits
+from geozero.engines.families.base import ImageLimits
 from geozero.engines.prompts import Prompter
 
 SAMPLER = "geozero.engines.vllm_sampler:SeededRows"  # also suppresses tokens that could not be read back

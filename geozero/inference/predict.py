@@ -9,6 +9,7 @@ from pathlib import Path
 from geozero.corpus.image_file import ImageFile, read_image
 from geozero.corpus.sample import Box
 from geozero.engines import SamplingParams
+from geozero.engines.families import default_boxes
 from geozero.inference.answer_log import failure
 from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.tasks import prompt
@@ -39,18 +40,19 @@ def predict(
     *,
     engine: str = "auto",
     mode: Mode = "tagged",
-    boxes: Convention = "norm1000",
+    boxes: Convention | None = None,
     max_tokens: int = 1024,
 ) -> Iterator[Prediction]:
     """Greedy answers, in the images' order; an image that cannot be read costs only itself.
 
     Args:
         mode: tagged: with the system prompt, so that the model thinks first; direct: the answer alone.
-        boxes: what the coordinates that the model writes mean.
+        boxes: what the coordinates that the model writes mean; None: as its family is pre-trained.
 
     Raises:
         InputError: no such model or engine.
     """
+    convention = boxes or default_boxes(model)
     read: dict[str, ImageFile] = {}
 
     def load(asked: Question) -> bytes:
@@ -67,7 +69,7 @@ def predict(
                 if reason := failure(completions):
                     yield Prediction(path, error=reason)
                 else:
-                    yield _prediction(path, read[str(path)], completions[0].text, mode, boxes)
+                    yield _prediction(path, read[str(path)], completions[0].text, mode, convention)
 
 
 def _prediction(path: Path, image: ImageFile, text: str, mode: Mode, boxes: Convention) -> Prediction:

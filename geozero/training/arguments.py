@@ -16,7 +16,8 @@ from typing import Any
 
 from geozero.common import process
 from geozero.common.errors import InputError
-from geozero.engines.families import MIN_PIXELS, family_for, limits_at
+from geozero.engines.families import family_for, limits_at
+from geozero.engines.families.base import MIN_PIXELS
 from geozero.engines.vllm_inprocess import cache_bytes, shared_arguments
 from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
 from geozero.training.grpo.objective import THINKING_SCORES

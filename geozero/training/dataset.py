@@ -22,7 +22,8 @@ from geozero.corpus.images import decode
 from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.engines.checkpoint import special_tokens
-from geozero.engines.families import ImageLimits, limits_at
+from geozero.engines.families import limits_at
+from geozero.engines.families.base import ImageLimits
 from geozero.params import Model
 from geozero.tasks import get, messages, validate
 from geozero.tasks.boxes import Convention

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from weights import write_weights
 
 from geozero.common.errors import BadRecord, InputError
+from geozero.difficulty.settings import SamplingSettings
 from geozero.engines import families
 from geozero.engines.families import FAMILIES, family_at, family_for, family_of
 from geozero.engines.families.qwen_vl import MAX_RATIO, GridLimits
@@ -60,10 +62,15 @@ def test_what_does_not_suit_the_family_is_refused() -> None:
     assert family_for(Model(path="x")) is FAMILIES["qwen3_vl"]
 
 
-def test_boxes_that_nobody_chose_are_refused_for_another_family(tmp_path: Path) -> None:
-    families.check_boxes(checkpoint(tmp_path / "a"), "norm1000")
+def test_boxes_mean_what_the_family_is_pre_trained_with(tmp_path: Path) -> None:
+    models = [checkpoint(tmp_path / kind, kind) for kind in ("qwen3_vl", "qwen2_5_vl")]
+    for model in models:
+        write_weights(model / "model.safetensors", b"weights")
+    assert [families.default_boxes(model) for model in models] == ["norm1000", "resized28"]
     with pytest.raises(InputError, match="writes boxes as resized28, not as norm1000"):
-        families.check_boxes(checkpoint(tmp_path / "b", "qwen2_5_vl"), "norm1000")
+        SamplingSettings().models([model])
+    (found,) = SamplingSettings(boxes="pixels").models([model])[1]
+    assert (found.boxes, found.min_pixels) == ("pixels", None)  # 3,136 pixels are four tokens, as ever
 
 
 # -- limits ------------------------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ import json
 from pathlib import Path
 
 from geozero.common.errors import InputError
-from geozero.engines.families.base import MIN_PIXELS, Family, ImageLimits
+from geozero.engines.checkpoint import resolve
+from geozero.engines.families.base import Family, ImageLimits
 from geozero.engines.families.qwen_vl import QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE
 from geozero.params import Model
+from geozero.tasks.boxes import Convention
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (QWEN3_VL, QWEN3_VL_MOE, QWEN2_5_VL)}
 
@@ -35,11 +37,8 @@ def family_at(path: Path) -> Family:
     Raises:
         InputError: there is none for it.
     """
-    return family_of(_model_type(path), str(path / "config.json"))
-
-
-def _model_type(path: Path) -> str:
-    return str(json.loads((path / "config.json").read_text()).get("model_type"))
+    config = path / "config.json"
+    return family_of(str(json.loads(config.read_text()).get("model_type")), str(config))
 
 
 def family_for(model: Model) -> Family:
@@ -57,16 +56,12 @@ def family_for(model: Model) -> Family:
     return family
 
 
-def check_boxes(path: Path, boxes: str) -> None:
-    """Refuse a box convention that nobody chose where it is not the model family's.
-
-    Raises:
-        InputError: it is another one.
-    """
-    family = FAMILIES.get(_model_type(path))
-    if family is not None and family.boxes != boxes:
-        what = f"{family.model_type} writes boxes as {family.boxes}, not as {boxes}"
-        raise InputError(what, str(path), "say what its boxes mean: --params with model.boxes")
+def default_boxes(model: Path | str) -> Convention:
+    """The box convention of a model about which nothing else is known: what its family is pre-trained with."""
+    try:
+        return family_at(resolve(model)).boxes
+    except InputError:
+        return "norm1000"  # an engine says what is wrong with such a model
 
 
 def limits_at(path: Path, max_pixels: int, min_pixels: int | None = None) -> ImageLimits | None:
@@ -93,18 +88,3 @@ def check_template(family: Family, template: str) -> None:
     if template not in family.templates:
         hint = f"one of {', '.join(family.templates)}"
         raise InputError(f"the template '{template}' is not for {family.model_type}", "model.template", hint)
-
-
-__all__ = [
-    "FAMILIES",
-    "MIN_PIXELS",
-    "Family",
-    "ImageLimits",
-    "check_boxes",
-    "check_template",
-    "family_at",
-    "family_for",
-    "family_of",
-    "limits_at",
-    "recorded_min_pixels",
-]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from geozero.tasks.boxes import Convention
+
 if TYPE_CHECKING:
     import torch
 
@@ -69,7 +71,7 @@ class Family(ABC):
 
     model_type: str
     template: str
-    boxes: str
+    boxes: Convention
     vision_tower: str
     count: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[int, int]] | None = None
 
