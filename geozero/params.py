@@ -355,7 +355,7 @@ class Params(Section):
     @property
     def engine_options(self) -> dict[str, Any]:
         """Keyword arguments of `geozero.engines.open_engine` for a model trained here."""
-        model = self.model.model_dump(exclude={"path", "boxes"})
+        model = self.model.model_dump(exclude={"path", "boxes"}, exclude_none=True)
         return {"name": self.sampling.engine, "memory": self.sampling.memory, **model}
 
 
