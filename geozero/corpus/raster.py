@@ -69,13 +69,13 @@ def to_rgb(bands: Pixels, limits: list[tuple[float, float]]) -> npt.NDArray[np.u
     return np.stack(channels * (3 if len(channels) == 1 else 1), axis=-1)
 
 
-def choose_bands(count: int, wanted: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """Which bands, counted from 1, become red, green and blue: those wanted, else the first three, or a single one.
+def choose_bands(count: int, requested: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Which bands, counted from 1, become red, green and blue: those requested, else the first three, or a single one.
 
     Raises:
         InputError: not one or three, or the scene has fewer bands.
     """
-    chosen = wanted or ((1, 2, 3) if count >= 3 else (1,))
+    chosen = requested or ((1, 2, 3) if count >= 3 else (1,))
     if len(chosen) not in (1, 3):
         raise InputError(f"{len(chosen)} bands", "--bands", "one (grey) or three (red, green, blue)")
     if not all(1 <= band <= count for band in chosen):

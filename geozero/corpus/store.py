@@ -327,10 +327,10 @@ def copy_image(writer: CorpusWriter, row: Mapping[str, Any]) -> None:
 
 def subset(corpus: Corpus, samples: list[Sample], out: Path, made_by: Mapping[str, Any]) -> None:
     """Write a corpus of some of `corpus`'s samples and just the images that they ask about."""
-    wanted = {s.image_id for s in samples}
+    needed = {s.image_id for s in samples}
     with CorpusWriter(out, made_by) as writer:
         for row in corpus.image_rows():
-            if row["image_id"] in wanted:
+            if row["image_id"] in needed:
                 copy_image(writer, row)
         for sample in samples:
             writer.add(sample)

@@ -37,12 +37,12 @@ def origins(corpus: Corpus) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         known = SOURCES.get(name)
-        told = made_by.get("options", {}) if made_by.get("command") == "ingest" and len(names) == 1 else {}
+        declared = made_by.get("options", {}) if made_by.get("command") == "ingest" and len(names) == 1 else {}
         row = {
             "source": name,
-            "title": told.get("title") or (known.title if known else name),
-            "licence": told.get("licence") or (known.licence if known else _SAYS_NOTHING),
-            "citation": told.get("citation") or (known.citation if known else ""),
+            "title": declared.get("title") or (known.title if known else name),
+            "licence": declared.get("licence") or (known.licence if known else _SAYS_NOTHING),
+            "citation": declared.get("citation") or (known.citation if known else ""),
         }
         refused = Counter[str]()
         for one in corpus.manifest["rejects"]:

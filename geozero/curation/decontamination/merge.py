@@ -110,15 +110,15 @@ class _Join:
             asked.add(image_id)
         near = self._evaluated.near((i, phash) for i, phash in image_hashes(corpus) if i in asked)
         leaks: dict[tuple[str, str], Leak] = {}
-        wanted = HashSet64()
+        needed = HashSet64()
         for image_id, image_key in images_asked(corpus, evaluated=False):
             leak = self._evaluated.leak_of(image_id, image_key) or near.get(image_id)
             if leak is None:
-                wanted.add(image_id)
+                needed.add(image_id)
             else:
                 leaks[image_id, image_key] = leak
         for row in corpus.image_rows():
-            if row["image_id"] in wanted:
+            if row["image_id"] in needed:
                 copy_image(self._writer, row)
         for sample in corpus.samples("train"):
             self.seen += 1

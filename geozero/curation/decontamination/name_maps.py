@@ -124,7 +124,7 @@ KNOWN = {
     "scored on sentences that were seen",
     "ucm": "the order of UCM-Captions' numbers within a class is inferred; near duplicates are found by their looks",
     "skyeye": "repackages other sets; `vg/rsvg.json` and `UCMvqa.json` name no split, so that only names and looks can "
-    "tell test images",
+    "identify test images",
     "fmow": "several images show one place: a place that is evaluated on is left out of train with all its images",
     "vhm": "repackages other sets; an image of fMoW counts as of its train and of its val part",
 }

@@ -123,8 +123,8 @@ class Ingest:
         """
         for name, reason in self._tree.left_out():
             self._reject(name, BadRecord(f"member_{reason}", "left out of the data set's files"))
-        wanted = (item for item in self._data_set.records(self._tree) if split == "all" or item.split in (split, None))
-        for item in self._ahead(wanted):
+        needed = (item for item in self._data_set.records(self._tree) if split == "all" or item.split in (split, None))
+        for item in self._ahead(needed):
             if isinstance(item, Rejected):
                 self._reject(item.key, BadRecord(item.reason, item.detail))
             else:

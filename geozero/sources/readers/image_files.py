@@ -43,15 +43,17 @@ class ImageFiles:
         """
         if name in self._tree:
             return name
-        wanted = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-        if not wanted:
+        path_parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        if not path_parts:
             raise BadRecord("image_missing", name[:80])
-        found = self._by_name.get(wanted[-1]) or self._by_stem.get(stem(wanted[-1])) or self._alike(wanted[-1])
+        found = (
+            self._by_name.get(path_parts[-1]) or self._by_stem.get(stem(path_parts[-1])) or self._alike(path_parts[-1])
+        )
         if near:
             beginnings = tuple(map(_letters, near))
             found = [member for member in found if _lies_near(member, beginnings)]
         if len(found) > 1:
-            agreeing = [_agreement(member, wanted) for member in found]
+            agreeing = [_agreement(member, path_parts) for member in found]
             found = [member for member, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
             found = _above_all(found)
         if not found:
@@ -107,10 +109,10 @@ def _above_all(found: list[str]) -> list[str]:
     return [top] if len(others) == 1 and all(member.startswith(directory) for member in found) else found
 
 
-def _agreement(member: str, wanted: list[str]) -> int:
+def _agreement(member: str, path_parts: list[str]) -> int:
     """How many of the directories in front of the file name agree, counted from the file name on."""
     agreeing = 0
-    for have, want in zip(reversed(member.split("/")[:-1]), reversed(wanted[:-1]), strict=False):
+    for have, want in zip(reversed(member.split("/")[:-1]), reversed(path_parts[:-1]), strict=False):
         if have != want:
             break
         agreeing += 1

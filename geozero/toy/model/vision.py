@@ -206,9 +206,9 @@ def measure(visual: Any, heads: Any, pixels: npt.NDArray[np.uint8], truth: Visio
         there = kind > 0
         guess = heads["kind"](tokens).argmax(-1)
         counts = torch.stack([(guess == k).sum(1) for k in range(1, len(KINDS) + 1)], 1)
-        wanted = torch.stack([(kind == k).sum(1) for k in range(1, len(KINDS) + 1)], 1)
-        presence = ((counts > 0) == (wanted > 0)).float().mean()
-        count = (counts == wanted).float().mean()
+        needed = torch.stack([(kind == k).sum(1) for k in range(1, len(KINDS) + 1)], 1)
+        presence = ((counts > 0) == (needed > 0)).float().mean()
+        count = (counts == needed).float().mean()
         colour = (heads["colour"](tokens).argmax(-1) == torch.as_tensor(truth.colour[rows]).flatten(1))[there]
         a, b = heads["box"](tokens)[there], torch.as_tensor(truth.box[rows]).flatten(1, 2)[there]
         overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(0).prod(1)

@@ -146,8 +146,8 @@ def describe(scene: Scene, rng: random.Random, detail: float) -> str:
     rng.shuffle(absent)
     for kind in absent:
         extra = kind_sentence(scene, kind, rng, colours=False, places=False)
-        wanted = rng.random() < detail * 0.3 or _words(sentences) < FEWEST_WORDS
-        if wanted and _words([*sentences, extra]) <= MOST_WORDS:
+        needed = rng.random() < detail * 0.3 or _words(sentences) < FEWEST_WORDS
+        if needed and _words([*sentences, extra]) <= MOST_WORDS:
             sentences.append(extra)
     if rng.random() < 0.2:  # now and then the place comes last
         sentences.append(sentences.pop(0))

@@ -163,9 +163,9 @@ def sample_scene(seed: int, size: int = DEFAULT_SIZE, hard: bool = False, scene_
     ground = _ground(seed, size, hard, scene_class)
     counts = _draw_counts(scene_class, hard, rng)
     scale = size / drawing.REFERENCE
-    wanted = [(float(rng.uniform(*LENGTHS[kind][hard])) * scale, kind) for kind in KINDS for _ in range(counts[kind])]
+    needed = [(float(rng.uniform(*LENGTHS[kind][hard])) * scale, kind) for kind in KINDS for _ in range(counts[kind])]
     objects: list[SceneObject] = []
-    for length, kind in sorted(wanted, reverse=True):  # large ones first, while there is room
+    for length, kind in sorted(needed, reverse=True):  # large ones first, while there is room
         item = _try_to_place(kind, length, LENGTHS[kind][hard][0] * scale, ground, [o.box for o in objects], rng)
         if item is not None:
             objects.append(item)
