@@ -146,6 +146,7 @@ def _launch(plan: StackPlan, log: Log) -> None:
         log(f"processes of a stack whose supervisor is gone: {left} ended")
     for name, port in ((SERVER, plan.port), (MLFLOW, plan.mlflow_port)):
         _require_free(plan.host, port, name)
+    _remove_state(plan)  # that of the supervisor that is gone
     address = f"{tempfile.mkdtemp(prefix='geozero-stack-')}/socket"  # a socket's path is short, a checkout's may not be
     where = {"host": plan.host, "port": plan.port, "mlflow_port": plan.mlflow_port}
     write_json(plan.directory / STATE, {"plan": where, "socket": address})
@@ -218,13 +219,17 @@ def _shut_down(plan: StackPlan) -> int:
         while process_tags.alive(running) and time.monotonic() < end:
             time.sleep(POLL_SECONDS / 5)
     left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))  # what lost its parent to a kill
+    _remove_state(plan)
+    return left
+
+
+def _remove_state(plan: StackPlan) -> None:
     address = Path(_read(plan.root).get("socket", "/"))
     if address.is_socket():  # of a supervisor that was killed
         address.unlink()
     with suppress(OSError):  # it is not empty, or not there
         address.parent.rmdir()
     (plan.directory / STATE).unlink(missing_ok=True)
-    return left
 
 
 def _require_free(host: str, port: int, name: str) -> None:
