@@ -46,7 +46,8 @@ class GridLimits(ImageLimits):
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
         self.check(width, height)
-        new_height, new_width = smart_resize(height, width, self.factor, self.min_pixels, self.max_pixels)
+        least = max(1, self.min_pixels)  # with 0 the rule gives small images no pixels at all
+        new_height, new_width = smart_resize(height, width, self.factor, least, self.max_pixels)
         return int(new_width), int(new_height)
 
     def fit(self, image: Image.Image) -> Image.Image:
