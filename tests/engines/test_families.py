@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from weights import write_weights
 
+from geozero.common import process
 from geozero.common.errors import BadRecord, InputError
 from geozero.difficulty.settings import SamplingSettings
 from geozero.engines import families
