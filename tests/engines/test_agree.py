@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from engine_requests import GREEDY, LIMITS, SAMPLED, requests
 from marks import chosen, needs_vllm, why
+from tiny_random import build
 
 from geozero.engines import Request, open_engine
 
@@ -64,19 +66,27 @@ def answers(engine_name: str, model: Path) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture(scope="module")
-def both(tiny_random: Path) -> dict[str, dict[str, Any]]:
+def found_by(names: Sequence[str], model: Path) -> dict[str, dict[str, Any]]:
     """Each engine in a process of its own, as in use."""
     found = {}
-    for name in ("transformers", "vllm"):
-        if name == "vllm" and chosen != "vllm":
-            continue
-        done = subprocess.run(
-            [sys.executable, __file__, name, str(tiny_random)], capture_output=True, text=True, timeout=300
-        )
+    for name in names:
+        done = subprocess.run([sys.executable, __file__, name, str(model)], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+@pytest.fixture(scope="module")
+def both(tiny_random: Path) -> dict[str, dict[str, Any]]:
+    return found_by(("transformers", "vllm") if chosen == "vllm" else ("transformers",), tiny_random)
+
+
+@needs_vllm
+def test_engines_agree_in_another_family(tmp_path: Path) -> None:
+    found = found_by(("transformers", "vllm"), build(tmp_path, family="qwen2_5_vl"))
+    for way in ("greedy", "sampled", "begun"):
+        assert found["vllm"][way] == found["transformers"][way]
+    assert len({row[0][0] for row in found["vllm"]["greedy"]}) > 4
 
 
 def test_answers_are_the_same_text(both: dict[str, dict[str, Any]]) -> None:

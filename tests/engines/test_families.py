@@ -20,6 +20,7 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.difficulty.settings import SamplingSettings
 from geozero.engines import families
 from geozero.engines.families import FAMILIES, family_at, family_for, family_of
+from geozero.engines.families.base import MIN_PIXELS
 from geozero.engines.families.qwen_vl import MAX_RATIO, GridLimits
 from geozero.params import Model
 
@@ -273,6 +274,7 @@ def all_sizes(out: Path) -> dict[str, Any]:
     """For two families, with several limits: patches and prompt tokens of images from 1 × 1 to 8,000 × 8,000."""
     import base64
     import io
+    import os
     import random
     import shutil
 
@@ -306,8 +308,9 @@ def all_sizes(out: Path) -> dict[str, Any]:
             prompter = Prompter(path, EngineOptions(max_pixels=most, min_pixels=least, max_length=1 << 20))
             limits = family.limits(path, most, least)
             template = get_template(processor, template_type=model_type, max_pixels=most)
+            os.environ.pop(MIN_PIXELS.upper(), None)
             if least is not None:
-                template.limits = limits  # in a training from `model_kwargs`, see tests/training
+                os.environ[MIN_PIXELS.upper()] = str(least)  # as ms-swift does with its argument `model_kwargs`
             exported = shutil.copytree(path, out / f"{model_type}-{label}")
             family.write_limits(exported, limits)
             plain = AutoProcessor.from_pretrained(exported)

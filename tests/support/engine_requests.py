@@ -18,7 +18,6 @@ LIMITS: dict[str, Any] = {
     "dtype": "float32",
     "max_pixels": 65536,
     "max_length": 420,
-    "template": "geozero_qwen3_vl",
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT, SUPPORT
+from pydantic import ValidationError
 from training_corpus import break_by_hand, build_corpus
 from training_stage import base as base
 from training_stage import log_line, make_params, spec_of, write_checkpoint
@@ -82,6 +83,17 @@ def test_where_completions_are_sampled(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="host:port"):
         grpo_arguments(tmp_path, a2grpo={"vllm": "server", "vllm_server": "node7"})
     assert make_params(a2grpo={"vllm": False}).a2grpo.vllm == "off"  # what YAML makes of a bare `off`
+
+
+def test_a_minimum_image_size_reaches_the_trainer_and_its_vllm(tmp_path: Path) -> None:
+    assert "model_kwargs" not in grpo_arguments(tmp_path)
+    model = make_params().model.model_dump() | {"min_pixels": 2048}
+    found = grpo_arguments(tmp_path, model=model, a2grpo={"vllm": "colocate"}, hardware={"gpus": 1})
+    assert found["model_kwargs"] == {"geozero_min_pixels": 2048}
+    limits = found["vllm_engine_kwargs"]["mm_processor_kwargs"]["size"]
+    assert limits == {"shortest_edge": 2048, "longest_edge": 16384}
+    with pytest.raises(ValidationError, match="at most a quarter of max_pixels"):
+        make_params(model=model | {"min_pixels": 8192})
 
 
 def test_the_sampler_that_vllm_loads_by_name_is_there() -> None:
