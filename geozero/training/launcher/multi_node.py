@@ -20,6 +20,7 @@ from pathlib import Path
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.params import Hardware
+from geozero.training.launcher.watchdog import Heartbeat
 
 LAUNCH, FAILED = "launch.json", "failed.json"
 TOUCH_SECONDS = 2.0
@@ -59,24 +60,6 @@ def this_node(hardware: Hardware) -> Node:
     if not rank.isdecimal() or int(rank) >= hardware.nodes or not port.isdecimal():
         raise InputError(f"NODE_RANK={rank}, MASTER_PORT={port} of {hardware.nodes} nodes", hint="ranks count from 0")
     return Node(int(rank), hardware.nodes, address, int(port))
-
-
-class Heartbeat:
-    """A file that another process writes to while it works."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = self._modified()
-
-    def changed(self) -> bool:
-        """Whether it was written to since the last call, or at first since it is watched."""
-        before, self._seen = self._seen, self._modified()
-        return self._seen not in (before, 0.0)
-
-    def _modified(self) -> float:
-        with suppress(OSError):
-            return self._path.stat().st_mtime
-        return 0.0
 
 
 @dataclass

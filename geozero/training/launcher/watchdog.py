@@ -20,7 +20,6 @@ import psutil
 from geozero.common.process import ChildFailed
 from geozero.params import Hardware
 from geozero.training.launcher.launch import LAUNCHER
-from geozero.training.launcher.multi_node import Heartbeat
 
 TORCHRUN = "torch.distributed.run"
 OUT_OF_MEMORY = re.compile(
@@ -53,6 +52,24 @@ class Preempted(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
+
+
+class Heartbeat:
+    """A file that another process writes to while it works."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._modified()
+
+    def changed(self) -> bool:
+        """Whether it was written to since the last call, or at first since it is watched."""
+        before, self._seen = self._seen, self._modified()
+        return self._seen not in (before, 0.0)
+
+    def _modified(self) -> float:
+        with suppress(OSError):
+            return self._path.stat().st_mtime
+        return 0.0
 
 
 class Watchdog:
