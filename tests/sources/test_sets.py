@@ -244,6 +244,19 @@ def test_rsvqa_reads_the_images_from_the_archive_beside_the_lists(root: Path) ->
     assert read("rsvqa_lr", top) == expected
 
 
+def test_rsvqa_an_item_without_an_id_stops_where_places_are_not_ids(root: Path) -> None:
+    path = root / "RSVQA_LR" / "LR_split_train_questions.json"
+    rewrite(path, lambda rows: (rows.pop(3), rows[4].pop("id")))
+    with pytest.raises(InputError, match="item 4: some items have no id, and the ids of others are not their places"):
+        read("rsvqa_lr", root)
+
+
+def test_rsvqa_lists_that_mark_nothing_as_active_say_so(root: Path) -> None:
+    rewrite(root / "RSVQA_LR" / "LR_split_train_images.json", lambda rows: [row.pop("active") for row in rows])
+    with pytest.raises(InputError, match="none of its 4 items says whether it is active"):
+        read("rsvqa_lr", root)
+
+
 # --- RSICD ------------------------------------------------------------------------------------------------
 
 
@@ -318,15 +331,24 @@ def test_dior_broken_objects_cost_themselves_and_shift_nothing(root: Path) -> No
     top = root / "DIOR_RSVG"
     path = top / "Annotations" / "00001.xml"
     path.write_text(path.read_text().replace("<xmin>4<", "<xmin>left<").replace("<ymax>18</ymax>", "<ymax>nan</ymax>"))
-    (top / "train.txt").write_text("0\n2\n4\n5\n")
     records, rejects = read("dior_rsvg", root)
-    assert [r.key for r in records] == ["00002/0", "00010/0", "00010/1", "00010/2"]
+    assert [r.key for r in records] == ["00002/0", "00010/0", "00010/1", "00010/2", "00010/3"]
     assert reasons(rejects) == [
         ("00001/0", "box_malformed"),
         ("00001/1", "box_not_finite"),
-        ("00010/3", "in_no_split"),
         ("00010/4", "expression_missing"),
     ]
+
+
+COPY = "<annotation><filename>00002.jpg</filename></annotation>"
+
+
+def test_dior_boxes_come_with_the_size_that_they_were_drawn_on(root: Path) -> None:
+    path = root / "DIOR_RSVG" / "Annotations" / "00001.xml"
+    sized = "<size><width>800</width><height>600</height><depth>3</depth></size><object>"
+    path.write_text(path.read_text().replace("<object>", sized, 1))
+    records, _ = read("dior_rsvg", root)
+    assert [r.drawn_on for r in records[:3]] == [(800, 600), (800, 600), None]
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><annotation><object><name>&b;</name></object></annotation>'
@@ -338,6 +360,12 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><annotation><object><
         ("Annotations/00002.xml", "<annotation><object>", "unreadable annotation .xml_malformed"),
         ("Annotations/00002.xml", BOMB, "unreadable annotation .xml_unsafe"),
         ("Annotations/00010.xml", "<annotation/>", "index 7 in the split files, but 3 annotation files hold 3 objects"),
+        ("train.txt", "0\n2\n4\n5\n", "hold 8 objects, the split files name 7 indices"),
+        (
+            "Annotations/00002 (1).xml",
+            COPY,
+            r"\(1\).xml and .* are both of 00002.jpg",
+        ),
         ("train.txt", "0\n1\n", "object 1 stands in train.txt and in test.txt"),
         ("train.txt", "0\n00002.jpg\n", "line 2 is '00002.jpg', expected the index of an object"),
         ("val.txt", "-1\n", "line 1 is '-1'"),

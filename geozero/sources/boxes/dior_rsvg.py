@@ -1,7 +1,7 @@
 """DIOR-RSVG: visual grounding, 38,320 expressions for objects in 17,402 images of 800×800 px.
 
 Layout: `DIOR_RSVG/Annotations/00001.xml`, `JPEGImages/00001.jpg`, `train.txt`, `val.txt`, `test.txt`. An annotation:
-    <annotation><filename>00001.jpg</filename>…<object><name>airport</name><pose>…</pose>
+    <annotation><filename>00001.jpg</filename>…<size><width>800</width>…</size><object><name>airport</name><pose>…</pose>
       <bndbox><xmin>…</xmin><ymin>…</ymin><xmax>…</xmax><ymax>…</ymax></bndbox>
       <description>The airport in the middle</description></object>…</annotation>
 Splits, official: 26,991/3,829/7,500 objects. The lines of the txt files are indices of OBJECTS, counted from 0 over all
@@ -9,14 +9,15 @@ Splits, official: 26,991/3,829/7,500 objects. The lines of the txt files are ind
 Licence: unknown to us; ask the authors before passing images on.
 Citation: Zhan et al., "RSVG: Exploring Data and Models for Visual Grounding on Remote Sensing Data",
 IEEE TGRS 2023, arXiv 2210.12634.
-Traps: a missing or unreadable annotation would shift every later index, so it stops the reading; an early release of
-the txt files overlapped between splits, which stops it, too. Splits go by object: one image may be asked about in
-train and in test. Elements are read by tag; where a tag is missing, by the position that the authors' code reads.
+Traps: a missing, unreadable or additional annotation would shift every later index, so it stops the reading, as does
+any difference between the numbers of objects and of indices. An early release of the txt files overlapped between
+splits, which stops it, too. Boxes are in pixels of the image that `<size>` states; an image of another size is refused.
+Splits go by object: one image may be asked about in train and in test. Elements are read by tag; where a tag is
+missing, by the position that the authors' code reads.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
@@ -25,12 +26,11 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import SPLITS, Box, Split
 from geozero.sources.base import Record, Rejected, Source, stem
 from geozero.sources.readers.annotations import read_lines, read_xml
+from geozero.sources.readers.boxes import voc_box, voc_size, whole_number
 from geozero.sources.readers.tree import Tree
 
 ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
 _BOX_AT, _DESCRIPTION_AT = 2, 3  # children of <object>, where the tags are missing
-_MOST_DIGITS = 9
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +51,28 @@ class DiorRsvg(Source):
         splits = read_splits(tree)
         files = tree.names(ANNOTATIONS, (".xml",))
         last = max(splits, default=-1)
-        total = sum(len(_annotation(tree, file).findall("object")) for file in files)  # first: a fault costs seconds
+        total, twins = _count_objects(tree, files)  # first: a fault costs seconds
         if last >= total:
             raise InputError(
                 f"index {last} in the split files, but {len(files)} annotation files hold {total} objects",
                 tree.where(ANNOTATIONS),
                 "an annotation is missing, so all later indices would name other objects; download it again",
             )
+        if len(splits) != total or twins:
+            numbers = f"{len(files)} annotation files hold {total} objects, the split files name {len(splits)}"
+            raise InputError(
+                f"{numbers} indices" + (f"; {twins}" if twins else ""),
+                tree.where(),
+                "both are 38,320 in the release; a file too many, lost or cut short shifts the indices of all later "
+                "objects: remove copies, or download it again",
+            )
         index = 0
         for file in files:
             annotation = _annotation(tree, file)
-            image = _image(tree, file, annotation)
+            image, drawn_on = _image(tree, file, annotation), voc_size(annotation)
             for place, element in enumerate(annotation.findall("object")):
                 key = f"{stem(file)}/{place}"
                 try:
-                    if index not in splits:
-                        raise BadRecord("in_no_split", f"object {index}")
                     yield Record(
                         task="grounding",
                         split=splits[index],
@@ -75,9 +81,10 @@ class DiorRsvg(Source):
                         image_key=f"{self.name}/{IMAGES}/{stem(image)}",
                         text=_description(element),
                         box=_box(element),
+                        drawn_on=drawn_on,
                     )
                 except BadRecord as bad:
-                    yield Rejected(key, bad.reason, bad.detail, splits.get(index))
+                    yield Rejected(key, bad.reason, bad.detail, splits[index])
                 index += 1
 
 
@@ -91,11 +98,11 @@ def read_splits(tree: Tree) -> dict[int, Split]:
     for split in SPLITS:
         file = f"{split}.txt"
         for number, line in read_lines(tree, file):
-            if not (line.isascii() and line.isdigit() and len(line) <= _MOST_DIGITS):
+            index = whole_number(line)
+            if index is None:
                 raise InputError(
                     f"line {number} is '{line[:40]}', expected the index of an object", tree.where(file), "correct it"
                 )
-            index = int(line)
             if splits.setdefault(index, split) != split:
                 raise InputError(
                     f"object {index} stands in {splits[index]}.txt and in {file}",
@@ -103,6 +110,22 @@ def read_splits(tree: Tree) -> dict[int, Split]:
                     "an early release of the split files overlapped; take the corrected one",
                 )
     return splits
+
+
+def _count_objects(tree: Tree, files: list[str]) -> tuple[int, str]:
+    """How many objects the annotation files hold; two files of one image, if there are any.
+
+    Raises:
+        InputError: one is unreadable.
+    """
+    total, twins, of_image = 0, "", dict[str, str]()
+    for file in files:
+        annotation = _annotation(tree, file)
+        total += len(annotation.findall("object"))
+        named = (annotation.findtext("filename") or file).strip()
+        if of_image.setdefault(named, file) != file:
+            twins = twins or f"{of_image[named]} and {file} are both of {named}"
+    return total, twins
 
 
 def _annotation(tree: Tree, file: str) -> Element:
@@ -138,13 +161,4 @@ def _box(element: Element) -> Box:
         box = element[_BOX_AT]
     if box is None:
         raise BadRecord("box_missing")
-    texts = [box.findtext(edge) for edge in _EDGES]
-    if None in texts and len(box) == len(_EDGES):
-        texts = [edge.text for edge in box]
-    try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
-    except ValueError:
-        raise BadRecord("box_malformed", str(texts)[:80]) from None
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise BadRecord("box_not_finite", str(texts)[:80])
-    return x1, y1, x2, y2
+    return voc_box(box)

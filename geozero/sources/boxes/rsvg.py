@@ -12,7 +12,6 @@ plain lists, numbers and texts is refused.
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import re
 import warnings
@@ -23,6 +22,7 @@ from typing import Any
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import SPLITS, Box
 from geozero.sources.base import Record, Rejected, Source, stem
+from geozero.sources.readers.boxes import four_numbers
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.tree import Tree
 
@@ -138,11 +138,7 @@ def _fields(item: Any) -> tuple[str, Box, str]:
     if not isinstance(name, str) or not isinstance(text, str):
         raise BadRecord("record_malformed", f"image {type(name).__name__}, expression {type(text).__name__}")
     values = box.tolist() if hasattr(box, "tolist") else box  # a tensor
-    if not isinstance(values, tuple | list) or len(values) != 4 or not all(type(v) in (int, float) for v in values):
-        raise BadRecord("box_malformed", str(values)[:80])
-    if not all(map(math.isfinite, values)):
-        raise BadRecord("box_not_finite", str(values)[:80])
-    x1, y1, x2, y2 = map(float, values)
+    numbers = four_numbers(values)
     if not text.strip():
         raise BadRecord("expression_missing")
-    return name, (x1, y1, x2, y2), " ".join(text.split())
+    return name, numbers, " ".join(text.split())

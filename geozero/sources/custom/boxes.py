@@ -19,18 +19,17 @@ where they are not. Where other JSON files lie there as well, choose (option `fi
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split, stable_unit
 from geozero.sources.base import Ratio, Record, Rejected, Source
 from geozero.sources.custom.common import RATIO, files, make_image_key, split_named, the_file
 from geozero.sources.readers.annotations import int_of, json_items, list_of, size_of, text_of
+from geozero.sources.readers.boxes import from_corner
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.tree import Tree
 
@@ -103,7 +102,7 @@ class OwnBoxes(Source):
                     objects.vague.add(category)
                     continue
                 try:
-                    box = corners(list_of(item, "bbox"))
+                    box = from_corner(list_of(item, "bbox"))
                 except BadRecord:
                     objects.vague.add(category)
                     raise
@@ -197,17 +196,3 @@ def split_of_path(file: str) -> Split | None:
             if split is not None:
                 return split
     return None
-
-
-def corners(bbox: list[Any]) -> Box:
-    """COCO's x, y, width, height as xyxy.
-
-    Raises:
-        BadRecord: not four finite numbers, or a box without an area.
-    """
-    if len(bbox) != 4 or not all(type(v) in (int, float) and math.isfinite(v) for v in bbox):
-        raise BadRecord("box_malformed", str(bbox)[:80])
-    x, y, width, height = map(float, bbox)
-    if min(width, height) <= 0:
-        raise BadRecord("box_degenerate", str(bbox)[:80])
-    return x, y, x + width, y + height

@@ -166,6 +166,7 @@ def grounding(tile: Tile, source: str) -> Iterator[Record]:
             image_key=f"{source}/{tile.key}",
             text=text,
             box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+            drawn_on=(TILE, TILE),
             question_type=kind,
         )
         for kind, text, box in expressions(tile)

@@ -12,6 +12,7 @@ from typing import Any
 from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Box
 from geozero.sources.readers.annotations import list_of, text_of
+from geozero.sources.readers.boxes import four_numbers
 from geozero.tasks.boxes import Convention, frame, from_model, parse_box
 
 HUMAN, MODEL = ("human", "user"), ("gpt", "assistant")
@@ -116,7 +117,7 @@ def box_in(text: str, size: tuple[int, int], convention: Convention, clamp: bool
     if numbers is None:
         raise BadRecord("box_missing", text[:80])
     wide, high = frame(convention, *size)
-    x1, y1, x2, y2 = numbers
+    x1, y1, x2, y2 = four_numbers(numbers)
     inside = (min(max(x1, 0.0), wide), min(max(y1, 0.0), high), min(max(x2, 0.0), wide), min(max(y2, 0.0), high))
     moved = clamp and inside != (x1, y1, x2, y2)
     return from_model(inside if clamp else (x1, y1, x2, y2), *size, convention), moved

@@ -134,11 +134,34 @@ class _Answers:
 
 
 def _active(tree: Tree, file: str, kind: str) -> Iterator[tuple[int, Any]]:
-    """Active items with their ids; one that gives none has its place in the list."""
+    """Active items with their ids; in a list without ids, the place is the id.
+
+    Raises:
+        InputError: there is no list, no item says whether it is active, or an item without an id stands in a list
+            whose ids are not the places.
+    """
+    count, marked, unnumbered, moved = 0, False, False, False
     for place, item in enumerate(json_items(tree, file, kind)):
-        if isinstance(item, dict) and item.get("active") is True:
-            number = item.get("id", place)
-            yield (number if isinstance(number, int) else place), item
+        count += 1
+        if not isinstance(item, dict):
+            continue
+        number, marked = item.get("id"), marked or "active" in item
+        if isinstance(number, int):
+            moved |= number != place
+        elif item.get("active") is True:
+            unnumbered, number = True, place
+        if unnumbered and moved:
+            raise InputError(
+                f"item {place}: some items have no id, and the ids of others are not their places",
+                tree.where(file),
+                "an item without an id could be another one's; take the authors' own file",
+            )
+        if item.get("active") is True and isinstance(number, int):
+            yield number, item
+    if count and not marked:
+        raise InputError(
+            f"none of its {count} items says whether it is active", tree.where(file), "take the authors' own file"
+        )
 
 
 def count_bin(answer: str) -> str:

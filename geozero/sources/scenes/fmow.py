@@ -17,7 +17,6 @@ the boxed place, which may be a small part of the image.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Box, Split
 from geozero.sources.base import Record, Rejected, Source, stem
 from geozero.sources.readers.annotations import list_of, size_of, text_of
+from geozero.sources.readers.boxes import four_numbers
 from geozero.sources.readers.class_folders import label_text
 from geozero.sources.readers.class_names import FMOW as CATEGORIES
 from geozero.sources.readers.locate_root import best_root, depth_of, has_usual_name
@@ -156,11 +156,8 @@ def the_object(annotation: Any, category: str) -> Box:
             raise BadRecord("record_malformed", "a box is no object")
         if item.get("ID") == NO_OBJECT:
             continue
-        box = list_of(item, "box")
-        if len(box) != 4 or not all(type(v) in (int, float) and math.isfinite(v) for v in box):
-            raise BadRecord("box_malformed", str(box)[:80])
-        x, y, width, height = map(float, box)
-        found.add((text_of(item, "category"), str(item.get("visible", "True")), (x, y, width, height)))
+        box = four_numbers(list_of(item, "box"), "box_malformed")
+        found.add((text_of(item, "category"), str(item.get("visible", "True")), box))
     if len(found) != 1:
         raise BadRecord("object_missing" if not found else "object_not_unique", f"{len(found)} objects")
     named, visible, (x, y, width, height) = found.pop()
