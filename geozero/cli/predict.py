@@ -52,7 +52,7 @@ def predict(
 
 
 def line(found: Prediction) -> str:
-    """One plain line: image, answer, box in pixels (and on the map), thought; tabs between, none within."""
+    """One plain line: image, answer, boxes in pixels (and on the map), thought; tabs between, none within."""
     if found.error is not None:
         parts = [str(found.image), "failed", found.error]
     else:
@@ -70,10 +70,9 @@ def block(found: Prediction) -> str:
 
 
 def _boxes(found: Prediction) -> Iterator[tuple[str, str]]:
-    """The answer's box in pixels, and in the image's own coordinate system."""
+    """The answer's boxes in pixels, then in the image's own coordinate system."""
     from geozero.tasks.boxes import format_box
 
-    if found.box is not None:
-        yield "pixels", format_box(found.box)
-    if found.map_box is not None:
-        yield str(found.crs), f"[{', '.join(f'{v:.6f}' for v in found.map_box)}]"
+    yield from (("pixels", format_box(box)) for box in found.boxes)
+    for box in found.map_boxes:
+        yield str(found.crs), f"[{', '.join(f'{v:.6f}' for v in box)}]"

@@ -13,7 +13,7 @@ from geozero.engines.families import default_boxes
 from geozero.inference.answer_log import failure
 from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.tasks import prompt
-from geozero.tasks.boxes import Convention, from_model, parse_box
+from geozero.tasks.boxes import Convention, from_model, parse_box, parse_box_list
 from geozero.tasks.text import Mode, extract_answer, thought
 
 QUESTION = "Describe this image."
@@ -27,8 +27,8 @@ class Prediction:
     image: Path
     answer: str = ""  # what is between the tags, else the whole text
     thought: str = ""  # the text before them; empty in direct mode
-    box: Box | None = None  # of the answer, in pixels of the image file; None if the answer holds none
-    map_box: Box | None = None  # the same in the image's coordinate system `crs`, if it has one
+    boxes: tuple[Box, ...] = ()  # every box of the answer, in pixels of the image file
+    map_boxes: tuple[Box, ...] = ()  # the same in the image's coordinate system `crs`, if it has one
     crs: str | None = None
     error: str | None = None  # why there is no answer
 
@@ -75,8 +75,8 @@ def predict(
 def _prediction(path: Path, image: ImageFile, text: str, mode: Mode, boxes: Convention) -> Prediction:
     answer = extract_answer(text)
     reasoning = thought(text) if mode == "tagged" and answer != text.strip() else ""
-    found = parse_box(answer)
-    if found is None:
-        return Prediction(path, answer, reasoning)
-    box = from_model(found, image.width, image.height, boxes)
-    return Prediction(path, answer, reasoning, box, image.on_map(box), image.crs)
+    single = parse_box(answer)
+    written = [single] if single else parse_box_list(answer) or []
+    found = tuple(from_model(box, image.width, image.height, boxes) for box in written)
+    on_map = tuple(box for box in map(image.on_map, found) if box is not None)
+    return Prediction(path, answer, reasoning, found, on_map, image.crs)

@@ -30,7 +30,7 @@ def test_an_answer_a_thought_and_a_box_in_pixels(tmp_path: Path, monkeypatch: py
     engine = answers(monkeypatch, "a ship at sea <answer>[100, 500, 200, 1000]</answer>")
     (found,) = predict("models/mine", [make_image(tmp_path / "a.png")], "Where?", engine="vllm", max_tokens=9)
     assert (found.answer, found.thought) == ("[100, 500, 200, 1000]", "a ship at sea")
-    assert found.box == (4.0, 10.0, 8.0, 20.0) and found.map_box is None
+    assert found.boxes == ((4.0, 10.0, 8.0, 20.0),) and found.map_boxes == ()
     (asked, params), opened = engine.asked[0], engine.opened[0]
     assert asked.messages[-1]["content"] == "<image>Where?" and asked.messages[0]["role"] == "system"
     assert asked.image == (tmp_path / "a.png").read_bytes()
@@ -42,7 +42,7 @@ def test_an_answer_a_thought_and_a_box_in_pixels(tmp_path: Path, monkeypatch: py
 def test_direct_answers_have_no_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = answers(monkeypatch, "two\nlines")
     (found,) = predict("m", [make_image(tmp_path / "a.jpg")], mode="direct")
-    assert (found.answer, found.thought, found.box) == ("two\nlines", "", None)
+    assert (found.answer, found.thought, found.boxes) == ("two\nlines", "", ())
     assert len(engine.asked[0][0].messages) == 1
     assert line(found) == f"{tmp_path}/a.jpg\ttwo lines"
 
@@ -84,6 +84,25 @@ def test_a_box_is_given_in_the_images_coordinate_system_too(tmp_path: Path, monk
     place = (2.0, 0.0, 500000.0, 0.0, -2.0, 4_000_000.0)
     monkeypatch.setattr(module, "read_image", lambda path: ImageFile(b"", 40, 20, "EPSG:32630", place))
     (answer,) = predict("m", [tmp_path / "a.tif"])
-    assert answer.map_box == (500000.0, 4_000_000.0 - 20, 500000.0 + 40, 4_000_000.0)
+    assert answer.map_boxes == ((500000.0, 4_000_000.0 - 20, 500000.0 + 40, 4_000_000.0),)
     assert "EPSG:32630 [500000.000000, 3999980.000000, 500040.000000, 4000000.000000]" in line(answer)
     assert "box in EPSG:32630 [500000.000000" in block(answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("[[0, 0, 500, 500], [100, 500, 200, 1000]]", ["[0, 0, 20, 10]", "[4, 10, 8, 20]"]),
+        ('[{"bbox_2d": [0, 0, 500, 500], "label": "ship"}]', ["[0, 0, 20, 10]"]),
+        ("[0, 0, 500, 500], [100, 500, 200, 1000], [0, 0", ["[0, 0, 20, 10]", "[4, 10, 8, 20]"]),  # broken off
+        ("[]", []),
+        ("two ships [1, 2]", []),
+    ],
+)
+def test_every_box_of_a_list_is_shown(
+    text: str, boxes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, f"<answer>{text}</answer>")
+    (found,) = predict("m", [make_image(tmp_path / "a.png")], boxes="norm1000")
+    assert line(found).split("\t")[2:] == [f"pixels {box}" for box in boxes]
+    assert block(found).splitlines()[2:] == [f"    box in pixels {box}" for box in boxes]
