@@ -126,8 +126,16 @@ def _show(rows: list[ComparedRow], first: str, second: str) -> None:
                 (
                     (row.section if row.section != before else "", "bold"),
                     *(row.name, row.a, row.b),
-                    ("" if row.change is None else f"{row.change:+.4g}", "green" if (row.change or 0) > 0 else "red"),
+                    ("" if row.change is None else f"{row.change:+.4g}", _colour(row)),
                 )
                 for before, row in zip(sections, rows, strict=False)
             ],
         )
+
+
+def _colour(row: ComparedRow) -> str:
+    """Green for a better score, red for a worse one; a score is named `source/task/metric`."""
+    from geozero.evaluation.metric_names import metric_format
+
+    lower_is_better = metric_format(row.name.rpartition("/")[2]).lower_is_better
+    return "green" if ((row.change or 0) < 0) is lower_is_better else "red"

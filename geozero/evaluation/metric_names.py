@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 
 class MetricFormat(NamedTuple):
-    """A value is printed times `factor`; `best` is the value of a perfect score; None, for counts, lengths and errors,
-    means that no bar is drawn."""
+    """A value is printed times `factor`. `best` is the value of a perfect score; None, for counts, lengths and errors,
+    means that no bar is drawn. With `lower_is_better` a fall is shown as the improvement."""
 
     label: str
     factor: float = 100.0
     best: float | None = 1.0
+    lower_is_better: bool = False
 
 
 METRICS = {

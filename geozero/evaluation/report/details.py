@@ -29,6 +29,7 @@ from geozero.evaluation.report.tables import (
     probability,
     reverse,
     signed,
+    tone,
 )
 
 GROUP_TITLES = {"class": "class", "question_type": "question type", "size": "object size"}
@@ -90,7 +91,7 @@ def _difference(c: Comparison) -> Row:
     scores = " → ".join(printed(v, c.metric) for v in (c.before, c.after))
     difference, low, high = (points(v or 0.0, c.metric) for v in (c.difference, c.low, c.high))
     p_value = probability(c.p_value).removeprefix("= ")
-    marked = Marked(difference, mark(c))
+    marked = Marked(difference, mark(c), tone(c))
     return Row(c.question_type or ALL, [*names, scores, marked, f"{low} to {high}", p_value, f"{c.n:,}"])
 
 
@@ -110,7 +111,7 @@ def reasoning(rows: Iterable[Reasoning]) -> Table:
         cells += [_percent((r.distinct_n or {}).get("2")), _percent(r.agreement)]
         if helped:
             without = printed(r.help.before, r.help.metric) if r.help else NONE
-            cells += [metric_label(r.metric), without, Marked(signed(r.help) or NONE, mark(r.help))]
+            cells += [metric_label(r.metric), without, Marked(signed(r.help) or NONE, mark(r.help), tone(r.help))]
         found.append((place_label(r), Row(model_label(r.model, r.mode), cells)))
     return Table("Reasoning", head, _by_place(found), group_head="Where")
 

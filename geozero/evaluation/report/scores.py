@@ -31,6 +31,7 @@ from geozero.evaluation.report.tables import (
     points,
     printed,
     sizes,
+    tone,
 )
 from geozero.tasks import TASKS
 
@@ -166,12 +167,12 @@ def _row(scores: list[Score], baseline: Mapping[str, float], columns: list[Colum
 
 
 def _best(scores: Collection[Score], pairs: Pairs) -> Score | None:
-    """The score that is above every other one by a paired interval without 0, if there is one."""
+    """The score that is better than every other one by a paired interval without 0, if there is one."""
     if len(scores) < 2:
         return None
-    best = max(scores, key=lambda s: s.value or 0.0)
-    found = [pairs.between(other, best) for other in scores if other is not best]
-    return best if all(c is not None and c.low is not None and c.low > 0 for c in found) else None
+    choose = min if metric_format(next(iter(scores)).metric).lower_is_better else max
+    best = choose(scores, key=lambda s: s.value or 0.0)
+    return best if all(tone(pairs.between(other, best)) == "better" for other in scores if other is not best) else None
 
 
 # --- headline figures -------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ Column = tuple[str, str]  # model, mode
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A score in a table. `change` is its difference to the score of `before`, the model before it in the same mode;
-    `best`: surely above every other score of its row."""
+    `best`: surely better than every other score of its row."""
 
     score: Score
     change: Comparison | None = None
@@ -55,20 +55,26 @@ class Cell:
         return mark(self.change)
 
     @property
+    def tone(self) -> str:
+        return tone(self.change)
+
+    @property
     def difference(self) -> str:
         return signed(self.change)
 
     @property
     def verdict(self) -> str:
-        """Up, down, level (the interval of the difference holds 0) or unknown (not compared question by question)."""
+        """The mark, else level (the interval of the difference holds 0) or unknown (not compared question by
+        question)."""
         return self.mark or ("level" if self.difference else "unknown")
 
 
 class Marked(NamedTuple):
-    """A difference in words; `mark` is up or down if its interval excludes 0, else empty."""
+    """A difference in words, with its `mark` and `tone`."""
 
     text: str
     mark: str
+    tone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,8 @@ class Table:
 
 
 def metric_label(metric: str) -> str:
-    return metric_format(metric).label
+    known = metric_format(metric)
+    return f"{known.label} (lower is better)" if known.lower_is_better else known.label
 
 
 def model_label(model: str, mode: str) -> str:
@@ -206,6 +213,13 @@ def mark(c: Comparison | None) -> str:
     if c is None or c.low is None or c.high is None:
         return ""
     return "up" if c.low > 0 else "down" if c.high < 0 else ""
+
+
+def tone(c: Comparison | None) -> str:
+    """`better` or `worse` for a marked difference, else nothing: the colour of its arrow."""
+    if c is None or not mark(c):
+        return ""
+    return "better" if (mark(c) == "down") is metric_format(c.metric).lower_is_better else "worse"
 
 
 def signed(c: Comparison | None) -> str:

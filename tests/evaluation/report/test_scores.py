@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from geozero.evaluation.metric_names import metric_format
+from geozero.evaluation.metric_names import METRICS, MetricFormat, metric_format
 from geozero.evaluation.report.exports import scores_markdown
 from geozero.evaluation.report.schema import Baseline, Comparison, Score
 from geozero.evaluation.report.scores import overviews, worlds
 from geozero.evaluation.report.tables import Cell, Row
+from geozero.tasks import TASKS
 
 ROW = {"model": "base", "mode": "tagged", "split": "test_hard", "world": "toy", "task": "vqa", "metric": "accuracy"}
 
@@ -69,6 +70,29 @@ def test_only_what_is_surely_above_every_other_score_is_bold() -> None:
     for pairs, bold in ((sure, True), (sure[:1], False), ([sure[0], compared(second, third, -0.01, 0.2)], False)):
         (toy,) = worlds([first, second, third], [], pairs)
         assert cells(toy.tables[0].groups[0].rows[0])[2].best is bold
+
+
+@pytest.mark.parametrize(("lower_is_better", "best"), [(True, "base"), (False, "a2grpo")])
+def test_a_metric_says_which_direction_is_better(
+    lower_is_better: bool, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "MAE", MetricFormat("mean error", 1.0, None, lower_is_better=lower_is_better))
+    rows = [score(task="new", metric="MAE", model=m, value=v) for m, v in (("base", 1.0), ("a2grpo", 2.0))]
+    (toy,) = worlds(rows, [], [compared(*rows, 0.5, 1.5, task="new", metric="MAE")])
+    (row,) = toy.tables[0].groups[0].rows
+    assert row.label == ("mean error (lower is better)" if lower_is_better else "mean error")
+    before, after = cells(row)
+    assert (after.mark, after.tone) == ("up", "worse" if lower_is_better else "better")
+    assert [cell.score.model for cell in (before, after) if cell.best] == [best]
+    (headline,) = toy.headlines
+    assert (headline.cell.verdict, headline.cell.tone) == ("up", after.tone)
+
+
+def test_the_headlines_of_tasks_are_better_where_they_are_higher() -> None:
+    """Goals and the promotion of models take them so."""
+    for task in TASKS.values():
+        for protocol in ("strict", "official"):
+            assert not metric_format(task.main_metric(protocol)).lower_is_better, task.name
 
 
 @pytest.mark.parametrize(
@@ -133,7 +157,7 @@ def test_a_missing_value_is_a_dash_and_never_zero() -> None:
     ],
 )
 def test_shares_are_printed_in_percent_and_counts_are_not(metric: str, factor: float, best: float | None) -> None:
-    assert metric_format(metric)[1:] == (factor, best)
+    assert metric_format(metric)[1:3] == (factor, best)
 
 
 def test_markdown_cells_stay_cells() -> None:
