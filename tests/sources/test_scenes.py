@@ -19,6 +19,11 @@ from geozero.sources.readers.class_names import FMOW, SCENE_SETS
 from geozero.sources.scenes.resisc45 import Resisc45
 
 CLASS_COUNTS = {"aid": 30, "resisc45": 45, "eurosat": 10, "nasc_tg2": 10, "whu_rs19": 19, "ucm": 21, "siri_whu": 12}
+CLASS_FOLDER_SETS = {
+    name: source
+    for name, source in SOURCES.items()
+    if isinstance(source, ClassFolders) and source.labels is not None and not source.generic
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,19 @@ EXPECTED = {  # key → label, image key
     },
 }
 SIZES = {"resisc45": 15, "eurosat": 6, "nasc_tg2": 6, "whu_rs19": 6, "ucm": 9, "siri_whu": 6}
+READ_ELSEWHERE = {"aid"}  # curation/test_ingest.py
+
+
+@pytest.mark.parametrize(
+    ("table", "listed"), [("CLASS_COUNTS", CLASS_COUNTS), ("EXPECTED", EXPECTED), ("SIZES", SIZES)]
+)
+def test_every_set_of_class_folders_is_in_the_tables_above(table: str, listed: dict[str, object]) -> None:
+    assert CLASS_FOLDER_SETS.keys() - listed.keys() - READ_ELSEWHERE == set(), f"add it to {table}"
+
+
+@pytest.mark.parametrize("name", CLASS_FOLDER_SETS)
+def test_every_set_of_class_folders_is_told_apart_from_the_others(name: str) -> None:
+    assert CLASS_FOLDER_SETS[name].labels in SCENE_SETS, "add its folders to SCENE_SETS in readers/class_names.py"
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -111,13 +129,12 @@ def test_the_tree_itself_or_an_archive_may_be_given(name: str, alone: Callable[[
 def test_a_set_is_not_taken_for_another(name: str, alone: Callable[[str], Path]) -> None:
     found = set()
     with open_tree(alone(name)) as tree:
-        for other in SOURCES.values():
-            if isinstance(other, ClassFolders) and other.labels is not None and not other.generic:
-                try:
-                    other.find(tree)
-                    found.add(other.name)
-                except InputError:
-                    pass
+        for other in CLASS_FOLDER_SETS.values():
+            try:
+                other.find(tree)
+                found.add(other.name)
+            except InputError:
+                pass
     assert found == {name}
 
 
