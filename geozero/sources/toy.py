@@ -7,33 +7,27 @@ from the real sets' keys. A set whose name ends in `_hard` is for evaluation alo
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from geozero.sources.base import Ratio, Source
-from geozero.sources.boxes.dior_rsvg import DiorRsvg
-from geozero.sources.captions.rsicd import Rsicd
-from geozero.sources.questions.rsvqa_lr import RsvqaLr
-from geozero.sources.scenes.aid import Aid
 
-LICENCE = "rendered by geozero itself"
-CITATION = "none: geozero.toy"
-SIZE = "as params.yaml says"
+PREFIX, HARD = "toy_", "_hard"
+SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
+RENDERED = {f"{PREFIX}{name}{suffix}": name for suffix in ("", HARD) for name in SETS}  # and whose adapter reads it
 RATIO = Ratio(train=0.6, val=0.1)  # toy AID has few images: more of them to learn from, the rest is test [ours]
+OPTIONS: dict[str, dict[str, Any]] = {"aid": {"labels": None, "ratio": RATIO, "stratify": False}}
 
-TOY: tuple[Source, ...] = (
-    Aid(
-        name="toy_aid",
-        title="toy AID",
-        licence=LICENCE,
-        citation=CITATION,
-        size=SIZE,
-        labels=None,
-        ratio=RATIO,
-        stratify=False,
-    ),
-    RsvqaLr(name="toy_rsvqa_lr", title="toy RSVQA-LR", licence=LICENCE, citation=CITATION, size=SIZE),
-    Rsicd(name="toy_rsicd", title="toy RSICD", licence=LICENCE, citation=CITATION, size=SIZE),
-    DiorRsvg(name="toy_dior_rsvg", title="toy DIOR-RSVG", licence=LICENCE, citation=CITATION, size=SIZE),
-)
-TOY_HARD: tuple[Source, ...] = tuple(
-    replace(source, name=f"{source.name}_hard", title=f"{source.title}, hard", forced_split="test") for source in TOY
-)
+
+def rendered(source: Source, name: str) -> Source:
+    """The rendered set of this name, read by the adapter of the real one."""
+    hard = name.endswith(HARD)
+    return replace(
+        source,
+        name=name,
+        title=f"toy {source.title}{', hard' if hard else ''}",
+        licence="rendered by geozero itself",
+        citation="none: geozero.toy",
+        size="as params.yaml says",
+        forced_split="test" if hard else None,
+        **OPTIONS.get(source.name, {}),
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import string
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geozero.common.errors import BadRecord, InputError
-from geozero.sources import SOURCES, Ratio, Record, Rejected, Source, get, open_tree
+from geozero.sources import ADAPTERS, SOURCES, Ratio, Record, Rejected, Source, base, get, modules, open_tree
 from geozero.sources.base import stem
 from geozero.sources.questions.rsvqa_lr import RsvqaLr
 from geozero.sources.readers.class_folders import label_text
@@ -24,6 +26,7 @@ from geozero.sources.readers.karpathy_captions import distinct_sentences
 from geozero.sources.readers.rsvqa import count_bin
 from geozero.sources.scenes.aid import FOLDERS, Aid
 
+PACKAGE = Path(base.__file__).parent
 SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
 
 
@@ -405,3 +408,22 @@ def test_random_damage_gives_records_rejects_or_one_line(name: str, seed: int, r
         read(name, root)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_an_adapter_is_imported_when_its_data_set_is_asked_for() -> None:
+    """Else the bytes of one adapter would be part of what every other data set was read by."""
+    code = (
+        "import sys; from geozero.sources import get; get('toy_rsicd')\n"
+        "print(*(name for name in sys.modules if name.startswith('geozero.sources.') and name.count('.') == 3))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    adapters = {name for name in done.stdout.split() if ".readers." not in name}
+    assert adapters == {"geozero.sources.captions.rsicd"}
+
+
+def test_every_adapter_is_registered() -> None:
+    kinds = ("boxes", "captions", "mixed", "questions", "scenes")
+    written = {f"{path.parent.name}.{path.stem}" for kind in kinds for path in (PACKAGE / kind).glob("[!_]*.py")}
+    registered = {place.partition(":")[0] for place in ADAPTERS.values()}
+    assert written - registered == {"mixed.neon_questions"}  # a part of neon's
+    assert modules("toy_aid_hard") == ("geozero.sources.scenes.aid", "geozero.sources.toy")

@@ -36,8 +36,8 @@ def origins(corpus: Corpus) -> list[dict[str, Any]]:
     names = sorted({row["source"] for row in corpus.manifest["counts"]})
     rows = []
     for name in names:
-        known = SOURCES.get(name)
         declared = made_by.get("options", {}) if made_by.get("command") == "ingest" and len(names) == 1 else {}
+        known = None if declared.get("licence") else SOURCES.get(name)
         row = {
             "source": name,
             "title": declared.get("title") or (known.title if known else name),

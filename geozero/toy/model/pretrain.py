@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from geozero.common import process
-from geozero.sources.toy import TOY
+from geozero.sources import SOURCES
+from geozero.sources.toy import RENDERED
 from geozero.tasks import SYSTEM_PROMPT, TASKS
 from geozero.tasks.text import CLOSE_TAG, OPEN_TAG
 from geozero.toy.model.build import PATCH, build_model, build_processor, save
@@ -176,7 +177,7 @@ def vocabulary_texts(scenes: Sequence[Scene], seed: int) -> list[str]:
     rng = random.Random(seed)
     texts = [SYSTEM_PROMPT, "<answer>", "</answer>", *DESCRIBE_PROMPTS] * 50
     classes = ", ".join(SCENE_CLASSES.values())
-    tasks = [name for name in TASKS if any(name in source.tasks for source in TOY)]  # what the toy world asks
+    tasks = [name for name in TASKS if any(name in SOURCES[toy].tasks for toy in RENDERED)]  # what the toy world asks
     for scene in scenes:
         texts.append(describe(scene, rng, rng.random()))
         question = everyday_question(scene, rng)
