@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 from geozero import __version__
 from geozero.cli.data import app as data
 from geozero.cli.difficulty import app as difficulty
+from geozero.cli.download import app as download
 from geozero.cli.evaluation import app as evaluation
 from geozero.cli.predict import app as predict
 from geozero.cli.runs import app as runs
@@ -49,6 +50,7 @@ def doctor() -> None:
 
 
 # A group without a name puts its commands beside the others, in the order of the work.
+app.add_typer(download)
 app.add_typer(data)
 app.add_typer(difficulty)
 app.add_typer(training)

@@ -28,11 +28,14 @@ Boxes = Annotated[
 def sources(
     root: Annotated[Path | None, typer.Option(help="Where data sets are looked for; if left out, data.")] = None,
 ) -> None:
-    """List the sources: tasks, whether they are present under --root, licence, size, layout.
+    """List the sources: tasks, whether they are present under --root, licence, size, layout, page.
 
     Example: geozero sources --root ~/archives
     """
     from geozero.sources import SOURCES, Source, Tree, open_tree
+    from geozero.sources.catalogue import catalogue
+
+    pages = {name: entry.page for name, entry in catalogue().items()}
 
     def state(source: Source, tree: Tree | None) -> str:
         try:
@@ -50,7 +53,7 @@ def sources(
         for name, source in SOURCES.items():
             titled = f"{source.title}: {source.size}"
             columns = (name, ", ".join(source.tasks), state(source, tree), source.licence, titled)
-            layout = gap.join(source.layout.splitlines())
+            layout = gap.join(source.layout.splitlines()) + (gap if sys.stdout.isatty() else "\t") + pages.get(name, "")
             typer.echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
 
     if root is None and not Path("data").is_dir():

@@ -19,6 +19,7 @@ from geozero.cli import app
 from geozero.cli.difficulty import checkpoints
 from geozero.corpus.store import Corpus
 from geozero.sources import SOURCES
+from geozero.sources.catalogue import catalogue
 from geozero.sources.readers import archives, tree
 
 
@@ -90,7 +91,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def states(lines: list[str]) -> dict[str, str]:
-    assert [line.count("\t") for line in lines] == [5] * len(SOURCES)
+    assert [line.count("\t") for line in lines] == [6] * len(SOURCES)
     return {name: state for name, _, state, *_ in (line.split("\t") for line in lines)}
 
 
@@ -99,7 +100,14 @@ def test_sources_are_one_line_each(geozero: Callable[..., list[str]], sets: Path
     found = states(lines)
     assert list(found) == list(SOURCES)
     assert {name for name, state in found.items() if state == "present"} >= {"aid", "rsvqa_lr", "rsicd", "dior_rsvg"}
-    assert found["neon"] == "not found" and lines[0].endswith("\t" + "; ".join(SOURCES["aid"].layout.splitlines()))
+    assert found["neon"] == "not found"
+    assert lines[0].split("\t")[5:] == ["; ".join(SOURCES["aid"].layout.splitlines()), catalogue()["aid"].page]
+
+
+def test_download_says_what_it_would_do(geozero: Callable[..., list[str]], tmp_path: Path) -> None:
+    lines = geozero("download", "eurosat", "aid", "--root", tmp_path / "archives", "--dry-run")
+    assert f"eurosat\tpage\t{catalogue()['eurosat'].page}" in lines and "eurosat\tlicence\tMIT" in lines
+    assert {line.split("\t")[0] for line in lines} == {"eurosat", "aid"} and not (tmp_path / "archives").exists()
 
 
 def test_the_root_is_read_once(
