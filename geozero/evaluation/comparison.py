@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geozero.common.errors import InputError
 from geozero.evaluation.scored import MAX_GROUPS, ScoredRecords
-from geozero.evaluation.statistics import RESAMPLES, SEED, paired_bootstrap, renumbered
+from geozero.evaluation.statistics import RESAMPLES, SEED, paired_differences, renumbered
 from geozero.metrics.records import RecordList
 
 Rows = NDArray[np.int64]
@@ -42,7 +42,7 @@ def compare(
 
     def differences(chosen: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
         clusters = renumbered(first.clusters, rows[chosen])
-        found = paired_bootstrap(before[chosen], after[chosen], first.scores.finish, clusters, resamples, seed)
+        found = paired_differences(before[chosen], after[chosen], first.scores.finish, clusters, resamples, seed)
         return {metric: difference._asdict() for metric, difference in found.items()}
 
     result["metrics"] = differences(np.ones(len(rows), dtype=bool))

@@ -238,7 +238,7 @@ def test_a_new_metric_of_a_task_reaches_rows_comparisons_mlflow_and_the_page(
     for name, rows in parts.items():
         write_json(tmp_path / "data" / f"{name}.json", rows)
     tables = report(tmp_path / "data", tmp_path / "index.html")[1].read_text()
-    assert "| Scene classification | error_rate | 4 | – | – | 25.0 [0.0–75.0] |" in tables
+    assert "| Scene classification | error_rate | 4 | – | – | 25.0 [0.6–80.6] |" in tables
 
 
 # -- baselines, by hand ------------------------------------------------------------------------------------------
