@@ -173,7 +173,6 @@ def grpo(spec: StageSpec, directory: Path) -> dict[str, Any]:
             "val_dataset": val_rows,
             "eval_strategy": "steps",
             "num_generations_eval": 1,
-            "per_device_eval_batch_size": min(batches["per_device_train_batch_size"], n_val // n_devices),
             "metric_for_best_model": BEST_METRIC,
             "greater_is_better": True,
         }

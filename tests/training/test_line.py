@@ -112,6 +112,8 @@ def test_resampling_validation_and_curriculum(sft_model: stage.StageResult, corp
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
     assert list(judged) == [1, 2, 3, 4]  # a fifth of four steps is one
     assert all(row["resampled"] in (0, 1, 2) for row in steps)
+    # a round samples as many groups as are to be replaced, so two rounds at most as many as the step's own twice over
+    assert all(row["resampled_share"] <= 2 * row["resampled"] / 2 for row in steps)
     assert all({"distinct", "entropy/mean", "completions/clipped_ratio"} <= set(row) for row in steps)
     chosen = json.loads((result.directory / "stage.json").read_text())["model_step"]
     assert judged[chosen] == max(judged.values())

@@ -91,7 +91,10 @@ class Resampling:
     seed: int
 
     def drawn(self, step: int, draw: int) -> list[int]:
-        """The rows that step `step` (from 0) takes in its draw `draw` (from 1), as many as it has prompts."""
+        """The rows that step `step` (from 0) may take in its draw `draw` (from 1), as many as it has prompts.
+
+        A draw samples the first of them, one for each group that is to be replaced.
+        """
         if self.shuffled:
             rows = random.Random(self.seed + 1).sample(range(self.rows), self.rows)
             start = (step * self.draws + draw - 1) * self.prompts

@@ -34,6 +34,7 @@ from geozero.training.grpo.curriculum import Resampling
 from geozero.training.grpo.objective import answer_anchored_kl, answer_mask, group_advantages, is_zero_std
 from geozero.training.grpo.patches import restore_base_on_unmerge, restore_generate_forward
 from geozero.training.grpo.swift_checks import check_arguments, check_swift
+from geozero.training.metrics import SOURCE
 
 # The method's parameters as trainer arguments, taken from their fields in geozero/params.py, and the file of questions
 # that are answered on the way.
@@ -128,6 +129,30 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             self.request_config = usual
         return [sample.messages[-1]["content"] for sample in samples]
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Rewards of one answer to each validation prompt; no loss is computed, since only the rewards select.
+
+        vLLM gets all prompts at once, so that it wakes and takes the weights once per checkpoint; the trainer itself
+        samples as many at a time as in a training step. Where the prompts do not divide among the processes, the first
+        ones are asked twice.
+        """
+        rank, n_processes = int(self.accelerator.process_index), int(self.accelerator.num_processes)
+        rows, share = self.eval_dataset, -(-len(self.eval_dataset) // n_processes)
+        own = [dict(rows[(i * n_processes + rank) % len(rows)]) for i in range(share)]
+        step = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        at_once = share if self.args.use_vllm else step
+        self.model.eval()
+        samples: list[Any] = []
+        with torch.no_grad():
+            for start in range(0, share, at_once):
+                samples += self._rollout_samples(own[start : start + at_once])
+                (Path(self.args.output_dir) / SOURCE).touch()  # the watchdog counts it as progress
+            self._compute_rewards_per_func(samples)
+        metrics: dict[str, float] = {}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     def prepare_rollout(self) -> None:
         super().prepare_rollout()
         if not self.args.use_vllm:  # a weak policy samples `<|image_pad|>`, and its text could not be read back
@@ -163,34 +188,43 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         answers are alike, and takes either a batch of new groups only or none.
         """
         samples = list(super()._score_completions(samples))
-        if not self.model.training or not self.settings.resample:
-            return samples
-        size, n, rounds = self._group_size, len(samples), 0
+        return self._resample(samples) if self.model.training and self.settings.resample else samples
+
+    def _resample(self, samples: list[Any]) -> list[Any]:
+        size, n, rounds, drawn = self._group_size, len(samples), 0, 0
         kept, values = list(gather_object(samples)), self._rewards_per_func
-        while rounds < self.settings.resample and is_zero_std(values[:, 0], size).any():
+        while rounds < self.settings.resample and (needed := int(is_zero_std(values[:, 0], size).sum())):
             rounds += 1
-            new = self._rollout_samples(self._further_rows(rounds, n))
+            new = self._rollout_samples(self._further_rows(rounds, n, needed))
             new_values = self._compute_rewards_per_func(new)
             kept, values = group_batching.replace_zero_std_groups(kept, values, gather_object(new), new_values, size)
+            drawn += len(new_values)
         self._log("resampled", rounds)
+        self._log("resampled_share", drawn / len(values))
         self._rewards_per_func = values
         first = int(self.accelerator.process_index) * n
         return kept[first : first + n]
 
-    def _further_rows(self, draw: int, n: int) -> list[dict[str, Any]]:
-        """This process's `n` rows, each prompt repeated for its group, of a step's draw (from 1)."""
-        size = self._group_size
+    def _further_rows(self, draw: int, n: int, needed: int) -> list[dict[str, Any]]:
+        """This process's rows of a step's draw (from 1), each prompt repeated for its group.
+
+        Args:
+            n: completions of this process in a step.
+            needed: groups that all processes are to sample together; each gets as many as any other.
+        """
+        size, processes = self._group_size, int(self.accelerator.num_processes)
         resampling = Resampling(
             rows=len(self.train_dataset),
-            prompts=n * int(self.accelerator.num_processes) // size,
+            prompts=n * processes // size,
             steps=self.state.max_steps // self.num_iterations,
             draws=self.settings.resample,
             shuffled=self.shuffle_dataset,
             seed=self.args.seed,
         )
         rows = resampling.drawn(self.state.global_step // self.num_iterations, draw)
-        first = int(self.accelerator.process_index) * n
-        return [dict(self.train_dataset[rows[i // size]]) for i in range(first, first + n)]
+        own = -(-needed // processes)
+        first = int(self.accelerator.process_index) * own
+        return [dict(self.train_dataset[row]) for row in rows[first : first + own] for _ in range(size)]
 
     def _compute_advantages(
         self, samples: list[Any], rewards_per_func: torch.Tensor, batch_encoded_inputs: list[dict[str, Any]]

@@ -181,8 +181,6 @@ def halve_micro_batch(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         "per_device_train_batch_size": micro // 2,
         "gradient_accumulation_steps": 2 * int(arguments["gradient_accumulation_steps"]),
     }
-    if "per_device_eval_batch_size" in arguments:
-        halves["per_device_eval_batch_size"] = micro // 2
     return {**arguments, **halves}
 
 

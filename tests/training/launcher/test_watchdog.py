@@ -198,13 +198,9 @@ def test_out_of_memory_twice_is_one_line(behave, corpus: Path, base: Path, tmp_p
 
 
 def test_half_a_batch_keeps_the_groups_whole() -> None:
-    planned = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3, "per_device_eval_batch_size": 8}
+    planned = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3}
     half = retry.halve_micro_batch(planned)
-    assert half == {
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 6,
-        "per_device_eval_batch_size": 4,
-    }
+    assert half == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 6}
     assert retry.halve_micro_batch(planned | {"per_device_train_batch_size": 1}) is None
 
 
