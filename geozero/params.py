@@ -284,6 +284,11 @@ class A2grpo(OptimizationConfig):
     vllm: Annotated[Literal["off", "colocate", "server"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
     vllm_memory: Annotated[Share, Mark.NOT_TRAINING] = 0.5  # colocate: share of a GPU's memory while it samples
     vllm_tensor_parallel: Annotated[Count, Mark.NOT_TRAINING] = 1  # colocate: GPUs that one vLLM engine is spread over
+    # colocate: what vLLM gives up while the trainer works: 0 nothing, 1 its cache, its weights go to the host, 2 both.
+    # None: 0 where the GPU holds all at once by the estimate, else 1
+    sleep_level: Annotated[Literal[0, 1, 2] | None, Mark.NOT_TRAINING] = None
+    # colocate: whether the trainer's weights and optimiser go to the host while vLLM samples. None: where they must
+    offload: Annotated[bool | None, Mark.NOT_TRAINING] = None
     # server: where `--dry-run`'s second command listens
     vllm_server: Annotated[str, Mark.NOT_TRAINING] = "127.0.0.1:8000"
     # what the preflight before RL requires, measured on val
@@ -317,9 +322,14 @@ class Hardware(Section):
     stall_minutes: Positive = 60  # without a step, after which a training is taken for hung, dumped and started again
     restarts: Number = 2  # times in a row that a hung training is started again without getting any further
     leave_seconds: Positive = 600  # what a training may take to write its checkpoint after SIGTERM
-    gpu_memory: Positive = 80  # GB of one GPU (10⁹ bytes); this and the next two for --dry-run's estimate alone
-    train_tflops: Positive = 200  # assumed: bf16 TFLOP/s that one GPU reaches in forward and backward passes
-    sample_tokens: Positive = 1500  # assumed: tokens/s that one GPU samples
+    gpu_memory: Positive = 80  # GB of one GPU (10⁹ bytes)
+    host_memory: Positive | None = None  # GB of one node; None: this machine's
+    # the rest is for --dry-run's hours alone, by the GPU's data sheet or measured
+    gpu_tflops: Annotated[Positive, Mark.NOT_SPEED] = 989  # dense bfloat16, without sparsity: 989 of an H100
+    gpu_bandwidth: Annotated[Positive, Mark.NOT_SPEED] = 3350  # GB/s of its memory
+    # TFLOP/s that one GPU reaches in the update, as measured. None: estimated, about 0.15 of an H100's for an 8B
+    train_tflops: Annotated[Positive | None, Mark.NOT_SPEED] = None
+    sample_tokens: Annotated[Positive | None, Mark.NOT_SPEED] = None  # tokens/s that one GPU samples. None: estimated
 
 
 class Evaluation(Section):

@@ -101,6 +101,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_limit() -> int:
+    """Bytes of memory of this machine, or what its container is allowed, whichever is less."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return total
+
+
 def has_gpu() -> bool:
     """Whether there is an NVIDIA driver; looks at the driver's files, so that nothing heavy is imported."""
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()

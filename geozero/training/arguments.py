@@ -20,6 +20,7 @@ from geozero.engines.families import family_for, limits_at
 from geozero.engines.families.base import MIN_PIXELS
 from geozero.engines.vllm_inprocess import cache_bytes, shared_arguments
 from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
+from geozero.training.estimate import memory, model_size
 from geozero.training.grpo.objective import THINKING_SCORES
 from geozero.training.launcher.launch import LAUNCHER
 from geozero.training.launcher.multi_node import PORT, Node
@@ -155,7 +156,7 @@ def grpo(spec: StageSpec, directory: Path) -> dict[str, Any]:
         **batches,
         "log_completions": True,
         "log_entropy": settings.guards.entropy.limit is not None,
-        **_vllm(params, settings, spec.base),
+        **_vllm(params, settings, spec.base, batches["per_device_train_batch_size"]),
     }
     if settings.tuner == "lora":
         arguments["lora_dropout"] = 0.0  # the ratio needs one policy, not two
@@ -331,7 +332,7 @@ def _deepspeed(name: str) -> str:
     return str(path.resolve())
 
 
-def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
+def _vllm(params: Params, settings: A2grpo, base: Path, micro: int) -> dict[str, Any]:
     if settings.vllm == "off":
         return {"use_vllm": False}
     common: dict[str, Any] = {"use_vllm": True, "vllm_mode": settings.vllm}
@@ -348,7 +349,22 @@ def _vllm(params: Params, settings: A2grpo, base: Path) -> dict[str, Any]:
         **common,
         "vllm_gpu_memory_utilization": settings.vllm_memory,
         "vllm_tensor_parallel_size": settings.vllm_tensor_parallel,
-        "sleep_level": 1,  # it frees its memory while the trainer works, and the other way round
-        "offload_model": True,
-        "offload_optimizer": True,
+        **_colocated(params, settings, base, micro),
     }
+
+
+def _colocated(params: Params, settings: A2grpo, base: Path, micro: int) -> dict[str, Any]:
+    """What vLLM and the trainer give up for each other: as set, else by the estimate; all where the size is unknown."""
+    hardware, shape = params.hardware, model_size.read(base)
+    level: int | None = settings.sleep_level
+    offload = settings.offload
+    if shape is not None:
+        states = memory.states(shape, params, settings, world(hardware))
+        checkpointing = hardware.gradient_checkpointing is not False
+        found = memory.colocation(
+            states, states | memory.working(shape, params, settings, micro, checkpointing), settings, hardware
+        )
+        if found is not None:
+            level, offload = found.sleep_level, found.offload
+    level, offload = 1 if level is None else level, offload is not False
+    return {"sleep_level": level, "offload_model": offload, "offload_optimizer": offload}

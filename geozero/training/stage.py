@@ -25,7 +25,7 @@ from geozero.engines import checkpoint as models
 from geozero.params import Params
 from geozero.training import arguments, checkpoints
 from geozero.training.dataset import Replay
-from geozero.training.estimate import dry_run
+from geozero.training.estimate import cost, dry_run, model_size
 from geozero.training.grpo import rollout_backend
 from geozero.training.launcher import multi_node, retry
 from geozero.training.launcher.multi_node import Node
@@ -164,6 +164,10 @@ def _run(
         return result
     arguments.check_masters(spec.params, spec.section)
     arguments.check_hardware(spec.params.hardware)
+    shape = model_size.read(spec.base)
+    if shape is not None and process.has_gpu():
+        planned = arguments.of_stage(spec, result.directory)
+        cost.check_host_memory(shape, spec.params, spec.settings, planned)
     node, directory = multi_node.this_node(spec.params.hardware), result.directory
     directory.mkdir(parents=True, exist_ok=True)
     if not node.leads:

@@ -81,7 +81,10 @@ class StageSpec:
     def identity(self) -> dict[str, Any]:
         """What the fingerprint covers: everything that can change the model, and no path."""
         rates = None if self.order == "shuffled" else curriculum.rates_file(self.corpus)
+        # Version 1 drew whole batches; runs without resampling are the same in both, and keep their fingerprints.
+        drawing = {"resampling": 2} if self.kind == "grpo" and self.settings.resample else {}
         return {
+            **drawing,
             "method_version": METHOD_VERSION,
             "kind": self.kind,
             "settings": self.settings.identity(),

@@ -14,11 +14,14 @@ from paths import ROOT, SUPPORT, TESTS
 from training_corpus import build_corpus
 from training_stage import make_params, spec_of
 
+from benchmarks import published_steps
+from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.params import Mark, Params, load
 from geozero.training import arguments, stage
 from geozero.training.estimate import dry_run, model_size
-from geozero.training.estimate.cost import estimate
+from geozero.training.estimate.cost import Measured, estimate
+from geozero.training.estimate.step_time import StepTime, step_time
 from geozero.training.stage_spec import SMOKE_SAMPLES, SMOKE_STEPS, StageSpec
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -161,7 +164,8 @@ def estimated(kind: str, path: Path = REAL[-1], **sections: dict[str, Any]) -> A
 def test_every_profile_fits_its_gpus(path: Path, kind: str) -> None:
     found = estimated(kind, path)
     assert 5 < found.peak < 0.9 * load(path).hardware.gpu_memory
-    assert found.step_seconds is not None and 0.1 < found.step_seconds < 60
+    assert found.step is not None and 0.1 < found.step.total < 60 and 0.05 < found.step.mfu < 0.3
+    assert 5 < sum(found.host.values()) < 200
 
 
 def test_memory_falls_as_it_is_shared() -> None:
@@ -187,6 +191,77 @@ def test_what_else_memory_depends_on() -> None:
     assert estimated("a2grpo").sampling > 0 and estimated("a2grpo", a2grpo={"vllm": "off"}).sampling == 0
 
 
+def test_vllm_and_the_trainer_share_a_gpu_with_as_little_moved_as_memory_allows() -> None:
+    def shared(**changes: Any) -> tuple[int, bool]:
+        hardware = changes.pop("hardware", {})
+        found = estimated("a2grpo", hardware=hardware, a2grpo=changes).colocation
+        return found.sleep_level, found.offload
+
+    assert shared() == (0, False)  # 35 GB of training and 36 GB of vLLM fit into 80 GB
+    assert shared(vllm_memory=0.6) == (1, False)
+    assert shared(vllm_memory=0.8) == (1, True)
+    assert shared(vllm_memory=0.8, sleep_level=2, offload=False) == (2, False)
+    assert shared(hardware={"gpu_memory": 40.0}) == (1, True)
+    assert estimated("a2grpo", a2grpo={"vllm": "off"}).colocation is None
+    small = {"hardware": {"gpu_memory": 40.0}}
+    assert estimated("a2grpo", **small).host.keys() == {
+        "processes", "loader workers", "offloaded while vLLM samples", "vLLM's weights while it sleeps"
+    }  # fmt: skip
+
+
+def test_the_trainer_is_told_what_the_estimate_says(tmp_path: Path) -> None:
+    for memory, told in ((80.0, (0, False)), (40.0, (1, True))):
+        values = load(REAL[-1]).model_dump()
+        values["hardware"] |= {"gpu_memory": memory}
+        planned = arguments.of_stage(spec_of(Params.model_validate(values), "a2grpo"), tmp_path)
+        assert (planned["sleep_level"], planned["offload_model"]) == told
+        assert planned["offload_optimizer"] == planned["offload_model"]
+
+
+def test_frozen_weights_that_are_kept_for_the_merge_are_counted() -> None:
+    kept = estimated("a2grpo", REAL[0]).host["frozen weights kept for the merge"]
+    assert kept == pytest.approx(2.82, abs=0.01)  # GB, as docs/training.md says
+
+
+def test_time_follows_what_was_measured() -> None:
+    shape = model_size.read(load(REAL[-1]).model.path)
+    params = load(REAL[-1])
+    spec = spec_of(params, "a2grpo")
+    planned = arguments.of_stage(spec, Path("out"))
+    assert shape is not None
+
+    def step(**found: float) -> StepTime:
+        one = estimate(shape, params, spec.settings, planned, 512 * 512, Measured(**found)).step
+        assert one is not None
+        return one
+
+    assert step(completion=300).total > 1.5 * step(completion=60).total
+    assert step(resampled=1.0).sampling > 1.2 * step(resampled=0.0).sampling
+    assert step(resampled=1.0).update == step(resampled=0.0).update
+    slow = estimated("a2grpo", hardware={"train_tflops": 25.0}).step
+    assert slow.mfu == pytest.approx(25 / 989, rel=0.4)  # padding is not useful work
+
+
+def test_too_little_host_memory_is_one_line_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    monkeypatch.setattr(arguments, "check_hardware", lambda _: None)
+    base, corpus = ROOT / "models/tiny-qwen3-vl", build_corpus(tmp_path / "corpus")
+    params = make_params(hardware={"gpus": 1, "host_memory": 0.5})
+    with pytest.raises(
+        InputError, match=r"about 9 GB of host memory .* there are 0\.5.*hardware\.loader_workers"
+    ) as error:
+        stage.run_sft(params, corpus, base, tmp_path / "runs")
+    assert "\n" not in str(error.value) and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("row", published_steps.runs(), ids=lambda row: row.run)
+def test_published_step_times_are_met(row: published_steps.Published) -> None:
+    ratio = step_time(row.shape, row.batch, row.gpus, row.moved).total / row.seconds
+    assert 1 / published_steps.GOAL < ratio < published_steps.GOAL
+
+
 # -- plans -------------------------------------------------------------------------------------------------------
 
 
@@ -200,7 +275,9 @@ def test_a_plan_needs_neither_weights_nor_data_nor_gpus(path: Path, tmp_path: Pa
     assert {"profile", "model", "data", "steps", "devices", "memory", "hours", "disk", "command"} <= plan_of.keys()
     assert "billion parameters, not here yet" in plan_of["model"]
     assert "not there yet" in plan_of["data"]
-    assert "assumed" in plan_of["hours"]
+    assert "(estimate: sampling " in plan_of["hours"] and "per validation" in plan_of["hours"]
+    assert ("all weights" in plan_of["model"]) == (params.a2grpo.tuner == "full" and not params.a2grpo.freeze_vit)
+    assert "host memory" in plan_of and "TOO LITTLE" not in plan_of["host memory"]  # the machine is another one
     assert not result.reused and list(tmp_path.iterdir()) == []
     nodes = str(params.hardware.nodes)
     assert (f"--nnodes {nodes} " in plan_of["command"]) == (params.hardware.nodes > 1)

@@ -70,6 +70,7 @@ class ModelSize:
         vision: of the vision tower with all its mergers.
         layer: of one layer of the language model, its largest repeated part.
         linear: of the language model's linear layers, each as (inputs, outputs), once a layer.
+        keys: width of a layer's keys, and of its values.
     """
 
     text: int
@@ -85,10 +86,21 @@ class ModelSize:
     patch: int
     merge: int
     linear: tuple[tuple[int, int], ...]
+    keys: int
 
     @property
     def parameters(self) -> int:
         return self.text + self.vision
+
+    @property
+    def adapted(self) -> int:
+        """Parameters of the language model's linear layers, which a LoRA adapter covers."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linear)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that a token takes in the cache of keys and values, in bfloat16."""
+        return 2 * 2 * self.keys * self.layers
 
     def adapter(self, rank: int) -> int:
         """Parameters of a LoRA adapter on every linear layer of the language model."""
@@ -150,4 +162,5 @@ def of(config: Mapping[str, Any]) -> ModelSize:
         patch=vision["patch_size"],
         merge=vision["spatial_merge_size"],
         linear=linear,
+        keys=keys,
     )

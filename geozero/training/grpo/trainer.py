@@ -98,6 +98,7 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
 
     args: A2GRPOConfig
     request_config: Any
+    control: Any
     _rewards_per_func: torch.Tensor  # of all processes' completions, shape (completions, 2)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
