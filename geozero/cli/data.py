@@ -144,15 +144,30 @@ def export_release(
     ] = None,
     boxes: Boxes = "norm1000",
     split: Annotated[Split, typer.Option(help="Which split of --eval is written.")] = "test",
+    format: Annotated[
+        Literal["official", "hf", "llamafactory", "swift"],
+        typer.Option(help="The authors' files; Parquet for the Hugging Face hub; JSON lines of a trainer."),
+    ] = "official",
 ) -> None:
-    """Write corpora as the authors release them: JSON, tar shards of images, evaluation JSON. Says what is lost.
+    """Write corpora as the authors release them, for the Hugging Face hub, or for another trainer. Says what is lost.
+
+    Nothing is uploaded.
 
     Example: geozero release export --raw data/geozero-raw --hard data/geozero-hard --out release
     """
     from geozero.curation.release.exporting import Kind, export
+    from geozero.curation.release.hub_parquet import export_hub
+    from geozero.curation.release.trainer_json import export_trainer
 
     given: dict[Kind, Path | None] = {"raw": raw, "instruct": instruct, "hard": hard}
-    for line in export(out, {kind: path for kind, path in given.items() if path}, evals or [], boxes, split).lines():
+    train, tested = {kind: path for kind, path in given.items() if path}, evals or []
+    if format == "official":
+        written = export(out, train, tested, boxes, split)
+    elif format == "hf":
+        written = export_hub(out, train, tested, split)
+    else:
+        written = export_trainer(out, format, train, tested, boxes, split)
+    for line in written.lines():
         typer.echo(line)
 
 
@@ -160,19 +175,25 @@ def export_release(
 def import_release(
     root: Annotated[Path, typer.Argument(help="The release's directory, or an archive of it.")],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
-    file: Annotated[str, typer.Option(help="Name of the JSON list, where there are several.")] = "",
+    file: Annotated[
+        str, typer.Option(help="Name of the JSON list, or of the hub's part, where there are several.")
+    ] = "",
     boxes: Boxes = "norm1000",
     task: Annotated[str | None, task_option("Of an evaluation JSON that does not say it.")] = None,
     split: Annotated[Split, typer.Option(help="Of an evaluation JSON.")] = "test",
     checks: Checks = None,
 ) -> None:
-    """Read GeoZero-Raw, -Instruct, -Hard or an evaluation JSON as a corpus.
+    """Read GeoZero-Raw, -Instruct, -Hard, an evaluation JSON, or an export for the hub as a corpus.
 
     Example: geozero release import ~/GeoZero_Train --file GeoZero-Hard.json --out data/hard
     """
     from geozero.curation.ingest.checks import with_checks
+    from geozero.curation.release.hub_parquet import DATA, import_hub
     from geozero.curation.release.importing import import_release as read
 
+    if any(root.glob(f"{DATA}/*/*.parquet")):
+        summary(import_hub(root, out, file=file, checks=with_checks(checks or [])), out)
+        return
     options: dict[str, Any] = {"file": file, "boxes": boxes, "task": task, "split": split}
     summary(read(root, out, checks=with_checks(checks or []), **options), out)
 

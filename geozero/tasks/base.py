@@ -32,6 +32,7 @@ class Task(ABC):
     name: ClassVar[TaskName]
     title: ClassVar[str]  # on the page
     tags: ClassVar[tuple[str, ...]]  # how releases mark it, ours first, which is written as `[vqa]`
+    hub_category: ClassVar[str] = "image-text-to-text"  # what the Hugging Face hub files it under
     templates: ClassVar[tuple[str, ...]]  # phrasings of its question, `{text}` and `{classes}` to be filled in
     headline: ClassVar[str]  # the strict metric that stands for the task in summaries
     official_headline: ClassVar[str | None] = None  # the official one; None: the published script has no such task

@@ -26,6 +26,7 @@ class Captioning(Task):
     name = "caption"
     title = "Captioning"
     tags = ("caption", "ic")
+    hub_category = "image-to-text"
     headline = "ROUGE-L"
     official_headline = "CIDEr"
     reported = (*BLEU_NAMES, "METEOR", "ROUGE-L", "CIDEr", "CIDEr-D")

@@ -44,6 +44,7 @@ class ObjectDetection(Task):
     name = "detection"
     title = "Object detection"
     tags = ("detection", "det")
+    hub_category = "object-detection"
     headline = "f1"
     reported = ("precision", "recall", "f1", "AP_nc")
     success_reward = SUCCESS_F1

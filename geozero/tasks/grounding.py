@@ -46,6 +46,7 @@ class VisualGrounding(Task):
     name = "grounding"
     title = "Visual grounding"
     tags = ("refer", "grounding", "vg")
+    hub_category = "object-detection"
     headline = "acc@0.5"
     official_headline = "precision_percent"
     reported = ("acc@0.5", "acc@0.7", "mean_iou")

@@ -27,6 +27,7 @@ class MultipleChoice(ClosedTask):
     name = "multiple_choice"
     title = "Multiple choice"
     tags = ("multiple_choice", "mcq")
+    hub_category = "visual-question-answering"
     official_headline = None
     unread = ("n_no_choice_pred", "n_no_choice_label")
     templates = (

@@ -15,6 +15,7 @@ class SceneClassification(ClosedTask):
     name = "scene_cls"
     title = "Scene classification"
     tags = ("cls", "scene_cls", "sc")
+    hub_category = "image-classification"
     answers_are_classes = True
     templates = (
         "Classify the image into one of these classes: {classes}.\nAnswer with one class name.",

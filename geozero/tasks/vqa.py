@@ -25,6 +25,7 @@ class VisualQuestionAnswering(ClosedTask):
     name = "vqa"
     title = "Question answering"
     tags = ("vqa",)
+    hub_category = "visual-question-answering"
     reported = ("accuracy", "accuracy_mean_of_types")
     by_question_type = True
     official_draws = True

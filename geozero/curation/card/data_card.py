@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +94,24 @@ def write_card(corpus: Corpus, samples: list[Sample], place: Path) -> list[Path]
     Raises:
         InputError: it cannot be written there, or an image is broken.
     """
-    environment = Environment(
-        loader=PackageLoader("geozero.curation.card"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["cell"] = _cell
     try:
         with replacing(place / IMAGES) as images:
             images.mkdir()
             for number, sample in enumerate(samples):
                 (images / f"{number}.jpg").write_bytes(drawn(corpus, sample))
-        text = environment.get_template("card.md.j2").render(**facts(corpus), samples=samples, images=IMAGES)
-        write_text(place / README, text)
+        write_text(place / README, card_text(corpus, samples))
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror}", str(place), "choose another --card") from None
     return [place / README, place / IMAGES]
+
+
+def card_text(corpus: Corpus, samples: Sequence[Sample] = ()) -> str:
+    """The card as Markdown; the images of `samples` are expected in `card/`."""
+    environment = Environment(
+        loader=PackageLoader("geozero.curation.card"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = _cell
+    return environment.get_template("card.md.j2").render(**facts(corpus), samples=samples, images=IMAGES)
 
 
 def drawn(corpus: Corpus, sample: Sample) -> bytes:

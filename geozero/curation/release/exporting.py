@@ -19,9 +19,10 @@ import io
 import json
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -43,6 +44,7 @@ FILES: dict[Kind, str] = {
 }
 IMAGES, EVAL = "images", "eval"
 IMAGE_MARK = "<image>"
+WHAT = "give --raw, --instruct, --hard or --eval"
 BYTES_PER_TAR = 1 << 30  # [ours]
 _PNG = b"\x89PNG"
 LOST = {  # what the format cannot hold → why
@@ -90,10 +92,9 @@ def export(
     Raises:
         InputError: nothing to write, an unreadable corpus, something else than an older export at `out`.
     """
+    check_out(out, [*FILES.values(), IMAGES, EVAL])
     if not train and not evals:
-        raise InputError("nothing to export", hint="give --raw, --instruct, --hard or --eval")
-    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - {*FILES.values(), IMAGES, EVAL}):
-        raise InputError("the output exists and is something else", str(out), "choose another --out")
+        raise InputError("nothing to export", hint=WHAT)
     training = {kind: Corpus(path) for kind, path in train.items()}
     evaluated = [Corpus(path) for path in evals]
     lost: Counter[str] = Counter()
@@ -101,13 +102,13 @@ def export(
     with replacing(out) as place, Progress(f"export {out.name}") as progress:
         place.mkdir()
         with _Tars(place / IMAGES) as tars:
-            paths = _Paths(tars.add)
+            paths = ImagePaths(tars.add)
             for corpus in training.values():
                 paths.store(corpus, "train", progress)
         for kind, corpus in training.items():
             items = (_train_item(kind, s, paths, boxes, lost) for s in corpus.samples())
             files[FILES[kind]] = _write_list(place / FILES[kind], items)
-        loose = _Paths(_Files(place / EVAL).add)
+        loose = ImagePaths(LooseImages(place / EVAL).add)
         for corpus in evaluated:
             loose.store(corpus, split, progress)
         for (source, task), n in _evaluation(place / EVAL, evaluated, split, loose, lost).items():
@@ -117,13 +118,32 @@ def export(
     return Exported(files, len(paths) + len(loose), {what: n for what, n in sorted(lost.items()) if n})
 
 
+def check_out(out: Path, own: Collection[str]) -> None:
+    """Refuse a directory that holds anything but an older export.
+
+    Args:
+        own: names, as patterns, that an export has.
+    """
+    if out.exists() and (
+        not out.is_dir() or [p for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in own)]
+    ):
+        raise InputError("the output exists and is something else", str(out), "choose another --out")
+
+
 def _train_item(
-    kind: Kind, sample: Sample, paths: _Paths, boxes: Convention, lost: Counter[str]
+    kind: Kind, sample: Sample, paths: ImagePaths, boxes: Convention, lost: Counter[str]
 ) -> dict[str, Any] | None:
     """The item of a sample; None if it cannot be written."""
     if sample.split != "train":
         lost["split"] += 1
         return None
+    return training_item(kind, sample, paths.of(sample), boxes, lost)
+
+
+def training_item(
+    kind: Kind, sample: Sample, image: str, boxes: Convention, lost: Counter[str]
+) -> dict[str, Any] | None:
+    """The item of a sample whose image lies at `image`, of whatever split; None if it cannot be written."""
     if IMAGE_MARK in sample.question:
         lost["image_mark"] += 1
         return None
@@ -139,7 +159,7 @@ def _train_item(
     lost.update({"references": int(len(sample.references) > 1), "classes": int(bool(sample.classes))})
     lost["question_type"] += sample.question_type is not None
     user = {"role": "user", "content": f"{IMAGE_MARK}\n{task.tag} {sample.question}"}
-    images = [paths.of(sample)]
+    images = [image]
     if kind == "hard":
         messages = [{"role": "system", "content": SYSTEM_PROMPT}, user]
         solution = f"<answer> {answer} </answer>\n"
@@ -147,7 +167,7 @@ def _train_item(
     return {"messages": [user, {"role": "assistant", "content": answer}], "images": images}
 
 
-def _eval_item(sample: Sample, paths: _Paths) -> dict[str, Any]:
+def _eval_item(sample: Sample, paths: ImagePaths) -> dict[str, Any]:
     turns = [{"from": "human", "value": IMAGE_MARK + sample.question}, {"from": "gpt", "value": sample.answer}]
     item: dict[str, Any] = {"conversations": turns, "images": [paths.of(sample)]}
     if tasks.get(sample.task).many_references:
@@ -157,7 +177,7 @@ def _eval_item(sample: Sample, paths: _Paths) -> dict[str, Any]:
 
 
 def _evaluation(
-    place: Path, corpora: list[Corpus], split: Split, paths: _Paths, lost: Counter[str]
+    place: Path, corpora: list[Corpus], split: Split, paths: ImagePaths, lost: Counter[str]
 ) -> dict[tuple[str, str], int]:
     """Write one list per source and task. Returns the number of items in each."""
     with ExitStack() as stack:
@@ -176,7 +196,7 @@ def _evaluation(
         return {group: one.count for group, one in sorted(lists.items())}
 
 
-class _Paths:
+class ImagePaths:
     """Gives each image of a corpus the path `image_key.suffix` and stores it there once.
 
     An image with two keys is stored twice, so that no key is lost. Two images with one key get the start of their hash
@@ -191,8 +211,8 @@ class _Paths:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def store(self, corpus: Corpus, split: Split, progress: Progress) -> None:
-        """Write the images of a split's samples."""
+    def store(self, corpus: Corpus, split: Split | None, progress: Progress) -> None:
+        """Write the images of a split's samples, or of all."""
         keys: dict[str, set[str]] = defaultdict(set)
         for sample in corpus.samples(split):
             if (sample.image_id, sample.image_key) not in self._paths:
@@ -256,7 +276,7 @@ class _Tars:
         file.close()
 
 
-class _Files:
+class LooseImages:
     """Images as files."""
 
     def __init__(self, place: Path) -> None:
@@ -284,6 +304,24 @@ class _List:
 
     def add(self, item: dict[str, Any]) -> None:
         self._file.write(("," if self.count else "") + "\n" + json.dumps(item, ensure_ascii=False))
+        self.count += 1
+
+
+class JsonLines:
+    """JSON objects, one per line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.count = path, 0
+
+    def __enter__(self) -> JsonLines:
+        self._file = self._path.open("w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, item: dict[str, Any]) -> None:
+        self._file.write(json.dumps(item, ensure_ascii=False) + "\n")
         self.count += 1
 
 
