@@ -1,4 +1,4 @@
-"""The step by which a deployment's run enters its checkout; it reports what cannot work there before loading it.
+"""The step by which a deployment's run enters its checkout; it reports what is missing there before loading any code.
 
 Prefect itself would only say that the run's process ended with code 1, and leave the reason to a traceback in the log.
 """
@@ -18,7 +18,7 @@ from geozero.common.errors import InputError
 
 
 def enter(directory: str) -> dict[str, str]:
-    """A deployment's pull step: go to the checkout that was deployed from.
+    """A deployment's pull step: go to the deployed checkout.
 
     Raises:
         InputError: the checkout, the flow's code or a field of the form does not exist. The run fails with this line
@@ -42,17 +42,17 @@ def enter(directory: str) -> dict[str, str]:
 
 
 def require_directory(root: Path) -> None:
-    """Raises InputError where the checkout is not on this machine."""
+    """Raises InputError if the checkout is not on this machine."""
     if not root.is_dir():
         raise InputError(
-            f"the checkout that was deployed from is not on this machine ({os.uname().nodename})",
+            f"the deployed checkout is not on this machine ({os.uname().nodename})",
             str(root),
-            "run `prefect deploy --all` in one that every worker sees at the same path",
+            "run `prefect deploy --all` in a checkout that every worker has at the same path",
         )
 
 
 def require_code(root: Path, entrypoint: str) -> None:
-    """Raises InputError where the checkout lacks the flow that a deployment names as FILE:FUNCTION."""
+    """Raises InputError if the checkout lacks the flow that a deployment names as FILE:FUNCTION."""
     name, _, function = entrypoint.partition(":")
     hint = "check out the commit that has it, or deploy again: `prefect deploy --all`"
     try:
@@ -60,7 +60,7 @@ def require_code(root: Path, entrypoint: str) -> None:
     except OSError:
         raise InputError(f"no {name}, which the deployment names,", str(root), hint) from None
     except (SyntaxError, ValueError) as error:
-        raise InputError(f"{name} is no Python: {error}", str(root), hint) from None
+        raise InputError(f"{name} is not Python: {error}", str(root), hint) from None
     if function not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}:
         raise InputError(f"{name} has no flow '{function}', which the deployment names", str(root), hint)
 

@@ -20,15 +20,15 @@ from geozero.workspace import Workspace
 
 PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
 ERROR_PREFIX, DVC_BUSY = "geozero: ", "is busy, it is being blocked by"  # error lines of a stage, and of DVC
-LAST: Stage = "select"  # with all that it needs: a profile without a toy world must not render one
-CARD = "card"  # nothing depends on it; it describes the data that are finished with LAST
+LAST: Stage = "select"  # and the stages before it; a profile without a toy world must not render one
+CARD = "card"  # no stage depends on it; it describes the data that LAST completes
 
 
 def check_stages(workspace: Workspace) -> None:
-    """Raises InputError unless this is a checkout whose data stages read this very parameter file."""
+    """Raises InputError unless this is a checkout whose data stages read this parameter file."""
     if workspace.file.name != PARAMS or not (workspace.root / STAGES).is_file():
         hint = f"copy it over the {PARAMS} of a checkout"
-        raise InputError(f"not a {PARAMS} that stands beside {STAGES}", str(workspace.file), hint)
+        raise InputError(f"not a {PARAMS} beside a {STAGES}", str(workspace.file), hint)
 
 
 @task(name="data", **TASK_OPTIONS)
@@ -36,7 +36,7 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
     """`dvc repro`: sources, GeoZero-Raw, filtering model, difficulty, GeoZero-Instruct and GeoZero-Hard, the data card.
 
     Returns:
-        Whether anything had to run.
+        Whether any stage had to run.
     """
     log, ran = rate_limited(get_run_logger().info), False
 
@@ -61,14 +61,14 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
 
 
 def explain(tail: Sequence[str], workspace: Workspace) -> InputError | None:
-    """What DVC's last lines say of bad input: that of a stage, or another DVC at work in the same checkout."""
+    """Bad input that DVC's last lines report: that of a stage, or another DVC running in the same checkout."""
     for line in tail:
         if line.startswith(ERROR_PREFIX):
             return InputError(line.removeprefix(ERROR_PREFIX))
         if DVC_BUSY in line:
-            who = next((other.strip() for other in tail if "(PID " in other), "another process")
+            holder = next((other.strip() for other in tail if "(PID " in other), "another process")
             hint = f"wait for it; if that process is gone, remove {workspace.root / '.dvc/tmp/rwlock'}"
-            return InputError(f"DVC is at work in this checkout: {who}", str(workspace.root), hint)
+            return InputError(f"DVC is running in this checkout: {holder}", str(workspace.root), hint)
     return None
 
 

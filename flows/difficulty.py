@@ -33,8 +33,8 @@ THROUGHPUT = re.compile(r"throughput\t([\d.]+) answers a second\t([\d.]+) tokens
 SAMPLED = re.compile(r"sampled ([\d,]+) of ([\d,]+) answers")
 AUTO = "auto"  # the cluster of this machine
 CONNECT_SECONDS = 10.0
-RAY_RETRIES = 5  # of a shard whose machine is lost; what it stored is kept
-MOST_WORKERS = 64  # threads of one machine; they only wait for their children
+RAY_RETRIES = 5  # of a shard whose machine is lost; its stored answers are kept
+MOST_WORKERS = 64  # threads of one machine; they only wait for child processes
 STORE, MODELS = "data/difficulty", "models/filter"
 
 
@@ -116,7 +116,7 @@ def difficulty(
         log_data(workspace, parent, workspace.raw)
         limit = unmapped(seconds(hours))
         sampled = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)
-        sampled.wait()  # where one fails, the others finish, and what they stored stays
+        sampled.wait()  # if one fails, the others finish, and their answers are kept
         rates = sampled.result()
         names = ("answers_per_second", "tokens_per_second")
         total = {name: sum(rate.get(name, 0.0) for rate in rates) for name in names}
@@ -133,7 +133,7 @@ def check_shards(
     """The shards of this machine.
 
     Raises:
-        InputError: one that is not there, or is named twice; or there is nothing to ask about, or nobody to ask.
+        InputError: a shard does not exist or is named twice; or the corpus or the filtering model does not exist.
     """
     mine = list(only or range(shards))
     if shards < 1 or any(not 0 <= shard < shards for shard in mine):
@@ -145,7 +145,7 @@ def check_shards(
         raise InputError(f"no such GPUs: {list(gpus or ())}", "gpus", "name them as nvidia-smi does, from 0")
     for made, stage in ((workspace.raw, "raw"), (workspace.root / MODELS, "filter")):
         if not made.is_dir():
-            raise InputError("not there yet", str(made), f"run the data stage `{stage}` first: dvc repro {stage}")
+            raise InputError("does not exist yet", str(made), f"run the data stage `{stage}` first: dvc repro {stage}")
     return mine
 
 
@@ -165,7 +165,7 @@ def on_ray(given: dict[str, Any]) -> Callable[..., object]:
         raise InputError("Ray is not installed", "--ray", "pip install 'geozero[ray]'") from None
     host, _, port = address.rpartition(":")
     if address != AUTO:
-        try:  # Ray itself goes on trying for minutes
+        try:  # Ray itself retries for minutes
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         except (OSError, ValueError) as error:
             raise InputError(f"no Ray cluster answers: {error}", f"--ray {address}", "auto, or HOST:PORT") from None

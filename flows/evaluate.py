@@ -1,4 +1,4 @@
-"""Evaluation as a flow: every model and reading mode on both test splits: `python -m flows.evaluate`."""
+"""Evaluation as a flow: every model and prompt mode on both test splits: `python -m flows.evaluate`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from geozero.workspace import Workspace
 
 @task(name="answer", task_run_name="answer-{name}", **TASK_OPTIONS)
 def answer(workspace: Workspace, name: str, model: Path, modes: tuple[Mode, ...], out: Path) -> ModelAnswers:
-    """Greedy answers of one model to every test sample; those that are there already are kept."""
+    """Greedy answers of one model to every test sample; existing answers are kept."""
     settings = workspace.settings
     job = CorpusJob(
         model=str(model),

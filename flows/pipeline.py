@@ -39,7 +39,7 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
         with times.measure("data") as timed:
             timed.reused = not build_data(workspace)
         log_data(workspace, parent, *workspace.output_corpora)
-        # the base model needs no training: it answers while SFT runs on the other core
+        # the base model needs no training, so it answers while SFT runs on the other core
         base_answers = answer.submit(workspace, "base", workspace.base, direct_first, workspace.runs / "answers-base")
         with times.measure("sft") as timed:
             sft = train_sft.with_options(timeout_seconds=limit)(workspace, parent)

@@ -1,1 +1,1 @@
-"""What the flows share: retries, tracking, progress, parameters of a run."""
+"""Shared by the flows: retries, tracking, progress, parameters of a run."""

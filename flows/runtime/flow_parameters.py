@@ -59,7 +59,7 @@ def opened(params: Path, section: str | None = None, seed: int | None = None, **
     """The workspace of a parameter file, with the values of a form in place of the file's.
 
     Raises:
-        InputError: no such file, or values that do not go together.
+        InputError: no such file, or values that contradict each other.
     """
     workspace = Workspace.open(params)
     changes = {name: value for name, value in given.items() if value is not None}
@@ -80,5 +80,5 @@ def opened(params: Path, section: str | None = None, seed: int | None = None, **
 
 
 def seconds(hours: float | None) -> float | None:
-    """A time limit in the unit that Prefect takes."""
+    """A time limit in the unit that Prefect expects."""
     return None if hours is None else 3600.0 * hours

@@ -1,4 +1,4 @@
-"""What a flow holds while it works: its checkout, the machine's GPUs; and how long it may take to let go."""
+"""Locks of a running flow: its checkout and the machine's GPUs; and the time it has to end on a cancel."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from geozero.workspace import Workspace
 
 LOCK = ".geozero/flow.lock"
 GPU = "gpu"  # the limit that `geozero stack up` creates
-LEAVE_SECONDS = 15.0  # for a training to write its checkpoint on a cancel: Prefect kills the flow after 30
+LEAVE_SECONDS = 15.0  # for a training to write its checkpoint on a cancel; Prefect kills the flow after 30
 
 _gpu = threading.Lock()
 
 
 @contextmanager
 def gpu() -> Iterator[None]:
-    """Hold the machine's GPUs: within this process by a lock, among the runs of one server by its limit `gpu`.
+    """Lock the machine's GPUs: within this process by a lock, among the runs of one server by its limit `gpu`.
 
-    Without a GPU it holds nothing up: a process keeps to one core.
+    Without a GPU nothing is locked: each process uses one core.
     """
     if not process.has_gpu():
         yield
         return
     with _gpu:
         if STARTED_BY_WORKER in os.environ:
-            with concurrency(GPU, occupy=1):  # a lease: it ends some minutes after a run that dies
+            with concurrency(GPU, occupy=1):  # a lease: it ends some minutes after its run has died
                 yield
         else:
             yield
@@ -47,9 +47,9 @@ def gpu() -> Iterator[None]:
 
 @contextmanager
 def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
-    """Hold the checkout: two pipelines in it would train into the same directories.
+    """Lock the checkout: two pipelines in it would train into the same directories.
 
-    The kernel frees the lock of a process that was killed; whatever that one has left running is ended.
+    The kernel frees the lock of a process that was killed; the processes that it left running are ended.
 
     Raises:
         InputError: another flow runs here.
@@ -62,7 +62,7 @@ def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(
-                f"{_holder(path)} runs in this checkout",
+                f"{_holder(path)} is running in this checkout",
                 str(workspace.root),
                 "wait for it, cancel it, or work in another clone",
             ) from None
@@ -70,7 +70,7 @@ def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
         if former.get("tag") and former.get("host") == host:
             process_tags.end_tagged(PROCESS_TAG, former["tag"])
         own = {"flow": flow, "pid": os.getpid(), "started": time.time(), "host": host}
-        path.write_text(json.dumps(own | {"tag": os.environ.get(PROCESS_TAG, "")}))  # in place: this file is locked
+        path.write_text(json.dumps(own | {"tag": os.environ.get(PROCESS_TAG, "")}))  # in place: the file is locked
         try:
             yield
         finally:
@@ -78,7 +78,7 @@ def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, in words."""
+    """The holder of a lock, in words."""
     held = _read(path)
     if not held:
         return "another flow"
@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def with_worker_grace_period(workspace: Workspace) -> Workspace:
-    """Under a worker: a training gets no longer to write its checkpoint than Prefect leaves a cancelled flow."""
+    """Under a worker, limit the time to write a checkpoint to what Prefect leaves a cancelled flow."""
     hardware = workspace.settings.hardware
     if STARTED_BY_WORKER not in os.environ or hardware.leave_seconds <= LEAVE_SECONDS:
         return workspace

@@ -1,4 +1,4 @@
-"""What a flow watches while it runs: the output of its children, its times, the machine."""
+"""Monitoring of a running flow: the output of its child processes, its times, the machine."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from geozero.training.launcher.log_filter import LOSS_METRICS, format_progress_l
 
 SYSTEM_SECONDS = 15.0  # between two points of the machine's curves
 MEMORY_SECONDS = 1.0  # between two looks at the processes' memory
-LINES_A_MINUTE = 30  # of a child's output that reach the flow's log; the child's own log file has all of it
-COMMAND = "$ "  # begins the line that says what is started
+LINES_PER_MINUTE = 30  # of a child's output that reach the flow's log; the child's own log file has everything
+COMMAND = "$ "  # begins the line with the command that is started
 
 
 def rate_limited(write: Callable[[str], None]) -> Callable[[str], None]:
-    """Pass on at most `LINES_A_MINUTE` lines a minute, so that a chatty child does not drown a flow's log."""
+    """Pass on at most `LINES_PER_MINUTE`, so that a verbose child process does not flood a flow's log."""
     window, passed = time.monotonic(), 0
 
     def on_line(line: str) -> None:
@@ -36,7 +36,7 @@ def rate_limited(write: Callable[[str], None]) -> Callable[[str], None]:
         if now - window > 60:
             window, passed = now, 0
         passed += 1
-        if passed <= LINES_A_MINUTE:
+        if passed <= LINES_PER_MINUTE:
             write(line)
 
     return on_line
@@ -55,7 +55,7 @@ def training_log(write: Callable[[str], None]) -> Callable[[str], None]:
 
 @dataclass
 class StageTime:
-    """What a block of `StageTimer.measure` says of itself: whether it found its work done."""
+    """Set by a block of `StageTimer.measure`: whether it reused finished work."""
 
     reused: bool = False
 
@@ -102,7 +102,7 @@ class StageTimer:
 def system_metrics(log: Callable[[dict[str, float], int], None]) -> Iterator[None]:
     """Report use of CPU, memory, disk, network and GPUs while the block runs, as MLflow measures and names them.
 
-    MLflow's own loop asks the server for the run before each point, and ends for good when there is no answer.
+    MLflow's own loop asks the server for the run before each point, and ends for good at the first failure.
 
     Args:
         log: takes the metrics and the seconds since the start.

@@ -14,7 +14,7 @@ from geozero.common.progress import Progress
 
 @contextmanager
 def artifact_progress(stage: str, steps: int, unit: str = "step") -> Iterator[Progress]:
-    """Shown with the task that calls it; a server that does not answer costs the bar, not the stage."""
+    """Shown with the task that calls it; without an answer from the server there is no bar, but the stage runs."""
     artifact: Any = None
     try:
         artifact = create_progress_artifact(0.0, key=f"{stage}-progress", description=f"{stage}: starting")

@@ -24,9 +24,9 @@ from geozero.common import process, process_tags
 from geozero.tracking import Tracker
 
 PROCESS_TAG = "GEOZERO_FLOW"  # environment variable that everything a flow starts carries
-STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # what Prefect sets for the process that it starts for a run
+STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # set by Prefect for the process of a run
 POLL_SECONDS = 2.0
-LEAVE_SECONDS = 60.0  # for a flow without a worker to end by itself: a checkpoint, and a word to the servers
+LEAVE_SECONDS = 60.0  # for a flow without a worker to end by itself: write a checkpoint, report to the servers
 GRACE = 3.0
 FLUSH_SECONDS = 60.0
 
@@ -35,7 +35,7 @@ class Reaper:
     """The flow's end of the pipe; one at a time in a process.
 
     Attributes:
-        tag: the value of `PROCESS_TAG` in all that the flow starts.
+        tag: the value of `PROCESS_TAG` in every process that the flow starts.
     """
 
     def __init__(self, tracker: Tracker, folder: Path) -> None:
@@ -55,10 +55,10 @@ class Reaper:
                 stdin=subprocess.PIPE,
                 stdout=log,
             )
-        os.environ[PROCESS_TAG] = self.tag  # after the reaper has started: it must not find itself
+        os.environ[PROCESS_TAG] = self.tag  # set after the reaper has started, so that it does not find itself
 
     def watch_run(self, parent: str) -> None:
-        """Close this MLflow run as killed, should the flow not live to do it."""
+        """Close this MLflow run as killed if the flow dies first."""
         self._send(f"run {parent}")
 
     def end_children(self) -> None:
@@ -66,7 +66,7 @@ class Reaper:
         process_tags.end_tagged(PROCESS_TAG, self.tag, GRACE)
 
     def close(self) -> None:
-        """The flow has ended in order: there is nothing left to close."""
+        """The flow has ended normally: nothing is left to close."""
         self._send("done")
         os.environ.pop(PROCESS_TAG, None)
         if self._child.stdin is not None:
@@ -74,13 +74,13 @@ class Reaper:
 
     def _send(self, line: str) -> None:
         assert self._child.stdin is not None
-        with suppress(OSError):  # somebody has ended the reaper; the flow does without
+        with suppress(OSError):  # the reaper was ended by someone; the flow continues without it
             self._child.stdin.write(line + "\n")
             self._child.stdin.flush()
 
 
 def main(given: dict[str, Any]) -> None:
-    """Wait for the flow's end, then leave nothing behind."""
+    """Wait for the flow's end, then end everything that it has left running."""
     flow, worker, text = _process(given["flow"]), _process(given["worker"]), ""
     while True:
         ready, _, _ = select.select([0], [], [], POLL_SECONDS)
@@ -111,7 +111,7 @@ def _process(pid: int | None) -> psutil.Process | None:
 
 
 def _end(flow: psutil.Process) -> None:
-    """Ask the flow to end, as a cancel does, and make sure of it."""
+    """Ask the flow to end, as a cancel does; kill it if it does not."""
     for stop, seconds in ((flow.terminate, LEAVE_SECONDS), (flow.kill, 1.0)):
         with suppress(psutil.Error):
             stop()

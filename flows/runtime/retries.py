@@ -1,4 +1,4 @@
-"""Which failures of a task are worth another try: those of the machine or the network, not those of input or code."""
+"""The failures of a task that are retried: those of the machine or the network, not those of input or code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prefect.tasks import exponential_backoff
 
 from geozero.common import process
 
-# What a child's last lines say where the machine or the network failed, not the work.
+# In a child's last lines, signs that the machine or the network failed, not the work.
 TRANSIENT_ERRORS = (
     "CUDA error",
     "NCCL",
@@ -20,13 +20,13 @@ TRANSIENT_ERRORS = (
     "Resource temporarily unavailable",
     "Timeout",
 )
-DVC_FAILED = 255  # DVC's exit code for every fault; how the stage's command ended is in its last line
+DVC_FAILED = 255  # DVC's exit code for every fault; its last line says how the stage's command ended
 STAGE_ENDED = re.compile(r"failed to reproduce .*, exited with (-?\d+)$")
 LAST_SIGNAL = 64
 
 
 def retry_condition(task: Any, run: Any, state: Any) -> bool:
-    """Whether another try of a failed task may succeed (Prefect's `retry_condition_fn`).
+    """Whether to retry a failed task (Prefect's `retry_condition_fn`).
 
     Not after bad input, nor after an error in the code; but after a kill from outside (out of memory, preemption), and
     where the machine or the network failed. A training then resumes from its last checkpoint.
@@ -46,7 +46,7 @@ def is_transient(error: object) -> bool:
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError | TimeoutError)
 
 
-# Of every task: two more tries, after half a minute and a minute. What is finished is known from files, not a cache.
+# Every task is retried twice, after 30 and 60 seconds. Files, not a cache, record which work is finished.
 TASK_OPTIONS: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "retries": 2,

@@ -30,7 +30,7 @@ def log_scores(workspace: Workspace, parent: str, rows: Sequence[dict[str, Any]]
     runs = []
     for (model, mode), metrics in run_metrics(rows).items():
         name = f"scores-{model}-{mode}"
-        # a directory for each pipeline run: the scores of an earlier one stay with it
+        # a directory per pipeline run, so that the scores of an earlier one stay with it
         with box.stage(parent, name, workspace.runs / FOLDER / parent / name) as run:
             box.log_params(run, {"model": model, "mode": mode})
             box.log_metrics(run, metrics)
@@ -48,6 +48,6 @@ def tested_sources(workspace: Workspace) -> list[str]:
 
 
 def _test_digest(workspace: Workspace) -> str:
-    """Hash of all test questions: scores of two runs can be compared where it is the same."""
+    """Hash of all test questions; scores of two runs are comparable if it is the same."""
     corpora = [f"{path.name} {Corpus(path).digest}" for path in workspace.corpora_with("test")]
     return hashlib.sha256("\n".join([*corpora, str(workspace.settings.evaluation.limit)]).encode()).hexdigest()[:16]

@@ -68,11 +68,11 @@ def require_server() -> None:
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """A logging filter that drops the traceback of bad input: its message is enough."""
+    """A logging filter that drops the traceback of bad input; the message is enough."""
     if record.exc_info and isinstance(record.exc_info[1], InputError):
         record.exc_info = None
     return True
 
 
-for _name in PREFECT_LOGGERS:  # wherever a flow runs: people read a worker's log, too
+for _name in PREFECT_LOGGERS:  # wherever a flow runs, because people read a worker's log too
     logging.getLogger(_name).addFilter(without_traceback)

@@ -1,4 +1,4 @@
-"""What a flow leaves in MLflow: its parent run; a stage's parameters, curves, the data it read, its checkpoint.
+"""What a flow records in MLflow: its parent run; a stage's parameters, curves, data and checkpoint.
 
 Everything but the opening of the parent run goes through the outbox: a server that is down when a flow starts is an
 error at once; one that goes down later is waited for in the background.
@@ -73,7 +73,7 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
                 try:
                     yield parent
                 except BaseException as error:
-                    reaper.end_children()  # tasks in other threads wait for theirs
+                    reaper.end_children()  # tasks in other threads wait for their child processes
                     if isinstance(error, Exception):
                         box.finish(parent, "FAILED")
                     else:
@@ -85,7 +85,7 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
             box.finish(parent)
             if left := box.flush():
                 where = f"in {box.folder}; the next run sends them, or `geozero runs send`"
-                print(f"{left} entries for MLflow wait {where}")
+                print(f"{left} entries for MLflow are waiting {where}")
     finally:
         reaper.close()
         if _outbox.cache_info().currsize:
@@ -147,7 +147,7 @@ def trained(
 ) -> StageResult:
     """Train a stage as a child of the pipeline run, with its curve in MLflow while it runs.
 
-    An interrupted stage continues the MLflow run that it began; of a finished one only the run is noted.
+    An interrupted stage continues the MLflow run that it began; for a finished one only its run is recorded.
 
     Args:
         run: `run_sft` or `run_a2grpo` with all arguments but `dry_run`, `on_line` and `on_metrics`.
@@ -176,7 +176,7 @@ def trained(
 
 
 def _probe_rows(directory: Path) -> list[dict[str, Any]]:
-    """The probes of a stage: what it was asked during the training, and what it answered."""
+    """The probes of a stage: the questions during the training, and the answers."""
     return [
         {
             "probe": probe.sample.id,

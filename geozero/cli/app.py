@@ -1,4 +1,4 @@
-"""The command line: each command parses its words and calls one function. Heavy imports wait until they are needed."""
+"""The command line: each command parses its arguments and calls one function. Heavy imports wait until needed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Boxes = Annotated[
 
 @app.command()
 def sources(
-    root: Annotated[Path | None, typer.Option(help="Where data sets are looked for; if left out, data.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Directory to look for data sets in; if left out, data.")] = None,
 ) -> None:
     """List the sources: tasks, whether they are present under --root, licence, size, layout, page.
 
@@ -176,7 +176,7 @@ def import_release(
     root: Annotated[Path, typer.Argument(help="The release's directory, or an archive of it.")],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
     file: Annotated[
-        str, typer.Option(help="Name of the JSON list, or of the hub's part, where there are several.")
+        str, typer.Option(help="Name of the JSON list, or of the hub's part, if there are several.")
     ] = "",
     boxes: Boxes = "norm1000",
     task: Annotated[str | None, task_option("Of an evaluation JSON that does not say it.")] = None,
@@ -231,7 +231,7 @@ def tile(
 
 
 def _corpora(paths: list[Path]) -> list[Path]:
-    """Corpora as given; a directory that holds corpora stands for all of them, in the order of their names."""
+    """Corpora as given; a directory of corpora means all of them, in the order of their names."""
     found: list[Path] = []
     for path in paths:
         inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))

@@ -18,11 +18,12 @@ app = typer.Typer()
 
 @app.command()
 def sample(
-    corpus: Annotated[Path, typer.Option(help="The corpus to ask about.")],
+    corpus: Annotated[Path, typer.Option(help="The corpus with the questions.")],
     model: Annotated[list[str], typer.Option(help="A checkpoint, or a directory of fold-*; repeatable, one per fold.")],
     out: Annotated[Path, typer.Option(help="The answer store; answers that it holds already are kept.")],
     engine: Annotated[
-        Literal["auto", "vllm", "transformers", "server"] | None, typer.Option(help="What answers.")
+        Literal["auto", "vllm", "transformers", "server"] | None,
+        typer.Option(help="The inference engine."),
     ] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Answers per sample; a store can grow to more.")] = None,
     shard: Annotated[str, typer.Option(help="i/n: worker i (from 0) of n workers that fill one store.")] = "0/1",
@@ -100,7 +101,7 @@ def select(
 
 
 def checkpoints(names: list[str]) -> list[str]:
-    """Checkpoints as given; a directory that holds `fold-0`, `fold-1`, … stands for them, in order."""
+    """Checkpoints as given; a directory with `fold-0`, `fold-1`, … means these, in order."""
     found = [(p.name.removeprefix("fold-"), p) for p in Path(names[0]).glob("fold-*")]
     folds = [p for _, p in sorted((int(number), p) for number, p in found if number.isdecimal())]
     return [str(p) for p in folds] if len(names) == 1 and folds else names

@@ -24,7 +24,7 @@ def infer(
     system: Annotated[str, typer.Option(help="True: ask with the system prompt, so that the model thinks.")] = "False",
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", min=1, help="Most tokens per answer.")] = 2048,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read images.")] = 1,
-    engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",
+    engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="The inference engine.")] = "auto",
     sampling: Annotated[
         Literal["greedy", "official"],
         typer.Option(help="official: the published script's temperature, top-p and top-k."),

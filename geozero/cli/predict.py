@@ -21,8 +21,8 @@ app = typer.Typer()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images; GeoTIFF too (`pip install 'geozero\\[geo]'`).")],
     model: Annotated[str, typer.Option(help="A checkpoint, or a hub name in the local cache.")],
-    question: Annotated[str, typer.Option(help="What is asked about each image.")] = "Describe this image.",
-    engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="What answers.")] = "auto",
+    question: Annotated[str, typer.Option(help="The question about each image.")] = "Describe this image.",
+    engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="The inference engine.")] = "auto",
     mode: Annotated[
         Literal["tagged", "direct"], typer.Option(help="tagged: think first; direct: answer alone.")
     ] = "tagged",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Runs in MLflow: list, compare, promote the best.", no_args_is_help=True)
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="Whose tracking section says where the runs are.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="Its tracking section says where the runs are.")]
 Store = Annotated[str | None, typer.Option("--tracking", help="sqlite:///FILE or http://HOST:PORT instead.")]
 AnyRun = Annotated[str, typer.Argument(help="A run's id, the beginning of it, its name, or `latest`.")]
 
@@ -39,11 +39,11 @@ def list_runs(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
 def compare(
     a: AnyRun,
     b: AnyRun,
-    everything: Annotated[bool, typer.Option("--all", help="Include what is equal.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include equal rows.")] = False,
     params: ParamsFile = PARAMS,
     tracking: Store = None,
 ) -> None:
-    """Show what differs between two runs: parameters, data, code, scores.
+    """Show the differences between two runs: parameters, data, code, scores.
 
     Example: geozero runs compare 63311b7d latest
     """
@@ -79,7 +79,7 @@ def promote(
 
 @app.command()
 def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
-    """Send what still waits for the tracking server in runs/tracking; the next run does it as well.
+    """Send the entries in runs/tracking that wait for the tracking server; the next run does so too.
 
     Example: geozero runs send
     """
@@ -96,7 +96,7 @@ def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
     left = box.close()
     typer.echo(f"{before - left} sent\t{left} waiting")
     if left:
-        raise InputError("the tracking server does not take them", tracker.uri, "try again when it answers")
+        raise InputError("the tracking server does not accept them", tracker.uri, "try again when it answers")
 
 
 def _tracker(params: Path, store: str | None) -> Tracker:

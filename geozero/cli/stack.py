@@ -25,9 +25,9 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MLflow server.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which it gives up.")] = 240,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which to give up.")] = 240,
 ) -> None:
-    """Start what does not run yet; returns when all is healthy.
+    """Start the services that do not run yet; returns when all are healthy.
 
     Example: geozero stack up --port 4200 --mlflow-port 5000
     """
@@ -53,7 +53,7 @@ def down(root: Root = Path()) -> None:
 
 @app.command()
 def status(root: Root = Path()) -> None:
-    """Show what runs and where; the exit code is 1 unless everything is up.
+    """Show each service and its state; the exit code is 1 unless everything is up.
 
     Example: geozero stack status
     """

@@ -1,4 +1,4 @@
-"""`geozero filter`, `sft`, `a2grpo` and `export`: train models, and hand them on."""
+"""`geozero filter`, `sft`, `a2grpo` and `export`: train models, and export them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def a2grpo(
         except InputError:
             if not dry_run:
                 raise
-            start = workspace.base  # a plan may come before SFT
+            start = workspace.base  # a dry run may come before SFT
     options: dict[str, Any] = {"val": workspace.val_corpora, "dry_run": dry_run, "on_line": _on_line(dry_run)}
     _trained(run_a2grpo(workspace.settings, workspace.hard, start, workspace.runs, **options), dry_run)
 
@@ -87,7 +87,7 @@ def export(
     ] = None,
     check: Annotated[bool, typer.Option(help="Load it in transformers and vLLM and compare their answers.")] = True,
 ) -> None:
-    """Hand a model on: LoRA merged, a plain Hugging Face checkpoint with its card, checked in both engines.
+    """Export a model: LoRA merged, a plain Hugging Face checkpoint with its card, checked in both engines.
 
     Example: geozero export runs/a2grpo-0123456789ab --out models/mine --scores scores
     """
@@ -98,7 +98,7 @@ def export(
 
 
 def _on_line(dry_run: bool) -> Callable[[str], None]:
-    """What prints a stage's lines: the whole plan, or of a training's output its progress."""
+    """Returns a printer of a stage's lines: all of them in a dry run, else only the progress of the training."""
     from geozero.training.launcher.log_filter import format_progress_line, is_progress_line
 
     def progress(line: str) -> None:

@@ -1,6 +1,6 @@
-"""Start, stop and look at the local stack: its services run under supervisord, which restarts those that end.
+"""Start, stop and show the local stack: its services run under supervisord, which restarts those that end.
 
-`.geozero/stack/state.json` says where a stack listens and by which socket its supervisor is reached, while it runs.
+While a stack runs, `.geozero/stack/state.json` holds its ports and the socket of its supervisor.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ STATE, LOCK, DEPLOYMENTS = "state.json", "lock", "prefect.yaml"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0  # more than supervisord gives workers and servers one after the other
 DEPLOY_SECONDS = 180.0
-STARTING_SECONDS = 240.0  # after which a service that does not answer is called silent: so is a worker without a server
-RUNNING = ("STARTING", "RUNNING", "BACKOFF")  # supervisord's states of what runs, or is about to be started again
+STARTING_SECONDS = 240.0  # without an answer for so long a service is silent; so is a worker without a server
+RUNNING = ("STARTING", "RUNNING", "BACKOFF")  # supervisord's states of a service that runs or is about to be restarted
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """A service as it is: `up` answers, `starting` does not yet, `silent` should by now, `dead` was up and is gone."""
+    """State of a service: `up` answers, `starting` does not yet, `silent` should by now, `dead` was up and is gone."""
 
     name: str
     state: State
@@ -107,7 +107,7 @@ def down(root: Path, log: Log = print) -> bool:
 
 
 def status(root: Path) -> list[ServiceStatus]:
-    """Every service, asked now."""
+    """The present state of every service."""
     plan, found = _plan_of(root), _services(root)
 
     def state(name: str) -> State:
@@ -140,14 +140,14 @@ def _services(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def _launch(plan: StackPlan, log: Log) -> None:
-    """Start a supervisor, which starts nothing by itself. It lives on without this process and its terminal."""
+    """Start a supervisor, which starts nothing by itself. It outlives this process and its terminal."""
     left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))
     if left:
         log(f"processes of a stack whose supervisor is gone: {left} ended")
     for name, port in ((SERVER, plan.port), (MLFLOW, plan.mlflow_port)):
         _require_free(plan.host, port, name)
-    _remove_state(plan)  # that of the supervisor that is gone
-    address = f"{tempfile.mkdtemp(prefix='geozero-stack-')}/socket"  # a socket's path is short, a checkout's may not be
+    _remove_state(plan)  # of the supervisor that is gone
+    address = f"{tempfile.mkdtemp(prefix='geozero-stack-')}/socket"  # short: a socket's path is limited
     where = {"host": plan.host, "port": plan.port, "mlflow_port": plan.mlflow_port}
     write_json(plan.directory / STATE, {"plan": where, "socket": address})
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(plan.config)]
@@ -186,7 +186,7 @@ def _wait(plan: StackPlan, names: Sequence[str], end: float) -> None:
                 raise InputError(f"{name} ended as it started: {_last_line(plan.log(name))}", str(plan.log(name)))
         waiting = [name for name in waiting if not _answers(plan, name, found[name]["start"])]
         if waiting and time.monotonic() > end:
-            hint = "give more time with --timeout; the logs lie beside"
+            hint = "give more time with --timeout; the other logs are beside this one"
             raise InputError(f"{', '.join(waiting)} did not answer in time", str(plan.log(waiting[0])), hint)
         if waiting:
             time.sleep(POLL_SECONDS)
@@ -195,7 +195,7 @@ def _wait(plan: StackPlan, names: Sequence[str], end: float) -> None:
 def _deploy(plan: StackPlan, log: Log) -> None:
     """Register the deployments of prefect.yaml."""
     if not (plan.root / DEPLOYMENTS).is_file():
-        log(f"deployments: none, for there is no {DEPLOYMENTS} in {plan.root}")
+        log(f"deployments: none, no {DEPLOYMENTS} in {plan.root}")
         return
     output = plan.log("deploy")
     output.unlink(missing_ok=True)
@@ -211,14 +211,14 @@ def _deploy(plan: StackPlan, log: Log) -> None:
 
 
 def _shut_down(plan: StackPlan) -> int:
-    """End the supervisor with its services, and what is left; returns how many processes were left."""
+    """End the supervisor with its services, then any other process; returns how many of those there were."""
     with suppress(OSError, xmlrpc.client.Error, psutil.Error):
         running = psutil.Process(supervisor(plan.root).getPID())
         supervisor(plan.root).shutdown()
         end = time.monotonic() + STOP_SECONDS
         while process_tags.alive(running) and time.monotonic() < end:
             time.sleep(POLL_SECONDS / 5)
-    left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))  # what lost its parent to a kill
+    left = process_tags.end_tagged(PROCESS_TAG, str(plan.directory))  # those that lost their parent to a kill
     _remove_state(plan)
     return left
 
@@ -245,12 +245,12 @@ def _require_free(host: str, port: int, name: str) -> None:
 
 
 def _require_same_place(plan: StackPlan) -> None:
-    """Raises InputError where the stack runs already, but elsewhere than this plan says."""
+    """Raises InputError if the stack already runs with other addresses than this plan."""
     there = _plan_of(plan.root)
     if (there.host, there.port, there.mlflow_port) != (plan.host, plan.port, plan.mlflow_port):
-        what = f"the stack runs already, at {there.prefect_address} and {there.mlflow_address}"
+        what = f"the stack already runs, at {there.prefect_address} and {there.mlflow_address}"
         same = f"--port {there.port} --mlflow-port {there.mlflow_port} --host {there.host}"
-        raise InputError(what, str(plan.directory), f"{same} fixes it, `geozero stack down` ends it")
+        raise InputError(what, str(plan.directory), f"give {same}, or end it with `geozero stack down`")
 
 
 def _plan_of(root: Path) -> StackPlan:
@@ -263,7 +263,7 @@ def _plan_of(root: Path) -> StackPlan:
 
 
 def _read(root: Path) -> dict[str, Any]:
-    """The state of a checkout's stack; empty where the file is not there or not ours: `down` finds processes by tag."""
+    """The state of a checkout's stack; empty if there is no valid file: `down` finds processes by tag."""
     try:
         state = json.loads((StackPlan(root).directory / STATE).read_text())
         return {"plan": dict(state["plan"]), "socket": str(state["socket"])}
@@ -276,7 +276,7 @@ def _last_line(log: Path) -> str:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
-    return lines[-1][-200:] if lines else "it wrote nothing"
+    return lines[-1][-200:] if lines else "its log is empty"
 
 
 @contextmanager
@@ -287,5 +287,5 @@ def _locked(plan: StackPlan) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             hint = "wait for it"
-            raise InputError("another `geozero stack` command is at work", str(plan.directory), hint) from None
+            raise InputError("another `geozero stack` command is running", str(plan.directory), hint) from None
         yield

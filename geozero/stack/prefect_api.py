@@ -1,4 +1,4 @@
-"""Set up a Prefect server: work pools, limits, and the automation that finds runs that died without a word.
+"""Set up a Prefect server: work pools, limits, and the automation that marks dead runs as crashed.
 
 `python -m geozero.stack.prefect_api http://HOST:4200` sets up any server. Plain HTTP: each `prefect` command takes
 five seconds to import Prefect, and `geozero` does not import it.
@@ -16,12 +16,12 @@ from typing import Any
 from geozero.common.retry import retry
 from geozero.stack.services import HEARTBEAT_SECONDS, POOLS
 
-TIMEOUT = 30.0  # a server on a busy machine takes its time
-BUSY = 503  # its SQLite database is locked by another request, which passes
+TIMEOUT = 30.0  # a busy machine is slow
+BUSY = 503  # its SQLite database is locked by another request, for a moment
 BUSY_TRIES = 6
 BUSY_SECONDS = 0.5  # before the second try; doubled with each
 ZOMBIES = "Crash zombie flows"
-MISSED_HEARTBEATS = 4  # after so many a run counts as dead: two minutes
+MISSED_HEARTBEATS = 4  # after so many a run is dead: two minutes
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 
 
@@ -29,8 +29,8 @@ def call(address: str, path: str, body: Any = None, method: str | None = None) -
     """One request to `ADDRESS/api/PATH`, JSON both ways; None for an empty answer. A busy server is retried.
 
     Raises:
-        urllib.error.HTTPError: the server refused it, or is still busy after a quarter of a minute.
-        OSError: nobody answers.
+        urllib.error.HTTPError: the server refused it, or is still busy after 15 seconds.
+        OSError: no server answers.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{address}/api/{path}", data, {"Content-Type": "application/json"}, method=method)
@@ -54,7 +54,7 @@ def healthy(address: str) -> bool:
 def online(address: str, pool: str, worker: str, since: float) -> bool:
     """Whether a worker of this name has reported to the pool since a time (seconds since 1970).
 
-    The server calls a killed worker online for a while; only reports since the start of its successor count.
+    The server shows a killed worker as online for a while; only reports since the start of its successor count.
     """
     try:
         found = call(address, f"work_pools/{pool}/workers/filter", {})
@@ -69,10 +69,10 @@ def online(address: str, pool: str, worker: str, since: float) -> bool:
 
 
 def furnish(address: str) -> None:
-    """Create what does not exist yet; what exists keeps its values, which somebody may have changed."""
+    """Create what does not exist yet; what exists keeps its values, which a user may have changed."""
     for pool, limit in POOLS.items():
         _create(address, "work_pools/", {"name": pool, "type": "process", "concurrency_limit": limit})
-    limits = call(address, "v2/concurrency_limits/filter", {})  # asked first: a second one is a traceback in its log
+    limits = call(address, "v2/concurrency_limits/filter", {})  # first, because creating a second one logs a traceback
     if not any(limit["name"] == "gpu" for limit in limits):
         _create(address, "v2/concurrency_limits/", {"name": "gpu", "limit": POOLS["gpu"], "active": True})
     if not call(address, "automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):

@@ -1,4 +1,4 @@
-"""What the local stack is made of: four services, which supervisord.conf starts, and what each needs around it."""
+"""The parts of the local stack: four services, which supervisord.conf starts, and the environment they need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVER, MLFLOW = "prefect", "mlflow"
 POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each takes at a time
 SERVICES = (SERVER, MLFLOW, *(f"worker-{pool}" for pool in POOLS))
 PROCESS_TAG = "GEOZERO_STACK"  # environment variable that every process of a stack carries, its directory as the value
-HEARTBEAT_SECONDS = 30  # the shortest that Prefect takes
+HEARTBEAT_SECONDS = 30  # the shortest that Prefect accepts
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PRIVATE = ("localhost:*", "127.*", "10.*", "192.168.*", *(f"172.{i}.*" for i in range(16, 32)))  # MLflow's own defaults
 CONFIG = Path(__file__).with_name("supervisord.conf")
@@ -22,10 +22,10 @@ CONFIG = Path(__file__).with_name("supervisord.conf")
 
 @dataclass(frozen=True)
 class StackPlan:
-    """Where a stack lies and listens.
+    """Where the files of a stack are and where it listens.
 
     Attributes:
-        root: the checkout; flows run in it, `mlflow.db` and `mlartifacts/` lie in it.
+        root: the checkout; flows run in it, `mlflow.db` and `mlartifacts/` are in it.
         host: the address both servers listen on.
         port: of the Prefect server.
         mlflow_port: of the MLflow server.
@@ -40,7 +40,7 @@ class StackPlan:
 
     @property
     def directory(self) -> Path:
-        """Of logs and state."""
+        """Logs and state."""
         return self.root / ".geozero" / "stack"
 
     @property
@@ -56,7 +56,7 @@ class StackPlan:
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
     def address(self, service: str) -> str:
-        """Where to look at a service: a worker's page in Prefect."""
+        """The address of a service; of a worker, its page in Prefect."""
         if service == MLFLOW:
             return self.mlflow_address
         pool = service.removeprefix("worker-")
@@ -66,7 +66,7 @@ class StackPlan:
         return self.directory / f"{service}.log"
 
     def environment(self) -> dict[str, str]:
-        """Of every service: this Prefect and no other, all telemetry off, this environment's commands found first."""
+        """For every service: this Prefect and no other, all telemetry off, this environment's commands found first."""
         return quiet_environment(
             {
                 PROCESS_TAG: str(self.directory),
@@ -79,9 +79,9 @@ class StackPlan:
                 "GEOZERO_PREFECT_UI": self.prefect_address,
                 "GEOZERO_MLFLOW_UI": self.mlflow_address,
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-                "PREFECT_HOME": str(self.root / ".geozero" / "prefect"),  # its database: runs are known after a restart
+                "PREFECT_HOME": str(self.root / ".geozero" / "prefect"),  # its database, so that runs survive a restart
                 "PREFECT_API_URL": f"{self.prefect_address}/api",
-                "PREFECT_SERVER_UI_API_URL": "/api",  # else its pages call port 4200 whatever the port is
+                "PREFECT_SERVER_UI_API_URL": "/api",  # by default its pages use port 4200 whatever the port is
                 "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
                 "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an unreachable server is an error, not another server
                 # kept in memory, as by default, a restart of the server would end every run that holds a limit
@@ -91,7 +91,7 @@ class StackPlan:
         )
 
     def _allowed_names(self) -> dict[str, str]:
-        """By which names MLflow may be called: by default it refuses this machine's own name."""
+        """The host names that MLflow accepts; by default it refuses this machine's own name."""
         if self.host in LOOPBACK:
             return {}
         names = dict.fromkeys((self.host, socket.gethostname(), socket.getfqdn()))

@@ -1,4 +1,4 @@
-"""Runs in MLflow, without Prefect: where they are kept, what they hold, how they begin and end."""
+"""Runs in MLflow, without Prefect: their store, their contents, their beginning and end."""
 
 from geozero.tracking.contents import flatten
 from geozero.tracking.tracker import PARENT_TAG, REUSED_TAG, RUN_ID_FILE, Status, Tracker

@@ -1,4 +1,4 @@
-"""What differs between two runs: parameters, data, code, scores."""
+"""The differences between two runs: parameters, data, code, scores."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a run holds: parameters, metrics, data sets, artifacts, checkpoints, traces; every call with an explicit run id.
+"""The contents of a run: parameters, metrics, data sets, artifacts, checkpoints, traces; every call names its run.
 
-MLflow's active run is thread-local and Prefect runs tasks in threads, so nothing here depends on an active run. Each
-call may be repeated, and then changes nothing: the outbox relies on it.
+MLflow's active run is thread-local and Prefect runs tasks in threads, so nothing here depends on an active run. Every
+call is idempotent: the outbox relies on it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
 
 
 class Contents(MlflowStore):
-    """Writes into runs of a store; which runs there are, and when one begins and ends, is the tracker's matter."""
+    """Writes into runs of a store; the tracker creates, finds and ends them."""
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log nested settings flat with dots. MLflow's parameters are final: on a reopened run those already there
@@ -45,12 +45,12 @@ class Contents(MlflowStore):
                 self.client.set_tag(run_id, f"changed.{key}", value)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log finite numbers at one step; `acc@0.5` becomes `acc_at_0.5` (MLflow's names know no @)."""
+        """Log finite numbers at one step; `acc@0.5` becomes `acc_at_0.5` (MLflow's names allow no @)."""
         now = _now()
         self.log_points(run_id, [(key, step, value, now) for key, value in metrics.items()])
 
     def log_points(self, run_id: str, points: Sequence[tuple[str, int, Any, int]]) -> int:
-        """Log `(name, step, value, milliseconds since 1970)`; values that are no finite numbers are passed over.
+        """Log `(name, step, value, milliseconds since 1970)`; values that are not finite numbers are skipped.
 
         MLflow keeps one of two equal points. Returns how many were sent.
         """
@@ -64,7 +64,7 @@ class Contents(MlflowStore):
     def log_curve(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Log rows `{step, loss, …}`, without the steps that the run already has. Returns how many points are new.
 
-        Rows without a whole `step` (a trainer's summaries) and values that are no finite numbers are passed over.
+        Rows without an integer `step` (a trainer's summaries) and values that are not finite numbers are skipped.
         """
         logged: dict[str, set[int]] = {}
         fresh: list[tuple[str, int, float, int]] = []
@@ -85,7 +85,7 @@ class Contents(MlflowStore):
         return self.log_points(run_id, fresh)
 
     def log_rows(self, run_id: str, path: Path) -> int:
-        """`log_curve` of a JSON lines file; lines that are no JSON are passed over."""
+        """`log_curve` of a JSON lines file; lines that are not JSON are skipped."""
         rows = []
         for line in Path(path).read_text().splitlines():
             with suppress(ValueError):
@@ -96,13 +96,13 @@ class Contents(MlflowStore):
         """Log rows `{probe, step, inputs, outputs}` as MLflow traces of a run. Returns how many of them are new.
 
         Raises:
-            ConnectionError: the store did not keep them all: MLflow itself only warns.
+            ConnectionError: the store did not keep all of them; MLflow itself only warns.
         """
         if not rows:
             return 0
         import mlflow
 
-        os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # what returns has been sent
+        os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # a call returns once its trace is sent
         mlflow.set_tracking_uri(self.store)
         experiment = str(self.client.get_run(run_id).info.experiment_id)
         known = self._traces(experiment, run_id)
@@ -147,7 +147,7 @@ class Contents(MlflowStore):
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(*tag) for tag in tags.items()])])
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or a directory with all it holds, into the run's artifacts."""
+        """Copy a file, or a whole directory, into the run's artifacts."""
         path = Path(path)
         if path.is_dir():
             self.client.log_artifacts(run_id, str(path), folder or path.name)
@@ -155,7 +155,7 @@ class Contents(MlflowStore):
             self.client.log_artifact(run_id, str(path), folder)
 
     def log_table(self, run_id: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows as a table that MLflow's pages show; nested values as JSON. MLflow's own call appends to a table."""
+        """Rows as a table that MLflow's pages show; nested values as JSON. (MLflow's own call appends to a table.)"""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if not columns:
             return
@@ -171,8 +171,8 @@ class Contents(MlflowStore):
     def register_checkpoint(
         self, run_id: str, path: Path, name: str, step: int = 0, params: Mapping[str, Any] | None = None
     ) -> str:
-        """Make a checkpoint known as a logged model whose weights stay where they are; returns its id, the same id
-        for the same path of the same run.
+        """Register a checkpoint as a logged model whose weights stay where they are; returns its id, the same for
+        the same path of the same run.
         """
         from mlflow.entities import LoggedModelOutput
 
@@ -183,7 +183,7 @@ class Contents(MlflowStore):
                 return str(output.model_id)
         model = self.client.create_logged_model(
             run.info.experiment_id,
-            name=re.sub(r"[^\w\-]", "-", name),  # a model's name takes no . / : %
+            name=re.sub(r"[^\w\-]", "-", name),  # a model's name may not contain . / : %
             source_run_id=run_id,
             tags={"path": shown, "mlflow.model.isExternal": "true"},
             params={plain_name(key): str(value) for key, value in flatten(params or {}).items()},
@@ -194,15 +194,15 @@ class Contents(MlflowStore):
         return str(model.model_id)
 
     def set_tag(self, run_id: str, key: str, value: str) -> None:
-        """Set a tag, under a name that MLflow takes."""
+        """Set a tag, under a name that MLflow accepts."""
         self.client.set_tag(run_id, plain_name(key), value)
 
     def compare(self, run_id: str, others: Sequence[str]) -> None:
-        """Tag a run with the address of the page that puts others side by side."""
+        """Tag a run with the address of the page that compares others."""
         self.set_tag(run_id, "compare", self.compare_address(others))
 
     def _relative(self, path: Path) -> str:
-        """The path from the project's directory where it lies inside, so that runs on two machines can be compared."""
+        """The path relative to the project's directory if it is inside, so that runs on two machines are comparable."""
         path, root = Path(path).resolve(), self.project.resolve()
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
@@ -219,7 +219,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain_name(key: str) -> str:
-    """A name that MLflow takes."""
+    """A name that MLflow accepts."""
     return _NOT_IN_A_NAME.sub("_", key.replace("@", "_at_"))
 
 

@@ -11,7 +11,7 @@ import yaml
 COMMIT_TAG = "mlflow.source.git.commit"  # the tag that MLflow's page shows as a run's version
 CHANGED_TAG = "git.changed"
 LOCK = "dvc.lock"
-SHOWN, DIGEST_LENGTH = 5, 8  # files that are named; hex digits of the changes' hash
+SHOWN, DIGEST_LENGTH = 5, 8  # files that are named; hex digits of the hash of the changes
 
 
 def git_state(project: Path) -> dict[str, str]:
@@ -53,7 +53,7 @@ def hashes(project: Path) -> dict[str, str]:
 
 
 def code_tags(project: Path) -> dict[str, str]:
-    """Tags of any run: git commit, and what differs from it."""
+    """Tags of any run: the git commit, and the differences from it."""
     git = git_state(project)
     if not git:
         return {}

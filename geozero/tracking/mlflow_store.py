@@ -1,4 +1,4 @@
-"""Where runs are kept: a SQLite file or a server, an experiment in it, and the addresses of MLflow's pages."""
+"""The store of runs: a SQLite file or a server, an experiment in it, and the addresses of MLflow's pages."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 LOCAL_UI = "http://127.0.0.1:5000"
 STACK = ".geozero/stack/state.json"  # what `geozero stack up` writes while it runs
-PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: where somebody serves the pages of a SQLite store
+PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: the address at which the pages of a SQLite store are served
 # With MLflow's own 7 retries of 120 s, an unreachable server costs four minutes before the first message.
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes where it has no such thing
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for something that does not exist
 
 _REFUSED = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
 
@@ -53,19 +53,19 @@ class MlflowStore:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's own client of this store, for what has no method here (reading and searching runs)."""
+        """MLflow's own client of this store, for reading and searching runs."""
         return _client(self.store)
 
     def answers(self) -> bool:
         """Whether the store can be read now."""
         try:
             self.client.search_experiments(max_results=1)
-        except Exception:  # whatever the reason, it does not answer
+        except Exception:  # for any reason
             return False
         return True
 
     def run(self, run_id: str) -> Run | None:
-        """A run as MLflow has it; None where it has none of this id."""
+        """A run as MLflow has it; None if there is none with this id."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -73,10 +73,10 @@ class MlflowStore:
         except MlflowException as error:
             if error.error_code not in NOT_THERE:
                 raise
-            return None  # the store was deleted, or is another one
+            return None  # the store was deleted, or replaced
 
     def compare_address(self, run_ids: Sequence[str]) -> str:
-        """The address of MLflow's page that puts runs side by side: parameters, metrics, and plots of them.
+        """The address of MLflow's page that compares runs: parameters, metrics, and plots of them.
 
         For a SQLite store it is where `geozero stack up` or `mlflow ui` serve it by default.
         """
@@ -119,7 +119,7 @@ def _client(store: str) -> MlflowClient:
 
 @lru_cache(maxsize=64)
 def _experiment_id(store: str, name: str, artifacts: str) -> str:
-    """The experiment's id, made if need be. MLflow's own default for artifacts is the current directory."""
+    """The experiment's id, created if necessary: MLflow's own default for artifacts is the current directory."""
     from mlflow.exceptions import MlflowException
 
     client = _client(store)
@@ -129,7 +129,7 @@ def _experiment_id(store: str, name: str, artifacts: str) -> str:
             try:
                 location = Path(artifacts).as_uri() if store.startswith("sqlite:") else None
                 return str(client.create_experiment(name, artifact_location=location))
-            except MlflowException:  # another process was first
+            except MlflowException:  # another process created it first
                 found = client.get_experiment_by_name(name)
     except Exception as error:
         raise _unreachable(store, error) from error

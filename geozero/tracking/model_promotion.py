@@ -4,7 +4,7 @@ The rule [ours]: a pipeline run's A²GRPO model becomes `best` when
 1. the run holds A²GRPO's scores in tagged mode, one per world and split of the test data;
 2. `best` was measured on the same test data, by the same worlds and splits (or there is no `best` yet);
 3. the mean of these scores is higher than that of `best` by more than `MARGIN` points.
-Otherwise the alias stays. A person may move it by hand (`geozero runs promote RUN --force`).
+Otherwise the alias stays. To move it by hand (`geozero runs promote RUN --force`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def judge(scores: Mapping[str, float], data: str, best: Mapping[str, float] | No
     """The rule, without MLflow.
 
     Args:
-        scores: the metrics of the run, percent by `a2grpo/tagged/WORLD/SPLIT`; others are passed over.
+        scores: the metrics of the run, percent by `a2grpo/tagged/WORLD/SPLIT`; others are ignored.
         data: hash of the test data.
-        best: the metrics of the present best; None where there is none.
-        best_data: hash of the test data that these were measured on.
+        best: the metrics of the present best; None if there is none.
+        best_data: hash of the test data of these metrics.
     """
     mine = {name: value for name, value in scores.items() if name.startswith(SCORES)}
     if not mine:

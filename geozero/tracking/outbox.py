@@ -1,8 +1,8 @@
-"""What is meant for MLflow waits here on disk: training never waits for a tracking server, and nothing is lost.
+"""A queue on disk of everything that goes to MLflow: training never waits for a tracking server, and nothing is lost.
 
 A call appends one JSON line to a file of this process's own under `runs/tracking/` and returns; a thread sends the
-lines in order. What is left when a process ends, however it ends, the next one sends. An entry may be sent twice and
-counts once: metrics carry the time of their measurement, and MLflow keeps one of two equal points; everything else
+lines in order. Whatever is left when a process ends, however it ends, the next one sends. An entry may be sent twice
+and counts once: metrics carry the time of their measurement, and MLflow keeps one of two equal points; everything else
 replaces what it wrote before.
 """
 
@@ -28,10 +28,10 @@ QUEUE, REFUSED = ".jsonl", "refused.txt"
 BATCH = 500  # entries read at a time
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between tries at a server that does not answer
 FLUSH_SECONDS = 20.0
-TRIES = 5  # of one entry, after which it is refused where the server takes others
+TRIES = 5  # of one entry, after which it is refused if the server accepts others
 AT = "@"  # begins a reference to the run that a stage's directory remembers
-TIMED = ("child", "finish", "kill")  # methods that take the time of the call
-# MLflow's codes for what no second try can fix; everything else may be the server's or the network's state.
+TIMED = ("child", "finish", "kill")  # methods that need the time of the call
+# MLflow's codes for errors that a retry cannot fix; all others may be the state of the server or the network.
 FINAL = (
     *("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"),
     *("BAD_REQUEST", "INVALID_STATE"),
@@ -64,14 +64,14 @@ class Outbox:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{time.time_ns()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{QUEUE}"
         self._file = self._path.open("ab")
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # as long as this process lives, nobody else sends its lines
-        self._sent: dict[Path, int] = {}  # bytes of each file that the server has taken
-        self._failed: tuple[Entry | None, int] = (None, 0)  # what failed last, and how often in a row
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # while this process lives, no other process sends its lines
+        self._sent: dict[Path, int] = {}  # bytes of each file that the server has accepted
+        self._failed: tuple[Entry | None, int] = (None, 0)  # the entry that failed last, and how often in a row
         self._lock, self._work, self._idle = threading.Lock(), threading.Event(), threading.Event()
         self._stopping = threading.Event()
         self._sender = threading.Thread(target=self._send_all, daemon=True, name="mlflow-outbox")
         self._sender.start()
-        self._work.set()  # what others have left
+        self._work.set()  # files that other processes have left
 
     @contextmanager
     def stage(self, parent: str, stage: str, run_dir: Path, tags: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -107,7 +107,7 @@ class Outbox:
     kill = _queued(Tracker.kill)
 
     def put(self, what: str, run: str, /, **given: Any) -> None:
-        """Append one entry; microseconds, whatever state the server is in."""
+        """Append one entry; takes microseconds, whatever state the server is in."""
         entry = {"do": what, "run": run, "time": int(time.time() * 1000), "with": given}
         line = json.dumps(entry, default=lambda value: str(value.resolve() if isinstance(value, Path) else value))
         with self._lock:
@@ -117,7 +117,7 @@ class Outbox:
         self._work.set()
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> int:
-        """Wait until all is sent, but no longer than `seconds` after the server last took something.
+        """Wait until all is sent, but no longer than `seconds` after the server last accepted something.
 
         Returns how many entries still wait; the next run sends them.
         """
@@ -129,18 +129,18 @@ class Outbox:
         return self.waiting()
 
     def close(self, seconds: float = FLUSH_SECONDS) -> int:
-        """Flush, end the thread, and give the file free for others; returns how many entries wait."""
+        """Flush, end the thread, and release the file for others; returns how many entries wait."""
         left = self.flush(seconds)
         self._stopping.set()
         self._work.set()
-        self._sender.join(2.0)  # one that hangs in a request ends with the process
+        self._sender.join(2.0)  # a thread that hangs in a request ends with the process
         if not left:
             self._path.unlink(missing_ok=True)
         self._file.close()
         return left
 
     def waiting(self) -> int:
-        """Entries on disk that no server has taken yet, of this process and of others."""
+        """Entries on disk that no server has accepted yet, of this process and of others."""
         n = 0
         for path in self.folder.glob(f"*{QUEUE}"):
             with suppress(FileNotFoundError):  # sent meanwhile
@@ -165,7 +165,7 @@ class Outbox:
                 self._work.set()
 
     def _truncate(self) -> None:
-        """Empty the file where all of it is sent: should this process be killed, little is sent a second time."""
+        """Empty the file once all of it is sent, so that after a kill little is sent a second time."""
         with self._lock:
             if self._path.stat().st_size > self._sent.get(self._path, 0):
                 self._work.set()
@@ -183,14 +183,14 @@ class Outbox:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
-                    continue  # its process lives and sends it
+                    continue  # its process is alive and sends it
                 if not self._send_file(path):
                     return False
                 path.unlink(missing_ok=True)
         return True
 
     def _send_file(self, path: Path) -> bool:
-        """Send what waits in a file; False where the server could not take it."""
+        """Send the entries of a file; False if the server could not accept them."""
         while not self._stopping.is_set():
             start = self._sent.get(path, 0)
             entries, end = _read(path, start)
@@ -202,7 +202,7 @@ class Outbox:
         return False
 
     def _try(self, group: list[Entry]) -> bool:
-        """Send entries, or set them aside where no try can succeed; False for those that may be tried again."""
+        """Send entries, or set them aside if no retry can succeed; False if they may be retried."""
         try:
             _send(self.tracker, group)
         except Exception as error:
@@ -218,8 +218,8 @@ class Outbox:
     def _stuck(self, entry: Entry) -> bool:
         """Whether an entry fails again and again although the server answers: it must not hold up those behind it.
 
-        Only failures beside an answer count. Were those of an outage counted, a server that comes back between a last
-        failed try and this question would lose what waited for it.
+        Failures during an outage do not count. If they did, a server that came back between the last failed try and
+        this check would lose the entries that waited for it.
         """
         failed, tries = self._failed
         self._failed = entry, (tries if failed == entry else 0) + self.tracker.answers()
@@ -241,14 +241,14 @@ def _read(path: Path, start: int) -> tuple[list[Entry], int]:
 
 
 def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
-    """Neighbouring metrics of one run go in one request; everything else alone."""
+    """Consecutive metrics of one run go in one request; everything else alone."""
     for (what, _), group in groupby(entries, key=lambda entry: (entry["do"], entry["run"])):
         found = list(group)
         yield from [found] if what == "log_metrics" else ([entry] for entry in found)
 
 
 def _send(tracker: Tracker, group: list[Entry]) -> None:
-    """Do with the tracker what an entry, or several of metrics, says."""
+    """Make the tracker calls of one entry, or of several with metrics."""
     what, run, given = group[0]["do"], group[0]["run"], dict(group[0]["with"])
     if what in TIMED:
         given["at"] = group[0]["time"]

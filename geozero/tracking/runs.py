@@ -1,4 +1,4 @@
-"""Find the run in MLflow that a person means, and collect what it records."""
+"""Find the run in MLflow that a user names, and collect what it records."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Facts:
 
 
 def require_store(tracker: Tracker) -> None:
-    """Raises InputError where a SQLite store does not exist: MLflow would create an empty one."""
+    """Raises InputError if a SQLite store does not exist: MLflow would create an empty one."""
     path = Path(tracker.store.removeprefix("sqlite:///"))
     if tracker.store.startswith("sqlite:///") and not path.is_file():
         raise InputError(
-            "no runs yet: the tracking store is not there", str(path), "run a pipeline, or give --tracking"
+            "no runs yet: the tracking store does not exist", str(path), "run a pipeline, or give --tracking"
         )
 
 
@@ -54,7 +54,7 @@ def pipelines(tracker: Tracker) -> Iterator[Run]:
 
 
 def resolve(tracker: Tracker, text: str) -> Run:
-    """The run that is meant: its id, the beginning of it, its name, or `latest`, the newest pipeline run.
+    """The run with this id, beginning of an id, or name; `latest` is the newest pipeline run.
 
     Raises:
         InputError: there is none.
@@ -69,7 +69,7 @@ def resolve(tracker: Tracker, text: str) -> Run:
         found = found or [run for run in runs if run.info.run_name == text or run.info.run_id.startswith(text)]
     if not text or not found:
         near = "; ".join(label(run) for run in runs if PARENT_TAG not in run.data.tags)[:300]
-        raise InputError(f"no run '{text}'", tracker.uri, f"there are: {near}" if near else "it holds no runs")
+        raise InputError(f"no run '{text}'", tracker.uri, f"runs: {near}" if near else "it holds no runs")
     if len(found) > 1:
         names = "; ".join(label(run) for run in found[:SHOWN]) + ("; …" if len(found) > SHOWN else "")
         raise Ambiguous(f"'{text}' is {len(found)} runs: {names}", tracker.uri, "give more of the id")
@@ -77,7 +77,7 @@ def resolve(tracker: Tracker, text: str) -> Run:
 
 
 def label(run: Run) -> str:
-    """A run in a few words: the beginning of its id, name, time."""
+    """A short label: the beginning of the run's id, its name, its start."""
     when = datetime.fromtimestamp(run.info.start_time / 1000).strftime("%Y-%m-%d %H:%M")
     return f"{run.info.run_id[:8]} {run.info.run_name} {when}"
 

@@ -1,4 +1,4 @@
-"""Runs in MLflow, one parent per pipeline run and one child per stage: how they begin, are found again, and end."""
+"""Runs in MLflow, one parent per pipeline run and one child per stage: create, find and end them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REUSED_TAG = "reused."  # + a stage's name: the run that did its work
 
 
 class Tracker(Contents):
-    """A tracking store with everything that is done in it."""
+    """A tracking store, its runs and their contents."""
 
     def open_pipeline(
         self, name: str, params: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
@@ -39,22 +39,22 @@ class Tracker(Contents):
         return run_id
 
     def search(self, page: str | None = None) -> Any:
-        """Runs of the experiment, the newest first: MLflow's paged list, `page` the token of the one before."""
+        """Runs of the experiment, the newest first: MLflow's paged list, `page` is the token of the previous page."""
         newest = ["attributes.start_time DESC"]
         return self.client.search_runs([self._experiment()], order_by=newest, page_token=page, max_results=1000)
 
     def find(self, tag: str, value: str) -> str | None:
-        """The newest run of the experiment with this tag; None where there is none."""
+        """The newest run of the experiment with this tag; None if there is none."""
         experiment = self._experiment()
         found = self.client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
     def reopen(self, run_id: str) -> None:
-        """Continue a run that had ended."""
+        """Continue a run that has ended."""
         self.client.update_run(run_id, status="RUNNING")
 
     def stages(self, parent: Run) -> list[Run]:
-        """The runs under a pipeline run, and those of the stages that it reused, by name."""
+        """The child runs of a pipeline run, and those of the stages that it reused, by name."""
         under = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'"
         found = list(self.client.search_runs([parent.info.experiment_id], under, max_results=1000))
         known = {one.info.run_id for one in found}
@@ -65,16 +65,16 @@ class Tracker(Contents):
         return sorted(found, key=lambda one: str(one.info.run_name))
 
     def remembered(self, run_dir: Path) -> str | None:
-        """The id of the run that a stage's directory remembers, where the store has it."""
+        """The id of the run that a stage's directory records, if the store has it."""
         known = self._remembered(run_dir)
         return str(known.info.run_id) if known else None
 
     def child(
         self, parent: str, stage: str, run_dir: Path, tags: Mapping[str, str] | None = None, at: int | None = None
     ) -> str:
-        """The run of a stage under `parent`: the one that `run_dir` remembers, reopened, or else a new one.
+        """The run of a stage under `parent`: the one that `run_dir` records, reopened, or else a new one.
 
-        A reopened run moves under the new parent. Its former parent, if it still counts as running, was killed
+        A reopened run moves under the new parent. Its former parent, if still marked as running, was killed
         (a run directory has one writer) and is closed as such.
 
         Args:
@@ -97,7 +97,7 @@ class Tracker(Contents):
         return run_id
 
     def note_reused(self, parent: str, stage: str, path: Path) -> str | None:
-        """Tag the parent with the run of a stage that was found done and is reused; returns that run's id."""
+        """Tag the parent with the run of a finished stage that is reused; returns that run's id."""
         run_id = self.remembered(Path(path))
         self.client.set_tag(parent, REUSED_TAG + stage, run_id or Path(path).name)
         return run_id
@@ -113,7 +113,7 @@ class Tracker(Contents):
         self.client.set_terminated(run_id, status, at)
 
     def kill(self, parent: str, at: int | None = None) -> None:
-        """Mark a pipeline run as killed, with those of its stages that still count as running."""
+        """Mark a pipeline run as killed, with those of its stages that are still marked as running."""
         experiment = self.client.get_run(parent).info.experiment_id
         running = f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'"
         for run in [*self.client.search_runs([experiment], running), self.client.get_run(parent)]:

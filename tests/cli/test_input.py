@@ -187,7 +187,7 @@ CASES = [
     # the toy world
     ("toy world --params nowhere.yaml --out new", "no such parameter file in nowhere.yaml ("),
     ("toy world --params no_toy.yaml --out new", "the profile has no toy world in no_toy.yaml ("),
-    ("toy world --out something", "something else stands where the toy world is to go in something ("),
+    ("toy world --out something", "the directory holds something other than a toy world in something ("),
 ]
 
 

@@ -68,7 +68,7 @@ def test_a_run_without_its_code_or_with_an_unknown_field_is_one_line(tmp_path: P
     for entrypoint, said in (
         ("gone.py:line", "no gone.py"),
         ("flow.py:other", "no flow 'other'"),
-        ("broken.py:line", "no Python"),
+        ("broken.py:line", "not Python"),
         ("", "no "),
     ):
         with pytest.raises(InputError, match=said):

@@ -16,7 +16,7 @@ from stand_in_engine import make_model, one_source
 
 from flows.data import explain
 from flows.runtime import monitoring
-from flows.runtime.monitoring import LINES_A_MINUTE, StageTimer, rate_limited, training_log
+from flows.runtime.monitoring import LINES_PER_MINUTE, StageTimer, rate_limited, training_log
 from flows.runtime.shell import start, without_traceback
 from geozero.common.errors import InputError
 from geozero.workspace import Workspace
@@ -137,7 +137,7 @@ def test_a_chatty_child_is_bounded_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
     for i in range(200):
         take(f"{i}")
         take("  ")
-    assert passed == [str(i) for i in range(LINES_A_MINUTE)]
+    assert passed == [str(i) for i in range(LINES_PER_MINUTE)]
     now[0] += 61
     take("later")
     assert passed[-1] == "later"
@@ -161,7 +161,7 @@ def test_of_a_training_only_its_progress_passes() -> None:
     for i in range(500):
         take(f"{{'loss': {i}}}")
     take("guard: half of the answers are cut off")
-    assert len(passed) == len(progress) + LINES_A_MINUTE  # one loss stood among them
+    assert len(passed) == len(progress) + LINES_PER_MINUTE  # one loss stood among them
     assert passed[-1].startswith("guard:")
 
 

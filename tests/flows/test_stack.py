@@ -157,16 +157,16 @@ def test_no_checkout_and_one_port_for_two_servers_are_refused_before_anything_st
     assert not plan.directory.exists()
 
 
-def test_a_directory_without_deployments_is_told(plan: StackPlan) -> None:
+def test_a_directory_without_deployments_is_logged(plan: StackPlan) -> None:
     said: list[str] = []
     control.up(plan, log=said.append)
-    assert said[-1] == f"deployments: none, for there is no prefect.yaml in {plan.root}"
+    assert said[-1] == f"deployments: none, no prefect.yaml in {plan.root}"
 
 
 def test_other_ports_than_those_it_runs_on_are_refused(plan: StackPlan) -> None:
     control.up(plan, log=quiet)
-    here = f"--port {plan.port} --mlflow-port {plan.mlflow_port} --host 127.0.0.1 fixes it"
-    with pytest.raises(InputError, match=f"runs already.*{here}"):
+    here = f"give --port {plan.port} --mlflow-port {plan.mlflow_port} --host 127.0.0.1"
+    with pytest.raises(InputError, match=f"already runs.*{here}"):
         control.up(replace(plan, port=free_port()), log=quiet)
 
 

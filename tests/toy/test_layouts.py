@@ -174,7 +174,7 @@ def test_other_things_in_the_way_are_never_overwritten(world: Path, tmp_path: Pa
     with pytest.raises(InputError, match="other parameters"):
         write_world(world, seed=6, sizes=SIZES)
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(InputError, match="something else"):
+    with pytest.raises(InputError, match="something other"):
         write_world(tmp_path, seed=5, sizes=SIZES)
     with pytest.raises(InputError, match="toy sizes"):
         write_world(tmp_path / "new", seed=5, sizes={"moon": {"train": 3}})

@@ -7,13 +7,16 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from geozero.common.errors import InputError
+from geozero.toy.world import scene as module
 from geozero.toy.world.facts import COUNT_PRIOR
-from geozero.toy.world.scene import COLOURS, KINDS, SCENE_CLASSES, Scene, object_mask, render, sample_scene
+from geozero.toy.world.scene import COLOURS, KINDS, SCENE_CLASSES, Scene, SceneObject, render, sample_scene
 
 SEEDS = st.integers(0, 2**40)
 
@@ -21,6 +24,15 @@ SEEDS = st.integers(0, 2**40)
 @cache
 def scenes(hard: bool, count: int = 800) -> list[Scene]:
     return [sample_scene(seed, hard=hard) for seed in range(count)]
+
+
+def object_mask(item: SceneObject, size: int) -> npt.NDArray[np.bool_]:
+    """The pixels (size, size) that at least half of an object covers, its shadow not counted."""
+    mask = Image.new("L", (size * 4, size * 4), 0)
+    draw = ImageDraw.Draw(mask)
+    for polygon in module._outline(item):
+        draw.polygon((polygon * 4 - 0.5).reshape(-1).tolist(), fill=255)
+    return np.asarray(mask.reduce(4)) >= 128
 
 
 @pytest.mark.parametrize("hard", [False, True])

@@ -89,7 +89,7 @@ def test_runs_are_found_compared_and_the_best_is_promoted(tracker: Tracker, tmp_
         resolve(tracker, "cpu-toy")
     with pytest.raises(InputError, match="no run 'nothing'"):
         resolve(tracker, "nothing")
-    with pytest.raises(InputError, match="not there"):
+    with pytest.raises(InputError, match="does not exist"):
         resolve(Tracker(project=tmp_path), "latest")
     assert not (tmp_path / "mlflow.db").exists()
 

@@ -1,6 +1,6 @@
 """The tiny Qwen3-VL: transformers' own Qwen3-VL classes with about a million parameters and its own vocabulary.
 
-About 1.1 M parameters: text 128 × 3 layers, vision 64 × 3 layers, patch 8, so that a scene of 96×96 pixels
+About 1.1 M parameters: text 128 × 3 layers, vision 64 × 3 layers, patch 8, so a scene of 96×96 pixels
 becomes 36 image tokens. Sizes are our choice; the classes, the processor and the chat format are Qwen3-VL's.
 """
 
@@ -112,7 +112,7 @@ def build_model(processor: Any, seed: int) -> Any:
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "head_dim": 32,  # vLLM's CPU attention takes 32, 64, 80, …
+            "head_dim": 32,  # vLLM's CPU attention supports 32, 64, 80, …
             "max_position_embeddings": MAX_POSITIONS,
             "rope_parameters": rope,
             "tie_word_embeddings": True,

@@ -1,5 +1,5 @@
-"""Pre-training of the tiny base model, so that it plays the part of an instruct model: it can describe an image
-and it can follow the answer format. It never sees a question of the evaluation, nor a thought about one.
+"""Pre-training of the tiny base model, so that it can stand for an instruct model: it can describe an image
+and it can follow the answer format. It never sees a question of the evaluation or a thought about one.
 
 Stages [ours]: `vision` teaches the image encoder to see (which object, colour and box lies in each cell, which
 scene it is, how many of each there are) with heads that are thrown away; `look-up` teaches the text model, without
@@ -33,7 +33,7 @@ from geozero.toy.world.description import GenericQuestion, describe, everyday_qu
 from geozero.toy.world.language import captions, questions_about, referring
 from geozero.toy.world.scene import SCENE_CLASSES, Scene, render, sample_scene
 
-FIRST_SEED = 5_000_000  # scenes of pre-training; the data sets' seeds lie elsewhere
+FIRST_SEED = 5_000_000  # scenes of pre-training; the data sets use other seeds
 REPORT_EVERY = 100
 BATCHES_SORTED = 16  # drawn together and sorted by length
 LOOKUP_KINDS = {
@@ -42,7 +42,7 @@ LOOKUP_KINDS = {
     "where": 0.15,
     "count": 0.1,
     "colour": 0.1,
-}  # what is to be looked up
+}  # shares
 DESCRIBE_PROMPTS = (
     "Describe this picture.",
     "Tell me what you see.",
@@ -53,7 +53,7 @@ DESCRIBE_PROMPTS = (
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """How long each stage is; measured on one core, see docs/experiments.md."""
+    """The length of each stage; measured on one core, see docs/experiments.md."""
 
     seed: int = 7
     scenes: int = 16_000  # half of them from the harder world
@@ -76,11 +76,11 @@ class PretrainConfig:
 Log = Callable[[str], None]
 
 
-def pretrain(out: Path, recipe: PretrainConfig | None = None, log: Log = print) -> Path:
+def pretrain(out: Path, config: PretrainConfig | None = None, log: Log = print) -> Path:
     """Render the scenes, train stage by stage, write a Hugging Face checkpoint to `out`.
 
-    Finished stages lie in `<out>.stages/` under a key of what made them: a call that was interrupted, or whose recipe
-    differs in later stages only, goes on from the last one that still holds.
+    Finished stages are kept in `<out>.stages/` under a key of what made them: a call that was interrupted, or whose
+    configuration differs in later stages only, continues from the last stage that is still valid.
     """
     process.prepare()
     import torch
@@ -88,10 +88,10 @@ def pretrain(out: Path, recipe: PretrainConfig | None = None, log: Log = print) 
 
     from geozero.toy.model.vision import warm_up
 
-    recipe = recipe or PretrainConfig()
-    scenes, pixels = render_scenes(recipe.scenes, log)
-    processor = build_processor(vocabulary_texts(scenes[:3_000], recipe.seed))
-    model = build_model(processor, recipe.seed)
+    config = config or PretrainConfig()
+    scenes, pixels = render_scenes(config.scenes, log)
+    processor = build_processor(vocabulary_texts(scenes[:3_000], config.seed))
+    model = build_model(processor, config.seed)
 
     def vision(steps: int, whole: bool) -> None:
         warm_up(
@@ -99,41 +99,41 @@ def pretrain(out: Path, recipe: PretrainConfig | None = None, log: Log = print) 
             scenes,
             pixels,
             steps=steps,
-            batch=recipe.vision_batch,
-            learning_rate=recipe.vision_learning_rate,
-            seed=recipe.seed + whole,
+            batch=config.vision_batch,
+            learning_rate=config.vision_learning_rate,
+            seed=config.seed + whole,
             whole=whole,
             log=log,
         )
 
     def language(cycle: int) -> None:
-        steps, seed = recipe.language_cycles[cycle], recipe.seed + 1 + cycle
-        teach_language(model, processor, scenes, pixels, recipe, steps, seed, log)
+        steps, seed = config.language_cycles[cycle], config.seed + 1 + cycle
+        teach_language(model, processor, scenes, pixels, config, steps, seed, log)
 
     stages: list[tuple[str, Callable[[], None]]] = [
-        ("vision", lambda: vision(recipe.vision_steps, whole=False)),
-        ("counting", lambda: vision(recipe.counting_steps, whole=True)),
-        ("lookup", lambda: teach_lookup(model, processor, scenes, recipe, log)),
-        *((f"language{i}", partial(language, i)) for i in range(len(recipe.language_cycles))),
+        ("vision", lambda: vision(config.vision_steps, whole=False)),
+        ("counting", lambda: vision(config.counting_steps, whole=True)),
+        ("lookup", lambda: teach_lookup(model, processor, scenes, config, log)),
+        *((f"language{i}", partial(language, i)) for i in range(len(config.language_cycles))),
     ]
     world = hashlib.sha256(pixels[:64].tobytes()).hexdigest()
-    kept = [_stage_directory(out, recipe, world, name) for name, _ in stages]
+    kept = [_stage_directory(out, config, world, name) for name, _ in stages]
     for i, (name, teach) in enumerate(stages):
         if kept[i].is_dir():
             continue
         if i and kept[i - 1].is_dir():
             model = Qwen3VLForConditionalGeneration.from_pretrained(kept[i - 1], dtype=torch.float32)
             processor = AutoProcessor.from_pretrained(kept[i - 1])
-            log(f"goes on from {kept[i - 1]}")
-        torch.manual_seed(recipe.seed + i)
+            log(f"continuing from {kept[i - 1]}")
+        torch.manual_seed(config.seed + i)
         teach()
         _keep(model, processor, kept[i])
-        log(f"stage {name} is kept in {kept[i]}")
+        log(f"saved stage {name} to {kept[i]}")
     shutil.copytree(kept[-1], out, dirs_exist_ok=True)
     return out
 
 
-# What of the recipe each stage depends on, beside what the stages before it do.
+# The fields that each stage depends on, in addition to those of the stages before it.
 _MATTERS = {
     "vision": ("seed", "scenes", "vision_steps", "vision_batch", "vision_learning_rate"),
     "counting": ("counting_steps",),
@@ -142,19 +142,19 @@ _MATTERS = {
 }
 
 
-def _stage_directory(out: Path, recipe: PretrainConfig, world: str, stage: str) -> Path:
-    """Where a stage is kept: named by the world, the stage, and the recipe as far as it matters up to it."""
+def _stage_directory(out: Path, config: PretrainConfig, world: str, stage: str) -> Path:
+    """Where a stage is kept: named by the world, the stage, and the fields that it and earlier stages depend on."""
     kind, cycle = stage.rstrip("0123456789"), stage.lstrip("abcdefghijklmnopqrstuvwxyz")
     before = list(_MATTERS)[: list(_MATTERS).index(kind) + 1]
-    values: dict[str, Any] = {name: getattr(recipe, name) for part in before for name in _MATTERS[part]}
+    values: dict[str, Any] = {name: getattr(config, name) for part in before for name in _MATTERS[part]}
     if cycle:
-        values["language_cycles"] = recipe.language_cycles[: int(cycle) + 1]
+        values["language_cycles"] = config.language_cycles[: int(cycle) + 1]
     key = hashlib.sha256(json.dumps([world, stage, values]).encode()).hexdigest()[:12]
     return out.with_name(out.name + ".stages") / f"{stage}-{key}"
 
 
 def _keep(model: Any, processor: Any, directory: Path) -> None:
-    """`save` under a temporary name first: what stands there is whole."""
+    """`save` under a temporary name, then rename: a stage directory is always complete."""
     part = directory.with_name(directory.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     save(model, processor, part)
@@ -173,7 +173,7 @@ def render_scenes(n: int, log: Log) -> tuple[list[Scene], npt.NDArray[np.uint8]]
 
 
 def vocabulary_texts(scenes: Sequence[Scene], seed: int) -> list[str]:
-    """What the vocabulary is made from: the words that a model will read and write, no question beside its answer."""
+    """Texts to build the vocabulary from: all words that a model will read and write, no question beside its answer."""
     rng = random.Random(seed)
     texts = [SYSTEM_PROMPT, "<answer>", "</answer>", *DESCRIBE_PROMPTS] * 50
     classes = ", ".join(SCENE_CLASSES.values())
@@ -199,28 +199,28 @@ class Dialogue:
 
 
 def dialogue(
-    index: int, scene: Scene, recipe: PretrainConfig, rng: random.Random, kinds: Mapping[str, float] | None = None
+    index: int, scene: Scene, config: PretrainConfig, rng: random.Random, kinds: Mapping[str, float] | None = None
 ) -> Dialogue:
-    """With the system prompt an everyday question answered in the format; without it a sentence or a description.
+    """With the system prompt, an everyday question answered in the format; without it, a sentence or a description.
 
-    `kinds`: shares of the kinds of question; None leaves them to `everyday_question`.
+    `kinds`: shares of the kinds of question; None: those of `everyday_question`.
     """
     draw = rng.random()
-    if draw >= recipe.tagged_share + recipe.sentence_share:
+    if draw >= config.tagged_share + config.sentence_share:
         return Dialogue(index, "", rng.choice(DESCRIBE_PROMPTS), describe(scene, rng, rng.random()))
     asked = everyday_question(scene, rng, rng.choices(list(kinds), list(kinds.values()))[0] if kinds else None)
-    if draw >= recipe.tagged_share:
+    if draw >= config.tagged_share:
         return Dialogue(index, "", asked.question, sentence_answer(asked, rng))
     answer = f"{OPEN_TAG}{asked.answer}{CLOSE_TAG}"
-    return Dialogue(index, SYSTEM_PROMPT, asked.question, f"{thought(scene, asked, recipe, rng)} {answer}")
+    return Dialogue(index, SYSTEM_PROMPT, asked.question, f"{thought(scene, asked, config, rng)} {answer}")
 
 
-def thought(scene: Scene, question: GenericQuestion, recipe: PretrainConfig, rng: random.Random) -> str:
-    """A description before the answer: at times with the facts the question asks about, at times without them."""
-    if rng.random() < recipe.terse_share:
-        return rng.choice(question.facts) if rng.random() < recipe.relevant_share else describe(scene, rng, 0.0)
+def thought(scene: Scene, question: GenericQuestion, config: PretrainConfig, rng: random.Random) -> str:
+    """A description before the answer: sometimes with the facts that the question asks about, sometimes without."""
+    if rng.random() < config.terse_share:
+        return rng.choice(question.facts) if rng.random() < config.relevant_share else describe(scene, rng, 0.0)
     description = describe(scene, rng, rng.random() * 0.5)
-    if question.kind == "description" or rng.random() >= recipe.relevant_share:
+    if question.kind == "description" or rng.random() >= config.relevant_share:
         return description
     sentences = [s for s in description.split(". ") if s][:2]
     lead = ". ".join(sentences).rstrip(".") + "."
@@ -228,21 +228,21 @@ def thought(scene: Scene, question: GenericQuestion, recipe: PretrainConfig, rng
     return f"{lead} {facts}" if rng.random() < 0.7 else f"{facts} {lead}"
 
 
-def teach_lookup(model: Any, processor: Any, scenes: Sequence[Scene], recipe: PretrainConfig, log: Log) -> None:
-    """Train the text model on dialogues without their images: to write down the facts that a question asks for
-    (which number stands there cannot be known, which kind can) and to answer from them."""
-    rng = random.Random(recipe.seed)
-    facts_only = replace(recipe, tagged_share=1.0, relevant_share=1.0, terse_share=0.7)
-    stream = batches(scenes, facts_only, recipe.lookup_batch, rng, LOOKUP_KINDS)
+def teach_lookup(model: Any, processor: Any, scenes: Sequence[Scene], config: PretrainConfig, log: Log) -> None:
+    """Train the text model on dialogues without their images, to write down the facts that a question asks for and to
+    answer from them. Without the image it cannot know the numbers, but it can know which kind they are about."""
+    rng = random.Random(config.seed)
+    facts_only = replace(config, tagged_share=1.0, relevant_share=1.0, terse_share=0.7)
+    stream = batches(scenes, facts_only, config.lookup_batch, rng, LOOKUP_KINDS)
 
     def forward(batch: list[Dialogue]) -> tuple[Any, Any, Any]:
-        inputs = collate(batch, processor, 0, recipe.answer_weight)
+        inputs = collate(batch, processor, 0, config.answer_weight)
         labels, weights = inputs.pop("labels"), inputs.pop("weights")
         return model(**inputs).logits, labels, weights
 
     weights = [p for name, p in model.named_parameters() if ".visual." not in name]
-    title = f"look-up step {{}} of {recipe.lookup_steps}"
-    _train(weights, stream, forward, recipe.lookup_steps, recipe, title, log)
+    title = f"look-up step {{}} of {config.lookup_steps}"
+    _train(weights, stream, forward, config.lookup_steps, config, title, log)
 
 
 def teach_language(
@@ -250,12 +250,12 @@ def teach_language(
     processor: Any,
     scenes: Sequence[Scene],
     pixels: npt.NDArray[np.uint8],
-    recipe: PretrainConfig,
+    config: PretrainConfig,
     steps: int,
     seed: int,
     log: Log,
 ) -> None:
-    """Train the text model on what the (now fixed) encoder sees; the encoder runs once a scene."""
+    """Train the text model on what the (now fixed) encoder sees; the encoder runs once per scene."""
     import torch
     from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
@@ -265,7 +265,7 @@ def teach_language(
     grid = [1, pixels.shape[1] // PATCH, pixels.shape[2] // PATCH]
 
     def forward(batch: list[Dialogue]) -> tuple[Any, Any, Any]:
-        inputs = collate(batch, processor, seen.shape[1], recipe.answer_weight)
+        inputs = collate(batch, processor, seen.shape[1], config.answer_weight)
         labels, weights = inputs.pop("labels"), inputs.pop("weights")
         rows = [d.index for d in batch]
         vision = BaseModelOutputWithDeepstackFeatures(
@@ -277,8 +277,8 @@ def teach_language(
         return logits, labels, weights
 
     weights = [p for name, p in model.named_parameters() if ".visual." not in name]
-    stream = batches(scenes, recipe, recipe.language_batch, random.Random(seed))
-    _train(weights, stream, forward, steps, recipe, f"language step {{}} of {steps}", log)
+    stream = batches(scenes, config, config.language_batch, random.Random(seed))
+    _train(weights, stream, forward, steps, config, f"language step {{}} of {steps}", log)
 
 
 def _train(
@@ -286,28 +286,23 @@ def _train(
     stream: Iterator[list[Dialogue]],
     forward: Callable[[list[Dialogue]], tuple[Any, Any, Any]],
     steps: int,
-    recipe: PretrainConfig,
+    config: PretrainConfig,
     title: str,
     log: Log,
 ) -> None:
     """Weighted cross-entropy over the assistant's tokens; reports it for the thoughts and the short answers apart."""
-    import torch
     import torch.nn.functional as F
 
-    from geozero.toy.model.vision import optimisers
+    from geozero.toy.model.vision import optimisers, take_step
 
-    steppers = optimisers(weights, recipe.language_learning_rate, steps)
+    steppers = optimisers(weights, config.language_learning_rate, steps)
     losses: list[tuple[float, float]] = []
     for step in range(steps):
         logits, labels, weight = forward(next(stream))
         each = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
         weight = weight[:, 1:].flatten()
         ((each * weight).sum() / weight.sum()).backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for optimiser, schedule in steppers:
-            optimiser.step()
-            schedule.step()
-            optimiser.zero_grad()
+        take_step(weights, steppers)
         answers = weight > 1
         losses.append((each[(weight > 0) & ~answers].mean().item(), each[answers].mean().item()))
         if (step + 1) % REPORT_EVERY == 0:
@@ -317,15 +312,15 @@ def _train(
 
 def batches(
     scenes: Sequence[Scene],
-    recipe: PretrainConfig,
+    config: PretrainConfig,
     size: int,
     rng: random.Random,
     kinds: Mapping[str, float] | None = None,
 ) -> Iterator[list[Dialogue]]:
-    """Endless batches of `size` dialogues of similar length, so that little of a batch is padding."""
+    """Endless batches of `size` dialogues of similar length, so that a batch needs little padding."""
     while True:
         rows = rng.choices(range(len(scenes)), k=size * BATCHES_SORTED)
-        drawn = [dialogue(i, scenes[i], recipe, rng, kinds) for i in rows]
+        drawn = [dialogue(i, scenes[i], config, rng, kinds) for i in rows]
         drawn.sort(key=lambda d: len(d.system) + len(d.user) + len(d.assistant))
         parts = [drawn[start : start + size] for start in range(0, len(drawn), size)]
         rng.shuffle(parts)
@@ -353,7 +348,7 @@ def _encode(d: Dialogue, tokenizer: Any, image_tokens: int, answer_weight: float
     prompt = f"{system}<|im_start|>user\n{image}{d.user}<|im_end|>\n<|im_start|>assistant\n"
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     after = tokenizer(f"{d.assistant}<|im_end|>", add_special_tokens=False, return_offsets_mapping=True)
-    start, end = 0, len(d.assistant)  # without tags all of it is the answer
+    start, end = 0, len(d.assistant)  # without tags the whole text is the answer
     if OPEN_TAG in d.assistant:
         start, end = d.assistant.find(OPEN_TAG) + len(OPEN_TAG), d.assistant.find(CLOSE_TAG)
     inside = [start <= offset < end for offset, _ in after["offset_mapping"]]

@@ -1,14 +1,14 @@
-"""The vision stage of pre-training: heads over the image tokens teach the encoder what lies where.
+"""The vision stage of pre-training: heads over the image tokens teach the encoder what is where.
 
 Each merged image token covers a cell of 16×16 pixels. Linear heads read it: which kind of object has its centre there,
-its colour, its box, and, averaged over the cells, the scene class. In a second phase the average must also tell how
+its colour, its box, and, averaged over the cells, the scene class. In a second phase the average must also show how
 many objects of each kind there are and in which colours: the encoder counts, so that the small text model only has to
 read. The heads are thrown away. [ours]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,12 @@ COUNT_WEIGHT, SEEN_WEIGHT = 1.0, 4.0  # second phase: counts by kind; which colo
 MOST_COUNTED = 5  # larger counts share a class
 WEIGHT_DECAY = 0.02
 REPORT_EVERY = 200
-HELD_OUT = 500  # last scenes, only measured
+HELD_OUT = 500  # last scenes, only for measuring
 
 
 @dataclass(frozen=True)
 class VisionTargets:
-    """What lies in each cell: kind (n, g, g), 0 = nothing; colour (n, g, g); box (n, g, g, 4) as shares of the side;
+    """The contents of each cell: kind (n, g, g), 0 = nothing; colour (n, g, g); box (n, g, g, 4) as shares of the side;
     scene class (n); of the whole image: count by kind (n, kinds), colours seen of each kind (n, kinds · colours)."""
 
     kind: npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class VisionTargets:
 
 
 def targets(scenes: Sequence[Scene]) -> VisionTargets:
-    """The cells' contents; where two centres share a cell the larger object stands."""
+    """The cells' contents; where two centres share a cell, the larger object counts."""
     side = scenes[0].size // CELL
     kind = np.zeros((len(scenes), side, side), np.int64)
     colour = np.zeros_like(kind)
@@ -96,7 +96,7 @@ def encode(visual: Any, pixels: npt.NDArray[np.uint8], log: Callable[[str], None
 def optimisers(weights: Sequence[Any], learning_rate: float, steps: int, rest: Sequence[Any] = ()) -> list[Any]:
     """(optimiser, schedule) pairs: Muon for matrices, AdamW for vectors and for what `rest` names; one-cycle rates.
 
-    Muon learns the same from about half the steps here (docs/experiments.md).
+    Muon needs about half the steps here (docs/experiments.md).
     """
     import torch
 
@@ -110,6 +110,17 @@ def optimisers(weights: Sequence[Any], learning_rate: float, steps: int, rest: S
     ]
     cycle = torch.optim.lr_scheduler.OneCycleLR
     return [(o, cycle(o, learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)) for o in made]
+
+
+def take_step(weights: Sequence[Any], steppers: Iterable[tuple[Any, Any]]) -> None:
+    """Apply the gradients, clipped to norm 1, with each optimiser and its schedule."""
+    import torch
+
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    for optimiser, schedule in steppers:
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
 
 
 def warm_up(
@@ -166,11 +177,7 @@ def warm_up(
             loss = loss + COUNT_WEIGHT * F.cross_entropy(counts, torch.as_tensor(truth.count[rows]).flatten())
             loss = loss + SEEN_WEIGHT * F.binary_cross_entropy_with_logits(seen, torch.as_tensor(truth.seen[rows]))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for optimiser, schedule in steppers:
-            optimiser.step()
-            schedule.step()
-            optimiser.zero_grad()
+        take_step(weights, steppers)
         if (step + 1) % REPORT_EVERY == 0:
             log(f"vision step {step + 1} of {steps}: loss {loss.item():.3f}, {measure(visual, heads, pixels, truth)}")
 

@@ -40,7 +40,7 @@ class GenericQuestion:
 
 
 def place_words(part: tuple[int, int]) -> str:
-    """(row, column) of the thirds as the descriptions say it: "top left", "centre", "bottom middle"."""
+    """(row, column) of the thirds in the words of the descriptions: "top left", "centre", "bottom middle"."""
     row, column = part
     return "centre" if part == (1, 1) else f"{_ROWS[row]} {_COLUMNS[column]}"
 
@@ -63,7 +63,7 @@ def opening(scene: Scene, rng: random.Random) -> str:
 
 
 def kind_sentence(scene: Scene, kind: str, rng: random.Random, *, colours: bool, places: bool) -> str:
-    """How many of a kind there are, with their colours and, for one or two of them, their places if wanted.
+    """How many of a kind there are, with their colours and, for one or two of them, their places if requested.
 
     The kind comes before its number: what is written next can then be looked up word by word. With the number first
     a small model has to guess a number and then find a kind that has it, and it did not learn to.
@@ -97,7 +97,7 @@ def _and(items: list[str]) -> str:
 
 
 def spot_sentence(scene: Scene, item: SceneObject, rng: random.Random, name: str = "") -> str:
-    """Where one object lies: its third of the image and its coordinates. `name` replaces colour and kind."""
+    """The place of one object: its third of the image and its coordinates. `name` replaces colour and kind."""
     name, where = name or f"{item.colour} {item.kind}", place_words(part_of(item, scene.size))
     box = coordinates(item, scene)
     return rng.choice(
@@ -110,7 +110,7 @@ def spot_sentence(scene: Scene, item: SceneObject, rng: random.Random, name: str
 
 
 def _unique(scene: Scene) -> list[SceneObject]:
-    """Objects that no other one shares kind and colour with."""
+    """Objects with a kind and colour that no other object has."""
     tally = Counter((item.kind, item.colour) for item in scene.objects)
     return [item for item in scene.objects if tally[item.kind, item.colour] == 1]
 
@@ -149,7 +149,7 @@ def describe(scene: Scene, rng: random.Random, detail: float) -> str:
         needed = rng.random() < detail * 0.3 or _words(sentences) < FEWEST_WORDS
         if needed and _words([*sentences, extra]) <= MOST_WORDS:
             sentences.append(extra)
-    if rng.random() < 0.2:  # now and then the place comes last
+    if rng.random() < 0.2:  # sometimes the place comes last
         sentences.append(sentences.pop(0))
     return " ".join(sentences)
 
@@ -228,7 +228,7 @@ _CAPTION = (
     "Sum the picture up.",
     "Tell somebody what is here.",
 )
-# How a question may go on: people say what form of answer they want, in many ways or not at all.
+# Hints after a question: people state the form of answer they want in many ways, or not at all.
 _CLOSED_HINTS = (
     "",
     "",
@@ -252,7 +252,7 @@ _CAPTION_HINTS = ("", "", "Use a single sentence.", "Keep it short.", "A sentenc
 _SIDES = {"left": "left of", "right": "right of", "above": "higher up than", "below": "lower down than"}
 _EXTREMES = {"largest": "biggest", "smallest": "tiniest"}
 
-# Shares of the kinds of question; what a scene does not allow falls back on "count".
+# Shares of the kinds of question; "count" stands in for a kind that a scene does not allow.
 _KIND_SHARES = {
     "presence": 0.20,
     "comparison": 0.20,
@@ -271,7 +271,7 @@ def _noun(kind: str, rng: random.Random) -> str:
 
 
 def hint(kind: str, rng: random.Random) -> str:
-    """What a person may add to a question of this kind: the form wanted, for a scene the names to choose from."""
+    """What a person may add to a question of this kind: the required form, for a scene the names to choose from."""
     if kind == "scene":
         names = list(SCENE_CLASSES.values())
         rng.shuffle(names)
@@ -290,14 +290,14 @@ def hint(kind: str, rng: random.Random) -> str:
 
 
 def everyday_question(scene: Scene, rng: random.Random, kind: str | None = None) -> GenericQuestion:
-    """`generic_question`, at times with a hint on the form of the answer."""
+    """`generic_question`, sometimes with a hint about the form of the answer."""
     asked = generic_question(scene, rng, kind)
     addition = hint(asked.kind, rng)
     return replace(asked, question=rng.choice((" ", "\n")).join(filter(None, (asked.question, addition))))
 
 
 def sentence_answer(asked: GenericQuestion, rng: random.Random) -> str:
-    """The answer as a person would say it, never the bare word: what a model writes that was not told to be terse."""
+    """The answer as a person would say it, never the bare word: a model writes so unless it was asked to be terse."""
     if asked.kind in ("presence", "comparison"):
         said = {"yes": ("Yes, I think so.", "Yes, it looks so."), "no": ("No, I do not.", "No, not here.")}
         return rng.choice(said[asked.answer])

@@ -1,4 +1,4 @@
-"""How the toy world looks: grounds of the scene classes, shapes of the objects, light and sensor."""
+"""The look of the toy world: grounds of the scene classes, shapes of the objects, light and sensor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Points = npt.NDArray[np.float64]
 RGB = tuple[float, float, float]
 
 OVERSAMPLE = 2  # shapes are drawn at twice the size and averaged down: cheap anti-aliasing
-REFERENCE = 96.0  # px; every length below is meant at this image size and scales with it
+REFERENCE = 96.0  # px; every length below is for this image size and scales with it
 
 COLOUR_RGB: dict[str, RGB] = {
     "red": (206, 44, 38),
@@ -53,7 +53,7 @@ def _disc(radius: float, cx: float = 0.0, cy: float = 0.0, corners: int = 32) ->
 
 
 # Parts are (shade, polygon) in a frame where length and width are 1 and the nose points to +x. The first
-# OUTLINES[kind] parts make the silhouette, the rest lies inside it.
+# OUTLINES[kind] parts make the silhouette, the others are inside it.
 _PARTS: dict[str, list[tuple[float, Points]]] = {
     "building": [
         (1.0, _rectangle(-0.5, -0.5, 0.5, 0.5)),
@@ -112,7 +112,7 @@ def _shade(colour: RGB, factor: float) -> tuple[int, int, int]:
 
 
 def _polygon(draw: ImageDraw.ImageDraw, points: Points, fill: tuple[int, int, int] | int, offset: float = 0.0) -> None:
-    # A pixel centre stands at (i + 0.5) / OVERSAMPLE of the image; PIL counts centres from 0.
+    # A pixel centre is at (i + 0.5) / OVERSAMPLE of the image; PIL counts centres from 0.
     scaled = points * OVERSAMPLE - 0.5 + offset
     draw.polygon(scaled.reshape(-1).tolist(), fill=fill)
 
@@ -136,7 +136,7 @@ def paint_object(
 
 @dataclass(frozen=True)
 class Ground:
-    """The lie of the land of one scene: what decides where objects may stand and how the ground is painted."""
+    """The layout of one scene: it decides where objects may stand and how the ground is painted."""
 
     scene_class: str
     size: int
@@ -164,7 +164,7 @@ class Ground:
 
 
 def sample_ground(scene_class: str, size: int, rng: np.random.Generator) -> Ground:
-    """Draws the lie of the land for a scene class."""
+    """Draws the layout for a scene class."""
     scale = size / REFERENCE
     port = scene_class == "Port"
     return Ground(
@@ -242,7 +242,7 @@ def ground_canvas(ground: Ground, rng: np.random.Generator) -> Image.Image:
 
 
 def neighbour_mask(ground: Ground, share: float, rng: np.random.Generator) -> Image.Image:
-    """Where a neighbour's land lies: one ragged side of the canvas, `share` of the image, never on water."""
+    """Where a neighbour's land is: one ragged side of the canvas, `share` of the image, never on water."""
     size, heading = ground.size, float(rng.uniform(0, 2 * math.pi))
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) + np.float32(0.5)
     side = x * math.cos(heading) + y * math.sin(heading) + fractal(rng, size, (3, 7)) * (size / 12)
@@ -252,7 +252,7 @@ def neighbour_mask(ground: Ground, share: float, rng: np.random.Generator) -> Im
 
 
 def paint_marks(draw: ImageDraw.ImageDraw, ground: Ground, rng: np.random.Generator) -> None:
-    """Draws what makes the class besides its texture: crowns, piers, lots, roads, runway, pipes."""
+    """Draws what marks the class besides its texture: crowns, piers, lots, roads, runway, pipes."""
     size, name, scale = ground.size, ground.scene_class, ground.size / REFERENCE
     reach = size * 0.75
 
@@ -337,7 +337,7 @@ def paint_pond(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float]
 
 
 def paint_clutter(draw: ImageDraw.ImageDraw, size: int, count: int, rng: np.random.Generator) -> None:
-    """Trees, rocks and paint marks: small things nobody asks about."""
+    """Trees, rocks and paint marks: small things that no question is about."""
     scale = size / REFERENCE
     for cx, cy, what, radius in rng.uniform((0, 0, 0, 1.0), (size, size, 1, 2.4), (count, 4)).tolist():
         if what < 0.55:

@@ -1,4 +1,4 @@
-"""What may be asked about a toy scene, drawn so that no answer is more likely than another; and its nouns."""
+"""The facts that a toy scene may be asked about, drawn so that no answer is more likely than another; and nouns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from geozero.toy.world.scene import COLOURS, KINDS, Scene
 
 # Share of scenes with 0, 1, … 5 objects of a kind; measured on 6,000 scenes, easy and hard together. A test
-# holds them to within 0.03. They only serve to draw questions evenly.
+# holds them to within 0.03. They are only used to draw questions evenly.
 COUNT_PRIOR: dict[str, tuple[float, ...]] = {
     "building": (0.30, 0.09, 0.12, 0.26, 0.15, 0.08),
     "vehicle": (0.55, 0.21, 0.13, 0.07, 0.03, 0.01),

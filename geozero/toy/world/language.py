@@ -1,4 +1,4 @@
-"""What is asked and said about a toy scene in the evaluation's wording: questions, captions, expressions.
+"""Texts about a toy scene in the evaluation's wording: questions, captions, expressions.
 
 `geozero.toy.world.description` holds the free descriptions and everyday questions in other words.
 """
@@ -23,7 +23,7 @@ __all__ = ["GenericQuestion", "captions", "describe", "generic_question", "quest
 def questions_about(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
     """Five (question type, question, answer): presence twice (kind; kind and colour), comp, count, rural_urban.
 
-    Answers are drawn first and questions to match, so that yes and no are even and a question's words tell
+    Answers are drawn first and questions to match, so that yes and no are even and a question's words say
     next to nothing about its answer. Counts are integer strings, as RSVQA-LR stores them.
     """
     kind, _, yes = draw_presence(scene, rng, coloured=False)
@@ -99,7 +99,7 @@ def _group(scene: Scene, kind: str) -> str:
 
 
 def _layout(scene: Scene, rng: random.Random) -> str:
-    """Where the most frequent kind stands: "two vehicles are in the upper left part"."""
+    """Where the most frequent kind is: "two vehicles are in the upper left part"."""
     kind = max(KINDS, key=lambda k: (scene.count(k), k))
     items = [item for item in scene.objects if item.kind == kind]
     parts = Counter(part_of(item, scene.size) for item in items)

@@ -5,7 +5,7 @@ Under one root: `AID/<Class>/<class>_<n>.jpg`; `RSVQA_LR/Images_LR/<id>.tif` wit
 `world.json`, written last. The real adapters read them under the names `toy_aid`, `toy_aid_hard`, ….
 
 Seeds: no scene is used twice. `scene_seed` gives every data set, split and difficulty a block of its own; the
-block "pretrain" is for the scenes on which the tiny base model is taught, "samples" for images kept in git.
+block "pretrain" is for the scenes that the tiny base model is pre-trained on, "samples" for images kept in git.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WORLD = 10_000_000  # seeds of one world; larger than all blocks together
 
 JPEG_QUALITY = 92
 DATE_ADDED = 1_558_602_098  # RSVQA-LR's items carry a Unix time; a fixed one keeps the files identical
-MOST_REFERENCES = 2  # expressions an image in DIOR-RSVG, which has 2.2 on average
+MOST_REFERENCES = 2  # expressions per image in DIOR-RSVG, which has 2.2 on average
 REPEATED_CAPTIONS = 0.35  # share of RSICD images whose five sentences are made up by repetition
 
 Sizes = Mapping[str, Mapping[str, int]]  # scenes by data set and split
@@ -63,7 +63,7 @@ def scene_seed(seed: int, name: str, split: str, index: int, hard: bool = False)
         raise InputError(
             f"no toy scene {name}/{split}/{index} in world {seed}",
             "the toy world",
-            f"a seed from 0 on, one of {', '.join(_BLOCKS)}, and fewer than {_BLOCK} scenes a split",
+            f"a seed from 0 on, one of {', '.join(_BLOCKS)}, and fewer than {_BLOCK} scenes per split",
         )
     block = _BLOCKS_A_SET - 1 if hard else SPLITS.index(split)
     return seed * _WORLD + (_BLOCKS.index(name) * _BLOCKS_A_SET + block) * _BLOCK + index
@@ -78,7 +78,7 @@ def write_world(
     hard: bool = False,
     progress: OnProgress | None = None,
 ) -> None:
-    """Writes the four data sets under `root`, or returns at once where the same world stands complete.
+    """Writes the four data sets under `root`, or returns at once if the same world is already complete.
 
     Args:
         root: made by this function; everything appears in it at once, by renaming a finished directory.
@@ -98,7 +98,7 @@ def write_world(
     if _is_complete(root, parameters):
         return
     partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
     partial.mkdir(parents=True)
     with ProcessPoolExecutor() as painters:  # images take most of the time
         writer = _Writer(partial, seed, size, hard, plan, painters)
@@ -127,14 +127,14 @@ def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
     try:
         found = json.loads((root / MANIFEST).read_text())
     except (OSError, ValueError):
-        raise InputError("something else stands where the toy world is to go", str(root), hint) from None
+        raise InputError("the directory holds something other than a toy world", str(root), hint) from None
     if not isinstance(found, dict) or found.get("parameters") != parameters:
-        raise InputError("a toy world with other parameters stands there", str(root), hint)
+        raise InputError("the directory holds a toy world with other parameters", str(root), hint)
     return True
 
 
 class _Writer:
-    """One world being written; one method a data set, each returning its counts."""
+    """One world being written; one method per data set, each returning its counts."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class _Writer:
     def dior_rsvg(self) -> dict[str, int]:
         """Images, annotations, and per split the indices over all objects of the sorted annotation files.
 
-        All objects of an image belong to one split here; in the real set they may not.
+        All objects of an image belong to one split here, unlike in the real set.
         """
         folder = self.root / "DIOR_RSVG"
         (folder / "Annotations").mkdir(parents=True)
@@ -280,7 +280,7 @@ class _Writer:
         return {split: len(indices) for split, indices in lines.items()}
 
     def _with_references(self, split: str) -> Iterator[tuple[Scene, list[tuple[int, str]]]]:
-        """Scenes in which something can be referred to, each with at most MOST_REFERENCES expressions."""
+        """Scenes with an object that can be referred to, each with at most MOST_REFERENCES expressions."""
         for index in range(_BLOCK):
             scene = self._scene("dior_rsvg", split, index)
             rng = random.Random(scene.seed)

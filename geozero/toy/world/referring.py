@@ -12,7 +12,7 @@ from geozero.toy.world.scene import Scene, SceneObject
 # and every other object of the kind misses it by as much.
 POSITION_MARGIN = 0.03
 SIZE_MARGIN = 1.15  # ratio of box areas between the largest (smallest) and the next
-CLEAR_LENGTH = 14 / 96  # of the image side; smaller objects are referred to only where a scene has little else
+CLEAR_LENGTH = 14 / 96  # of the image side; smaller objects are referred to only if a scene has few others
 ENOUGH = 2  # expressions, before small objects are left out
 
 PARTS = tuple((row, column) for row in range(3) for column in range(3))  # thirds of the image, from the top left
@@ -70,7 +70,7 @@ def _singles_out(target: int, rivals: list[int], score: Callable[[int], float]) 
 
 
 def references_to(scene: Scene, index: int) -> list[Reference]:
-    """Every expression of ours that fits this object and no other one of the scene."""
+    """Every expression of ours that fits this object and no other in the scene."""
     objects, size = scene.objects, scene.size
     item = objects[index]
     rivals = [i for i, other in enumerate(objects) if other.kind == item.kind]
@@ -102,7 +102,7 @@ def references_to(scene: Scene, index: int) -> list[Reference]:
 
 
 def draw_references(scene: Scene, rng: random.Random) -> list[Reference]:
-    """One reference an object where one exists; forms drawn evenly. Small objects come last, if at all."""
+    """One reference per object where one exists; forms drawn evenly. Small objects come last, if at all."""
     clear = CLEAR_LENGTH * scene.size
     order = sorted(range(len(scene.objects)), key=lambda i: scene.objects[i].length < clear)
     drawn: list[Reference] = []

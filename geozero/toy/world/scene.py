@@ -83,7 +83,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene's whole truth; `render` turns it into pixels. `scene_class` is a key of SCENE_CLASSES."""
+    """The whole truth about a scene; `render` turns it into pixels. `scene_class` is a key of SCENE_CLASSES."""
 
     seed: int
     size: int
@@ -105,7 +105,7 @@ def _check_size(size: int) -> None:
     if not SIZE_RANGE[0] <= size <= SIZE_RANGE[1]:
         raise InputError(
             f"a toy scene of {size} px",
-            "the size asked for",
+            "the requested size",
             f"choose a size from {SIZE_RANGE[0]} to {SIZE_RANGE[1]} px",
         )
 
@@ -154,7 +154,7 @@ def sample_scene(seed: int, size: int = DEFAULT_SIZE, hard: bool = False, scene_
     if scene_class is not None and scene_class not in SCENE_CLASSES:
         raise InputError(
             f"unknown toy scene class {scene_class!r}",
-            "the class asked for",
+            "the requested class",
             f"choose one of {', '.join(SCENE_CLASSES)}",
         )
     rng = _stream(seed, size, hard, 0)
@@ -188,7 +188,7 @@ def _try_to_place(
     for attempt, (x, y, angle) in enumerate(places):
         if attempt == _TRIES // 2:  # no room: try again at the smallest size
             length = least
-        inside = least / 4  # no shape comes closer to the edge or to another one: spares most of the work
+        inside = least / 4  # no shape comes closer to the edge or to another one; saves most of the work
         if any(b[0] - inside < x < b[2] + inside and b[1] - inside < y < b[3] + inside for b in taken):
             continue
         polygons = drawing.outline(kind, (x, y), angle, length, length * aspect)
@@ -245,7 +245,7 @@ def _paint_neighbour(canvas: Image.Image, scene: Scene, ground: drawing.Ground) 
 
 
 def _paint_ponds(draw: ImageDraw.ImageDraw, scene: Scene, ground: drawing.Ground) -> None:
-    """Ships away from open water lie in a pond; now and then a pond is empty, so that ponds do not mean ships."""
+    """Ships away from open water are in a pond; some ponds are empty, so that a pond does not imply a ship."""
     rng = _stream(scene.seed, scene.size, scene.hard, 5)
     for x, y, width, height in rng.uniform((0, 0, 14, 14), (scene.size, scene.size, 26, 26), (2, 4)).tolist():
         scale = scene.size / drawing.REFERENCE
@@ -262,12 +262,3 @@ def _paint_ponds(draw: ImageDraw.ImageDraw, scene: Scene, ground: drawing.Ground
         x, y = item.centre
         if item.kind == "ship" and float(ground.depth(np.array([x]), np.array([y]))[0]) < 0:
             drawing.paint_pond(draw, item.box, rng)
-
-
-def object_mask(item: SceneObject, size: int) -> npt.NDArray[np.bool_]:
-    """The pixels (size, size) that at least half of an object covers, its shadow not counted."""
-    mask = Image.new("L", (size * 4, size * 4), 0)
-    draw = ImageDraw.Draw(mask)
-    for polygon in _outline(item):
-        draw.polygon((polygon * 4 - 0.5).reshape(-1).tolist(), fill=255)
-    return np.asarray(mask.reduce(4)) >= 128
