@@ -175,9 +175,7 @@ def export_release(
 def import_release(
     root: Annotated[Path, typer.Argument(help="The release's directory, or an archive of it.")],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
-    file: Annotated[
-        str, typer.Option(help="Name of the JSON list, or of the hub's part, if there are several.")
-    ] = "",
+    file: Annotated[str, typer.Option(help="Name of the JSON list, or of the hub's part, if there are several.")] = "",
     boxes: Boxes = "norm1000",
     task: Annotated[str | None, task_option("Of an evaluation JSON that does not say it.")] = None,
     split: Annotated[Split, typer.Option(help="Of an evaluation JSON.")] = "test",
