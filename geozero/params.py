@@ -179,6 +179,9 @@ class SupervisedConfig(OptimizationConfig):
     """What stages with a supervised loss have."""
 
     batch_size: Count  # samples per step over all devices
+    # [ours] whether a step's samples are sorted by length, so that forward passes hold less padding; the order of
+    # samples is then fixed by the seed, and each epoch has the same
+    group_by_length: Annotated[bool, Mark.LATER] = False
 
 
 class Filter(SupervisedConfig):

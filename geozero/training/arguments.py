@@ -128,6 +128,7 @@ def sft(spec: StageSpec, directory: Path) -> dict[str, Any]:
     return {
         **_common(spec, directory),
         **_batches("batch_size", settings.batch_size, settings.micro_batch_size, spec.params.hardware),
+        **(dict.fromkeys(("dataset_shuffle", "train_dataloader_shuffle"), False) if settings.group_by_length else {}),
         **_extra(settings),
     }
 

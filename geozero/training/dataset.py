@@ -10,6 +10,9 @@ import functools
 import inspect
 import itertools
 import json
+import mmap
+import random
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +32,7 @@ from geozero.tasks import get, messages, validate
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import Mode
 
+CHARACTERS_PER_TOKEN = 4
 SCHEME = "geozero-image:"
 MEDIA_TAGS = ("<image>", "<video>", "<audio>")  # ms-swift counts them in the text: one too many costs the whole run
 
@@ -50,10 +54,28 @@ class Replay:
 
 @dataclass(slots=True)
 class Rows:
-    """What `swift_rows` wrote: the number of rows and why samples were left out, by reason."""
+    """What `swift_rows` wrote.
+
+    Attributes:
+        rejected: why samples were left out, by reason.
+        lengths: of the rows, in tokens: image tokens, and text at `CHARACTERS_PER_TOKEN`.
+    """
 
     n: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    lengths: array[int] = field(default_factory=lambda: array("L"))
+
+    def useful_share(self, micro: int, world: int) -> float:
+        """Share of the tokens of all forward passes that are not padding, in the order of the rows.
+
+        Args:
+            micro: rows per forward pass; ms-swift deals consecutive rows to the `world` devices in turn.
+        """
+        padded = 0
+        for start in range(0, len(self.lengths), micro * world):
+            rows = self.lengths[start : start + micro * world]
+            padded += sum(max(own) * len(own) for own in (rows[rank::world] for rank in range(world)) if own)
+        return sum(self.lengths) / max(1, padded)
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,10 @@ class Readable:
         except BadRecord as bad:
             return bad.reason
         return ""
+
+    def image_tokens(self, sample: Sample) -> int:
+        """Tokens that the sample's image takes; 0 where the model's limits are not known."""
+        return 0 if self.limits is None else self.limits.tokens_at(sample.width, sample.height)
 
 
 def image_uri(corpus: Path, image_id: str) -> str:
@@ -125,6 +151,8 @@ def swift_rows(
     replay: Sequence[Replay] = (),
     replay_share: float = 0.0,
     readable: Readable | None = None,
+    sort_steps_of: int | None = None,
+    seed: int = 0,
 ) -> Rows:
     """Write a corpus's training samples as one JSON line each, streamed, under a temporary name first.
 
@@ -135,6 +163,7 @@ def swift_rows(
         choose: takes the samples and gives those to write, in their order.
         replay: completions to mix into SFT rows until they make up `replay_share` of all rows.
         readable: what the model can read; other samples are rejected.
+        sort_steps_of: rows per step, if rows are to be shuffled by `seed` and each step's sorted by length.
 
     Raises:
         InputError: no sample is left (in tagged mode one whose own answer earns nothing is rejected), or there is
@@ -144,25 +173,52 @@ def swift_rows(
         raise InputError(f"replay_share {replay_share} is not in [0, 1)")
     if replay_share and not replay:
         raise InputError("replay_share is set, and there is nothing to replay", hint="set sft.replay_share to 0")
-    rows = Rows()
+    rows, known = Rows(), readable or Readable()
     with replacing(out) as temporary, temporary.open("w") as file:
         for sample in choose(corpus.samples(split="train")):
             try:
                 file.write(_row(corpus.path, sample, mode, boxes, readable))
                 rows.n += 1
+                text = len(sample.question) + len(sample.answer)
+                rows.lengths.append(known.image_tokens(sample) + text // CHARACTERS_PER_TOKEN)
             except BadRecord as bad:
                 rows.rejected[bad.reason] += 1
         if rows.n == 0:
             rejected = ", ".join(f"{n} {reason}" for reason, n in rows.rejected.most_common())
             what = f"no sample to train on{': ' if rejected else ''}{rejected}"
             raise InputError(what, str(corpus.path), "it needs training samples whose own answers are right")
+        longest_image = 0 if known.limits is None else known.limits.tokens_at(1 << 20, 1 << 20)
         n_replayed = round(rows.n * replay_share / (1 - replay_share))
         order = sorted(replay, key=lambda r: stable_unit(r.image + r.text, salt="replay"))
         for one in itertools.islice(itertools.cycle(order), n_replayed):
             turns = [*one.messages, {"role": "assistant", "content": one.text}]
             file.write(_json_line({"messages": turns, "images": [one.image]}))
-    rows.n += n_replayed
+            text = sum(len(turn["content"]) for turn in turns)
+            rows.lengths.append(longest_image + text // CHARACTERS_PER_TOKEN)  # its image's size is not known here
+        file.flush()
+        rows.n += n_replayed
+        if sort_steps_of is not None:
+            _reorder(temporary, rows, _sorted_steps(rows.lengths, sort_steps_of, seed))
     return rows
+
+
+def _sorted_steps(lengths: Sequence[int], per_step: int, seed: int) -> list[int]:
+    """Row numbers shuffled by `seed`, each step's then sorted by length: which rows a step has does not change."""
+    order = random.Random(seed).sample(range(len(lengths)), len(lengths))
+    steps = (order[start : start + per_step] for start in range(0, len(order), per_step))
+    return [row for step in steps for row in sorted(step, key=lambda row: (lengths[row], row))]
+
+
+def _reorder(file: Path, rows: Rows, order: Sequence[int]) -> None:
+    """Rewrite a file of rows, not empty, in another order."""
+    with file.open("rb") as lines:
+        starts = [0, *itertools.accumulate(map(len, lines))]
+        old = mmap.mmap(lines.fileno(), 0, access=mmap.ACCESS_READ)  # of the file that is unlinked below
+    file.unlink()
+    with file.open("wb") as lines:
+        lines.writelines(old[starts[row] : starts[row + 1]] for row in order)
+    old.close()
+    rows.lengths = array("L", (rows.lengths[row] for row in order))
 
 
 def prompt_rows(

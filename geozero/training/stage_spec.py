@@ -110,7 +110,9 @@ class StageSpec:
         write = partial(swift_rows, corpus, boxes=boxes, out=out, choose=self._choose, readable=readable)
         if self.kind == "sft":
             share = self.settings.replay_share if self.section == "sft" else 0.0
-            return write(mode="direct", replay=self.replay, replay_share=share)
+            steps_of = self.batch_size if self.settings.group_by_length else None
+            sort = partial(write, sort_steps_of=steps_of, seed=self.params.seed)
+            return sort(mode="direct", replay=self.replay, replay_share=share)
         val = [Corpus(path) for path in self.val]
         if self.validates:
             prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, readable)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import random
+from array import array
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +22,9 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import store
 from geozero.corpus.sample import Sample, fold_of
 from geozero.corpus.store import Corpus, CorpusWriter
+from geozero.engines.families.qwen_vl import GridLimits
 from geozero.tasks import SYSTEM_PROMPT, get
-from geozero.training.dataset import Readable, Replay, image_uri, probe_rows, prompt_rows, read_image, swift_rows
+from geozero.training.dataset import Readable, Replay, Rows, image_uri, probe_rows, prompt_rows, read_image, swift_rows
 
 
 def lines(path: Path) -> list[dict]:
@@ -128,6 +131,9 @@ def test_an_image_that_the_model_cannot_see_costs_its_samples(corpus: Corpus, tm
             if (width, height) != (first.width, first.height):
                 raise BadRecord("image_too_thin")
 
+        def tokens_at(self, width: int, height: int) -> int:
+            return 1
+
     first = next(corpus.samples(split="train"))
     readable = Readable(limits=Square())  # type: ignore[arg-type]
     assert swift_rows(corpus, "direct", "norm1000", tmp_path / "a", readable=readable).rejected == {}
@@ -202,3 +208,31 @@ def test_swift_templates_read_our_names(corpus: Corpus) -> None:
             assert np.array_equal(np.asarray(Template._load_image(image, load_images)), np.asarray(expected))
     other = Template._load_image({"bytes": row["bytes"], "path": None}, True)
     assert np.array_equal(np.asarray(other), np.asarray(expected))
+
+
+def test_sorting_by_length_keeps_each_steps_samples_and_spares_padding(corpus: Corpus, tmp_path: Path) -> None:
+    write = partial(swift_rows, corpus, "direct", "norm1000", readable=Readable((), GridLimits(1024, 1 << 20, 32)))
+    plain = write(out=tmp_path / "plain")
+    grouped = write(out=tmp_path / "sorted", sort_steps_of=8, seed=7)
+    as_written, by_length = (
+        (tmp_path / "plain").read_text().splitlines(),
+        (tmp_path / "sorted").read_text().splitlines(),
+    )
+    assert sorted(by_length) == sorted(as_written) and by_length != as_written
+    shuffled = random.Random(7).sample(as_written, len(as_written))
+    for start in range(0, len(shuffled), 8):  # each step has the samples that the seed gives it
+        assert sorted(by_length[start : start + 8]) == sorted(shuffled[start : start + 8])
+        lengths = list(grouped.lengths[start : start + 8])
+        assert lengths == sorted(lengths)
+    length = dict(zip(as_written, plain.lengths, strict=True))
+    assert [length[line] for line in by_length] == list(grouped.lengths)
+    assert grouped.useful_share(micro=4, world=1) > plain.useful_share(micro=4, world=1)
+    assert plain.useful_share(micro=1, world=1) == 1.0
+    write(out=tmp_path / "again", sort_steps_of=8, seed=7)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "sorted").read_bytes()
+
+
+def test_padding_is_counted_as_devices_get_their_rows() -> None:
+    rows = Rows(n=4, lengths=array("L", [1, 9, 1, 9]))
+    assert rows.useful_share(micro=2, world=1) == 20 / 36
+    assert rows.useful_share(micro=2, world=2) == 1.0  # rows are dealt in turn: each device has equal ones

@@ -38,6 +38,10 @@ class ImageLimits(ABC):
         """Raise BadRecord where an image of this size cannot be fitted; needs no heavy import."""
 
     @abstractmethod
+    def tokens_at(self, width: int, height: int) -> int:
+        """Tokens that an image of this size takes in the language model once it is fitted."""
+
+    @abstractmethod
     def fit(self, image: Image.Image) -> Image.Image:
         """The image as the model sees it; a fitted image comes back unchanged."""
 
