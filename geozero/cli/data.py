@@ -76,6 +76,9 @@ def ingest(
     optional: Annotated[
         bool, typer.Option("--optional", help="Leave --out empty, with a message, if the data set is not there.")
     ] = False,
+    follow: Annotated[
+        list[Path] | None, typer.Option(help="A directory into which symbolic links may lead; repeatable.")
+    ] = None,
 ) -> None:
     """Read one data set and write it as a corpus.
 
@@ -88,7 +91,7 @@ def ingest(
 
     chosen = with_options(get(source), options or [])
     try:
-        summary(make(chosen, root, out, split, with_checks(checks or [])), out)
+        summary(make(chosen, root, out, split, with_checks(checks or []), follow or []), out)
     except Missing as missing:
         if not optional:
             raise

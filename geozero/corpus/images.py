@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from geozero.common.errors import BadRecord
+from geozero.common.file_kinds import HEAD_BYTES, kind_of
 from geozero.corpus.phash import phash
 from geozero.corpus.sample import digest
 
@@ -68,11 +69,14 @@ def store(data: bytes, max_pixels: int = MAX_PIXELS) -> StoredImage:
         BadRecord: as `decode`.
     """
     image = _open(data, max_pixels)
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    if image.format not in KEPT_AS_IS or image.mode != "RGB":
-        buffer = io.BytesIO()
-        rgb.save(buffer, "PNG")
-        data = buffer.getvalue()
+    with _bad_records(data):
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        if image.format not in KEPT_AS_IS or image.mode != "RGB":
+            if not isinstance(rgb.info.get("icc_profile"), bytes):  # a tag of another type, which no PNG can hold
+                rgb.info.pop("icc_profile", None)
+            buffer = io.BytesIO()
+            rgb.save(buffer, "PNG")
+            data = buffer.getvalue()
     return StoredImage(digest(data), data, rgb.width, rgb.height, phash(rgb))
 
 
@@ -119,8 +123,10 @@ def _bad_records(data: bytes) -> Iterator[None]:
         raise BadRecord("image_too_large", str(error)[:200]) from None
     except UnidentifiedImageError:
         raise _unidentified(data) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BadRecord("image_broken", str(error)[:200]) from None
+    except BadRecord:
+        raise
+    except Exception as error:  # damaged data fails anywhere in Pillow's readers, with whatever comes
+        raise BadRecord("image_broken", f"{error}"[:200] or type(error).__name__) from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -149,4 +155,5 @@ def _unidentified(data: bytes) -> BadRecord:
             bands, deepest = 1, 1
         if bands > 4 or deepest > 8:
             return BadRecord("image_not_8bit", f"a TIFF of {bands} bands of {deepest} bits: {_STRETCH}")
-    return BadRecord("image_unreadable", "not a JPEG, PNG, TIFF, BMP or WebP file")
+    kind = kind_of(data[:HEAD_BYTES])
+    return BadRecord("image_unreadable", kind[0] if kind else "not a JPEG, PNG, TIFF, BMP or WebP file")

@@ -7,21 +7,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from geozero.common.errors import InputError
+from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split, TaskName, stable_unit
+from geozero.sources.readers.archive_members import IMAGE_SUFFIXES, stem
+from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.tree import Tree
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+__all__ = ["IMAGE_SUFFIXES", "Ratio", "Record", "Rejected", "Source", "stem"]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One question of a data set, before its image is decoded and before any prompt template.
 
-    `key` is the data set's own name of the record, stable over releases; `image` the member path of the image
-    in the tree that `Source.find` returned; `image_key` = `set/class/name` without suffix (leak control); `text`
-    the bare question or expression (empty for scene classification and captions); `answer` the truth as text
-    (empty for grounding, whose answer is `box`, and for captions, whose answer is the first of `references`);
+    `key` is the data set's own name of the record, stable over releases; `image` the member path of the image in the
+    tree that `Source.find` returned, or a name by which `records` finds it there; `image_key` = `set/class/name`
+    without suffix (leak control); `text` the bare question or expression (empty for scene classification and
+    captions); `answer` the truth as text (empty for grounding, whose answer is `box`, and for captions, whose answer is
+    the first of `references`);
     `box` absolute pixels xyxy, `boxes` where the answer is a list of them; `classes` the labels or options that the
     question offers; `drawn_on` the width and height of the image that boxes were drawn on, where the annotation says
     it; `repaired` what was put right in reading it, in short stable words for counting.
@@ -80,6 +83,7 @@ class Source(ABC):
     required: ClassVar[tuple[str, ...]] = ()  # entries (files or directories) that the tree's top directory holds
     any_of: ClassVar[tuple[str, ...]] = ()  # … of which it holds at least one
     folders: ClassVar[tuple[str, ...]] = ()  # usual names of the top directory, preferred where several places match
+    image_folders: ClassVar[tuple[str, ...]] = ()  # usual names of the directories that the images lie in
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,7 +96,20 @@ class Source(ABC):
         Raises:
             InputError: not found, or (Ambiguous) found in several places.
         """
-        return tree.locate(self.title, self.required, self.any_of, self.folders)
+        return self.with_images(tree.locate(self.title, self.required, self.any_of, self.folders))
+
+    def with_images(self, home: Tree) -> Tree:
+        """The data set's top directory with images in the usual place, from archives that lie there if need be.
+
+        Raises:
+            InputError: there are none.
+        """
+        names = (*self.image_folders, *self.folders, self.title)
+        while self.image_folders and not ImageFiles(home, self.image_folders).are_there():
+            if not home.mount_archives(names):
+                looked = f"looked for images in {' or '.join(self.image_folders)} beside the annotations"
+                raise home.absent(self.title, looked, names)
+        return home
 
     @abstractmethod
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
@@ -103,9 +120,21 @@ class Source(ABC):
         """
 
     def records(self, tree: Tree) -> Iterator[Record | Rejected]:
-        """`read`, with `forced_split` applied."""
+        """`read`, with `forced_split` applied, and each image where it lies in the tree."""
+        images: ImageFiles | None = None
         for item in self.read(tree):
+            if isinstance(item, Record) and item.image not in tree:
+                images = images or ImageFiles(tree, self.image_folders)
+                item = _located(item, images)
             yield item if self.forced_split is None else replace(item, split=self.forced_split)
+
+
+def _located(record: Record, images: ImageFiles) -> Record | Rejected:
+    """The record with the image that it means; as it is where there is none, which is for others to say."""
+    try:
+        return replace(record, image=images.find(record.image))
+    except BadRecord as bad:
+        return record if bad.reason == "image_missing" else Rejected(record.key, bad.reason, bad.detail, record.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +164,3 @@ class Ratio:
         if place < self.train:
             return "train"
         return "val" if place < self.train + self.val else "test"
-
-
-def stem(path: str) -> str:
-    """The file name of a member path without directories and suffix."""
-    name = path.rsplit("/", 1)[-1]
-    return name.rsplit(".", 1)[0] if "." in name[1:] else name

@@ -251,7 +251,14 @@ def test_archives_that_lie_in_the_tree_are_looked_into(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("set.rar", "unpack it with `unrar x .*set.rar`"), ("set.tar.gz", "give the archive set.tar.gz itself")],
+    [
+        ("set.rar", "set.rar is a RAR archive .* .unpack it with `unrar x .*set.rar`"),
+        ("set.tar.gz", "set.tar.gz: this is an empty file .* .download it again"),
+        ("set.z01", "set.z01 is part of a split archive .* .put all parts into one directory"),
+        ("set.part1.rar", "part of a split archive .*`unrar x .*set.part1.rar`"),
+        ("set.7z.001", "part of a split archive .*`7z x .*set.7z.001`"),
+        ("set.zip.crdownload", "set.zip.crdownload is an unfinished download"),
+    ],
 )
 def test_the_advice_names_the_archive(name: str, advice: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"")

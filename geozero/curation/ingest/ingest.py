@@ -25,11 +25,17 @@ Choice = Literal["all", "train", "val", "test"]
 AHEAD = 6  # batches that are decoded ahead
 IMAGES_PER_BATCH = 32
 _BYTES_PER_BATCH = 4 << 20  # … or once the encoded images reach this size
+_BYTES_AHEAD = 64 << 20  # encoded bytes of the images that are decoded ahead, but for the last batch
 _RECORDS_PER_BATCH = 2_048  # … or once so many records refer to them
 
 
 def ingest(
-    source: str | Source, root: Path, out: Path, split: Choice = "all", checks: Checks | None = None
+    source: str | Source,
+    root: Path,
+    out: Path,
+    split: Choice = "all",
+    checks: Checks | None = None,
+    follow: Iterable[Path] = (),
 ) -> dict[str, Any]:
     """Read a data set and write it as a corpus; returns at once where `out` already holds exactly that.
 
@@ -38,6 +44,7 @@ def ingest(
         root: the directory that holds the distributed tree, the tree itself, or an archive of it.
         split: which split to keep.
         checks: the checks of records and images.
+        follow: directories into which symbolic links below `root` may lead.
 
     Returns:
         The corpus's manifest. Its notes count what was fixed, or kept although odd (`mended`: box_clamped,
@@ -52,7 +59,7 @@ def ingest(
     data_set = get(source) if isinstance(source, str) else source
     checks = checks or Checks()
     out = Path(out)
-    with open_tree(root) as tree:
+    with open_tree(root, follow) as tree:
         home = data_set.find(tree)
         made_by = {
             "command": "ingest",
@@ -109,6 +116,7 @@ class Ingest:
         self._decoded: dict[str, tuple[Decoded, bytes]] = {}
         self._accepted = 0
         self._reasons: Counter[str] = Counter()
+        self._first: dict[str, str] = {}  # the first detail of each reason
         self._repaired: Counter[str] = Counter()
         self._marks: list[str] = []  # fixes of the current record; counted once it is accepted
         self._conflicts = Conflicts()
@@ -122,7 +130,8 @@ class Ingest:
             InputError: none could be accepted.
         """
         for name, reason in self._tree.left_out():
-            self._reject(name, BadRecord(f"member_{reason}", "left out of the data set's files"))
+            word, _, detail = reason.partition(": ")
+            self._reject(name, BadRecord(f"member_{word}", detail or "left out of the data set's files"))
         needed = (item for item in self._data_set.records(self._tree) if split == "all" or item.split in (split, None))
         for item in self._ahead(needed):
             if isinstance(item, Rejected):
@@ -183,14 +192,19 @@ class Ingest:
     def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
         """The items in order, while the images of the next ones are decoded."""
         with Decoders(self.checks.max_pixels) as decoders:
-            waiting = deque(itertools.islice(batches := self._begun(items, decoders), AHEAD))
-            while waiting:
+            batches, waiting = self._begun(items, decoders), deque[tuple[_Batch, Begun]]()
+            while True:
+                while len(waiting) < AHEAD and sum(batch.size for batch, _ in waiting) < _BYTES_AHEAD:
+                    waiting.extend(more := list(itertools.islice(batches, 1)))
+                    if not more:
+                        break
+                if not waiting:
+                    return
                 batch, begun = waiting.popleft()
                 images = list(batch.images.values())
                 both = zip(results(begun, images), images, strict=True)
                 self._decoded = dict(zip(batch.images, both, strict=True))
                 yield from batch.items
-                waiting.extend(itertools.islice(batches, 1))
 
     def _begun(self, items: Iterable[Record | Rejected], decoders: Decoders) -> Iterator[tuple[_Batch, Begun]]:
         batch = _Batch()
@@ -273,13 +287,15 @@ class Ingest:
 
     def _reject(self, key: str, bad: BadRecord) -> None:
         self._reasons[bad.reason] += 1
+        self._first.setdefault(bad.reason, bad.detail)
         self._writer.reject(self._data_set.name, storable(key), BadRecord(bad.reason, storable(bad.detail)))
 
     def _main_reason(self) -> str:
         if not self._reasons:
             return ": it lists none"
         reason, count = self._reasons.most_common(1)[0]
-        return f": {count} rejected as {reason}"
+        detail = self._first.get(reason, "")
+        return f": {count} rejected as {reason}" + (f" ({detail[:120]})" if detail else "")
 
 
 def to_sample(source: str, record: Record, image: KnownImage, boxes: Sequence[Box] = ()) -> Sample:

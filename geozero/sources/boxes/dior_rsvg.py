@@ -38,6 +38,7 @@ class DiorRsvg(Source):
     tasks = ("grounding",)
     layout = "DIOR_RSVG/Annotations/<nnnnn>.xml, JPEGImages/<nnnnn>.jpg, {train,val,test}.txt (object indices)"
     required = (ANNOTATIONS, IMAGES)
+    image_folders = (IMAGES,)
     any_of = tuple(f"{split}.txt" for split in SPLITS)
     folders = ("DIOR_RSVG", "DIOR-RSVG")
 
@@ -49,7 +50,7 @@ class DiorRsvg(Source):
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
         splits = read_splits(tree)
-        files = tree.names(ANNOTATIONS, (".xml",))
+        files = tree.names(tree.directory(ANNOTATIONS), (".xml",))
         last = max(splits, default=-1)
         total, twins = _count_objects(tree, files)  # first: a fault costs seconds
         if last >= total:
@@ -66,10 +67,10 @@ class DiorRsvg(Source):
                 "both are 38,320 in the release; a file too many, lost or cut short shifts the indices of all later "
                 "objects: remove copies, or download it again",
             )
-        index = 0
+        images, index = tree.directory(IMAGES), 0
         for file in files:
             annotation = _annotation(tree, file)
-            image, drawn_on = _image(tree, file, annotation), voc_size(annotation)
+            image, drawn_on = _image(tree, images, file, annotation), voc_size(annotation)
             for place, element in enumerate(annotation.findall("object")):
                 key = f"{stem(file)}/{place}"
                 try:
@@ -139,10 +140,10 @@ def _annotation(tree: Tree, file: str) -> Element:
         ) from None
 
 
-def _image(tree: Tree, file: str, annotation: Element) -> str:
+def _image(tree: Tree, images: str, file: str, annotation: Element) -> str:
     """The image of an annotation file: the one it names, else the one of the same stem."""
     named = (annotation.findtext("filename") or "").strip()
-    return f"{IMAGES}/{named}" if f"{IMAGES}/{named}" in tree else f"{IMAGES}/{stem(file)}.jpg"
+    return f"{images}/{named}" if f"{images}/{named}" in tree else f"{images}/{stem(file)}.jpg"
 
 
 def _description(element: Element) -> str:

@@ -6,7 +6,7 @@ Splits, official: 5,505/1,201/1,227 expressions.
 Licence: unknown to us; ask the authors before passing images on.
 Citation: Sun et al., "Visual Grounding in Remote Sensing Images", ACM Multimedia 2022.
 Traps: a pickle can run code when it is read: these are read with `weights_only=True`, and one that holds anything but
-plain lists, numbers and texts is refused.
+lists, numbers, texts, tensors and NumPy arrays of those is refused.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from geozero.common.errors import BadRecord, InputError
+from geozero.common.file_kinds import HEAD_BYTES
 from geozero.corpus.sample import SPLITS, Box
 from geozero.sources.base import Record, Rejected, Source, stem
+from geozero.sources.readers.annotations import refuse_other_kind
 from geozero.sources.readers.boxes import four_numbers
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.tree import Tree
@@ -51,21 +53,13 @@ class Rsvg(Source):
             InputError: no lists, or no images with them.
         """
         home = super().find(tree)
-        for _ in range(2):
-            if IMAGES in home.directories():
-                return home
-            if IMAGES in home.directories("rsvg"):
-                return home.at("rsvg").with_beside(LISTS.values())
-            if not home.mount_archives():
-                break
-        raise InputError(
-            "no directory 'images' with the lists, nor 'rsvg/images' beside them",
-            home.where(),
-            f"expected {self.layout}",
-        )
+        while not ImageFiles(home, (IMAGES,)).are_there():
+            if not home.mount_archives((IMAGES, self.title)):
+                raise home.absent(self.title, "no directory 'images' with the lists, nor 'rsvg/images' beside them")
+        return home
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images = ImageFiles(tree, IMAGES)
+        images = ImageFiles(tree, (IMAGES,))
         for split, file in LISTS.items():
             if file not in tree:
                 yield Rejected(file, "split_missing", "no list of this split", split)
@@ -97,14 +91,18 @@ def read_list(tree: Tree, file: str) -> list[Any]:
 
     try:
         data = io.BytesIO(tree.read(file, MAX_LIST_BYTES))
+        refuse_other_kind(data.getvalue()[:HEAD_BYTES], tree.where(file))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the pickle's age
-            content = torch.load(data, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_numpy_constructors()):
+                content = torch.load(data, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except BadRecord as bad:
         raise InputError(bad.reason.replace("_", " "), tree.where(file), "the data set needs this file") from None
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"refused, because it holds more than lists, numbers and texts{_named(error)}",
+            f"refused, because it holds more than lists, numbers, texts and arrays{_named(error)}",
             tree.where(file),
             "a pickle can run code; take the authors' own file",
         ) from None
@@ -114,9 +112,24 @@ def read_list(tree: Tree, file: str) -> list[Any]:
             tree.where(file),
             "download it again",
         ) from None
+    content = content.tolist() if hasattr(content, "tolist") else content
     if not isinstance(content, list):
         raise InputError(f"holds {type(content).__name__}, expected a list", tree.where(file), "check --root")
     return content
+
+
+def _numpy_constructors() -> list[Any]:
+    """What NumPy pickles arrays, numbers and texts with, under the names of NumPy 1 and 2; nothing runs code."""
+    import numpy as np
+    from numpy._core import multiarray
+
+    constructors = [
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("_core", "core")
+    ]
+    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"}
+    return [*constructors, np.ndarray, np.dtype, *kinds]
 
 
 def _named(error: Exception) -> str:
@@ -137,7 +150,9 @@ def _fields(item: Any) -> tuple[str, Box, str]:
     name, box, text = item[:3]
     if not isinstance(name, str) or not isinstance(text, str):
         raise BadRecord("record_malformed", f"image {type(name).__name__}, expression {type(text).__name__}")
-    values = box.tolist() if hasattr(box, "tolist") else box  # a tensor
+    values = box.tolist() if hasattr(box, "tolist") else box  # a tensor or an array
+    if isinstance(values, tuple | list):
+        values = [value.item() if hasattr(value, "item") else value for value in values]
     numbers = four_numbers(values)
     if not text.strip():
         raise BadRecord("expression_missing")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from geozero.common.errors import BadRecord
 from geozero.sources.base import Record, Rejected, stem
@@ -30,9 +30,8 @@ RAW = ("raw", "raw_1", "raw_2", "raw_3", "raw_4")
 @dataclass(frozen=True, kw_only=True)
 class NwpuCaptions(Captions):
     layout = f"{LIST}, NWPU_images/<class>/<class>_<nnn>.jpg"
-    images: ClassVar[tuple[str, ...]] = ("NWPU_images", "NWPU-RESISC45", "images", "imgs")
+    image_folders = ("NWPU_images", "NWPU-RESISC45", "images", "imgs")
     required = (LIST,)
-    any_of = images
     folders = ("NWPU-Captions", "NWPU_Captions")
 
     name: str = "nwpu_captions"
@@ -42,7 +41,7 @@ class NwpuCaptions(Captions):
     citation: str = "Cheng et al., IEEE TGRS 2022"
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        folder = next((name for name in self.images if name in tree.directories()), self.images[0])
+        folder = tree.directory(*self.image_folders)
         counts: dict[str, int] = {}
         for group, item in json_groups(tree, LIST):
             place = counts[group] = counts.get(group, -1) + 1

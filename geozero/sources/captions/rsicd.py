@@ -26,7 +26,7 @@ _CLASS_AND_NUMBER = re.compile(r"(.+)_\d+")
 class Rsicd(KarpathyCaptions):
     layout = "dataset_rsicd.json, RSICD_images/<class>_<n>.jpg or <nnnnn>.jpg"
     list_file: ClassVar[str] = "dataset_rsicd.json"
-    images: ClassVar[tuple[str, ...]] = ("RSICD_images", "images", "imgs")
+    image_folders = ("RSICD_images", "images", "imgs")
     declared: ClassVar[str] = "rsicd"
     folders = ("RSICD",)
 

@@ -43,7 +43,7 @@ class OwnClasses(ClassFolders):
             InputError: no images in directories.
         """
         places = self._above_classes(tree)
-        if not places and tree.mount_archives():
+        while not places and tree.mount_archives((self.title, *self.folders)):
             places = self._above_classes(tree)
         if not places:
             raise InputError("no class folders with images", tree.where(), f"expected {self.layout}")

@@ -71,8 +71,9 @@ class SkyEye(Instructions):
         Raises:
             InputError: none of the files is there.
         """
-        if not _texts(tree) and not (tree.mount_archives() and _texts(tree)):
-            tree.locate(self.title, (), tuple(FILES), self.folders)  # says what is missing
+        while not _texts(tree):
+            if not tree.mount_archives((self.title, *self.folders)):
+                tree.locate(self.title, (), tuple(FILES), self.folders)  # says what is missing
         return tree
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:

@@ -51,7 +51,7 @@ class Vhm(Instructions):
 
     def find(self, tree: Tree) -> Tree:
         home = super().find(tree)
-        home.mount_archives()  # the images lie packed beside the list
+        home.mount_archives()  # the images lie packed beside the list, in tar files
         return home
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:

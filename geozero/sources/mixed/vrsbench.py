@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from geozero.common.errors import BadRecord, InputError
+from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Split, TaskName
 from geozero.sources.base import Record, Rejected, stem
 from geozero.sources.readers.annotations import json_items, text_of
@@ -61,8 +61,9 @@ class VrsBench(Instructions):
 
     def find(self, tree: Tree) -> Tree:
         home = super().find(tree)
-        if not len(ImageFiles(home)) and not (home.mount_archives() and len(ImageFiles(home))):
-            raise InputError("no images with the lists", home.where(), f"expected {self.layout.splitlines()[0]}")
+        while not len(ImageFiles(home)):
+            if not home.mount_archives((TRAIN_IMAGES, EVAL_IMAGES, self.title)):
+                raise home.absent(self.title, f"no images with the lists, expected {self.layout.splitlines()[0]}")
         return home
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:

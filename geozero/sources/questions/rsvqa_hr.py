@@ -34,11 +34,10 @@ class RsvqaHr(Rsvqa):
     """
 
     layout = "Data/<id>.png and <id>.tif, USGS_split_{train,val,test,test_phili}_{questions,answers,images}.json"
-    images = "Data"
+    image_folders = ("Data", "Images")
     prefix = "USGS_split"
     suffixes = (".png", ".tif", ".jpg")
     parts = PARTS
-    required = (images,)
     any_of = tuple(f"USGS_split_{part}_questions.json" for part in PARTS)
     folders = ("RSVQA_HR", "RSVQA-HR")
 

@@ -21,10 +21,9 @@ from geozero.sources.readers.rsvqa import Rsvqa, count_bin
 @dataclass(frozen=True, kw_only=True)
 class RsvqaLr(Rsvqa):
     layout = "Images_LR/<id>.tif, LR_split_{train,val,test}_{questions,answers,images}.json"
-    images = "Images_LR"
+    image_folders = ("Images_LR", "Images")
     prefix = "LR_split"
     suffixes = (".tif", ".png", ".jpg")
-    required = (images,)
     any_of = tuple(f"LR_split_{split}_questions.json" for split in SPLITS)
     folders = ("RSVQA_LR", "RSVQA-LR")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 from xml.etree.ElementTree import Element, ParseError
@@ -12,6 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from geozero.common.errors import BadRecord, InputError
+from geozero.common.file_kinds import HEAD_BYTES, kind_of
 from geozero.sources.readers.archives import DAMAGED
 from geozero.sources.readers.tree import Tree
 
@@ -19,7 +21,7 @@ MAX_ITEM_CHARS = 64 << 20  # of one JSON item; the largest of the field are dial
 MAX_XML_BYTES = 16 << 20
 MAX_LINES_BYTES = 256 << 20
 _CHUNK_BYTES = 1 << 20
-_SPACE = " \t\r\n"
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _LONGEST_TAIL = 3  # "1e+" reads as the number 1 while its exponent is still to come
 
 
@@ -63,7 +65,7 @@ class _JsonReader:
         self._file, self._where = file, where
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self._json = json.JSONDecoder()
-        self._text, self._at, self._ended = "", 0, False
+        self._text, self._at, self._ended, self._head = "", 0, False, b""
 
     def enter(self, key: str) -> None:
         """Go to the value of `key` in the object at the top."""
@@ -127,11 +129,16 @@ class _JsonReader:
 
     def _next(self) -> str:
         """The next character that is no white space; empty at the end of the file."""
+        blanks = 0
         while True:
-            while self._at < len(self._text):
-                if self._text[self._at] not in _SPACE:
-                    return self._text[self._at]
-                self._at += 1
+            found = _NO_SPACE.search(self._text, self._at)
+            if found is not None:
+                self._at = found.start()
+                return found[0]
+            blanks += len(self._text) - self._at
+            self._at = len(self._text)
+            if blanks > MAX_ITEM_CHARS:
+                raise self._bad(f"more than {MAX_ITEM_CHARS} blanks in a row")
             if not self._more(_CHUNK_BYTES):
                 return ""
 
@@ -156,6 +163,7 @@ class _JsonReader:
         while not self._ended:
             try:
                 block = self._file.read(max(wanted, _CHUNK_BYTES))
+                self._head = self._head or block[:HEAD_BYTES]
                 text = self._utf8.decode(block, final=not block)
             except UnicodeDecodeError:
                 raise self._bad("not UTF-8") from None
@@ -168,6 +176,9 @@ class _JsonReader:
         return False
 
     def _bad(self, what: str) -> InputError:
+        kind = kind_of(self._head)
+        if kind is not None:
+            return InputError(f"malformed annotation file: this is {kind[0]}", self._where, kind[1])
         return InputError(f"malformed annotation file: {what}", self._where, "download it again")
 
 
@@ -183,7 +194,8 @@ def read_xml(tree: Tree, name: str) -> Element:
     except DefusedXmlException as error:
         raise BadRecord("xml_unsafe", f"{name}: {type(error).__name__}") from None
     except (ParseError, LookupError, ValueError) as error:
-        raise BadRecord("xml_malformed", f"{name}: {error}") from None
+        kind = kind_of(data[:HEAD_BYTES])
+        raise BadRecord("xml_malformed", f"{name}: {kind[0] if kind else error}") from None
     return root
 
 
@@ -199,7 +211,15 @@ def read_lines(tree: Tree, name: str) -> list[tuple[int, str]]:
         raise InputError(bad.reason.replace("_", " "), tree.where(name), "the data set needs this file") from None
     except UnicodeDecodeError:
         raise InputError("not a text file", tree.where(name), "download it again") from None
+    refuse_other_kind(text[:HEAD_BYTES].encode(), tree.where(name))
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def refuse_other_kind(head: bytes, where: str) -> None:
+    """Raise InputError for a file whose first bytes say that it is no annotation file but what stands for one."""
+    kind = kind_of(head)
+    if kind is not None:
+        raise InputError(f"this is {kind[0]}", where, kind[1])
 
 
 def text_of(item: Any, field: str) -> str:

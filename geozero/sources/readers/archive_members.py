@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 
 JUNK_DIRECTORIES = ("__MACOSX", ".git", ".ipynb_checkpoints")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp")
+OTHER_IMAGE_SUFFIXES = (".gif", ".jp2", ".j2k", ".jxl", ".heic", ".heif", ".avif", ".ecw", ".svg")  # not read
 _JUNK_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -44,3 +46,14 @@ def is_junk(name: str) -> bool:
     """What operating systems leave behind; no data set's file."""
     parts = name.split("/")
     return parts[-1] in _JUNK_FILES or parts[-1].startswith("._") or any(p in JUNK_DIRECTORIES for p in parts[:-1])
+
+
+def stem(path: str) -> str:
+    """The file name of a member path without directories and suffix."""
+    name = path.rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[0] if "." in name[1:] else name
+
+
+def alnum_key(name: str) -> str:
+    """A name by its letters and digits alone, in lower case."""
+    return "".join(c for c in name.lower() if c.isalnum())

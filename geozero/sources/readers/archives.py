@@ -1,6 +1,7 @@
 """Where a tree's members lie: a directory, a zip file, a tar file. Members are listed first and never trusted.
 
-Links, absolute names, names with `..` and everything that is not a regular file are left out, with the reason.
+Links in archives, links that lead out of the directory, absolute names, names with `..` and everything that is not a
+regular file are left out, with the reason.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ import gzip
 import io
 import lzma
 import os
-import shlex
 import stat
 import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from geozero.common.errors import InputError
+from geozero.common.errors import BadRecord, InputError
+from geozero.common.file_kinds import HEAD_BYTES, SPLIT, is_part, joining, kind_of
 from geozero.sources.readers.archive_members import JUNK_DIRECTORIES, is_accepted, is_junk, is_text
 
 MAX_MEMBERS = 5_000_000  # the largest set of the field has about 1.05 million files
 MAX_UNPACKED_RATIO = 200  # text packs up to about 30:1, images hardly at all; a bomb 1,000:1
 MIN_UNPACKED_BYTES = 64 << 20  # below this no ratio is suspicious
+MAX_LINKS = 8  # that lead to one directory
 _ZIP_HEADER = 30  # bytes before a member's name
+_ZIP_END_BYTES = 22 + 65_535  # the end of a zip file: its record, and the longest comment
 DAMAGED = (
     OSError,
     EOFError,
@@ -62,17 +66,20 @@ class Member:
 
 
 class Directory:
-    """Regular files below a directory; links and special files are left out."""
+    """Regular files below a directory. A link is followed where its target lies below the same directory or below one
+    of `follow`; other links and special files are left out.
+    """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, follow: Iterable[Path] = ()) -> None:
         self._root = root
+        self._allowed = tuple(str(path.resolve()) for path in (root, *follow, *hub_blobs(root)))
 
     def index(self) -> tuple[dict[str, Member], list[tuple[str, str]]]:
         members: dict[str, Member] = {}
         ignored: list[tuple[str, str]] = []
-        waiting = [""]
+        waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]  # directory, targets of the links that led to it
         while waiting:
-            prefix = waiting.pop()
+            prefix, links = waiting.pop()
             try:
                 entries = sorted(os.scandir(self._root / prefix), key=lambda e: e.name)
             except OSError as error:
@@ -81,30 +88,60 @@ class Directory:
                 ignored.append((prefix, f"unreadable: {error.strerror}"))
                 continue
             for entry in entries:
-                name = prefix + entry.name
+                name, key, followed = prefix + entry.name, prefix + entry.name, links
                 if not is_text(name):
                     ignored.append((name.encode("utf-8", "replace").decode(), "name_not_utf8"))
-                elif entry.is_symlink():
-                    ignored.append((name, "link"))
-                elif entry.is_dir(follow_symlinks=False):
+                    continue
+                if entry.is_symlink():
+                    key = os.path.realpath(entry.path)
+                    followed = (*links, key)
+                    reason = self._refused(key, os.path.realpath(self._root / prefix), links)
+                    if reason:
+                        ignored.append((name, reason))
+                        continue
+                if entry.is_dir():
                     if entry.name not in JUNK_DIRECTORIES:
-                        waiting.append(name + "/")
-                elif entry.is_file(follow_symlinks=False):
+                        waiting.append((name + "/", followed))
+                elif entry.is_file():
                     if not is_junk(name):
-                        members[name] = Member(self, name, entry.stat(follow_symlinks=False).st_size)
+                        members[name] = Member(self, key, entry.stat().st_size)
                 else:
                     ignored.append((name, "not_a_file"))
             _check_count(len(members), str(self._root))
         return members, ignored
 
+    def _refused(self, target: str, place: str, links: tuple[str, ...]) -> str:
+        """Why a link is not followed; empty where it is.
+
+        Args:
+            target: what it points to, resolved.
+            place: the directory that it lies in, resolved.
+            links: targets of the links that led there.
+        """
+        if not any(_is_below(target, allowed) for allowed in self._allowed):
+            return "link"
+        if not Path(target).exists():
+            return "link_broken"
+        loop = _is_below(place, target) or target in links or len(links) >= MAX_LINKS
+        return "link_loop" if loop else ""
+
     def open(self, key: str) -> IO[bytes]:
-        return io.BufferedReader(io.FileIO(f"{self._root}/{key}"))
+        return io.BufferedReader(io.FileIO(self._root / key))
 
     def whole(self, key: str) -> IO[bytes]:
         return self.open(key)
 
     def close(self) -> None:
         pass
+
+
+def hub_blobs(root: Path) -> list[Path]:
+    """Where the links of a Hugging Face cache point to, if `root` lies in one: `datasets--…/snapshots/<revision>/…`."""
+    return [path / "blobs" for path in (root, *root.parents) if path.name.startswith("datasets--")]
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
 class _Zip:
@@ -131,7 +168,10 @@ class _Zip:
         return members, ignored
 
     def open(self, key: str) -> IO[bytes]:
-        return self._zip.open(key)
+        info = self._zip.getinfo(key)
+        if info.file_size > most_unpacked(info.compress_size):
+            raise BadRecord("file_too_large", f"{key}: unpacks to more than {MAX_UNPACKED_RATIO} times its size")
+        return self._zip.open(info)
 
     def whole(self, key: str) -> IO[bytes]:
         info = self._zip.getinfo(key)
@@ -242,8 +282,14 @@ def list_opened(file: IO[bytes], label: str) -> tuple[dict[str, Member], Store, 
 
 
 def _store(file: IO[bytes], label: str) -> _Zip | _Tar:
-    head = file.read(262)
+    head = file.read(HEAD_BYTES)
     size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    file.seek(max(0, size - _ZIP_END_BYTES))
+    _, zip_end, rest = file.read().rpartition(b"PK\x05\x06")
+    last_part = bool(zip_end) and rest[:2] not in (b"\0\0", b"\xff\xff")  # its number among the parts of an archive
+    if last_part or is_part(label):
+        raise InputError("this is " + SPLIT, label, joining(label))
     file.seek(0)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"):
         return _Zip(file, label)
@@ -253,16 +299,15 @@ def _store(file: IO[bytes], label: str) -> _Zip | _Tar:
         opened = gzip.open if head[:2] == b"\x1f\x8b" else bz2.open if head[:3] == b"BZh" else lzma.open
         with file, opened(file, "rb") as packed:
             return _Tar(_copied(packed, size, label), label)
-    kind = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive"}.get(head[:4], "no zip or tar archive")
-    hint = unpacking(label) if kind.startswith("a ") else "unpack it and give the directory"
+    if not size:
+        raise InputError("this is an empty file", label, "download it again")
+    kind, hint = kind_of(head, label) or ("no zip or tar archive", "unpack it and give the directory")
     raise InputError(f"this is {kind}", label, f"{hint}; .zip, .tar and .tar.gz are read in place")
 
 
-def unpacking(name: str) -> str:
-    """What to do with an archive that cannot be read in place."""
-    name = shlex.quote(name)
-    command = f"unrar x {name}" if name.strip("'").lower().endswith(".rar") else f"7z x {name}"
-    return f"unpack it with `{command}` and give the directory"
+def most_unpacked(packed: int) -> int:
+    """How many bytes a packed file of so many bytes may hold: beyond that it is a bomb."""
+    return max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * packed)
 
 
 def _copied(packed: Packed, size: int, label: str) -> IO[bytes]:
@@ -274,7 +319,7 @@ def _copied(packed: Packed, size: int, label: str) -> IO[bytes]:
     Raises:
         InputError: it unpacks to suspiciously much, or there is no room.
     """
-    most = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size)
+    most = most_unpacked(size)
     out = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the tree
     try:
         while block := packed.read(1 << 20):

@@ -12,6 +12,7 @@ from typing import ClassVar
 from geozero.common.errors import Missing
 from geozero.corpus.sample import Split
 from geozero.sources.base import IMAGE_SUFFIXES, Ratio, Record, Rejected, Source, stem
+from geozero.sources.readers.archive_members import alnum_key
 from geozero.sources.readers.class_names import SCENE_SETS
 from geozero.sources.readers.locate_root import best_root, depth_of, given_name, has_usual_name
 from geozero.sources.readers.tree import MAX_DEPTH, Tree
@@ -55,7 +56,7 @@ class ClassFolders(Source):
             InputError: there is none, or (Ambiguous) several equally good ones.
         """
         places = self._places(tree)
-        if not places and tree.mount_archives():
+        while not places and tree.mount_archives((self.title, *self.folders)):
             places = self._places(tree)
         if not places:
             home = tree.locate(self.title, self.required, self.any_of, self.folders)  # says what is missing
@@ -137,11 +138,6 @@ class ClassFolders(Source):
 def label_text(folder: str) -> str:
     """A class folder's name as people write it: "BareLand" and "bare_land" → "bare land"; hyphens stay."""
     return " ".join(_CAMEL.sub(" ", folder).replace("_", " ").lower().split())
-
-
-def alnum_key(folder: str) -> str:
-    """A folder's name by its letters and digits alone."""
-    return "".join(c for c in folder.lower() if c.isalnum())
 
 
 def _fit(names: Iterable[str], found: set[str]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Images that an annotation names: where they lie in a tree, and how large they are."""
+"""Images that an annotation names: where they lie in a tree, and how large they are. All adapters look here."""
 
 from __future__ import annotations
 
@@ -8,35 +8,52 @@ from collections.abc import Sequence
 
 from geozero.common.errors import BadRecord
 from geozero.corpus.images import size_of
-from geozero.sources.base import IMAGE_SUFFIXES, stem
+from geozero.sources.readers.archive_members import IMAGE_SUFFIXES, alnum_key, stem
 from geozero.sources.readers.tree import Tree
 
 
 class ImageFiles:
-    """An index of the images of a tree; a name from an annotation only ever finds a listed member."""
+    """An index of the images of a tree; a name from an annotation only ever finds a listed member.
 
-    def __init__(self, tree: Tree, under: str = "") -> None:
-        self._tree = tree
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        self._folded: dict[str, list[str]] | None = None  # made where a name is not found as it is written
-        self._by_stem: dict[str, list[str]] = defaultdict(list)
+    Args:
+        usual: names of the directories that the images lie in, as the data set has them.
+    """
+
+    def __init__(self, tree: Tree, usual: Sequence[str] = ()) -> None:
+        self._tree, self._usual = tree, usual
         self._sizes: dict[str, tuple[int, int] | BadRecord] = {}
-        for member in tree.names(under, IMAGE_SUFFIXES):
+        self._all_mounted = False
+        self._index()
+
+    def _index(self) -> None:
+        self._members = self._tree.names(suffixes=IMAGE_SUFFIXES)
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for member in self._members:
             self._by_name[member.rpartition("/")[2]].append(member)
             self._by_stem[stem(member)].append(member)
+        self._folded: tuple[dict[str, list[str]], ...] = ()  # made where a name is not found as it is written
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_name.values()))
+        return len(self._members)
 
     def __contains__(self, member: object) -> bool:
         return isinstance(member, str) and member in self._by_name.get(member.rpartition("/")[2], ())
 
+    def are_there(self) -> bool:
+        """Whether there is a usual directory, or an image at the top."""
+        usual = set(map(alnum_key, self._usual))
+        folders = {alnum_key(name) for name in self._tree.directories()}
+        return bool(usual & folders or self._in_place(self._members, ()))
+
     def find(self, name: str, near: Sequence[str] = ()) -> str:
         """The member that an annotation means by `name`, which may have directories in front, or another suffix.
 
-        Of several with that file name the one is meant whose directories agree with `name`, or in whose directory the
-        others' directories lie. With `near`, only images below a directory whose name begins with one of these are
-        looked at, by letters and digits alone.
+        Letters' case and the way in which accents are written, which other file systems and archives change, do not
+        matter. Of several with that file name the one is meant whose directories agree with `name`, or in whose
+        directory the others' directories lie. With `near`, only images below a directory whose name begins with one of
+        these are looked at, by letters and digits alone; so too with the usual directories, or else images at the top.
+        Where there is none, archives that lie there are looked into.
 
         Raises:
             BadRecord: `image_missing`, or `image_ambiguous`.
@@ -44,14 +61,12 @@ class ImageFiles:
         if name in self._tree:
             return name
         path_parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-        if not path_parts:
-            raise BadRecord("image_missing", name[:80])
-        found = (
-            self._by_name.get(path_parts[-1]) or self._by_stem.get(stem(path_parts[-1])) or self._alike(path_parts[-1])
-        )
-        if near:
-            beginnings = tuple(map(_letters, near))
-            found = [member for member in found if _lies_near(member, beginnings)]
+        found = self._named(path_parts[-1], near) if path_parts else []
+        while path_parts and not found and not self._all_mounted:
+            self._all_mounted = not self._tree.mount_archives(near or self._usual, others=False)
+            if not self._all_mounted:
+                self._index()
+                found = self._named(path_parts[-1], near)
         if len(found) > 1:
             agreeing = [_agreement(member, path_parts) for member in found]
             found = [member for member, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
@@ -62,14 +77,24 @@ class ImageFiles:
             raise BadRecord("image_ambiguous", f"{name[:60]} could be {', '.join(found[:3])}")
         return found[0]
 
-    def _alike(self, name: str) -> list[str]:
-        """Members whose file name is `name` but for its letters' case and the way in which accents are written, which
-        other file systems and archives change."""
-        if self._folded is None:
-            self._folded = defaultdict(list)
-            for known, members in self._by_name.items():
-                self._folded[_fold(known)] += members
-        return self._folded.get(_fold(name), [])
+    def _named(self, name: str, near: Sequence[str]) -> list[str]:
+        """Members of this file name, else of this stem; letters' case and accents apart where there are none."""
+        for index, key in ((self._by_name, name), (self._by_stem, stem(name))):
+            if found := self._in_place(index.get(key, []), near):
+                return found
+        if not self._folded:
+            self._folded = _fold_all(self._by_name), _fold_all(self._by_stem)
+        for folded, key in zip(self._folded, (name, stem(name)), strict=True):
+            if found := self._in_place(folded.get(_fold(key), []), near):
+                return found
+        return []
+
+    def _in_place(self, members: list[str], near: Sequence[str]) -> list[str]:
+        if not near and not self._usual:
+            return members
+        beginnings = tuple(map(alnum_key, near or self._usual))
+        below = [member for member in members if _lies_near(member, beginnings)]
+        return below or ([] if near else [member for member in members if "/" not in member])
 
     def size(self, member: str) -> tuple[int, int]:
         """Width and height of an image in pixels, from its header; each is read once.
@@ -93,12 +118,15 @@ def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _letters(text: str) -> str:
-    return "".join(c for c in text.lower() if c.isalnum())
+def _fold_all(index: dict[str, list[str]]) -> dict[str, list[str]]:
+    folded: dict[str, list[str]] = defaultdict(list)
+    for name, members in index.items():
+        folded[_fold(name)] += members
+    return folded
 
 
 def _lies_near(member: str, beginnings: tuple[str, ...]) -> bool:
-    return any(_letters(part).startswith(beginnings) for part in member.split("/")[:-1])
+    return any(alnum_key(part).startswith(beginnings) for part in member.split("/")[:-1])
 
 
 def _above_all(found: list[str]) -> list[str]:
@@ -113,7 +141,7 @@ def _agreement(member: str, path_parts: list[str]) -> int:
     """How many of the directories in front of the file name agree, counted from the file name on."""
     agreeing = 0
     for have, want in zip(reversed(member.split("/")[:-1]), reversed(path_parts[:-1]), strict=False):
-        if have != want:
+        if have.casefold() != want.casefold():
             break
         agreeing += 1
     return agreeing

@@ -17,6 +17,7 @@ from geozero.corpus.sample import SPLITS, Split
 from geozero.sources.base import IMAGE_SUFFIXES, Record, Rejected, Source, stem
 from geozero.sources.readers.annotations import json_items, list_of, text_of
 from geozero.sources.readers.archives import DAMAGED
+from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.locate_root import best_root, depth_of, has_usual_name
 from geozero.sources.readers.tree import MAX_DEPTH, Tree
 
@@ -49,7 +50,7 @@ class Captions(Source):
 @dataclass(frozen=True, kw_only=True)
 class KarpathyCaptions(Captions):
     list_file: ClassVar[str] = "dataset.json"
-    images: ClassVar[tuple[str, ...]] = ("imgs", "images")  # directories, the preferred first
+    image_folders: ClassVar[tuple[str, ...]] = ("imgs", "images")
     declared: ClassVar[str]  # what `dataset` in the list contains, in lower case
     n_images: ClassVar[int] = 0
     confused_with: ClassVar[tuple[str, int] | None] = None  # a set whose images lie in this one's place, how many
@@ -61,10 +62,10 @@ class KarpathyCaptions(Captions):
             InputError: there is none, or (Ambiguous) several equally good ones.
         """
         places = self._places(tree)
-        if not places and tree.mount_archives():
+        while not places and tree.mount_archives((self.title, *self.folders, *self.image_folders)):
             places = self._places(tree)
         if not places:
-            home = tree.locate(self.title, (self.list_file,), self.images, self.folders)
+            home = tree.locate(self.title, (self.list_file,), self.image_folders, self.folders)
             raise Missing(
                 f"no {self.title} found: {self.list_file} is another data set's", home.where(), "check --root"
             )
@@ -77,7 +78,7 @@ class KarpathyCaptions(Captions):
             home = tree.at(place)
             if file != self.list_file or depth_of(place) > MAX_DEPTH:
                 continue
-            if not set(self.images) & set(home.directories()):
+            if not ImageFiles(home, self.image_folders).are_there():
                 continue
             declared = declared_name(tree, name)
             named = has_usual_name(tree, place, self.folders)
@@ -86,7 +87,7 @@ class KarpathyCaptions(Captions):
         return scores
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        folder = next((name for name in self.images if name in tree.directories()), self.images[0])
+        folder = tree.directory(*self.image_folders)
         self.check_images(tree, folder)
         for place, item in enumerate(json_items(tree, self.list_file, "images")):
             try:

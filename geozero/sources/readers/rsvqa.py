@@ -37,7 +37,6 @@ class Rsvqa(Source):
     """
 
     tasks = ("vqa",)
-    images: ClassVar[str]  # directory
     prefix: ClassVar[str]  # of the lists' names
     suffixes: ClassVar[tuple[str, ...]]  # of images, the preferred first
     parts: ClassVar[dict[str, Split]] = {split: split for split in SPLITS}  # in the lists' names → split
@@ -65,7 +64,7 @@ class Rsvqa(Source):
 
     def _read_lists(self, tree: Tree, part: str, split: Split, files: dict[str, str]) -> Iterator[Record | Rejected]:
         images = {number for number, _ in _active(tree, files["images"], "images")}
-        answers = _Answers()
+        answers, folder = _Answers(), tree.directory(*self.image_folders)
         for number, item in _active(tree, files["answers"], "answers"):
             try:
                 answers.add(number, int_of(item, "question_id"), text_of(item, "answer"))
@@ -76,13 +75,13 @@ class Rsvqa(Source):
                 image_id, kind, text = int_of(item, "img_id"), text_of(item, "type"), text_of(item, "question")
                 if image_id not in images:
                     raise BadRecord("image_not_in_split", str(image_id))
-                candidates = [f"{self.images}/{image_id}{suffix}" for suffix in self.suffixes]
+                candidates = [f"{folder}/{image_id}{suffix}" for suffix in self.suffixes]
                 yield Record(
                     task="vqa",
                     split=split,
                     key=f"{part}/{number}",
                     image=next((name for name in candidates if name in tree), candidates[0]),
-                    image_key=f"{self.name}/{self.images}/{image_id}",
+                    image_key=f"{self.name}/{self.image_folders[0]}/{image_id}",
                     text=text,
                     answer=self._answer(kind, answers.of(number, list_of(item, "answers_ids"))),
                     question_type=kind,

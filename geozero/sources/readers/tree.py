@@ -1,7 +1,8 @@
 """Tree: a data set's files, read in place from a directory or straight from an archive, and never trusted.
 
-Members are found by listing, so no name from an annotation file ever becomes a path. Links, absolute names, names
-with `..` and everything that is not a regular file are left out and listed in `Tree.ignored`.
+Members are found by listing, so no name from an annotation file ever becomes a path. Links that lead out of the given
+directory, absolute names, names with `..` and everything that is not a regular file are left out and listed in
+`Tree.ignored`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,29 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from geozero.common.errors import Ambiguous, BadRecord, InputError, Missing
-from geozero.sources.readers.archives import DAMAGED, Directory, Member, Store, list_archive, list_opened, unpacking
+from geozero.common.file_kinds import kind_of_name
+from geozero.sources.readers.archive_members import alnum_key
+from geozero.sources.readers.archives import DAMAGED, Directory, Member, Store, list_archive, list_opened
 
 MAX_IMAGE_BYTES = 512 << 20  # of one file read whole
 MAX_DEPTH = 4  # how far below the given root a data set's top directory is looked for
+READ_IN_PLACE = (".zip", ".tar")
+UNPACKED_FIRST = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".tbz2")  # into a temporary file
+
+
+@dataclass(slots=True)
+class _State:
+    """What a tree and its sub-trees share besides their members."""
+
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    mounted: set[str] = field(default_factory=set)  # archives that were looked into
+    unreadable: dict[str, InputError] = field(default_factory=dict)  # … and could not be read
 
 
 class Tree:
@@ -28,11 +43,20 @@ class Tree:
         ignored: members left out as (name, reason), shared by all sub-trees.
     """
 
-    def __init__(self, label: str, members: dict[str, Member], stores: list[Store], top: str = "") -> None:
-        self.label = label
-        self.ignored: list[tuple[str, str]] = []
-        self._members, self._stores, self._top = members, stores, top
-        self._mounted: set[str] = set()
+    def __init__(
+        self,
+        label: str,
+        members: dict[str, Member],
+        stores: list[Store],
+        top: str = "",
+        state: _State | None = None,
+    ) -> None:
+        self.label, self._members, self._stores, self._top = label, members, stores, top
+        self._state = state or _State()
+
+    @property
+    def ignored(self) -> list[tuple[str, str]]:
+        return self._state.ignored
 
     def __enter__(self) -> Tree:
         return self
@@ -60,6 +84,12 @@ class Tree:
         rest = (name[len(top) :] for name in self._members if name.startswith(top))
         return sorted({name.split("/", 1)[0] for name in rest if "/" in name})
 
+    def directory(self, *usual: str) -> str:
+        """The directory at the top with the first of these names that there is, letters' case and separators apart;
+        the first name where there is none."""
+        there = {alnum_key(name): name for name in self.directories()} | {name: name for name in self.directories()}
+        return next((there[key] for name in usual for key in (name, alnum_key(name)) if key in there), usual[0])
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._top + name in self._members
 
@@ -69,11 +99,18 @@ class Tree:
         Raises:
             BadRecord: there is no such file, or it cannot be opened.
         """
+        return self._opened(name, whole=False)
+
+    def open_whole(self, name: str) -> IO[bytes]:
+        """As `open`, with random access: a file that is packed in an archive is unpacked into a temporary one."""
+        return self._opened(name, whole=True)
+
+    def _opened(self, name: str, whole: bool) -> IO[bytes]:
         member = self._members.get(self._top + name)
         if member is None:
             raise BadRecord("file_missing", name)
         try:
-            return member.store.open(member.key)
+            return member.store.whole(member.key) if whole else member.store.open(member.key)
         except (*DAMAGED, NotImplementedError, RuntimeError) as error:
             raise BadRecord("file_unreadable", f"{name}: {error}") from None
 
@@ -95,27 +132,41 @@ class Tree:
             raise BadRecord("file_too_large", f"{name}: more than {limit} bytes")
         return data
 
+    def add(self, name: str, member: Member) -> str:
+        """Add a member that a file of this tree holds, under a path below that file's; returns the path."""
+        self._members.setdefault(self._top + name, member)
+        return name
+
+    def keep(self, store: Store) -> None:
+        """Close a store together with this tree."""
+        self._stores.append(store)
+
     def at(self, directory: str) -> Tree:
         """The tree whose top is a directory of this one."""
-        below = Tree(
-            self.label, self._members, self._stores, self._top + (f"{directory.rstrip('/')}/" if directory else "")
+        return Tree(
+            self.label,
+            self._members,
+            self._stores,
+            self._top + (f"{directory.rstrip('/')}/" if directory else ""),
+            self._state,
         )
-        below.ignored = self.ignored
-        return below
 
     def with_beside(self, names: Iterable[str]) -> Tree:
         """This tree, and those of the named files that lie beside its top directory as if they lay in it."""
         above = self._top.rstrip("/").rpartition("/")[0]
-        found = {self._top + name: self._members.get(f"{above}/{name}".lstrip("/")) for name in names if self._top}
-        own = {name: member for name, member in self._members.items() if name.startswith(self._top)}
-        more = Tree(self.label, {name: m for name, m in found.items() if m} | own, self._stores, self._top)
-        more.ignored = self.ignored
-        return more
+        for name in names if self._top else ():
+            beside = self._members.get(f"{above}/{name}".lstrip("/"))
+            if beside is not None:
+                self.add(name, beside)
+        return self
 
     def left_out(self) -> list[tuple[str, str]]:
-        """What of `ignored` belongs to this tree, or would lie outside any tree."""
+        """What of `ignored` belongs to this tree, or would lie outside any tree; archives in it that are unreadable."""
+        archives = [(name, f"unreadable: {error.what}") for name, error in self._state.unreadable.items()]
         return [
-            (name, reason) for name, reason in self.ignored if name.startswith(self._top) or reason == "unsafe_name"
+            (name, reason)
+            for name, reason in (*self.ignored, *archives)
+            if name.startswith(self._top) or reason == "unsafe_name"
         ]
 
     def where(self, name: str = "") -> str:
@@ -151,7 +202,8 @@ class Tree:
     def locate(
         self, title: str, required: Sequence[str], any_of: Sequence[str] = (), folders: Sequence[str] = ()
     ) -> Tree:
-        """The directory, at most `MAX_DEPTH` levels down, that holds all of `required` and one of `any_of`.
+        """The directory, at most `MAX_DEPTH` levels down, that holds all of `required` and one of `any_of`, letters'
+        case apart.
 
         A directory named in `folders` comes first, then the one nearest to the top. Where nothing matches, archives
         that lie in the tree are looked into as if they were unpacked where they are.
@@ -160,12 +212,15 @@ class Tree:
             InputError: no such directory, or (Ambiguous) several on one level.
         """
         places = self._matches(required, any_of)
-        if not places and self.mount_archives():
+        while not places and self.mount_archives((title, *folders)):
             places = self._matches(required, any_of)
         if not places:
-            raise Missing(self._not_found(title, required, any_of), self.where(), self._how_to_fix())
-        wanted = {folder.casefold() for folder in folders}
-        named = [p for p in places if wanted & {part.casefold() for part in p.split("/")}]
+            looked = [f"'{marker}'" for marker in required]
+            if any_of:
+                looked.append(f"one of {', '.join(map(repr, any_of[:4]))}{', …' if len(any_of) > 4 else ''}")
+            raise self.absent(title, f"looked for a directory with {' and '.join(looked)}", folders)
+        usual = {folder.casefold() for folder in folders}
+        named = [p for p in places if usual & {part.casefold() for part in p.split("/")}]
         candidates = named or places
         nearest = min(_depth(p) for p in candidates)
         best = sorted(p for p in candidates if _depth(p) == nearest)
@@ -176,7 +231,7 @@ class Tree:
         return self.at(best[0])
 
     def _matches(self, required: Sequence[str], any_of: Sequence[str]) -> list[str]:
-        markers = {*required, *any_of}
+        needed, one_of = {name.casefold() for name in required}, {name.casefold() for name in any_of}
         found: dict[str, set[str]] = defaultdict(set)
         cut = len(self._top)
         for name in self._members:
@@ -184,81 +239,116 @@ class Tree:
                 continue
             parts = name[cut:].split("/")
             for depth, part in enumerate(parts[: MAX_DEPTH + 1]):
-                if part in markers:
-                    found["/".join(parts[:depth])].add(part)
-        return [p for p, have in found.items() if have.issuperset(required) and (not any_of or have & set(any_of))]
+                if part.casefold() in needed or part.casefold() in one_of:
+                    found["/".join(parts[:depth])].add(part.casefold())
+        return [p for p, have in found.items() if have >= needed and (not one_of or have & one_of)]
 
-    def mount_archives(self) -> bool:
-        """Add the members of the zip and tar files near the top, each once; True where there were new ones.
+    def mount_archives(self, like: Iterable[str] = (), others: bool = True) -> bool:
+        """Add the members of archives near the top, each once: at the first call those of zip and tar files, at each
+        later one those of a compressed tar file, which is unpacked into a temporary file. One that cannot be read is
+        passed over; messages name it.
 
-        Such a file may itself lie in an archive; one that is packed there is unpacked into a temporary file.
+        Such a file may itself lie in an archive; one that is packed there is unpacked into a temporary file, too.
 
-        Raises:
-            InputError: one of them is damaged.
+        Args:
+            like: names of the data set; a compressed tar file that is called like one of them comes first.
+            others: compressed tar files of other names are looked into, too.
+
+        Returns:
+            Whether an archive was looked into; there may be more of them then.
         """
-        mounted = False
-        for name in self.names(suffixes=(".zip", ".tar")):
-            if name.count("/") > 1 or name in self._mounted:
-                continue
-            self._mounted.add(name)
-            member = self._members[self._top + name]
-            try:
-                file = member.store.whole(member.key)
-            except (*DAMAGED, NotImplementedError, RuntimeError) as error:
-                raise InputError(f"cannot be read: {error}", self.where(name), "download it again") from None
-            prefix = self._top + name[: name.rfind("/") + 1]
-            members, store, ignored = list_opened(file, self.where(name))
-            for inner, member in members.items():
-                self._members.setdefault(prefix + inner, member)
-            self._stores.append(store)
-            self.ignored.extend((f"{name}:{inner}", reason) for inner, reason in ignored)
-            mounted = True
-        return mounted
+        suffixes = READ_IN_PLACE + UNPACKED_FIRST
+        waiting = [n for n in self.names(suffixes=suffixes) if n.count("/") <= 1]
+        waiting = [n for n in waiting if self._top + n not in self._state.mounted]
+        now = [n for n in waiting if n.lower().endswith(READ_IN_PLACE)]
+        if not now:
+            named = [n for n in waiting if _is_like(n, like)]
+            now = (named or waiting if others else named)[:1]
+        for name in now:
+            self._mount(name)
+        return bool(now)
 
-    def _not_found(self, title: str, required: Sequence[str], any_of: Sequence[str]) -> str:
-        looked = [f"'{m}'" for m in required]
-        if any_of:
-            looked.append(f"one of {', '.join(repr(m) for m in any_of[:4])}{', …' if len(any_of) > 4 else ''}")
+    def _mount(self, name: str) -> None:
+        self._state.mounted.add(self._top + name)
+        try:
+            members, store, ignored = list_opened(self.open_whole(name), self.where(name))
+        except BadRecord as bad:
+            self._state.unreadable[self._top + name] = InputError(
+                f"cannot be read: {bad.detail}", self.where(name), "download it again"
+            )
+        except InputError as error:
+            self._state.unreadable[self._top + name] = error
+        else:
+            self.keep(store)
+            prefix = name[: name.rfind("/") + 1]
+            for inner, member in members.items():
+                self.add(prefix + inner, member)
+            self.ignored.extend((f"{self._top}{name}:{inner}", reason) for inner, reason in ignored)
+
+    def absent(self, title: str, looked: str, like: Iterable[str] = ()) -> InputError:
+        """The error of a data set that is not there: what was looked for and found, and the likely reason.
+
+        It is Missing, but not where an archive cannot be read, which may hold it.
+
+        Args:
+            looked: what was looked for, as the message says it.
+            like: names of the data set.
+        """
         top = sorted({name.split("/", 1)[0] for name in self.names()})
         seen = ", ".join(top[:6]) + (", …" if len(top) > 6 else "") if top else "nothing"
-        return f"no {title} found: looked for a directory with {' and '.join(looked)}; found {seen}"
+        what = f"no {title} found: {looked}; found {seen}"
+        unreadable = {n: e for n, e in self._state.unreadable.items() if n.startswith(self._top)}
+        for name in sorted(unreadable, key=lambda name: not _is_like(name, (title, *like)))[:1]:
+            return InputError(f"{what}; {name}: {unreadable[name].what}", self.where(), unreadable[name].hint)
+        for name in self.names():
+            if name.count("/") <= 1 and (kind := kind_of_name(self.where(name))):
+                return Missing(f"{what}; {name} is {kind[0]}", self.where(), kind[1])
+        return Missing(what, self.where(), self._how_to_fix())
 
     def _how_to_fix(self) -> str:
         links = [name for name, reason in self.ignored if reason == "link"]
         if links:
-            return f"links are not followed, such as {links[0]}: give their target as --root"
-        packed = self.names(suffixes=(".rar", ".7z"))
-        if packed:
-            return f"RAR and 7z cannot be read in place: {unpacking(self.where(packed[0]))}"
-        packed = self.names(suffixes=(".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
-        if packed:
-            return f"give the archive {packed[0]} itself as --root"
+            return (
+                f"links are not followed, such as {links[0]}, where they lead out of the directory: give their target "
+                "as --root, or the directory that holds it as --follow"
+            )
         return "give the directory that holds the data set, or its archive, as --root"
+
+
+def _is_like(name: str, like: Iterable[str]) -> bool:
+    """Whether an archive is called like one of these names, by letters and digits."""
+    own = alnum_key(name.rpartition("/")[2].split(".")[0])
+    keys = [alnum_key(other) for other in like]
+    return any(key and own and (key in own or own in key) for key in keys)
 
 
 def _depth(directory: str) -> int:
     return directory.count("/") + 1 if directory else 0
 
 
-def open_tree(root: Path | str) -> Tree:
-    """The tree of a directory, or of a .zip, .tar or compressed .tar file, told by its content.
+def open_tree(root: Path | str, follow: Iterable[Path] = ()) -> Tree:
+    """The tree of a directory, of a .zip, .tar or compressed .tar file, told by its content, or of one Parquet file.
 
     A compressed tar is unpacked once into an unnamed temporary file (`TMPDIR`), because it has no random access.
+
+    Args:
+        follow: directories into which symbolic links may lead, besides `root` itself.
 
     Raises:
         InputError: missing, empty, unreadable, damaged, another kind of archive, too many members.
     """
     root = Path(root)
     if root.is_dir():
-        store = Directory(root.resolve())
+        store = Directory(root.resolve(), follow)
         members, ignored = store.index()
         opened: Store = store
+    elif root.is_file() and root.suffix.lower() == ".parquet":
+        opened, ignored = Directory(root.resolve().parent), []
+        members = {root.name: Member(opened, root.resolve().name, root.stat().st_size)}
     elif root.is_file():
         members, opened, ignored = list_archive(root)
     else:
         raise Missing("no such file or directory", str(root), "give the directory of the data set as --root")
-    tree = Tree(str(root), members, [opened])
-    tree.ignored = ignored
     if not members:
         opened.close()
         raise Missing(
@@ -266,4 +356,4 @@ def open_tree(root: Path | str) -> Tree:
             str(root),
             "give the directory that holds the data set as --root",
         )
-    return tree
+    return Tree(str(root), members, [opened], state=_State(ignored))

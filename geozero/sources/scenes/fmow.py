@@ -69,7 +69,7 @@ class Fmow(Source):
             InputError: there is none, or (Ambiguous) several equally good ones.
         """
         places = self._places(tree)
-        if not places and tree.mount_archives():
+        while not places and tree.mount_archives((self.title, *self.folders)):
             places = self._places(tree)
         if not places:
             return tree.locate(self.title, (), ("train/<category>", "val/<category>"), self.folders)
