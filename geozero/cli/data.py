@@ -1,4 +1,4 @@
-"""`geozero sources`, `ingest`, `raw`, `inspect`, `tile` and `release`: from data sets to corpora to releases."""
+"""`geozero sources`, `ingest`, `raw`, `inspect`, `pack`, `tile`, `release`: from data sets to corpora to releases."""
 
 from __future__ import annotations
 
@@ -134,6 +134,20 @@ def inspect(
     from geozero.curation.card.inspect import inspect as look
 
     typer.echo(look(corpus, n, html, card))
+
+
+@app.command()
+def pack(
+    corpus: Annotated[Path, typer.Argument(help="A corpus.")],
+    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+) -> None:
+    """Write a corpus with its images inside, so that it can be moved alone; others refer to where images lie.
+
+    Example: geozero pack data/geozero-hard --out ~/geozero-hard
+    """
+    from geozero.corpus.packing import pack as make
+
+    summary(make(corpus, out), out)
 
 
 @release.command("export")

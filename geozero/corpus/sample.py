@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from geozero.common.errors import BadRecord
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TaskName = str  # one of `geozero.tasks.TASKS`
 Split = Literal["train", "val", "test"]
@@ -26,6 +26,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 # A control token as chat tokenizers write it, such as `<|image_pad|>` or `<|im_end|>`. In a text it would be read as
 # the token: one image too many ends a training, a turn's end lets a data set write the chat.
+SPECIAL_TOKEN_START = "<|"
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>\s]{1,64}\|>")
 
 

@@ -10,30 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from geozero.common.errors import InputError
-from geozero.corpus.store import MANIFEST
+from geozero.corpus.layout import MANIFEST, read_manifest
+from geozero.corpus.store import Corpus
 
 DESCRIPTIVE = ("size",)  # options of a source that only describe it
 
 
 def finished(
-    out: Path, made_by: Mapping[str, Any], but_for: str | None = None, defaults: Mapping[str, Any] | None = None
+    out: Path,
+    made_by: Mapping[str, Any],
+    but_for: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    verified: bool = True,
 ) -> dict[str, Any] | None:
-    """The manifest of a complete corpus at `out` that was made in exactly this way, else None.
+    """The manifest of a complete, undamaged corpus at `out` that was made in exactly this way, else None.
 
     Args:
         but_for: an entry of `made_by` that is not compared.
         defaults: of the options; one that an older version did not have yet had this value.
+        verified: read all of it to see that it is whole.
     """
     try:
-        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text())
+        manifest = read_manifest(out)
         made = {key: value for key, value in manifest["made_by"].items() if key != but_for}
         if defaults and isinstance(made.get("options"), dict):
             made["options"] = json.loads(json.dumps(defaults, default=dataclasses.asdict)) | made["options"]
-        same = _identity(made) == _identity(json.loads(json.dumps(made_by)))
-        whole = all((out / shard).is_file() for shard in manifest["shards"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if _identity(made) != _identity(json.loads(json.dumps(made_by))):
+            return None
+        if verified:
+            Corpus(out).verify()
+    except InputError:
         return None
-    return manifest if same and whole else None
+    return manifest
 
 
 def _identity(made_by: Mapping[str, Any]) -> dict[str, Any]:

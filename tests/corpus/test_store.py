@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from corpus_filling import fill, image, sample
+from earlier_corpus import earlier
 from paths import SUPPORT
 
 from geozero.common.atomic import write_json
 from geozero.common.errors import BadRecord, InputError
-from geozero.corpus import store as module
-from geozero.corpus.image_index import CACHED_ROW_GROUPS
+from geozero.corpus import partial
+from geozero.corpus import writer as module
+from geozero.corpus.layout import IMAGE_FILES, IMAGE_IDS, IMAGE_PLACES, IMAGES
+from geozero.corpus.parquet_images import CACHED_ROW_GROUPS, ParquetImages
 from geozero.corpus.sample import SCHEMA_VERSION
 from geozero.corpus.store import (
-    IMAGES_PER_ROW_GROUP,
     MANIFEST,
     REJECTS,
     Corpus,
@@ -34,7 +37,9 @@ from geozero.corpus.store import (
     file_hash,
     subset,
 )
+from geozero.corpus.tar_shards import TarShards
 
+INDEX = (IMAGE_IDS, IMAGE_PLACES, IMAGE_FILES)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -57,7 +62,7 @@ def make(path: Path, n: int = 5) -> Corpus:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAMPLES_PER_SHARD", 4)
     monkeypatch.setattr(module, "IMAGE_BYTES_PER_SHARD", 1_000)
-    monkeypatch.setattr(module, "IMAGES_PER_ROW_GROUP", 16)
+    monkeypatch.setattr(module, "ROWS_PER_GROUP", 16)
 
 
 # --- what goes in comes out -------------------------------------------------------------------------------
@@ -71,8 +76,8 @@ def test_samples_stream_in_order_over_shards(tmp_path: Path) -> None:
     assert list(found.samples("test", "vqa")) == [sample(n) for n in range(50) if n % 6 == 2]
     assert list(found.samples(task="grounding")) == []
     assert len(found) == 50
-    names = [f"samples-{k:05d}.parquet" for k in range(13)] + [f"images-{k:05d}.parquet" for k in range(2)]
-    assert sorted(found.manifest["shards"]) == sorted(names)
+    names = [f"samples-{k:05d}.parquet" for k in range(13)] + [f"images-{k:05d}.tar" for k in range(50)]
+    assert sorted(found.manifest["shards"]) == sorted([*names, IMAGES, *INDEX])
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -152,30 +157,15 @@ def test_a_subset_takes_just_the_images_it_asks_about(tmp_path: Path) -> None:
 # --- reading one image ------------------------------------------------------------------------------------
 
 
-def row_groups(path: Path) -> list[Any]:
-    files = [pq.ParquetFile(file) for file in sorted(path.glob("images-*.parquet"))]
-    return [f.metadata.row_group(group) for f in files for group in range(f.num_row_groups)]
-
-
-def test_a_look_up_reads_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path / "c", 80)
-    groups = row_groups(tmp_path / "c")
-    assert [g.num_rows for g in groups] == [64, 16] and groups[0].num_rows == IMAGES_PER_ROW_GROUP
-    assert {g.column(c).compression for g in groups for c in range(g.num_columns)} == {"UNCOMPRESSED"}
-    monkeypatch.setattr(module, "BYTES_PER_ROW_GROUP", 150)  # three images of about 50 bytes reach it
-    make(tmp_path / "d", 10)
-    assert [g.num_rows for g in row_groups(tmp_path / "d")] == [4, 4, 2]
-    assert Corpus(tmp_path / "d").image_bytes(image(9).image_id) == image(9).data
-
-
-def test_a_reader_keeps_few_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IMAGES_PER_ROW_GROUP", 1)
-    found = make(tmp_path / "c", 30)
+def test_a_reader_of_the_earlier_form_keeps_few_row_groups(tmp_path: Path) -> None:
+    make(tmp_path / "new", 30)
+    found = earlier(tmp_path / "new", tmp_path / "c", per_group=1)
     for number in range(30):
-        found.image_bytes(image(number).image_id)
+        assert found.image_bytes(image(number).image_id) == image(number).data
     index = found._images
-    assert index is not None and len(index._cache) == CACHED_ROW_GROUPS
-    assert image(3).image_id in index and "0" * 32 not in index
+    assert isinstance(index, ParquetImages) and len(index._cache) == CACHED_ROW_GROUPS
+    with pytest.raises(KeyError):
+        found.image_bytes("0" * 32)
 
 
 inherited: list[Corpus] = []
@@ -187,8 +177,12 @@ def read_inherited(image_id: str) -> bytes:
 
 
 @pytest.mark.timeout(60)
-def test_a_corpus_opened_before_a_fork_is_read_by_the_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["today's", "earlier"])
+def test_a_corpus_opened_before_a_fork_is_read_by_the_children(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = make(tmp_path / "c", 40)
+    found = found if form == "today's" else earlier(tmp_path / "c", tmp_path / "d", per_group=16)
     found.image_bytes(image(0).image_id)  # the parent has a file open and a row group in memory
     numbers = [39, 0, 17, 38, 1, 16] * 4
     ids = [image(n).image_id for n in numbers]
@@ -215,13 +209,15 @@ for turn in range(20):
 
 
 @pytest.mark.timeout(120)
-def test_many_threads_read_one_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["c", "earlier"])
+def test_many_threads_read_one_corpus(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ms-swift encodes a batch in threads; a Parquet file read by several at once hung a training or killed it."""
-    monkeypatch.setattr(module, "IMAGES_PER_ROW_GROUP", 16)
+    monkeypatch.setattr(module, "IMAGE_BYTES_PER_SHARD", 2_000)
     n = 16 * (CACHED_ROW_GROUPS + 8)
     make(tmp_path / "c", n)
+    earlier(tmp_path / "c", tmp_path / "earlier", per_group=16)
     ids = [image(i).image_id for i in range(n)]
-    run = subprocess.run([sys.executable, "-c", THREADS, str(tmp_path / "c"), *ids], timeout=100)
+    run = subprocess.run([sys.executable, "-c", THREADS, str(tmp_path / form), *ids], timeout=100)
     assert run.returncode == 0
 
 
@@ -242,8 +238,11 @@ def only_when(wanted: Callable[..., bool], real: Callable[..., Any]) -> Callable
 
 
 ENDINGS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "an image shard": (pq.ParquetWriter, "write_table", fails),
-    "an image shard's footer": (pq.ParquetWriter, "close", fails),
+    "an image shard": (TarShards, "_write", fails),
+    "an image shard's end": (TarShards, "close", fails),
+    "the list of images": (pq.ParquetWriter, "write_table", fails),
+    "its footer": (pq.ParquetWriter, "close", fails),
+    "the index of images": (module, "write_index", fails),
     "the last shard of samples": (
         pq,
         "write_table",
@@ -272,6 +271,7 @@ def test_a_full_disk_leaves_nothing_and_spares_an_older_corpus(
         full = pytest.raises(InputError, match=f"no space left on the disk in {tmp_path}/c ")
         with full, CorpusWriter(tmp_path / "c", {}) as writer:
             fill(writer, 7)
+            writer.reject("s", "key", BadRecord("image_broken"))
     assert [p.name for p in tmp_path.iterdir()] == (["c"] if older else [])
     assert before is None or (Corpus(tmp_path / "c").manifest == before and len(list(Corpus(tmp_path / "c").samples())))
 
@@ -301,7 +301,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module, "write_json", watched)
     make(tmp_path / "c", 3)
-    assert seen == [{"samples-00000.parquet", "images-00000.parquet", REJECTS}]
+    assert seen == [{"samples-00000.parquet", "images-00000.tar", IMAGES, *INDEX, REJECTS}]
 
 
 def test_a_killed_writer_leaves_no_corpus_and_the_next_one_clears_up(tmp_path: Path) -> None:
@@ -321,6 +321,23 @@ def test_a_killed_writer_leaves_no_corpus_and_the_next_one_clears_up(tmp_path: P
     (tmp_path / f".c.old-{socket.gethostname()}-4194304").mkdir()  # above any process number
     make(tmp_path / "c", 3)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["c", *others])
+
+
+def test_what_a_killed_writer_left_on_another_machine_goes_after_a_week(tmp_path: Path) -> None:
+    day = 86_400
+    for days, name in ((6, "young"), (8, "old"), (8, "written.to")):
+        part = tmp_path / f".c.part-{name}-17"
+        part.mkdir()
+        (part / "samples-00000.parquet").write_bytes(b"")
+        for path in (part / "samples-00000.parquet", part):
+            os.utime(path, (time.time() - days * day,) * 2)
+    (tmp_path / ".c.part-written.to-17" / "images-00000.tar").write_bytes(b"")
+    (tmp_path / ".c.part-file-17").write_text("not ours")
+    os.utime(tmp_path / ".c.part-file-17", (0, 0))
+    make(tmp_path / "c", 3)
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == sorted(["c", ".c.part-file-17", ".c.part-written.to-17", ".c.part-young-17"])
+    assert partial.ABANDONED_DAYS == 7
 
 
 # --- what may stand where it goes -------------------------------------------------------------------------
@@ -368,7 +385,7 @@ def test_it_goes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (lambda p: (p / MANIFEST).write_text("[]"), "unreadable manifest"),
         (lambda p: (p / MANIFEST).write_text('{"schema_version": 1}'), "unreadable manifest"),
         (lambda p: (p / MANIFEST).write_text('{"schema_version": 99, "shards": {}}'), "schema version 99"),
-        (lambda p: (p / "images-00000.parquet").unlink(), "shard images-00000.parquet is missing"),
+        (lambda p: (p / "images-00000.tar").unlink(), "shard images-00000.tar is missing"),
     ],
 )
 def test_an_unfinished_corpus_is_not_opened(damage: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
@@ -379,21 +396,112 @@ def test_an_unfinished_corpus_is_not_opened(damage: Callable[[Path], Any], messa
     assert "\n" not in str(caught.value) and str(tmp_path / "c") in str(caught.value)
 
 
+READS: dict[str, Callable[[Corpus], Any]] = {
+    "samples-00000.parquet": lambda found: list(found.samples()),
+    IMAGES: lambda found: list(found.image_rows()),
+    "images-00000.tar": lambda found: found.image_bytes(image(0).image_id),
+    IMAGE_IDS: lambda found: found.image_bytes(image(0).image_id),
+    IMAGE_PLACES: lambda found: found.image_bytes(image(0).image_id),
+    IMAGE_FILES: lambda found: found.image_bytes(image(0).image_id),
+    REJECTS: lambda found: found.rejects(),
+}
+
+
 @pytest.mark.parametrize("keep", [0, 30, -40])
-def test_a_damaged_shard_is_named(keep: int, tmp_path: Path) -> None:
-    found = make(tmp_path / "c")
-    for name in ("samples-00000.parquet", "images-00000.parquet", REJECTS):
-        path = tmp_path / "c" / name
-        path.write_bytes(path.read_bytes()[:keep])
-    reads: list[Callable[[], Any]] = [
-        lambda: list(found.samples()),
-        lambda: list(found.image_rows()),
-        lambda: found.image_bytes(image(0).image_id),
-        found.rejects,
-    ]
-    for read in reads:
-        with pytest.raises(InputError, match=r"unreadable shard: .* in .*\.parquet \(make the corpus again\)"):
-            read()
+@pytest.mark.parametrize("name", READS)
+def test_a_shard_that_was_cut_off_is_named(name: str, keep: int, tmp_path: Path) -> None:
+    make(tmp_path / "c")
+    path = tmp_path / "c" / name
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=rf"(unreadable|damaged) shard: .* in .*{name} \(make the corpus again\)"):
+        READS[name](Corpus(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("name", [name for name in READS if name != REJECTS])
+def test_a_flipped_bit_is_noticed_by_who_reads_it(name: str, tmp_path: Path) -> None:
+    make(tmp_path / "c", 1)
+    path = tmp_path / "c" / name
+    whole = path.read_bytes()
+    ids = [image(0).image_id]
+    for at in range(0, len(whole), max(1, len(whole) // 120)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(InputError, match=rf"{name}|image-|outside its workspace"):
+            Corpus(tmp_path / "c").verify()
+        try:  # what a reader gets is either right or refused
+            assert [s.image_id for s in Corpus(tmp_path / "c").samples()] == ids
+            assert Corpus(tmp_path / "c").image_bytes(ids[0]) == image(0).data
+        except InputError as error:
+            assert str(tmp_path / "c") in str(error)
+
+
+def test_a_shard_with_other_answers_is_not_read(tmp_path: Path) -> None:
+    """It is a sound Parquet file; today's `raw` would have taken its answers over."""
+    found = make(tmp_path / "c", 6)
+    path = tmp_path / "c" / "samples-00000.parquet"
+    table = pq.read_table(path)
+    answers = table.column("answer").to_pylist()
+    shifted = table.set_column(table.schema.get_field_index("answer"), table.schema.field("answer"), [answers[::-1]])
+    pq.write_table(shifted, path)
+    for read in (found.samples, lambda: found.columns("samples", ["answer"])):
+        with pytest.raises(InputError, match=r"damaged shard: it has changed in .*samples-00000\.parquet"):
+            list(read())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"schema_version": true, "shards": {}}',
+        '{"schema_version": {}, "shards": {}}',
+        '{"schema_version": 1e400, "shards": {}}',
+        '{"schema_version": ' + "1" * 5_000 + "}",
+        "null",
+        "7",
+        json.dumps({"schema_version": SCHEMA_VERSION, "shards": [], "counts": 3}),
+        " " * 100 + "\0",
+    ],
+    ids=range(9),
+)
+def test_a_manifest_of_any_kind_is_one_line(content: str, tmp_path: Path) -> None:
+    make(tmp_path / "c")
+    (tmp_path / "c" / MANIFEST).write_text(content)
+    with pytest.raises(InputError, match=r"unreadable manifest|schema version") as caught:
+        Corpus(tmp_path / "c")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n_samples", -1),
+        ("n_samples", "5"),
+        ("n_images", 1.5),
+        ("counts", [{"source": "s"}]),
+        ("counts", {"s": 1}),
+        ("rejects", [[]]),
+        ("shards", {"samples-00000.parquet": None}),
+        ("shards", {"../other/samples-00000.parquet": "0"}),
+        ("made_by", []),
+        ("notes", "none"),
+        ("digest", 5),
+    ],
+)
+def test_a_manifest_with_a_value_of_another_type_is_refused(key: str, value: Any, tmp_path: Path) -> None:
+    manifest = make(tmp_path / "c").manifest
+    for changed in (manifest | {key: value}, {k: v for k, v in manifest.items() if k != key}):
+        if changed == manifest or (key not in changed and key in ("notes", "digest")):
+            continue
+        write_json(tmp_path / "c" / MANIFEST, changed)
+        with pytest.raises(InputError, match=r"unreadable manifest: .*manifest\.json") as caught:
+            Corpus(tmp_path / "c")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_huge_manifest_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "c")
+    monkeypatch.setattr("geozero.corpus.layout.MAX_MANIFEST_BYTES", 100)
+    with pytest.raises(InputError, match="unreadable manifest: more than 0 MB"):
+        Corpus(tmp_path / "c")
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

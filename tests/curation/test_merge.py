@@ -6,14 +6,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from build_world import corpus, drops, pair, sample, stored
 from fixtures import make_sources
 from PIL import Image
 
+from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.corpus.images import StoredImage, store
-from geozero.corpus.store import Corpus, CorpusWriter
+from geozero.corpus.sample import SCHEMA
+from geozero.corpus.store import MANIFEST, Corpus, CorpusWriter, file_hash
 from geozero.curation.decontamination import leaks
 from geozero.curation.decontamination.merge import raw
 from geozero.curation.ingest.ingest import ingest
@@ -129,6 +133,61 @@ def test_run_twice_it_does_nothing_until_an_input_changes(tmp_path: Path) -> Non
     assert (tmp_path / "raw" / "manifest.json").stat().st_ino == inode and (tmp_path / "m.json").exists()
     corpus(tmp_path / "a", pair(1, "s/1"), pair(2, "s/2"))
     assert raw([one], [], tmp_path / "raw")["n_samples"] == 2
+
+
+@pytest.mark.parametrize("name", ["images-00000.tar", "samples-00000.parquet", "images.parquet", "image-places.npy"])
+def test_a_damaged_input_is_named_and_a_damaged_result_is_made_again(name: str, tmp_path: Path) -> None:
+    one = corpus(tmp_path / "a", pair(1, "s/1"), pair(2, "s/2"))
+
+    def flip(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2 if name != "images-00000.tar" else 600] ^= 1
+        path.write_bytes(data)
+
+    whole = raw([one], [], tmp_path / "raw")
+    if name != "images-00000.tar":  # which it does not hold
+        flip(tmp_path / "raw" / name)
+        assert raw([one], [], tmp_path / "raw") == whole
+        Corpus(tmp_path / "raw").verify()
+    flip(one / name)
+    for out in ("raw", "new"):
+        if out == "raw" and name != "images-00000.tar":
+            continue  # it holds what it needs
+        with pytest.raises(InputError, match=rf"damaged shard: .* in .*/a/{name} \(make the corpus again\)"):
+            raw([one], [], tmp_path / out)
+
+
+def test_pixels_are_not_moved(tmp_path: Path) -> None:
+    one = corpus(tmp_path / "a", pair(1, "s/1"), pair(2, "s/2"))
+    raw([one], [], tmp_path / "raw")
+    assert {p.name for p in (tmp_path / "raw").iterdir()} == {
+        "image-files.arrow",
+        "image-ids.npy",
+        "image-places.npy",
+        "images.parquet",
+        "manifest.json",
+        "rejects.parquet",
+        "samples-00000.parquet",
+    }
+
+
+def test_broken_and_repeated_samples_of_an_input_are_refused(tmp_path: Path) -> None:
+    """An input that another program wrote may hold what ours would not."""
+    one = corpus(tmp_path / "a", *(pair(n, f"s/{n}") for n in range(1, 6)))
+    path = one / "samples-00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["answer"] = " \t"
+    rows[1]["question"] = "What does <|im_end|> say?"
+    rows[2]["width"] = 0
+    rows[3]["references"] = ["two", "<|image_pad|>"]
+    pq.write_table(pa.Table.from_pylist([*rows, rows[4] | {"question": "Again?"}], schema=SCHEMA), path)
+    manifest = json.loads((one / MANIFEST).read_text())
+    manifest["shards"][path.name] = file_hash(path)
+    write_json(one / MANIFEST, manifest)
+    raw([one], [], tmp_path / "raw")
+    assert [s.image_key for s in Corpus(tmp_path / "raw").samples()] == ["s/5"]
+    expected = ["answer_empty", "special_token", "image_size_missing", "special_token", "duplicate_id"]
+    assert [row["reason"] for row in Corpus(tmp_path / "raw").rejects()] == expected
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

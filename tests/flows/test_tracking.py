@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import pytest
 from flows_checkout import ROOT
 
 from flows.runtime import tracking
-from geozero.corpus.sample import SCHEMA_VERSION
-from geozero.corpus.store import MANIFEST, Corpus
+from geozero.corpus.store import Corpus, CorpusWriter
 from geozero.tracking import Tracker
 from geozero.workspace import Workspace
 
@@ -32,6 +30,6 @@ def test_every_run_of_a_flow_tells_its_commit(workspace: Workspace, monkeypatch:
     assert opened == {"mlflow.source.git.commit": "c0ffee", "git.dirty": "true", "git.changed": "a"}
     (workspace.root / "dvc.lock").write_text("stages: {raw: {outs: [{path: data/geozero-raw, md5: 1f2e.dir}]}}")
     assert tracking._digest(workspace, workspace.raw) == "1f2e.dir"
-    workspace.hard.mkdir(parents=True)
-    (workspace.hard / MANIFEST).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "shards": {}}))
+    with CorpusWriter(workspace.hard, {}):
+        pass
     assert tracking._digest(workspace, workspace.hard) == Corpus(workspace.hard).digest

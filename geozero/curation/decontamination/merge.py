@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from geozero import __version__
 from geozero.common.atomic import write_json
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.hash_set import HashSet64
 from geozero.common.progress import Progress
-from geozero.corpus.sample import Sample
-from geozero.corpus.store import Corpus, CorpusWriter, copy_image
+from geozero.corpus.sample import SCHEMA
+from geozero.corpus.store import Corpus, CorpusWriter, refer_images
 from geozero.curation.card.data_card import origins
 from geozero.curation.card.inspect import inspect
 from geozero.curation.decontamination.leaks import NEAR_RADIUS, Evaluated, Leak, image_hashes, images_asked
 from geozero.curation.decontamination.name_maps import KNOWN
 from geozero.curation.decontamination.overlap_matrix import overlap_matrix
 from geozero.curation.reuse import finished
+
+_COMPARED = ("source", "id", "image_id", "image_key", "question", "answer")
 
 
 def raw(
@@ -117,12 +122,12 @@ class _Join:
                 needed.add(image_id)
             else:
                 leaks[image_id, image_key] = leak
-        for row in corpus.image_rows():
-            if row["image_id"] in needed:
-                copy_image(self._writer, row)
-        for sample in corpus.samples("train"):
-            self.seen += 1
-            self._take(sample, leaks.get((sample.image_id, sample.image_key)))
+        refer_images(self._writer, corpus, needed)
+        for batch in corpus.columns("samples", SCHEMA.names):
+            rows = pa.Table.from_batches([batch])
+            rows = rows.filter(pc.equal(rows.column("split"), "train"))
+            self._take(rows, leaks)
+            self.seen += len(rows)
             self._progress.step(f"{self.kept} of {self.seen} training samples kept")
 
     def leaks(self) -> list[dict[str, Any]]:
@@ -130,20 +135,25 @@ class _Join:
         ordered = sorted(self._leaks.items())
         return [{"source": s, "evaluated_in": e, "reason": reason, "n": n} for (s, e, reason), n in ordered]
 
-    def _take(self, sample: Sample, leak: Leak | None) -> None:
-        if leak is not None:
-            self._leaks[sample.source, leak.partner.partition("/")[0], leak.reason] += 1
-            self._drop(sample, BadRecord(leak.reason, f"{sample.image_key} is {leak.partner}"))
-        elif not self._contents.add("\x1f".join((sample.image_id, sample.question, sample.answer))):
-            self._drop(sample, BadRecord("duplicate_sample", sample.image_key))
-        elif self._writer.add(sample):
-            self.kept += 1
-        else:
-            self.dropped["duplicate_id"] += 1
-
-    def _drop(self, sample: Sample, bad: BadRecord) -> None:
-        self.dropped[bad.reason] += 1
-        self._writer.reject(sample.source, sample.id, bad)
+    def _take(self, rows: pa.Table, leaks: Mapping[tuple[str, str], Leak]) -> None:
+        columns = [rows.column(name).to_pylist() for name in _COMPARED]
+        fresh: list[bool] = []
+        for source, id_, image_id, image_key, question, answer in zip(*columns, strict=True):
+            leak = leaks.get((image_id, image_key))
+            bad = None
+            if leak is not None:
+                self._leaks[source, leak.partner.partition("/")[0], leak.reason] += 1
+                bad = BadRecord(leak.reason, f"{image_key} is {leak.partner}")
+            elif not self._contents.add("\x1f".join((image_id, question, answer))):
+                bad = BadRecord("duplicate_sample", image_key)
+            if bad is not None:
+                self.dropped[bad.reason] += 1
+                self._writer.reject(source, id_, bad)
+            fresh.append(bad is None)
+        kept = self._writer.add_table(rows.filter(pa.array(fresh, pa.bool_())))
+        self.kept += sum(kept)
+        if refused := len(kept) - sum(kept):
+            self.dropped["duplicate_id"] += refused
 
 
 def summary(manifest: dict[str, Any]) -> dict[str, Any]:

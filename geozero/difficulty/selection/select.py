@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from geozero import params
 from geozero.common.atomic import replacing, write_json
 from geozero.common.errors import InputError
-from geozero.corpus.sample import Split, digest, fold_of, stable_unit
-from geozero.corpus.store import MANIFEST, Corpus, CorpusWriter, copy_image
+from geozero.common.hash_set import HashSet64
+from geozero.corpus.sample import SCHEMA, Split, digest, fold_of, stable_unit
+from geozero.corpus.store import Corpus, CorpusWriter, refer_images
 from geozero.difficulty import answer_store
 from geozero.difficulty.adaptive import rule_file, stopping_rule
 from geozero.difficulty.adaptive.stopping_rule import Rule
@@ -94,8 +97,8 @@ def select(
             )
     origin = {"stage": "select", "corpus": source.digest, "fingerprints": fingerprints, "k": k}
     origin["settings"] = settings.model_dump()
-    _write_corpus(source, candidates.ids.filter(pa.array(instruct)), out_instruct, origin)
-    _write_corpus(source, candidates.ids.filter(pa.array(hard)), out_hard, origin)
+    _write_corpus(source, candidates.ids, instruct, out_instruct, origin)
+    _write_corpus(source, candidates.ids, hard, out_hard, origin)
     return numbers
 
 
@@ -185,20 +188,33 @@ def _rules(store: Path, fingerprints: list[str], key: str | None, settings: para
     return [rule or stopping_rule.never(settings) for rule in found]
 
 
-def _write_corpus(corpus: Corpus, ids: pa.Array, out: Path, origin: Mapping[str, Any]) -> None:
-    """Write the chosen samples, streamed; leave a corpus alone that holds exactly these."""
-    wanted = set(ids.to_pylist())
-    made_by = {**origin, "selected": digest("\n".join(sorted(wanted)).encode())}
-    if (out / MANIFEST).is_file() and Corpus(out).manifest["made_by"] == made_by:
-        return
-    images = {s.image_id for s in corpus.samples(split=SPLIT) if s.id in wanted}
+def _write_corpus(corpus: Corpus, ids: pa.Array, chosen: Bools, out: Path, origin: Mapping[str, Any]) -> None:
+    """Write the chosen samples, streamed; leave a corpus alone that holds exactly these, undamaged."""
+    selected = sorted(ids.filter(pa.array(chosen)).to_pylist())
+    made_by = {**origin, "selected": digest("\n".join(selected).encode())}
+    with suppress(InputError):  # none there yet, or a damaged one
+        there = Corpus(out)
+        if there.manifest["made_by"] == made_by:
+            there.verify()
+            return
+    needed = HashSet64()
+    for rows in _chosen(corpus, chosen, ["image_id"]):
+        for image_id in rows.column("image_id").to_pylist():
+            needed.add(image_id)
     with CorpusWriter(out, made_by) as writer:
-        for row in corpus.image_rows():
-            if row["image_id"] in images:
-                copy_image(writer, row)
-        for s in corpus.samples(split=SPLIT):
-            if s.id in wanted:
-                writer.add(s)
+        refer_images(writer, corpus, needed)
+        for rows in _chosen(corpus, chosen, SCHEMA.names):
+            writer.add_table(rows)
+
+
+def _chosen(corpus: Corpus, chosen: Bools, names: list[str]) -> Iterator[pa.Table]:
+    """Columns of the chosen ones of the candidates, which are the training samples in their stored order."""
+    start = 0
+    for batch in corpus.columns("samples", list(dict.fromkeys(["split", *names]))):
+        rows = pa.Table.from_batches([batch])
+        rows = rows.filter(pc.equal(rows.column("split"), SPLIT))
+        yield rows.filter(pa.array(chosen[start : start + len(rows)])).select(names)
+        start += len(rows)
 
 
 def _suspected(store: Path, fingerprints: list[str], candidates: Candidates, found: Difficulty) -> dict[str, str]:
