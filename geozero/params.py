@@ -383,6 +383,10 @@ def load(path: Path | str) -> Params:
         values = yaml.safe_load(path.read_text())
     except OSError:
         raise InputError("no such parameter file", str(path), "give --params, or run in a checkout") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"not YAML: {error.problem}{where}", str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"not YAML: {error}", str(path)) from None
     if not isinstance(values, dict):

@@ -127,7 +127,7 @@ def answer_many(
             return bad
 
     on_line(f"{label}{': ' if label else ''}{len(pending)} questions to ask")
-    engine, params, failures = model.engine, model.params, list[str]()
+    params, failures = model.params, list[str]()
     items, size = list(pending.items()), CHUNK if batch is None or model.engine.name == "vllm" else batch
     chunks = [dict(items[start : start + size]) for start in range(0, len(items), size)]
     with Progress(label, len(pending), "question", write=on_line) as progress, ThreadPoolExecutor(readers or 1) as pool:
@@ -136,7 +136,7 @@ def answer_many(
             requests = list(reading)
             reading = pool.map(request, following.values())  # while the engine works
             valid = [one for one in requests if isinstance(one, Request)]
-            found = iter(engine.generate(valid, params) if valid else ())
+            found = iter(model.engine.generate(valid, params) if valid else ())  # not loaded for bad images alone
             answered = {
                 key: next(found) if isinstance(one, Request) else failed(str(one), params.n)
                 for key, one in zip(chunk, requests, strict=True)
@@ -144,7 +144,7 @@ def answer_many(
             if log is None:
                 answers |= answered
             else:
-                log.append(answered, engine.describe())
+                log.append(answered, model.engine.describe())
             failures += [reason for completions in answered.values() if (reason := failure(completions))]
             done = progress.done + len(chunk)
             note = f"{done} of {len(pending)}, {len(failures)} failed, the first: {failures[0]}" if failures else ""

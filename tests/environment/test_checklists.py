@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from geozero.curation.decontamination.name_maps import SETS
-from geozero.sources import SOURCES
+from geozero.sources import ADAPTERS, SOURCES
+from geozero.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 ANY_OTHERS = (
@@ -66,10 +67,22 @@ def test_every_file_that_a_checklist_names_exists() -> None:
         assert [p.pattern for p in named_in(title) if not any(map(p.fullmatch, tracked))] == [], title
 
 
-def test_every_data_set_has_its_rows_in_the_documentation() -> None:
-    sources, corpus = ((ROOT / "docs" / page).read_text() for page in ("sources.md", "corpus.md"))
-    own = {name for name in SOURCES if not name.startswith("toy_")}
-    assert sorted(name for name in own if f"`{name}`" not in sources) == [], "add a row to docs/sources.md"
-    maps = corpus.split("| sets | one name for |")[1].split("\n\n")[0]
+def test_every_set_with_a_name_map_is_in_the_table_of_maps() -> None:
+    table = (ROOT / "docs" / "corpus.md").read_text().split("| sets | one name for |")[1].split("\n\n")[0]
     titles = {name: re.split("[ -]", source.title)[0] for name, source in SOURCES.items() if name in SETS}
-    assert sorted(name for name, title in titles.items() if title not in maps) == [], "docs/corpus.md, name maps"
+    assert sorted(name for name, title in titles.items() if title not in table) == [], "add it to docs/corpus.md"
+
+
+@pytest.mark.parametrize(
+    ("folder", "registered"),
+    [
+        ("geozero/tasks", {type(task).__module__ for task in TASKS.values()}),
+        ("geozero/sources", {f"geozero.sources.{place.partition(':')[0]}" for place in ADAPTERS.values()}),
+    ],
+)
+def test_every_task_and_data_set_that_has_a_file_is_registered(folder: str, registered: set[str]) -> None:
+    """A class with a `name` of its own, in a file that nobody lists, would never be found."""
+    named = re.compile(r"^class \w+\(.*\):\n(?:.*\n)*?    name(: str)? = \"", re.M)
+    files = [path for path in (ROOT / folder).rglob("*.py") if named.search(path.read_text())]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+    assert len(modules) > 5 and modules - registered == set(), f"list it in {folder}/__init__.py"

@@ -57,6 +57,13 @@ def test_a_bad_image_costs_only_itself(tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(found[1], Prediction)
 
 
+def test_without_a_readable_image_no_engine_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = answers(monkeypatch, "x")
+    (tmp_path / "b.png").write_text("no image")
+    (found,) = predict("m", [tmp_path / "b.png"])
+    assert found.error and engine.opened == []
+
+
 def test_answers_come_batch_by_batch_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stand_in(monkeypatch, lambda request, i: request.id)
     paths = [make_image(tmp_path / f"{n}.png") for n in (*range(module.BATCH + 3), 0)]

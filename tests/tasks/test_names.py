@@ -34,7 +34,8 @@ def test_no_other_room_names_a_task() -> None:
     places = {path.relative_to(ROOT).as_posix(): path for path in paths}
     others = {name: path for name, path in places.items() if not name.startswith(MAY_NAME)}
     found = [f"{name}:{line}: {word}" for name, path in others.items() for line, word in faults(path.read_text())]
-    assert found == [], f"ask the task instead; where the word means something else, end the line with {OTHER_MEANING}"
+    hint = f"ask the task instead; where the word means something else, end the line with `{OTHER_MEANING}`:"
+    assert not found, "\n".join([hint, *found])
 
 
 @pytest.mark.parametrize("source", ['if x == "vqa": y', 'x: Literal["a", "vqa"]', '{"vqa": 1}', 'f(task="vqa")'])

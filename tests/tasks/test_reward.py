@@ -27,6 +27,11 @@ GIVEN: dict[TaskName, dict[str, Any]] = {
     "detection": {"answer": "[[10, 20, 50, 60], [70, 20, 95, 45]]"},
 }
 
+
+def test_every_task_is_tried_here() -> None:
+    assert TASKS.keys() - GIVEN.keys() == set(), "add a sample of it to GIVEN"
+
+
 vocabulary = st.sampled_from(["a", "the", "plane", "planes", "parked", "runway", "near"])
 sentences = st.lists(vocabulary, min_size=1, max_size=14)
 anything = st.one_of(
