@@ -34,6 +34,7 @@ test: env ## the tests, what was skipped and why, and the line coverage of geoze
 	  -m "not long and not ray and not deepspeed" $(ARGS)
 
 test-long: env ## the tests that `make test` leaves out for their time: a whole stack, killed workers, sharded sampling
+	$(PY) -m pip install --quiet --no-deps -r requirements/real_shape.txt
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
 
 test-ray: env ## the tests of the extra `ray`, which this installs

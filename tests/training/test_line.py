@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -237,3 +239,36 @@ def test_two_nodes_of_which_one_loses_its_trainer_end_where_one_node_does(
     assert retry == "node 1: a process ended with code 1"
     assert apart(undisturbed.model, base) > 1e-5
     assert apart(directory / "model", undisturbed.model) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("bfloat16", 0.03)])
+def test_a_merged_adapter_gives_the_log_probabilities_of_the_trained_policy(
+    dtype: str, most: float, tiny_random: Path, tmp_path: Path
+) -> None:
+    from geozero.common import process
+
+    process.prepare()
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen3VLForConditionalGeneration
+
+    load = partial(Qwen3VLForConditionalGeneration.from_pretrained, dtype=getattr(torch, dtype))
+    ids = torch.randint(20, 200, (4, 24), generator=torch.Generator().manual_seed(1))
+
+    def log_probabilities(model: Any) -> Any:
+        with torch.no_grad():
+            return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().log_softmax(-1)
+
+    targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    policy = get_peft_model(load(tiny_random), LoraConfig(r=8, lora_alpha=16, target_modules=targets, lora_dropout=0.0))
+    torch.manual_seed(2)
+    for name, weight in policy.named_parameters():
+        if "lora_B" in name:  # zero before training
+            weight.data.normal_(0, 0.05)
+    trained, checkpoint = log_probabilities(policy), tmp_path / "checkpoint-1"
+    policy.save_pretrained(checkpoint)
+    params = make_params(model={"path": str(tiny_random), "dtype": dtype})
+    checkpoints.assemble_model(checkpoint, tiny_random, params.model, tmp_path / "model")
+    difference = (log_probabilities(load(tmp_path / "model")) - trained).abs().mean()
+    assert difference < most
+    assert (log_probabilities(load(tiny_random)) - trained).abs().mean() > 10 * most  # the adapter does something
