@@ -17,7 +17,16 @@ from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, pipeline_run
 from flows.sft import train_sft
 from geozero.tasks.text import Mode
+from geozero.training.arguments import check_hardware, check_masters
 from geozero.workspace import Workspace
+
+
+def check_all(workspace: Workspace) -> None:
+    """Raises InputError where any of the stages could not train here: found now, not after the hours before it."""
+    check_stages(workspace)
+    for section in ("filter", "sft", "a2grpo"):
+        check_masters(workspace.settings, section)
+    check_hardware(workspace.settings.hardware)
 
 
 @form
@@ -31,7 +40,7 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
             from its checkpoint.
     """
     workspace, limit = Workspace.open(params), seconds(hours)
-    check_stages(workspace)
+    check_all(workspace)
     times = StageTimer(workspace.runs / "times.json")
     direct_first: tuple[Mode, ...] = ("direct", "tagged")
     tagged_first: tuple[Mode, ...] = ("tagged", "direct")
@@ -62,4 +71,4 @@ def pipeline(params: Path = Path("params.yaml"), hours: Hours | None = None) -> 
 
 
 if __name__ == "__main__":
-    start(pipeline, check=check_stages)
+    start(pipeline, check=check_all)
