@@ -203,7 +203,12 @@ class Sampling(Section):
     """Difficulty: K answers a sample in direct mode [ours]."""
 
     engine: Literal["auto", "vllm", "transformers", "server"] = "auto"
-    urls: list[str] = []  # OpenAI-compatible servers (engine: server); none: a vLLM server is started and ended
+    # OpenAI-compatible servers (engine: server): those that hold every model, or model → its own, such as
+    # {fold-0: [...], fold-1: [...], a2grpo: [...]}; none: a vLLM server is started and ended
+    urls: list[str] | dict[str, list[str]] = []
+    # the name of a served model that is taken for ours though nothing proves it, or model → name
+    trust_server_model: str | dict[str, str] | None = None
+    concurrency: Count | None = None  # completions in progress per server; None: as many as make it answer faster
     k: Annotated[int, Field(ge=1, le=1024)] = 8
     temperature: Annotated[float, Field(ge=0, le=10)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -369,7 +374,9 @@ class Params(Section):
     def engine_options(self) -> dict[str, Any]:
         """Keyword arguments of `geozero.engines.open_engine` for a model trained here."""
         model = self.model.model_dump(exclude={"path", "boxes"}, exclude_none=True)
-        return {"name": self.sampling.engine, "memory": self.sampling.memory, **model}
+        concurrency = self.sampling.concurrency
+        server = {} if concurrency is None else {"concurrency": concurrency}
+        return {"name": self.sampling.engine, "memory": self.sampling.memory, **server, **model}
 
 
 def load(path: Path | str) -> Params:

@@ -91,8 +91,9 @@ class Workspace:
     @property
     def engine(self) -> dict[str, Any]:
         """The arguments of `open_engine` besides the model."""
-        urls = self.settings.sampling.urls
-        return self.settings.engine_options | ({"urls": urls} if urls else {})
+        urls, trust = self.settings.sampling.urls, self.settings.sampling.trust_server_model
+        given = {"urls": urls, "trust_server_model": trust} if urls else {}
+        return self.settings.engine_options | {name: value for name, value in given.items() if value is not None}
 
     def newest(self, stage: str) -> Path:
         """The model of the stage's latest finished run that began with this profile's base model.

@@ -31,6 +31,8 @@ _UPRIGHT = {  # EXIF orientation → what turns the image upright; those from 5 
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = 5
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_END_BYTES = 64  # of a file, in which its end mark stands
 _STRETCH = "stretch it to 8-bit RGB first, as `geozero tile` does"
 
 # Pillow warns of large images, which are refused here, and of odd metadata, which nobody reads. Once for all:
@@ -88,6 +90,21 @@ def size_of(data: bytes) -> tuple[int, int]:
     """
     with _bad_records(data), Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
         return (image.height, image.width) if _orientation(image) >= _SIDEWAYS else image.size
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG or PNG file that every reader decodes to the pixels of `decode`: upright, whole, 8-bit
+    RGB without transparency; None for any other. Reads the header and the end alone.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=KEPT_AS_IS) as image:
+            plain = image.mode == "RGB" and ";16" not in str([tile.args for tile in image.tile])
+            whole = _ENDS[image.format or ""] in data[-_END_BYTES:]
+            if plain and whole and "transparency" not in image.info and _orientation(image) == 1:
+                return image.size
+    except Exception:  # whatever is wrong, `decode` will say it
+        pass
+    return None
 
 
 def thumbnail(image: Image.Image, side: int = 256, quality: int = 80) -> bytes:

@@ -6,14 +6,14 @@ import hashlib
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from geozero.common import process
 
-FinishReason = Literal["stop", "length", "error"]
+FINISHED = ("stop", "length")  # what a model's own answer ends with
 
 EXIT_SECONDS = 1.0  # that a process which is ending by itself gets
 SEED_BITS = 31  # what every library accepts as a seed, with room to add a rollout's number
@@ -32,7 +32,10 @@ class EngineOptions:
         model_type: what the checkpoint must be; None: what its config.json says.
         memory: share of a GPU's memory that vLLM may take.
         devices: GPUs that vLLM spreads the model over (tensor parallel).
-        urls: OpenAI-compatible servers that hold this model (engine `server`); none: a vLLM server is started here.
+        urls: OpenAI-compatible servers that hold this model (engine `server`), or model → its servers; none: a vLLM
+            server is started here.
+        trust_server_model: the name of a served model that is taken for this one, whatever it is; or model → name.
+        concurrency: completions in progress per server; None: as many as make it answer faster.
         patience: seconds that a server may take for one completion before another one is tried.
     """
 
@@ -44,7 +47,9 @@ class EngineOptions:
     model_type: str | None = None
     memory: float = 0.9
     devices: int = 1
-    urls: Sequence[str] = ()
+    urls: Sequence[str] | Mapping[str, Sequence[str]] = ()
+    trust_server_model: str | Mapping[str, str] | None = None
+    concurrency: int | None = None
     patience: float = 600.0
 
 
@@ -95,17 +100,23 @@ class Completion:
 
     Attributes:
         text: decoded without special tokens; empty for `error`.
-        finish_reason: `stop` (the model ended), `length` (truncated), `error` (the request could not be answered).
+        finish_reason: `stop` (the model ended), `length` (truncated), `error` (the request could not be answered), or
+            what else a server says (`abort`, `content_filter`, …).
         n_tokens: tokens of the text, without the end token.
         seed: what it was sampled with; None when greedy.
-        error: the reason for `error`.
+        error: why this is no answer of the model: the request failed, or was not answered to its end.
     """
 
     text: str
-    finish_reason: FinishReason
+    finish_reason: str
     n_tokens: int
     seed: int | None = None
     error: str | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the model answered: to its own end, or to the limit that was asked for."""
+        return self.finish_reason in FINISHED and self.error is None
 
 
 Answered = tuple[str, list[Completion]]  # a request's id and its completions

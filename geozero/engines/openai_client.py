@@ -1,10 +1,11 @@
-"""One OpenAI-compatible server over HTTP: which model it serves, one completion, and what its errors mean."""
+"""One OpenAI-compatible server over HTTP: which model it serves, completions, and what its errors mean."""
 
 from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,11 +14,13 @@ import httpx
 from PIL import Image
 
 from geozero.common.errors import InputError
+from geozero.engines.serving.served_model import ServedModel, choose
 
 CONNECT_SECONDS = 30.0  # for a server to say which model it serves
 MESSAGE_LENGTH = 200  # characters of a server's message
 WRONG_ADDRESS = (401, 403, 404, 405)
 TRANSIENT = (408, 425, 429, 502, 503, 504)  # the server is busy, away or starting; not the request's fault
+IMAGE_PLACE = "geozero:image"  # stands in a body where the image's URL goes
 
 
 @dataclass(slots=True)
@@ -25,10 +28,19 @@ class Server:
     """One server that has said what it serves."""
 
     url: str  # ends in /v1
-    model: str  # its name for the model
-    vllm: bool
-    max_length: int | None
+    serves: ServedModel
+    names: frozenset[str]  # all that it has for that model
     resting_until: float = 0.0  # monotonic seconds; until then other servers come first
+    was_away: bool = False  # it may have come back with another model
+
+    @property
+    def model(self) -> str:
+        """The server's name for the model."""
+        return self.serves.name
+
+    @property
+    def vllm(self) -> bool:
+        return self.serves.vllm
 
 
 class RequestRefused(Exception):
@@ -48,11 +60,27 @@ class ServerFailed(Exception):
         super().__init__(text)
 
 
-def connect(client: httpx.Client, url: str, path: Path) -> Server:
-    """Find out which model a server serves.
+@dataclass(frozen=True)
+class Body:
+    """A chat completion's request: its fields, and an image that is encoded once however often it is sent."""
+
+    fields: dict[str, Any]
+    image: bytes = field(repr=False)  # its data URL
+
+    def encoded(self, **fields: Any) -> bytes:
+        """The JSON text, these fields added."""
+        text = json.dumps(self.fields | fields).encode()
+        return text.replace(f'"{IMAGE_PLACE}"'.encode(), b'"' + self.image + b'"', 1)
+
+
+def connect(client: httpx.Client, url: str, path: Path, trusted: str | None = None) -> Server:
+    """Find out whether a server serves the checkpoint at `path`.
+
+    Args:
+        trusted: the name of a served model that is taken for it, whatever it is.
 
     Raises:
-        InputError: it is not there, is no such server, or serves several models.
+        InputError: it is not there, is no such server, or serves another model.
     """
     try:
         reply = client.get(f"{url}/models", timeout=CONNECT_SECONDS)
@@ -61,44 +89,48 @@ def connect(client: httpx.Client, url: str, path: Path) -> Server:
             f"no server answers: {type(error).__name__} {error}", url, "start it, or leave the address out"
         ) from None
     try:
-        models = {str(row["id"]): row for row in reply.json()["data"]}
+        models = [ServedModel.of(row) for row in reply.json()["data"]]
     except (ValueError, KeyError, TypeError):
-        what = f"no OpenAI-compatible server: status {reply.status_code}: {_message(reply)}"
+        what = f"no OpenAI-compatible server: status {reply.status_code}: {message_of(reply)}"
         raise InputError(what, url, "check the address") from None
-    named = [name for name in models if name in (str(path), path.name)]
-    (name, *others) = named or list(models) or [""]
-    if others or not name:
-        what = f"the server holds {', '.join(models) or 'no model'}"
-        raise InputError(what, url, f"start it with {path.name} alone")
-    row = models[name]
-    length = row.get("max_model_len")
-    return Server(url, name, row.get("owned_by") == "vllm", int(length) if length else None)
+    chosen = choose(models, path, trusted, url)
+    return Server(url, chosen, frozenset(one.name for one in models if one.root == chosen.root))
 
 
-def post(client: httpx.Client, server: Server, body: dict[str, Any]) -> dict[str, Any]:
-    """One chat completion, as the server sent it.
+def is_up(client: httpx.Client, url: str) -> bool:
+    """Whether a server answers at all."""
+    try:
+        return client.get(f"{url}/models", timeout=CONNECT_SECONDS).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def post(client: httpx.Client, server: Server, content: bytes) -> dict[str, Any]:
+    """A chat completion, as the server sent it.
 
     Raises:
         RequestRefused, ServerFailed: see there.
-        InputError: the address serves no chat completions.
+        InputError: the address serves no chat completions, or no longer this model.
     """
     try:
-        reply = client.post(f"{server.url}/chat/completions", json=body)
+        reply = client.post(
+            f"{server.url}/chat/completions", content=content, headers={"Content-Type": "application/json"}
+        )
     except httpx.TransportError as error:
         raise ServerFailed(f"{server.url} does not answer: {type(error).__name__} {error}", unreachable=True) from error
     status = reply.status_code
     if status in WRONG_ADDRESS:
-        raise InputError(f"the server answers {status}: {_message(reply)}", server.url, "check the address")
+        raise InputError(f"the server answers {status}: {message_of(reply)}", server.url, "check the address")
     if 400 <= status < 500 and status not in TRANSIENT:
-        raise RequestRefused(f"refused: {_message(reply)}")
+        raise RequestRefused(f"refused: {message_of(reply)}")
     if status != 200:
-        raise ServerFailed(f"{server.url} answers {status}: {_message(reply)}", transient=status in TRANSIENT)
+        raise ServerFailed(f"{server.url} answers {status}: {message_of(reply)}", transient=status in TRANSIENT)
     try:
         found: dict[str, Any] = reply.json()
         _ = found["choices"][0]["message"]["content"], int(found["usage"]["completion_tokens"])
-        _ = found["choices"][0]["finish_reason"], int(found["usage"]["prompt_tokens"])
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise ServerFailed(f"{server.url} answers rubbish: {_message(reply)}") from None
+        _ = int(found["usage"]["prompt_tokens"]), [choice["message"].get("content") for choice in found["choices"]]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise ServerFailed(f"{server.url} answers rubbish: {message_of(reply)}") from None
     return found
 
 
@@ -115,12 +147,16 @@ def address(url: str) -> str:
     return bare if bare.endswith("/v1") else f"{bare}/v1"
 
 
-def data_url(image: Image.Image) -> str:
-    """The fitted image, lossless."""
+def data_url(image: Image.Image | bytes) -> bytes:
+    """The fitted image, lossless; or a JPEG or PNG file as it is."""
+    if isinstance(image, bytes):
+        kind = b"png" if image.startswith(b"\x89PNG") else b"jpeg"
+        return b"data:image/" + kind + b";base64," + base64.b64encode(image)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return b"data:image/png;base64," + base64.b64encode(buffer.getvalue())
 
 
-def _message(reply: httpx.Response) -> str:
+def message_of(reply: httpx.Response) -> str:
+    """The beginning of what a server said, in one line."""
     return " ".join(reply.text.split())[:MESSAGE_LENGTH] or "nothing"

@@ -16,13 +16,15 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from geozero.engines.checkpoint import Vocabulary
+from geozero.engines.checkpoint import Vocabulary, content_hash, resolve, weight_files
 from geozero.engines.seeded_sampler import draw, uniforms
+from geozero.engines.serving.served_model import IDENTITY_BYTES
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 ARGUMENT = "geozero_draw"  # in `extra_args`: (seed, temperature, top_p, top_k); absent for greedy
+IDENTITY = "geozero_identity"  # in `extra_args`: answer with the content hash of the checkpoint, a token per hex digit
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,49 @@ class Row:
     tokens: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class IdentityRow:
+    """A request that is answered with the digits of the checkpoint's content hash."""
+
+    digits: list[int]
+    tokens: list[int]
+
+
+class LoadedFiles:
+    """The files that a model was loaded from; their hash counts for the model only while they stay as they were."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._digits = path, list[int]()
+        self._stats = self._look()
+
+    def digits(self) -> list[int]:
+        """The content hash, digit by digit; zeros where the files have changed since."""
+        if not self._digits:
+            name = content_hash(self.path) if self._look() == self._stats else "0" * (2 * IDENTITY_BYTES)
+            self._digits = [int(digit, 16) for digit in name]
+        return self._digits
+
+    def _look(self) -> list[tuple[str, int, int]]:
+        return [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in weight_files(self.path)]
+
+
 class SeededRows(LogitsProcessor):  # type: ignore[misc]
     """Suppresses tokens that may not be written, then samples for every request that carries a seed."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         from transformers import AutoTokenizer
 
-        path = Path(vllm_config.model_config.model)
+        path = resolve(vllm_config.model_config.model)
         tokenizer: Any = AutoTokenizer.from_pretrained(path)
         self.suppressed = torch.tensor(Vocabulary.of(path, tokenizer).suppressed, dtype=torch.long, device=device)
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, Row | IdentityRow] = {}
+        self.loaded = LoadedFiles(path)
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Let a server's request have n completions: greedy to vLLM, which refuses n greedy ones, numbered by seed."""
+        if ARGUMENT in (sampling_params.extra_args or {}) and sampling_params.n > 1:
+            sampling_params.temperature, sampling_params.seed = 0.0, 0
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -54,8 +89,9 @@ class SeededRows(LogitsProcessor):  # type: ignore[misc]
         """Follow vLLM as it adds, removes and moves the requests of its batch."""
         process_dict_updates(self.rows, batch_update, self._row)
 
-    @staticmethod
-    def _row(params: SamplingParams, prompt: list[int] | None, tokens: list[int]) -> Row | None:
+    def _row(self, params: SamplingParams, prompt: list[int] | None, tokens: list[int]) -> Row | IdentityRow | None:
+        if IDENTITY in (params.extra_args or {}):
+            return IdentityRow(self.loaded.digits(), tokens)
         arguments = (params.extra_args or {}).get(ARGUMENT)
         if arguments is None:
             return None
@@ -68,7 +104,14 @@ class SeededRows(LogitsProcessor):  # type: ignore[misc]
         if not self.rows:
             return logits
         device = logits.device
-        numbers, rows = list(self.rows), list(self.rows.values())
+        for number, row in self.rows.items():
+            if isinstance(row, IdentityRow):
+                logits[number] = float("-inf")
+                logits[number, row.digits[len(row.tokens) % len(row.digits)]] = 0.0
+        drawn_rows = {number: row for number, row in self.rows.items() if isinstance(row, Row)}
+        if not drawn_rows:
+            return logits
+        numbers, rows = list(drawn_rows), list(drawn_rows.values())
         # by the number of tokens, not by a counter: vLLM throws away what it samples from half a prompt
         uniform = torch.stack([row.uniforms[min(len(row.tokens), len(row.uniforms) - 1)] for row in rows])
         drawn = draw(

@@ -118,6 +118,5 @@ class AnswerLog:
 
 
 def failure(completions: list[Completion]) -> str | None:
-    """Why a request failed; None if it has answers."""
-    first = completions[0]
-    return (first.error or "no reason given") if first.finish_reason == "error" else None
+    """Why one of a request's completions is no answer of the model, the first such reason; None if all are."""
+    return next((one.error or "no reason given" for one in completions if not one.is_answer), None)

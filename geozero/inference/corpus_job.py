@@ -145,8 +145,9 @@ class _Output:
 
     def _records(self, sample: Sample, completions: list[Completion]) -> Iterator[dict[str, Any]]:
         """In the published format, with what strict scoring, the preflight and the gallery need beside it."""
-        reason, task = failure(completions), tasks.get(sample.task)
+        task = tasks.get(sample.task)
         for rollout, completion in enumerate(completions):
+            reason = failure([completion])
             text = "" if reason else self.prefix + completion.text
             yield {
                 "id": sample.id if rollout == 0 else f"{sample.id}/{rollout}",

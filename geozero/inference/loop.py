@@ -22,11 +22,12 @@ from geozero.corpus.sample import digest
 from geozero.engines import Completion, Engine, EngineOptions, Request, SamplingParams, checkpoint
 from geozero.engines.base import failed
 from geozero.engines.families import recorded_min_pixels
+from geozero.engines.serving.served_model import trusted_name
 from geozero.inference.answer_log import AnswerLog, failure
 
 CHUNK = 256  # questions: what a kill can cost
 # Options of `open_engine` that decide where and how fast answers are generated, not which
-SPEED_OPTIONS = frozenset({"name", "memory", "devices", "urls", "patience"})
+SPEED_OPTIONS = frozenset({"name", "memory", "devices", "urls", "concurrency", "patience"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,10 @@ class LazyEngine:
         """
         path = checkpoint.resolve(self.model)
         given = EngineOptions(**{name: value for name, value in self.options.items() if name != "name"})
-        limits = {name: value for name, value in self.options.items() if name not in SPEED_OPTIONS | {"min_pixels"}}
+        apart = SPEED_OPTIONS | {"min_pixels", "trust_server_model"}
+        limits = {name: value for name, value in self.options.items() if name not in apart}
+        trusted = trusted_name(given.trust_server_model, path, None, 1) if self.options["name"] == "server" else None
+        limits |= {} if trusted is None else {"trust_server_model": trusted}
         least = recorded_min_pixels(path, given.max_pixels, given.min_pixels)
         return {
             "model": checkpoint.content_hash(path),

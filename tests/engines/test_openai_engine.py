@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +21,13 @@ from typing import Any
 import engine_requests as agree
 import psutil
 import pytest
-from fake_server import PROMPT_TOKENS, Answer, FakeServer, complete
+from fake_server import PROMPT_TOKENS, Answer, FakeServer, complete, identify
 from marks import needs_vllm
 from PIL import Image
 
 from geozero.common import process
 from geozero.common.errors import BadRecord, InputError
-from geozero.engines import open_engine, openai_client, openai_engine, vllm_server
+from geozero.engines import checkpoint, open_engine, openai_client, openai_engine, vllm_server
 from geozero.engines.base import EngineDied, EngineOptions, Request, SamplingParams, request_seed
 from geozero.engines.openai_client import address
 from geozero.engines.openai_engine import ServerEngine
@@ -47,6 +50,9 @@ class FakePrompter:
 
     def budget(self, prompt: Prompt, max_tokens: int) -> int:
         return min(max_tokens, self.max_length - prompt.n_tokens)
+
+    def count(self, text: str) -> int:
+        return len(text.split())
 
     def decode(self, tokens: list[int]) -> str:
         return " ".join(map(str, tokens))
@@ -279,7 +285,7 @@ def test_a_server_that_reads_another_prompt_is_refused(start: Any) -> None:
         ("<html>hello</html>", "no OpenAI-compatible server: status 200: <html>hello"),
         ({"object": "error"}, "no OpenAI-compatible server"),
         ({"data": []}, "holds no model"),
-        ({"data": [{"id": "x"}, {"id": "y"}]}, "holds x, y"),
+        ({"data": [{"id": "x"}, {"id": "y"}]}, "holds x, y, not m"),
     ],
 )
 def test_what_is_no_fitting_server_is_refused_at_the_start(start: Any, models: Any, words: str) -> None:
@@ -292,6 +298,110 @@ def test_among_several_models_the_one_of_that_name_is_taken(start: Any) -> None:
     fake = start(models={"data": [{"id": "x"}, {"id": "m"}]})
     engine_over(fake).generate(ask("a"), SamplingParams())
     assert fake.asked[0]["model"] == "m"
+
+
+def test_a_server_with_another_model_is_refused_at_the_start(start: Any) -> None:
+    fake = start(models={"data": [{"id": "n", "root": "/models/n", "owned_by": "vllm"}]})
+    with pytest.raises(InputError, match=r"holds n from /models/n, not m .*--trust-server-model") as caught:
+        engine_over(fake)
+    assert "\n" not in str(caught.value) and not fake.asked
+
+
+def test_a_foreign_server_may_be_trusted_by_name(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    fake = start(models={"data": [{"id": "n"}]})
+    engine = ServerEngine(Path("/models/m"), [fake.url], trust_server_model="n")
+    assert engine.generate(ask("a"), SamplingParams())[0][0].is_answer and fake.asked[0]["model"] == "n"
+    assert engine.describe()["verified"] == "trusted" and "n is taken for /models/m" in caplog.text
+
+
+def test_a_server_of_ours_has_to_hold_these_weights(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "content_hash", lambda path: "0123456789abcdef" * 2)
+    right = engine_over(start(identify("0123456789abcdef" * 2), owned_by="vllm"))
+    assert right.seeded and right.describe()["verified"] == "weights"
+    with pytest.raises(InputError, match="other weights than /models/m"):
+        engine_over(start(identify("fedcba9876543210" * 2), owned_by="vllm"))
+    older = engine_over(start(owned_by="vllm"))  # it knows no such question
+    assert older.seeded and older.describe()["verified"] == "name"
+
+
+def test_a_server_that_comes_back_with_another_model_is_refused(start: Any) -> None:
+    faults = iter([503])
+
+    def away(body: dict[str, Any]) -> Answer:
+        if status := next(faults, 0):
+            fake.models = {"data": [{"id": "n"}]}
+            return status, "starting"
+        return complete(body)
+
+    fake = start(away)
+    with pytest.raises(InputError, match="holds n, not m"):
+        engine_over(fake).generate(ask("a"), SamplingParams())
+
+
+def test_one_address_for_two_models_is_noticed(start: Any) -> None:
+    def other(body: dict[str, Any]) -> Answer:
+        status, found = complete(body)
+        return status, found | {"model": "n"}
+
+    with pytest.raises(InputError, match="answers with n, not m"):
+        engine_over(start(other)).generate(ask("a"), SamplingParams())
+
+
+def test_addresses_of_several_models(start: Any) -> None:
+    mine, other = start(), start(models={"data": [{"id": "n"}]})
+    engine = ServerEngine(Path("/models/m"), {"m": [mine.url], "n": [other.url]}, max_pixels=4096, max_length=256)
+    assert engine.describe()["servers"] == [f"{mine.url}/v1"]
+    with pytest.raises(InputError, match="no server is named for x, only for n"):
+        ServerEngine(Path("/models/x"), {"n": [other.url]}, max_pixels=4096, max_length=256)
+
+
+@pytest.mark.parametrize("owned_by", ["somebody", "vllm"])
+@pytest.mark.parametrize("reason", ["abort", "content_filter", None, "length"])
+def test_what_a_server_did_not_finish_is_no_answer(start: Any, owned_by: str, reason: str | None) -> None:
+    def unfinished(body: dict[str, Any]) -> Answer:
+        status, found = complete(body)
+        if ("geozero_draw" not in body.get("vllm_xargs", {}) and owned_by == "somebody") or body["max_tokens"] == 20:
+            found["choices"][0] |= {"finish_reason": reason}
+            found["choices"][0] |= {"token_ids": [7, 5]} if owned_by == "vllm" else {}
+        return status, found
+
+    (row,) = engine_over(start(unfinished, owned_by=owned_by)).generate(ask("a"), HOT)
+    assert {c.finish_reason for c in row} == {reason or "unknown"} and not any(c.is_answer for c in row)
+    assert all(c.error and c.text for c in row)
+
+
+def test_many_completions_share_one_upload(start: Any) -> None:
+    many = SamplingParams(n=8, temperature=0.7, max_tokens=20, seed=3)
+    seeds = [request_seed(3, "a") + i for i in range(8)]
+    for owned_by in ("somebody", "vllm"):
+        fake = start(owned_by=owned_by)
+        engine = engine_over(fake)
+        engine.generate(ask("z"), many)  # a plain server is tried first
+        fake.asked.clear()
+        (row,) = engine.generate(ask("a"), many)
+        assert len(fake.asked) == 1 and fake.asked[0]["n"] == 8 and [c.seed for c in row] == seeds
+        assert [c.text for c in row] == [f"{s} 5" if owned_by == "vllm" else f"answer {s}" for s in seeds]
+        assert fake.asked[0]["temperature"] == (1.0 if owned_by == "vllm" else 0.7)
+
+
+@pytest.mark.parametrize("fault", ["one choice", "one seed", "refused"])
+def test_a_server_that_draws_many_alike_is_asked_one_by_one(start: Any, fault: str) -> None:
+    def rule(body: dict[str, Any]) -> Answer:
+        if fault == "refused" and body.get("n", 1) > 1:
+            return 400, "n must be 1"
+        status, found = complete(body)
+        if fault == "one choice":
+            del found["choices"][1:]
+        elif "seed" in body:
+            found["choices"] = found["choices"][:1] * len(found["choices"])
+        elif fault == "one seed":  # without one its answers differ
+            for number, choice in enumerate(found["choices"]):
+                choice["message"]["content"] = f"answer {number}"
+        return status, found
+
+    many = SamplingParams(n=8, temperature=0.7, max_tokens=20, seed=3)
+    (row,) = engine_over(start(rule)).generate(ask("a"), many)
+    assert [c.text for c in row] == [f"answer {request_seed(3, 'a') + i}" for i in range(8)]
 
 
 def test_no_server_and_no_address_are_told_apart(start: Any) -> None:
@@ -338,7 +448,31 @@ def test_a_real_server_gives_the_answers_of_the_engine_in_process(tiny_random: P
     assert found["server"]["greedy"] == found["vllm"]["greedy"]
     assert found["server"]["sampled"] == found["vllm"]["sampled"]
     assert found["server"]["begun"] == found["vllm"]["begun"]
-    assert found["server"]["left"] == []
+    assert found["server"]["many"] == found["vllm"]["many"]  # n completions of one request, each with its own seed
+    assert found["server"]["many"] == found["server"]["single"]
+    assert found["server"]["about"]["verified"] == "weights" and found["server"]["left"] == []
+    assert "which may be another model" in found["server"]["wrong"][0]
+    assert "holds other weights than" in found["server"]["wrong"][1]
+
+
+def refusals(engine: ServerEngine, model: Path) -> list[str]:
+    """What is said of a checkpoint with the served one's name, but another fold's weights: by its root, by its hash."""
+    with tempfile.TemporaryDirectory() as directory:
+        other = Path(directory) / model.parent.name / model.name
+        shutil.copytree(model, other)
+        (weights,) = other.glob("*.safetensors")
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        found = []
+        for attempt in (
+            lambda: ServerEngine(other, [engine._servers[0].url], **agree.LIMITS),
+            lambda: engine._probe.check_weights(engine._servers[0], other),
+        ):
+            with pytest.raises(InputError) as caught:
+                attempt()
+            found.append(str(caught.value))
+        return found
 
 
 def main(name: str, model: str) -> None:
@@ -354,6 +488,14 @@ def main(name: str, model: str) -> None:
     result["sampled"] = rows(engine.generate(asked, agree.SAMPLED))
     begun = [Request(r.id, r.messages, r.image, prefix="<answer>") for r in asked[:3]]
     result["begun"] = rows(engine.generate(begun, agree.GREEDY))
+    many = dataclasses.replace(agree.SAMPLED, n=5)
+    result["many"] = rows(engine.generate(asked[:4], many))
+    single = [
+        Request(r.id, r.messages, r.image, request_seed(many.seed, r.id) + i) for r in asked[:4] for i in range(5)
+    ]
+    one_by_one = engine.generate(single, dataclasses.replace(many, n=1))
+    result["single"] = rows([[row[0] for row in one_by_one[i : i + 5]] for i in range(0, 20, 5)])
+    result["wrong"] = refusals(engine, Path(model)) if name == "server" else []
     children = psutil.Process().children(recursive=True)
     engine.close()
     _, left = psutil.wait_procs(children, timeout=10)  # they were sent SIGKILL; the kernel takes a moment

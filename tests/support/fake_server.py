@@ -14,18 +14,29 @@ Answer = tuple[int, Any]  # status; a JSON value or plain text
 
 
 def complete(body: dict[str, Any]) -> Answer:
-    """A fitting answer: it names the seed that it was drawn with."""
+    """A fitting answer: it names the seed that it was drawn with; of n completions each has the next seed."""
     draw = body.get("vllm_xargs", {}).get("geozero_draw")
-    seed = draw[0] if draw else body.get("seed", "greedy")
-    message = {"role": "assistant", "content": f"answer {seed}"}
-    found: dict[str, Any] = {
-        "choices": [{"message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 3},
-    }
-    if body.get("return_token_ids"):
-        # as our sampler inside vLLM would: the draw's seed decides; without it the answer is always the same
-        found["choices"][0]["token_ids"] = [seed if isinstance(seed, int) else 1, 5, 0]
-    return 200, found
+    first, n = draw[0] if draw else body.get("seed", "greedy"), body.get("n", 1)
+    choices: list[dict[str, Any]] = []
+    for i in range(n):
+        seed = first + i if isinstance(first, int) else first
+        choices.append({"message": {"role": "assistant", "content": f"answer {seed}"}, "finish_reason": "stop"})
+        if body.get("return_token_ids"):
+            # as our sampler inside vLLM would: the draw's seed decides; without it the answer is always the same
+            choices[-1]["token_ids"] = [seed if isinstance(seed, int) else 1, 5, 0]
+    return 200, {"choices": choices, "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 3 * n}}
+
+
+def identify(digits: str) -> Callable[[dict[str, Any]], Answer]:
+    """As our sampler inside vLLM: a request for the identity of the weights is answered with these digits."""
+
+    def rule(body: dict[str, Any]) -> Answer:
+        status, found = complete(body)
+        if "geozero_identity" in body.get("vllm_xargs", {}):
+            found["choices"][0]["token_ids"] = [int(digit, 16) for digit in digits]
+        return status, found
+
+    return rule
 
 
 class FakeServer:

@@ -42,12 +42,16 @@ class ImageLimits(ABC):
         """Tokens that an image of this size takes in the language model once it is fitted."""
 
     @abstractmethod
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the fitted image."""
+
+    @abstractmethod
     def fit(self, image: Image.Image) -> Image.Image:
         """The image as the model sees it; a fitted image comes back unchanged."""
 
     @abstractmethod
-    def tokens(self, image: Image.Image) -> int:
-        """Tokens that a fitted image takes in the language model."""
+    def tokens(self, width: int, height: int) -> int:
+        """Tokens that a fitted image of this size takes in the language model."""
 
     @property
     @abstractmethod

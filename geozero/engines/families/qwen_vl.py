@@ -58,8 +58,8 @@ class GridLimits(ImageLimits):
         size = self.size(image.width, image.height)
         return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
-    def tokens(self, image: Image.Image) -> int:
-        return image.width * image.height // self.factor**2
+    def tokens(self, width: int, height: int) -> int:
+        return width * height // self.factor**2
 
     @property
     def legacy(self) -> bool:

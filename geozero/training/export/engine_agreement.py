@@ -64,7 +64,7 @@ def _answers(engine: str, model: str, dtype: str, max_length: int) -> list[str]:
             answers = running.generate(_probes(), SamplingParams(max_tokens=TOKENS))
     except EngineDied as died:
         raise InputError(f"{engine} cannot run the model: {died}", model) from None
-    failed = [completion.error for completion, *_ in answers if completion.finish_reason == "error"]
+    failed = [completion.error for completion, *_ in answers if not completion.is_answer]
     if failed:
         raise InputError(f"{engine} cannot answer: {failed[0]}", model)
     return [completion.text for completion, *_ in answers]
