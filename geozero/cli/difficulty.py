@@ -30,7 +30,15 @@ def sample(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples, chosen by stable hash.")] = None,
     params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine that share the work.")] = 1,
-    url: Annotated[list[str] | None, typer.Option(help="A server's address (--engine server); repeatable.")] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="A server's address, or MODEL=ADDRESS, as fold-0=http://… (--engine server); repeatable."),
+    ] = None,
+    trust_server_model: Annotated[
+        list[str] | None,
+        typer.Option(help="Take the served model of this NAME, or MODEL=NAME, for ours, though nothing proves it."),
+    ] = None,
+    retry: Annotated[Literal["errors"] | None, typer.Option(help="Ask again for the answers that failed.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a little, print the plan and stop.")] = False,
 ) -> None:
     """Answer every sample K times in direct mode, and store each answer.
@@ -39,17 +47,35 @@ def sample(
     """
     from geozero.difficulty.sampling import sample as ask
     from geozero.difficulty.settings import SamplingSettings
+    from geozero.engines.serving.served_model import pairs, trusted_models
     from geozero.params import load
 
     if workers > 1 and not dry_run:
         from geozero.difficulty.workers import run_workers
 
-        given = {"corpus": corpus, "out": out, "engine": engine, "k": k, "limit": limit, "params": params}
+        given: dict[str, object] = {
+            "corpus": corpus,
+            "out": out,
+            "engine": engine,
+            "k": k,
+            "limit": limit,
+            "params": params,
+        }
+        given["retry"] = retry
         words = [f"--{name}={value}" for name, value in given.items() if value is not None]
         words += [f"--model={name}" for name in model] + [f"--url={address}" for address in url or ()]
+        words += [f"--trust-server-model={name}" for name in trust_server_model or ()]
         run_workers(words, workers, typer.echo)
         return
-    settings = SamplingSettings.of(load(params) if params else None, engine=engine, k=k, urls=url or None)
+    settings = SamplingSettings.of(
+        load(params) if params else None,
+        engine=engine,
+        k=k,
+        urls=pairs(url) if url else None,
+        trust_server_model=trusted_models(trust_server_model) if trust_server_model else None,
+    )
+    if trust_server_model and settings.engine != "server":
+        raise InputError(f"the engine is '{settings.engine}'", "--trust-server-model", "add --engine server")
     if url and settings.engine != "server":
         raise InputError(f"addresses are given, but the engine is '{settings.engine}'", "--url", "add --engine server")
     if dry_run:
@@ -60,7 +86,12 @@ def sample(
             typer.echo(line)
         return
     with Progress(write=None if sys.stdout.isatty() else typer.echo) as bar:
-        options: dict[str, Any] = {"shard": shard, "limit": limit, "progress": lambda state: state.show(bar)}
+        options: dict[str, Any] = {
+            "shard": shard,
+            "limit": limit,
+            "retry": retry,
+            "progress": lambda state: state.show(bar),
+        }
         done = ask(corpus, checkpoints(model), out, settings, **options)
     typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
     for found_engine in done.engines:
@@ -83,6 +114,9 @@ def select(
     out_instruct: Annotated[Path, typer.Option(help="Corpus of the easy samples, for SFT.")],
     out_hard: Annotated[Path, typer.Option(help="Corpus of the hard samples, for A²GRPO.")],
     params: Annotated[Path | None, typer.Option(help="Take the thresholds from this file.")] = None,
+    k: Annotated[
+        int | None, typer.Option(min=1, help="Count the first K answers; default: as many as are complete.")
+    ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw the pass rates (PNG, SVG or PDF).")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with histograms and examples.")] = None,
@@ -95,7 +129,7 @@ def select(
     from geozero.params import load
 
     thresholds = load(params).select if params else None
-    split(corpus, store, out_instruct, out_hard, thresholds, metrics=metrics, plot=plot, html=html)
+    split(corpus, store, out_instruct, out_hard, thresholds, k=k, metrics=metrics, plot=plot, html=html)
     for out in (out_instruct, out_hard):
         summary(Corpus(out).manifest, out)
 

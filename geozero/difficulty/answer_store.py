@@ -14,10 +14,10 @@ import dataclasses
 import json
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,30 +29,24 @@ from geozero import tasks
 from geozero.common.atomic import replacing, write_json
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample, digest
+from geozero.difficulty.answer_files import (
+    ANSWER_SCHEMA,
+    FAILED,
+    FINISH,
+    Bools,
+    Ints,
+    Reader,
+    answer_files,
+    chunks,
+    rollouts_stored,
+)
 from geozero.tasks.boxes import CONVENTIONS, Convention
-from geozero.tasks.text import normalise
+from geozero.tasks.text import normalise, read_answer
 
 CURRENT = "_current.json"
 FINGERPRINT = "_fingerprint.json"
-ROWS_AT_ONCE = 500_000  # answers looked up together; bounds the memory of a reader
 ABANDONED_SECONDS = 3600.0  # a chunk is written in well under a second
-FINISH = ("stop", "length", "error")
-
-ANSWER_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("rollout", pa.int32(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("answer", pa.string()),  # what the reward read; null where there is none
-        pa.field("success", pa.bool_()),  # null for captions (known at selection) and for requests that failed
-        pa.field("reward", pa.float64(), nullable=False),
-        pa.field("finish_reason", pa.string(), nullable=False),
-        pa.field("n_tokens", pa.int32(), nullable=False),
-        pa.field("seed", pa.int64()),  # null when greedy
-        pa.field("model", pa.string(), nullable=False),  # content hash
-        pa.field("prompt_hash", pa.string(), nullable=False),
-    ]
-)
+MOST_ROLLOUTS = 1024  # that a sample may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +63,7 @@ class Fingerprint:
     max_length: int
     boxes: str  # the model's coordinate convention: it decides rewards
     min_pixels: int | None = None  # None: four tokens, as in all stores before it could be another
+    server_model: str | None = None  # what a server calls the model that was taken for `model`; None: it is that one
 
     @property
     def values(self) -> dict[str, Any]:
@@ -141,7 +136,7 @@ class Answers:
     @property
     def asked(self) -> npt.NDArray[np.bool_]:
         """Answers that a model really gave."""
-        given: npt.NDArray[np.bool_] = self.present & (self.finish != FINISH.index("error"))
+        given: npt.NDArray[np.bool_] = self.present & (self.finish != FAILED)
         return given
 
     def alike(self, closed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -158,27 +153,24 @@ class Answers:
         return result
 
 
-def rollouts_stored(directory: Path) -> int:
-    """One more than the highest rollout in a directory, from the files' statistics; 0 where there is none."""
-    highest = -1
-    column = ANSWER_SCHEMA.get_field_index("rollout")
-    for path in answer_files(directory):
-        metadata = _metadata(path)
-        for group in range(metadata.num_row_groups):
-            statistics = metadata.row_group(group).column(column).statistics
-            if statistics is not None and statistics.has_min_max:
-                highest = max(highest, int(statistics.max))
-    return highest + 1
-
-
 def answered(
-    directory: Path, ids: pa.Array, prompts: pa.Array, k: int, members: npt.NDArray[np.bool_] | None = None
-) -> npt.NDArray[np.bool_]:
-    """Which of the answers 0 … k−1 of these samples a directory holds [N, k]. Arguments as in `load`."""
-    found = np.zeros((len(ids), k), bool)
-    for rows, rollouts, _ in _matched(directory, ids, prompts, k, members, []):
-        found[rows, rollouts] = True
-    return found
+    directory: Path,
+    ids: pa.Array,
+    prompts: pa.Array,
+    k: int,
+    members: Bools | None = None,
+    *,
+    failed: bool = True,
+) -> Bools:
+    """Which of the answers 0 … k−1 of these samples a directory holds [N, k]. Arguments as in `load`.
+
+    Args:
+        failed: count those that failed, too.
+    """
+    reader = Reader(directory, ids, prompts, k, members)
+    for _ in reader.rows([]):
+        pass
+    return reader.present if failed else reader.given
 
 
 def load(
@@ -186,10 +178,12 @@ def load(
     ids: pa.Array,
     prompts: pa.Array | None,
     k: int,
-    members: npt.NDArray[np.bool_] | None = None,
+    members: Bools | None = None,
     into: Answers | None = None,
+    scores: Scores | None = None,
 ) -> Answers:
-    """The answers of these samples; a repeated (id, rollout) counts once, memory does not grow with the texts.
+    """The answers of these samples; of a repeated (id, rollout) one counts (`answer_files`), memory does not grow with
+    the texts.
 
     Args:
         directory: one fingerprint's directory.
@@ -198,27 +192,48 @@ def load(
         k: answers a sample; higher rollouts are passed over.
         members: which samples may have their answers here [N] (cross-fitting); None: all.
         into: arrays to fill further; None starts anew.
+        scores: how the answers are scored today; None: rewards and successes as they were when it was sampled.
     """
     answers = Answers.empty(len(ids), k) if into is None else into
-    columns = ["success", "reward", "finish_reason", "answer"]
-    for rows, rollouts, table in _matched(directory, ids, prompts, k, members, columns):
+    columns = ["text", "success", "reward", "score_key"]
+    for rows, rollouts, table, finish in Reader(directory, ids, prompts, k, members).rows(columns):
         answers.present[rows, rollouts] = True
-        answers.success[rows, rollouts] = np.asarray(pc.fill_null(table["success"].cast(pa.int8()), -1))
-        answers.reward[rows, rollouts] = np.asarray(table["reward"])
-        answers.finish[rows, rollouts] = np.asarray(pc.index_in(table["finish_reason"], pa.array(FINISH)))
-        answers.meaning[rows, rollouts] = _meanings(table["answer"])
+        answers.finish[rows, rollouts] = finish
+        answers.meaning[rows, rollouts] = np.where(finish == FAILED, 0, _meanings(table["text"]))
+        if scores is None:
+            answers.reward[rows, rollouts] = np.asarray(table["reward"])
+            answers.success[rows, rollouts] = np.asarray(pc.fill_null(table["success"].cast(pa.int8()), -1))
+        else:
+            rewards = scores.rewards(rows, rollouts, table, finish)
+            answers.reward[rows, rollouts] = rewards
+            answers.success[rows, rollouts] = np.where(finish == FAILED, -1, scores.successes(rows, rewards))
     return answers
+
+
+class Scores(Protocol):
+    """How answers are scored today."""
+
+    def rewards(
+        self, rows: Ints, rollouts: Ints, table: pa.Table, finish: npt.NDArray[np.int8]
+    ) -> npt.NDArray[np.float64]:
+        """Rewards of these rows of a store; anything for what failed."""
+        ...
+
+    def successes(self, rows: Ints, rewards: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+        """1, 0, or −1 where unknown."""
+        ...
 
 
 def pass_rates(store: Path) -> pa.Table:
     """Per sample over all that is stored under the current fingerprints: id, n (answers given), n_success, p,
     mean_reward, distinct. For captions `n_success` and `p` are null: their threshold is known at selection only.
+    Rewards and successes are those of when it was sampled; `select` writes today's into `pass_rates.parquet`.
     """
     tables = []
     for key in current(store)["fingerprints"]:
         directory = store / str(key)
         seen = pa.array([], pa.string())
-        for table in _chunks(directory, ["id"]):
+        for table in chunks(directory, ["id"]):
             seen = pc.unique(pa.chunked_array([seen, *table["id"].chunks]))
         answers = load(directory, seen, None, max(1, rollouts_stored(directory)))
         tables.append(summarise(answers, seen))
@@ -247,23 +262,36 @@ def summarise(answers: Answers, ids: pa.Array) -> pa.Table:
 
 
 def first_answers(directory: Path, ids: pa.Array) -> dict[str, str]:
-    """The first answer of each of these few samples."""
+    """What the first answer of each of these few samples says."""
     found: dict[str, str] = {}
-    for table in _chunks(directory, ["id", "rollout", "answer"]):
-        kept = table.filter(pc.and_(pc.is_in(table["id"], ids), pc.equal(table["rollout"], 0)))
-        found.update(zip(kept["id"].to_pylist(), (a or "" for a in kept["answer"].to_pylist()), strict=True))
+    for name, rows in answers_to(directory, ids, MOST_ROLLOUTS).items():
+        text = next((row["text"] for row in rows if row["given"]), "")
+        found[name] = read_answer(text, "direct") or ""
     return found
 
 
 def answers_to(directory: Path, ids: pa.Array, k: int) -> dict[str, list[dict[str, Any]]]:
-    """Text, success, reward and finish reason of every answer of these few samples, in the order of the rollouts."""
-    found: dict[str, dict[int, dict[str, Any]]] = {}
-    columns = ["id", "rollout", "text", "success", "reward", "finish_reason"]
-    for table in _chunks(directory, columns):
-        kept = table.filter(pc.and_(pc.is_in(table["id"], ids), pc.less(table["rollout"], k)))
-        for row in kept.to_pylist():
-            found.setdefault(row["id"], {})[row["rollout"]] = row
-    return {i: [rows[rollout] for rollout in sorted(rows)] for i, rows in found.items()}
+    """Text, finish reason and whether the model gave it (`given`), of every answer of these few samples, in the order
+    of the rollouts."""
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for rows, rollouts, table, finish in Reader(directory, ids, None, k).rows(["text"]):
+        values = zip(rows.tolist(), rollouts.tolist(), table.to_pylist(), (finish != FAILED).tolist(), strict=True)
+        for row, rollout, value, is_given in values:
+            kept = {"text": value["text"], "finish_reason": value["finish_reason"], "given": is_given}
+            found.setdefault(ids[row].as_py(), []).append((rollout, kept))
+    latest = {name: dict(values) for name, values in found.items()}
+    return {name: [values[rollout] for rollout in sorted(values)] for name, values in latest.items()}
+
+
+def is_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adaptive: str | None) -> bool:
+    """Whether `set_current` with these arguments would change nothing."""
+    if not (store / CURRENT).is_file():
+        return False
+    found = current(store)
+    return [f.key for f in fingerprints] == found["fingerprints"] and (k, adaptive) == (
+        found["k"],
+        found.get("adaptive"),
+    )
 
 
 def set_current(store: Path, fingerprints: Sequence[Fingerprint], k: int, adaptive: str | None = None) -> None:
@@ -319,61 +347,12 @@ def convention(directory: Path) -> Convention:
     return next(c for c in CONVENTIONS if c == found)
 
 
-def answer_files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("answers-*.parquet"))
-
-
-def _metadata(path: Path) -> pq.FileMetaData:
-    try:
-        return pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"unreadable chunk of answers: {error}", str(path), "delete it and sample again") from None
-
-
-def _chunks(directory: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The stored rows, about `ROWS_AT_ONCE` at a time."""
-    waiting: list[pa.Table] = []
-    for path in answer_files(directory):
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(columns)):
-                    waiting.append(pa.Table.from_batches([batch]))
-                    if sum(len(t) for t in waiting) >= ROWS_AT_ONCE:
-                        yield pa.concat_tables(waiting)
-                        waiting = []
-        except (pa.ArrowInvalid, OSError, KeyError) as error:
-            raise InputError(f"unreadable chunk of answers: {error}", str(path), "delete it and sample again") from None
-    if waiting:
-        yield pa.concat_tables(waiting)
-
-
-def _matched(
-    directory: Path,
-    ids: pa.Array,
-    prompts: pa.Array | None,
-    k: int,
-    members: npt.NDArray[np.bool_] | None,
-    columns: Sequence[str],
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], pa.Table]]:
-    """Row of the sample, rollout, and the wanted columns of every stored answer that counts."""
-    for table in _chunks(directory, ["id", "rollout", "prompt_hash", *columns]):
-        where = pc.index_in(table["id"], ids)
-        keep = pc.and_(pc.is_valid(where), pc.and_(pc.less(table["rollout"], k), pc.greater_equal(table["rollout"], 0)))
-        table, where = table.filter(keep), where.filter(keep)
-        if prompts is not None:
-            keep = pc.equal(table["prompt_hash"], prompts.take(pa.array(np.asarray(where))))
-            table, where = table.filter(keep), where.filter(keep)
-        rows = np.asarray(where, dtype=np.int64)
-        if members is not None:
-            table, rows = table.filter(pa.array(members[rows])), rows[members[rows]]
-        yield rows, np.asarray(table["rollout"], dtype=np.int64), table
-
-
-def _meanings(answers: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A number for each answer, equal for answers that compare equal in `tasks.text`; 0 for none."""
-    encoded = answers.combine_chunks().dictionary_encode()
-    numbers = np.array([*map(meaning, encoded.dictionary.to_pylist()), 0], np.int64)
-    found: npt.NDArray[np.int64] = numbers[np.asarray(pc.fill_null(encoded.indices, len(numbers) - 1))]
+def _meanings(texts: pa.ChunkedArray) -> Ints:
+    """A number for what each text says in direct mode, equal where `tasks.text` finds it equal; 0 for nothing."""
+    encoded = texts.combine_chunks().dictionary_encode()
+    said = (meaning(read_answer(text, "direct")) for text in encoded.dictionary.to_pylist())
+    numbers = np.fromiter(said, np.int64, len(encoded.dictionary))
+    found: Ints = numbers[np.asarray(encoded.indices)]
     return found
 
 
@@ -381,3 +360,6 @@ def meaning(answer: str | None) -> int:
     """A number for an answer, the same in this process for all that compare equal in `tasks.text`; 0 for none."""
     text = normalise(answer or "").strip()
     return hash(text) if text else 0
+
+
+__all__ = ["ANSWER_SCHEMA", "FINISH", "answer_files", "rollouts_stored"]

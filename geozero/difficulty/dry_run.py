@@ -80,7 +80,7 @@ def plan_sampling(
     source, (number, of) = Corpus(corpus), parse_shard(shard)
     k, adaptive = settings.k, settings.adaptive
     paths, fingerprints = settings.models(models)
-    work, _ = build_work_list(source, len(models), number, of, limit, adaptive)
+    work, _ = build_work_list(source, len(models), number, of, limit, adaptive, settings.boxes)
     missing = np.zeros((len(work.ids), k), bool)
     for fold, fingerprint in enumerate(fingerprints):
         there = stored_answers(out, fingerprint, work, fold, k, True).present
@@ -98,7 +98,7 @@ def plan_sampling(
     chosen = sorted((s for s in source.samples() if s.id in place), key=lambda s: place[s.id])
     batch = [RolloutRequest(s, source.image_bytes(s.image_id), 0, k) for s in chosen]
     start = time.monotonic()
-    opened = open_engine(settings.engine, paths[fold], **settings.engine_options())
+    opened = open_engine(settings.engine, paths[fold], **settings.engine_options(paths[fold], fold, len(paths)))
     try:
         params = settings.draws
         requests = [rollouts.request(settings.seed) for rollouts in batch]

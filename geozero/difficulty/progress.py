@@ -50,12 +50,13 @@ class SamplingProgress:
         self.done += len(rows)
         self.latest = time.monotonic()
         self.tokens += sum(row["n_tokens"] for row in rows)
-        self.truncated += sum(row["finish_reason"] == "length" for row in rows)
-        self.errors += sum(row["finish_reason"] == "error" for row in rows)
-        self.empty += sum(row["finish_reason"] != "error" and not row["text"].strip() for row in rows)
+        given = [row for row in rows if row["error"] is None]
+        self.truncated += sum(row["finish_reason"] == "length" for row in given)
+        self.errors += len(rows) - len(given)
+        self.empty += sum(not row["text"].strip() for row in given)
 
     def failed(self, fault: str) -> None:
-        """An answer could not be asked for; why is told at the end, as the store has no column for it."""
+        """An answer was not given; the reasons are summed up at the end."""
         kind = fault.partition(":")[0].strip()
         n, words = self.faults.get(kind, (0, fault))
         self.faults[kind] = n + 1, words

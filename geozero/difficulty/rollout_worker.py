@@ -20,9 +20,11 @@ from geozero import tasks
 from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus
 from geozero.difficulty import answer_store
-from geozero.difficulty.adaptive.stopping_rule import Rule, kind_of
+from geozero.difficulty.adaptive.stopping_rule import Rule, gives_up, kind_of
 from geozero.difficulty.answer_store import Answers, AnswerWriter, meaning
 from geozero.difficulty.progress import SamplingProgress
+from geozero.difficulty.scoring import reward_of, score_key
+from geozero.difficulty.work_list import WorkList
 from geozero.engines.base import Completion, Engine, Request, SamplingParams, request_seed
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import read_answer
@@ -80,7 +82,7 @@ class RolloutWorker:
             prompt = answer_store.prompt_hash(rollouts.sample)
             for rollout, completion in enumerate(completions, start=rollouts.first):
                 if rollouts.skip is None or not rollouts.skip[rollout]:
-                    if completion.finish_reason == "error":
+                    if not completion.is_answer:
                         self.state.failed(completion.error or "unknown")
                     found.append(
                         answer_row(rollouts.sample, rollout, completion, self.boxes, fingerprint.model, prompt)
@@ -122,16 +124,14 @@ def part_of(chunk: int) -> int:
     return max(1, chunk // (2 if chunk >= LARGE else 4))
 
 
-def sample_all(worker: RolloutWorker, rows_of: dict[str, int], missing: npt.NDArray[np.bool_]) -> None:
-    """Sample every missing answer [N, K] of these samples, in the order of the corpus."""
+def sample_all(worker: RolloutWorker, work: WorkList, missing: npt.NDArray[np.bool_]) -> None:
+    """Sample every missing answer [N, K] of a work list, in the order of the corpus."""
 
     def requests() -> Iterator[RolloutRequest]:
-        for s in worker.corpus.samples():
-            row = rows_of.get(s.id)
-            if row is not None and missing[row].any():
-                first = int(missing[row].argmax())
-                last = missing.shape[1] - int(missing[row, ::-1].argmax())
-                yield RolloutRequest(s, worker.corpus.image_bytes(s.image_id), first, last - first, ~missing[row])
+        for row, s in work.walk(worker.corpus, np.asarray(missing.any(axis=1))):
+            first = int(missing[row].argmax())
+            last = missing.shape[1] - int(missing[row, ::-1].argmax())
+            yield RolloutRequest(s, worker.corpus.image_bytes(s.image_id), first, last - first, ~missing[row])
 
     for batch in ahead(_batches(requests(), max(1, worker.part // 2))):
         while worker.busy and worker.room < sum(rollouts.count for rollouts in batch):
@@ -166,7 +166,7 @@ class PendingSample:
     successes: int
     alike: bool
     first_meaning: int  # of its first answer
-    failed: bool = False
+    n_failed: int = 0  # of its n answers
 
     def add(self, row: dict[str, Any]) -> None:
         """Count one more answer."""
@@ -174,30 +174,33 @@ class PendingSample:
         self.alike = self.closed and found != 0 and (self.n == 0 or (self.alike and found == self.first_meaning))
         self.first_meaning = found if self.n == 0 else self.first_meaning
         self.successes += row["success"] is True
-        self.failed = self.failed or row["finish_reason"] == "error"
+        self.n_failed += row["error"] is not None
         self.n += 1
 
     def decided(self, rule: Rule) -> bool:
-        return self.failed or (self.n > 0 and rule.decided(self.kind, self.n, self.successes, self.alike))
+        given = self.n - self.n_failed
+        if self.n >= rule.k or gives_up(given, self.n_failed):
+            return True
+        return given > 0 and rule.decided(self.kind, given, self.successes, self.alike)
 
 
-def sample_until_decided(worker: RolloutWorker, rows_of: dict[str, int], stored: Answers, rule: Rule) -> None:
+def sample_until_decided(
+    worker: RolloutWorker, work: WorkList, rows: npt.NDArray[np.bool_], stored: Answers, rule: Rule
+) -> None:
     """Sample these, one answer at a time, until the rule decides them.
 
     A sample that is still open gets its next answer before a new sample begins.
 
     Args:
-        rows_of: id → row of `stored`; their stored answers have no gaps.
+        work: the work list.
+        rows: which of it [N]; their stored answers have no gaps.
         stored: the stored answers [N, K].
     """
     is_closed = np.ones(len(stored.present), bool)
     alike = stored.alike(is_closed)
 
     def open_samples() -> Iterator[PendingSample]:
-        for s in worker.corpus.samples():
-            row = rows_of.get(s.id)
-            if row is None:
-                continue
+        for row, s in work.walk(worker.corpus, rows):
             n, closed = int(stored.present[row].sum()), tasks.get(s.task).closed
             found = PendingSample(
                 RolloutRequest(s, b"", n, 1),
@@ -207,7 +210,7 @@ def sample_until_decided(worker: RolloutWorker, rows_of: dict[str, int], stored:
                 int((stored.success[row, :n] == 1).sum()),
                 closed and n > 0 and bool(alike[row, n - 1]),
                 int(stored.meaning[row, 0]),
-                bool((stored.present[row] & ~stored.asked[row]).any()),
+                int((stored.present[row] & ~stored.asked[row]).sum()),
             )
             if found.decided(rule):
                 worker.state.spare(rule.k - n)
@@ -265,19 +268,20 @@ def answer_row(
     s: Sample, rollout: int, completion: Completion, boxes: Convention, model: str, prompt: str
 ) -> dict[str, Any]:
     """One row of the store: the completion, its reward in direct mode, and whether it is a success."""
-    task = tasks.get(s.task)
-    failed = completion.finish_reason == "error"
-    reward = 0.0 if failed else task.reward(completion.text, s, "direct", boxes)
+    failed = not completion.is_answer
+    reward = 0.0 if failed else reward_of(completion.text, s, boxes)
     return {
         "id": s.id,
         "rollout": rollout,
         "text": completion.text,
         "answer": read_answer(completion.text, "direct"),
-        "success": None if failed else task.succeeds(reward),
+        "success": None if failed else tasks.get(s.task).succeeds(reward),
         "reward": reward,
         "finish_reason": completion.finish_reason,
         "n_tokens": completion.n_tokens,
         "seed": completion.seed,
         "model": model,
         "prompt_hash": prompt,
+        "score_key": score_key(s, boxes),
+        "error": (completion.error or "no reason given") if failed else None,
     }

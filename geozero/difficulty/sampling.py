@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from geozero import engines
 from geozero.common.progress import Progress
 from geozero.corpus.store import Corpus
-from geozero.difficulty import answer_store
+from geozero.difficulty import answer_store, scoring
 from geozero.difficulty.adaptive import rule_file, stopping_rule
 from geozero.difficulty.adaptive.stopping_rule import Rule, in_pilot
 from geozero.difficulty.answer_store import Answers, AnswerWriter, Fingerprint
@@ -69,7 +69,7 @@ class SamplingRun:
     population: Counter[tuple[int, str]]  # (fold, kind) → samples in the whole corpus
     state: SamplingProgress
     on_progress: Callable[[SamplingProgress], None]
-    activate_store: Callable[[], None]  # make the answers of this run the store's current ones
+    activate_store: Callable[[], None]  # make the answers of this run the store's current ones, if there are none
 
 
 def sample(
@@ -80,6 +80,7 @@ def sample(
     *,
     shard: str = "0/1",
     limit: int | None = None,
+    retry: Literal["errors"] | None = None,
     progress: Callable[[SamplingProgress], None] | None = None,
     open_engine: Callable[..., Engine] = engines.open_supervised,
 ) -> Summary:
@@ -91,24 +92,34 @@ def sample(
         out: the store.
         shard: `i/n`, the i-th (from 0) of n workers that fill one store.
         limit: at most so many samples, those with the lowest stable hash.
+        retry: `errors`: ask again for the answers that failed.
         progress: called when answers were written; None logs a line now and then.
         open_engine: how an engine is opened; `geozero.engines.open_supervised`.
 
     Raises:
-        InputError: no such corpus or model, a wrong shard, a store that already holds more answers per sample, or an
-            engine that cannot be kept running.
+        InputError: no such corpus or model, a wrong shard, or an engine that cannot be kept running.
     """
     source, (number, of) = Corpus(corpus), parse_shard(shard)
     k, adaptive = settings.k, settings.adaptive
     paths, fingerprints = settings.models(models)
-    work, population = build_work_list(source, len(models), number, of, limit, adaptive)
-    stored = [stored_answers(out, fingerprints[fold], work, fold, k, adaptive is None) for fold in range(len(models))]
+    options = [settings.engine_options(path, fold, len(paths)) for fold, path in enumerate(paths)]
+    work, population = build_work_list(source, len(models), number, of, limit, adaptive, settings.boxes)
+    stored = [
+        stored_answers(out, fingerprint, work, fold, k, adaptive is None, retry == "errors")
+        for fold, fingerprint in enumerate(fingerprints)
+    ]
     missing = [work.in_shard & (work.folds == fold) for fold in range(len(models))]
     state = SamplingProgress(sum(int((m[:, None] & ~s.present).sum()) for m, s in zip(missing, stored, strict=True)))
     out.mkdir(parents=True, exist_ok=True)  # refused before a model is loaded
 
+    more = max(answer_store.rollouts_stored(out / fingerprint.key) for fingerprint in fingerprints)
+    if more > k:
+        log.info("the store holds up to %d answers a sample; the first %d of each count", more, k)
+
     def activate_store() -> None:
-        answer_store.set_current(out, fingerprints, k, settings.rule_key)
+        """At the start, where no answers are current yet: what is there can be looked at."""
+        if not (out / answer_store.CURRENT).is_file():
+            answer_store.set_current(out, fingerprints, k, settings.rule_key)
 
     logged = Progress(write=log.info)
     on_progress = progress or (lambda state: state.show(logged))
@@ -117,10 +128,14 @@ def sample(
     rules: list[Rule] = []
     for fold, path in enumerate(paths):
         with LazyEngine(run, answered_by) as lazy_engine:
-            lazy_engine.open = lambda path=path: open_engine(settings.engine, path, **settings.engine_options())
+            lazy_engine.open = lambda path=path, fold=fold: open_engine(settings.engine, path, **options[fold])
             rule = _fold(run, fold, fingerprints[fold], stored[fold], lazy_engine)
             rules += [rule] if rule is not None else []
-    run.activate_store()
+    whole = of == 1 and limit is None
+    if whole or answer_store.is_current(out, fingerprints, k, settings.rule_key) or _complete(run, fingerprints):
+        answer_store.set_current(out, fingerprints, k, settings.rule_key)
+    else:
+        log.info("not all samples have these answers yet: `select` goes on with the ones that were complete before")
     _warn(state, settings.max_tokens)
     n_samples = int(work.in_shard.sum())
     return Summary(
@@ -174,7 +189,6 @@ def _fold(
     work = run.work
     in_fold = work.folds == fold
     in_shard = in_fold & work.in_shard
-    ids = work.ids.to_pylist()
     directory = run.out / fingerprint.key
 
     def worker() -> RolloutWorker:
@@ -184,14 +198,14 @@ def _fold(
             run.corpus, engine, run.settings.draws, writer, run.settings.boxes, chunk, run.state, run.on_progress
         )
 
-    full, pilot, adaptive = in_shard, np.zeros(len(ids), bool), run.settings.adaptive
+    full, pilot, adaptive = in_shard, np.zeros(len(in_fold), bool), run.settings.adaptive
     if adaptive is not None:
-        pilot = in_fold & np.array([in_pilot(i, adaptive.pilot) for i in ids]) & ~work.relative
+        pilot = in_fold & np.array([in_pilot(i, adaptive.pilot) for i in work.ids.to_pylist()]) & ~work.relative
         gaps = stored.present[:, 1:] & ~stored.present[:, :-1]
         full = in_shard & (pilot | work.relative | gaps.any(axis=1))
     missing = full[:, None] & ~stored.present
     if missing.any():
-        sample_all(worker(), {ids[row]: row for row in np.flatnonzero(missing.any(axis=1))}, missing)
+        sample_all(worker(), work, missing)
     if adaptive is None or not in_shard.any():
         return None
     rule = _rule(run, fold, directory, pilot)
@@ -199,8 +213,25 @@ def _fold(
     undecided = rest & ~stopping_rule.decided([rule] * (fold + 1), work.folds, work.kinds, stored, work.closed)
     run.state.spare(int((rest & ~undecided).sum()) * run.settings.k - int(stored.present[rest & ~undecided].sum()))
     if undecided.any():
-        sample_until_decided(worker(), {ids[row]: row for row in np.flatnonzero(undecided)}, stored, rule)
+        sample_until_decided(worker(), work, undecided, stored, rule)
     return rule
+
+
+def _complete(run: SamplingRun, fingerprints: Sequence[Fingerprint]) -> bool:
+    """Whether every sample of the corpus has its answers, or is decided; other workers may have sampled them."""
+    settings, folds = run.settings, len(fingerprints)
+    work, _ = build_work_list(run.corpus, folds, 0, 1, None, settings.adaptive, settings.boxes)
+    for fold, fingerprint in enumerate(fingerprints):
+        in_fold = work.folds == fold
+        stored = stored_answers(run.out, fingerprint, work, fold, settings.k, settings.adaptive is None)
+        done = stored.present.all(axis=1) | ~in_fold
+        if not done.all() and settings.rule_key is not None:
+            rule = rule_file.load(run.out / fingerprint.key, settings.rule_key)
+            if rule is not None:
+                done |= stopping_rule.decided([rule] * folds, work.folds, work.kinds, stored, work.closed)
+        if not done.all():
+            return False
+    return True
 
 
 def _rule(run: SamplingRun, fold: int, directory: Path, pilot: npt.NDArray[np.bool_]) -> Rule:
@@ -211,7 +242,8 @@ def _rule(run: SamplingRun, fold: int, directory: Path, pilot: npt.NDArray[np.bo
     if found is not None:
         return found
     work = run.work
-    answers = answer_store.load(directory, work.ids, work.prompts, run.settings.k, pilot)
+    assert work.truth is not None
+    answers = scoring.load(directory, work.truth, run.settings.k, pilot)
     rows = np.flatnonzero(pilot & answers.asked.all(axis=1))
     population = {kind: n for (of, kind), n in run.population.items() if of == fold}
     rule = stopping_rule.fit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from geozero.difficulty.answer_store import Fingerprint
 from geozero.engines import checkpoint
 from geozero.engines.base import SamplingParams
 from geozero.engines.families import default_boxes, family_for, recorded_min_pixels
+from geozero.engines.serving.served_model import servers_for, trusted_name
 from geozero.params import Adaptive, Params, Select
 from geozero.tasks.boxes import Convention
 
@@ -31,7 +32,8 @@ class SamplingSettings:
         seed: base seed; each answer's own is a stable hash of it, the sample and the rollout.
         chunk: answers under way or not yet written, at least one sample's: what a kill can cost; in a long job 2 % of
             it, at most 4,096.
-        urls: servers, for the engine `server`.
+        urls: servers, for the engine `server`; or model → its servers.
+        trust_server_model: a served model's name that is taken for the filtering model; or model → name.
         adaptive: ask no further about samples that are decided under `thresholds`.
         thresholds: those of the selection to come.
         timeout: seconds after which an engine that owes answers and gives none is ended and started again.
@@ -54,7 +56,9 @@ class SamplingSettings:
     model_type: str | None = None
     boxes: Convention = "norm1000"
     memory: float = 0.9
-    urls: Sequence[str] = ()
+    urls: Sequence[str] | Mapping[str, Sequence[str]] = ()
+    trust_server_model: str | Mapping[str, str] | None = None
+    concurrency: int | None = None
     adaptive: Adaptive | None = None
     thresholds: Select = field(default_factory=Select)
     timeout: float = 1800.0
@@ -77,11 +81,25 @@ class SamplingSettings:
         """How k answers to a request are drawn."""
         return SamplingParams(self.k, float(self.temperature), float(self.top_p), self.max_tokens, self.seed)
 
-    def engine_options(self) -> dict[str, Any]:
-        """Keyword arguments of `engines.open_supervised`."""
+    def engine_options(self, path: Path | None = None, fold: int = 0, folds: int = 1) -> dict[str, Any]:
+        """Keyword arguments of `engines.open_supervised`.
+
+        Args:
+            path: a fold's model; None: of any, with all servers.
+
+        Raises:
+            InputError: no server is named for this model.
+        """
         names = ("dtype", "max_pixels", "min_pixels", "max_length", "template", "model_type", "memory")
         supervision = ("timeout", "restarts", "recycle")
-        return {name: getattr(self, name) for name in (*names, *supervision)} | {"urls": tuple(self.urls)}
+        found = {name: getattr(self, name) for name in (*names, *supervision)}
+        if self.concurrency is not None:
+            found["concurrency"] = self.concurrency
+        if path is None or self.engine != "server":
+            return found | {"urls": () if isinstance(self.urls, Mapping) else tuple(self.urls)}
+        trusted = trusted_name(self.trust_server_model, path, fold, folds)
+        found |= {"urls": tuple(servers_for(self.urls, path, fold if folds > 1 else None))}
+        return found | ({} if trusted is None else {"trust_server_model": trusted})
 
     def models(self, models: Sequence[Path | str]) -> tuple[list[Path], list[Fingerprint]]:
         """Directory and fingerprint of each fold's model.
@@ -103,7 +121,12 @@ class SamplingSettings:
         drawn = draws.temperature, draws.top_p, draws.max_tokens, draws.seed
         limits = self.max_pixels, self.max_length, self.boxes
         least = {path: recorded_min_pixels(path, self.max_pixels, self.min_pixels) for path in hashes}
-        return paths, [Fingerprint(hashes[path], prompt, *drawn, *limits, least[path]) for path in paths]
+        trust = self.trust_server_model if self.engine == "server" else None
+        served = [trusted_name(trust, path, fold, len(paths)) for fold, path in enumerate(paths)]
+        return paths, [
+            Fingerprint(hashes[path], prompt, *drawn, *limits, least[path], name)
+            for path, name in zip(paths, served, strict=True)
+        ]
 
     @property
     def rule_key(self) -> str | None:

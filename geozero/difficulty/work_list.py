@@ -1,4 +1,7 @@
-"""The samples that a worker prompts the model with, and what the store holds of them."""
+"""The samples that a worker prompts the model with, and what the store holds of them.
+
+A list of ten million samples has to fit into little memory beside an engine: columns, no objects, and equal names once.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +19,17 @@ import pyarrow as pa
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample, fold_of, stable_unit
 from geozero.corpus.store import Corpus
-from geozero.difficulty import answer_store
+from geozero.difficulty import answer_store, scoring
 from geozero.difficulty.adaptive.stopping_rule import in_pilot, kind_of
 from geozero.difficulty.answer_store import Answers, Fingerprint
+from geozero.difficulty.scoring import Spots, Truth, score_key
 from geozero.params import Adaptive
 from geozero.tasks import CLOSED_TASKS, RELATIVE_TASKS
+from geozero.tasks.boxes import Convention
+
+PART = 1 << 16  # rows that are turned into columns together
+
+Names = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +39,43 @@ class WorkList:
     ids: pa.Array
     prompts: pa.Array  # today's prompt hashes
     folds: npt.NDArray[np.int64]
-    tasks: npt.NDArray[np.str_]
-    kinds: npt.NDArray[np.str_]
-    in_shard: npt.NDArray[
-        np.bool_
-    ]  # whether it is of this worker's shard; of other shards only pilot samples are listed
+    tasks: Names
+    kinds: Names
+    # whether it is of this worker's shard; of other shards only pilot samples are listed
+    in_shard: npt.NDArray[np.bool_]
+    ordered: bool = True  # as the corpus is
+    truth: Truth | None = None  # for adaptive sampling, which reads what the answers are worth
 
     @property
     def closed(self) -> npt.NDArray[np.bool_]:
-        return np.isin(self.tasks, CLOSED_TASKS)
+        return self._are(CLOSED_TASKS)
 
     @property
     def relative(self) -> npt.NDArray[np.bool_]:
         """Samples whose answers are judged only when all of them are there (captions)."""
-        return np.isin(self.tasks, RELATIVE_TASKS)
+        return self._are(RELATIVE_TASKS)
+
+    def _are(self, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+        return np.fromiter((task in names for task in self.tasks), bool, len(self.tasks))
+
+    def walk(self, corpus: Corpus, rows: npt.NDArray[np.bool_]) -> Iterator[tuple[int, Sample]]:
+        """Row and sample of these rows [N], in the order of the corpus."""
+        if not self.ordered:
+            rows_of = {self.ids[row].as_py(): row for row in np.flatnonzero(rows).tolist()}
+            yield from ((rows_of[s.id], s) for s in corpus.samples() if s.id in rows_of)
+            return
+        pending = _ids_of(self.ids, np.flatnonzero(rows))
+        row, name = next(pending, (-1, ""))
+        for s in corpus.samples():
+            if s.id == name:
+                yield row, s
+                row, name = next(pending, (-1, ""))
+
+
+def _ids_of(ids: pa.Array, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:
+    for start in range(0, len(rows), PART):
+        part = rows[start : start + PART]
+        yield from zip(part.tolist(), ids.take(pa.array(part)).to_pylist(), strict=True)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -58,7 +91,13 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def build_work_list(
-    corpus: Corpus, folds: int, number: int, of: int, limit: int | None, adaptive: Adaptive | None
+    corpus: Corpus,
+    folds: int,
+    number: int,
+    of: int,
+    limit: int | None,
+    adaptive: Adaptive | None,
+    boxes: Convention = "norm1000",
 ) -> tuple[WorkList, Counter[tuple[int, str]]]:
     """The samples of worker `number` of `of`, and how many there are in all by (fold, kind).
 
@@ -68,49 +107,97 @@ def build_work_list(
     chosen: Iterator[Sample] | list[Sample] = corpus.samples()
     if limit is not None:
         chosen = heapq.nsmallest(limit, corpus.samples(), key=lambda s: (stable_unit(s.id, "limit"), s.id))
-    rows, population = [], Counter[tuple[int, str]]()
+    columns, population, spots = _Columns(), Counter[tuple[int, str]](), Spots()
+    names: dict[str, str] = {}  # each kind once
+    keys: list[int] = []
     share, rest = divmod(of, folds)  # workers a fold, where that comes out even: then each needs one model only
     for s in chosen:
-        fold, kind, unit = fold_of(s.image_key, folds), kind_of(s), stable_unit(s.id, "shard")
+        fold, unit = fold_of(s.image_key, folds), stable_unit(s.id, "shard")
+        kind = kind_of(s)
+        kind = names.setdefault(kind, kind)
         in_shard = int(unit * of) == number if rest else fold + folds * int(unit * share) == number
         population[(fold, kind)] += 1
         if in_shard or (adaptive is not None and in_pilot(s.id, adaptive.pilot)):
-            rows.append((s.id, answer_store.prompt_hash(s), fold, s.task, kind, in_shard))
-    if not any(row[-1] for row in rows):
+            if adaptive is not None:
+                spots.offer(columns.n, s)
+                keys.append(score_key(s, boxes))
+            task = names.setdefault(s.task, s.task)
+            columns.add(s.id, answer_store.prompt_hash(s), fold, task, kind, in_shard)
+    ids, prompts, fold_column, tasks, kinds, in_shards = columns.finish()
+    if not in_shards.any():
         raise InputError(
             "no samples to sample answers for", str(corpus.path), "choose another corpus, or fewer --shard workers"
         )
-    ids, prompts, fold_column, tasks, kinds, in_shards = zip(*rows, strict=True)
-    work = WorkList(
-        pa.array(ids, pa.string()),
-        pa.array(prompts, pa.string()),
-        np.array(fold_column, np.int64),
-        np.array(tasks, str),
-        np.array(kinds, str),
-        np.array(in_shards, bool),
-    )
-    return work, population
+    truth = None
+    if adaptive is not None:
+        truth = Truth(ids, prompts, tasks, np.array(keys, np.int64), boxes, corpus.samples, spots.chosen)
+    return WorkList(ids, prompts, fold_column, tasks, kinds, in_shards, limit is None, truth), population
+
+
+class _Columns:
+    """Collects rows as columns, a part at a time."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._rows: list[tuple[str, str, int, str, str, bool]] = []
+        self._parts: list[tuple[pa.Array, pa.Array, npt.NDArray[np.int64], Names, Names, npt.NDArray[np.bool_]]] = []
+
+    def add(self, *row: Any) -> None:
+        self._rows.append(row)
+        self.n += 1
+        if len(self._rows) == PART:
+            self._flush()
+
+    def _flush(self) -> None:
+        ids, prompts, folds, tasks, kinds, in_shard = zip(*self._rows, strict=True)
+        self._parts.append(
+            (
+                pa.array(ids, pa.string()),
+                pa.array(prompts, pa.string()),
+                np.array(folds, np.int64),
+                np.array(tasks, object),
+                np.array(kinds, object),
+                np.array(in_shard, bool),
+            )
+        )
+        self._rows = []
+
+    def finish(self) -> tuple[pa.Array, pa.Array, npt.NDArray[np.int64], Names, Names, npt.NDArray[np.bool_]]:
+        if self._rows:
+            self._flush()
+        if not self._parts:
+            nothing = pa.array([], pa.string())
+            none = np.array([], object)
+            return nothing, nothing, np.array([], np.int64), none, none, np.array([], bool)
+        ids, prompts, folds, tasks, kinds, in_shard = zip(*self._parts, strict=True)
+        self._parts = []
+        arrays = [np.concatenate(column) for column in (folds, tasks, kinds, in_shard)]
+        return pa.concat_arrays(ids), pa.concat_arrays(prompts), *arrays
 
 
 def stored_answers(
-    out: Path, fingerprint: Fingerprint, work: WorkList, fold: int, k: int, only_present: bool
+    out: Path,
+    fingerprint: Fingerprint,
+    work: WorkList,
+    fold: int,
+    k: int,
+    only_present: bool,
+    retry_failed: bool = False,
 ) -> Answers:
-    """What the store holds of one fold's samples [N, k].
+    """What the store holds of one fold's samples [N, k]; what it holds beyond k is passed over.
 
     Args:
         only_present: read only whether an answer is stored, nothing of the answer itself.
+        retry_failed: take what failed as not stored.
     """
     directory = out / fingerprint.key
-    stored = answer_store.rollouts_stored(directory)
-    if stored > k:
-        raise InputError(
-            f"the store already holds {stored} answers a sample, more than the {k} asked for",
-            str(directory),
-            f"use --k {stored} or another --out",
-        )
     in_fold = work.folds == fold
     if not only_present:
-        return answer_store.load(directory, work.ids, work.prompts, k, in_fold)
+        assert work.truth is not None
+        answers = scoring.load(directory, work.truth, k, in_fold)
+        if retry_failed:
+            answers.present[:] = answers.asked
+        return answers
     answers = Answers.empty(len(work.ids), k)
-    answers.present[:] = answer_store.answered(directory, work.ids, work.prompts, k, in_fold)
+    answers.present[:] = answer_store.answered(directory, work.ids, work.prompts, k, in_fold, failed=not retry_failed)
     return answers

@@ -22,7 +22,7 @@ from geozero.engines.base import ByBatch, Completion, Request, SamplingParams, f
 CLASSES = ("farmland", "forest", "river", "port")
 
 
-OF_THE_CALL = ("shard", "limit", "progress", "open_engine")
+OF_THE_CALL = ("shard", "limit", "retry", "progress", "open_engine")
 
 
 def sample(*where: Any, **options: Any) -> sampling.Summary:

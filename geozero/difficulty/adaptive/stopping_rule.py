@@ -23,6 +23,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ PARTS = 5  # of the pilot, for `Rule.checked`
 BISECTIONS = 20
 # Of an answer, in wrong decisions: where the bound is far, a doubtful sample is asked on all the same.
 HIGHEST_PRICE = 0.1
+LEAST_FAILURES = 2  # of a sample's requests, after which it is given up if most of them failed
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -169,8 +171,8 @@ def never(thresholds: params.Select) -> Rule:
     return Rule(MOST_ANSWERS, thresholds.easy, thresholds.hard, params.Adaptive(), {}, {}, {})
 
 
-def decided(rules: Sequence[Rule], folds: Ints, kinds: npt.NDArray[np.str_], answers: Answers, closed: Bools) -> Bools:
-    """Which samples need no further answer [N]: their fold's rule says so, or a request of theirs failed.
+def decided(rules: Sequence[Rule], folds: Ints, kinds: npt.NDArray[Any], answers: Answers, closed: Bools) -> Bools:
+    """Which samples need no further answer [N]: their fold's rule says so, or most of their requests fail.
 
     Args:
         rules: one a fold.
@@ -180,16 +182,25 @@ def decided(rules: Sequence[Rule], folds: Ints, kinds: npt.NDArray[np.str_], ans
         closed: which questions are closed [N].
     """
     n, right = answers.present.sum(axis=1), ((answers.success == 1) & answers.asked).sum(axis=1)
+    given = answers.asked.sum(axis=1)
     alike = answers.alike(closed)
     # the first n answers are there, without a gap
     whole = answers.present.cumsum(axis=1)[np.arange(len(n)), np.maximum(n, 1) - 1] == n
-    done = np.asarray((answers.present & ~answers.asked).any(axis=1), bool)
+    done = np.array([gives_up(a, b) for a, b in zip(given.tolist(), (n - given).tolist(), strict=True)], bool)
     for row in np.flatnonzero(~done & whole & (n > 0)).tolist():
-        count = int(n[row])
-        done[row] = rules[folds[row]].decided(
-            str(kinds[row]), count, int(right[row]), bool(alike[row, min(count, alike.shape[1]) - 1])
+        rule, count = rules[folds[row]], int(n[row])
+        done[row] = count >= rule.k or (
+            given[row] > 0
+            and rule.decided(
+                str(kinds[row]), int(given[row]), int(right[row]), bool(alike[row, min(count, alike.shape[1]) - 1])
+            )
         )
     return done
+
+
+def gives_up(given: int, failed: int) -> bool:
+    """Whether a sample's requests fail so often that it is asked no further."""
+    return failed >= LEAST_FAILURES and failed > given
 
 
 def account(rules: Sequence[Rule], answers: int, full: int) -> dict[str, float]:

@@ -3,11 +3,13 @@
 METHOD, Data; every threshold is our choice. Bands by the pass rate p over a sample's answers (K, or fewer where they
 were decided earlier, see `adaptive`):
 easy (p ≥ easy), hard_learnable (0 < p ≤ hard), hard_unsolved (p = 0), suspect (p = 0 on a closed question while
-all K answers agree with each other: the label may be wrong), unused (in between), unreadable (a request failed).
+all K answers agree with each other: the label may be wrong), unused (in between), unreadable (fewer than half of its
+answers were given: the other requests failed).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from geozero import params
+from geozero.corpus.sample import Sample
 from geozero.difficulty.answer_store import FINISH, Answers
+from geozero.difficulty.scoring import Truth
 from geozero.difficulty.selection.balance import balanced
 from geozero.tasks import CLOSED_TASKS, RELATIVE_TASKS
+from geozero.tasks.boxes import Convention
 
 BANDS = ("easy", "hard_learnable", "hard_unsolved", "suspect", "unused", "unreadable")
 Bools = npt.NDArray[np.bool_]
@@ -34,6 +39,15 @@ class Candidates:
     folds: npt.NDArray[np.int64]
     order: npt.NDArray[np.float64]  # stable hash: who comes first where not all are wanted
     kinds: npt.NDArray[np.str_]  # see `adaptive.kind_of`
+    keys: npt.NDArray[np.int64]  # see `scoring.score_key`
+    boxes: Convention
+    samples: Callable[[], Iterable[Sample]]  # reads them again
+    spots: dict[int, Sample]  # see `scoring.Truth`
+
+    @property
+    def truth(self) -> Truth:
+        """What the answers are scored against."""
+        return Truth(self.ids, self.prompts, self.tasks, self.keys, self.boxes, self.samples, self.spots)
 
     @property
     def closed(self) -> Bools:
@@ -76,7 +90,7 @@ def measure(answers: Answers, candidates: Candidates, settings: params.Select) -
     distinct = answers.distinct()
     agreed = candidates.closed & (n > 1) & (distinct == 1) & ((answers.meaning != 0) | ~asked).all(axis=1)
     band = np.select(
-        [errors > 0, rate >= settings.easy, (rate > 0) & (rate <= settings.hard), (rate == 0) & agreed, rate == 0],
+        [errors > n, rate >= settings.easy, (rate > 0) & (rate <= settings.hard), (rate == 0) & agreed, rate == 0],
         ["unreadable", "easy", "hard_learnable", "suspect", "hard_unsolved"],
         "unused",
     )

@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from geozero.common.errors import InputError
 from geozero.common.hash_set import HashSet64
 from geozero.corpus.sample import SCHEMA, Split, digest, fold_of, stable_unit
 from geozero.corpus.store import Corpus, CorpusWriter, refer_images
-from geozero.difficulty import answer_store
+from geozero.difficulty import answer_store, scoring
 from geozero.difficulty.adaptive import rule_file, stopping_rule
 from geozero.difficulty.adaptive.stopping_rule import Rule
 from geozero.difficulty.answer_store import Answers
+from geozero.difficulty.scoring import Spots, score_key
 from geozero.difficulty.selection import histogram
 from geozero.difficulty.selection.bands import BANDS, Bools, Candidates, Difficulty, choose, measure
 from geozero.difficulty.selection.selection_report import Selection, write_page
+from geozero.tasks.boxes import Convention
 
 SUSPECT_COLUMNS = ("id", "task", "source", "image_key", "question", "label", "model_answer")
 SPLIT: Split = "train"  # val chooses and test is only reported: neither is ever selected (METHOD, SFT)
@@ -40,6 +43,7 @@ def select(
     out_hard: Path,
     settings: params.Select | None = None,
     *,
+    k: int | None = None,
     metrics: Path | None = None,
     plot: Path | None = None,
     pass_rates: Path | None = None,
@@ -56,6 +60,7 @@ def select(
         out_instruct: corpus of the easy samples.
         out_hard: corpus of the hard samples.
         settings: thresholds and sizes.
+        k: answers per sample that count, the first ones; None: as many as the last complete sampling asked for.
         metrics: JSON file for the numbers.
         plot: image of the pass rates (PNG, SVG or PDF).
         pass_rates: Parquet file of every candidate's pass rate and band; default `pass_rates.parquet` beside
@@ -70,8 +75,11 @@ def select(
         histogram.check_name(plot)  # before anything is written
     source = Corpus(corpus)
     state = answer_store.current(store)
+    if k is not None and k != state["k"]:  # a stopping rule is for one K
+        state = {"fingerprints": state["fingerprints"], "k": k}
     k, fingerprints = int(state["k"]), [str(key) for key in state["fingerprints"]]
-    candidates = load_candidates(source, len(fingerprints))
+    boxes = answer_store.convention(store / fingerprints[0])
+    candidates = load_candidates(source, len(fingerprints), boxes)
     answers, rules = load_answers(store, corpus, candidates, state, settings)
     found = measure(answers, candidates, settings)
     instruct, hard = choose(found.band, candidates, settings)
@@ -102,35 +110,38 @@ def select(
     return numbers
 
 
-def load_candidates(corpus: Corpus, folds: int) -> Candidates:
+def load_candidates(corpus: Corpus, folds: int, boxes: Convention = "norm1000") -> Candidates:
     """The training samples of a corpus.
+
+    Args:
+        folds: of the filtering models.
+        boxes: what coordinates in the answers mean.
 
     Raises:
         InputError: it has none.
     """
-    rows = [
-        (
-            s.id,
-            answer_store.prompt_hash(s),
-            s.task,
-            s.source,
-            fold_of(s.image_key, folds),
-            stable_unit(s.id, "select"),
-            stopping_rule.kind_of(s),
-        )
-        for s in corpus.samples(split=SPLIT)
-    ]
+    rows, spots, names = list[tuple[Any, ...]](), Spots(), dict[str, str]()  # equal names once, however many samples
+    for s in corpus.samples(split=SPLIT):
+        spots.offer(len(rows), s)
+        task, source, kind = (names.setdefault(name, name) for name in (s.task, s.source, stopping_rule.kind_of(s)))
+        prompt, fold = answer_store.prompt_hash(s), fold_of(s.image_key, folds)
+        rows.append((s.id, prompt, task, source, fold, stable_unit(s.id, "select"), kind, score_key(s, boxes)))
     if not rows:
         raise InputError("the corpus has no training samples", str(corpus.path), "select from GeoZero-Raw")
-    ids, prompts, tasks, sources, fold, order, kinds = zip(*rows, strict=True)
+    ids, prompts, tasks, sources, folds_of, order, kinds, keys = zip(*rows, strict=True)
+    del rows
     return Candidates(
         pa.array(ids, pa.string()),
         pa.array(prompts, pa.string()),
         np.array(tasks),
         np.array(sources),
-        np.array(fold, np.int64),
+        np.array(folds_of, np.int64),
         np.array(order),
         np.array(kinds),
+        np.array(keys, np.int64),
+        boxes,
+        partial(corpus.samples, split=SPLIT),
+        spots.chosen,
     )
 
 
@@ -150,8 +161,7 @@ def load_answers(
     k, fingerprints = int(state["k"]), [str(key) for key in state["fingerprints"]]
     answers = Answers.empty(len(candidates.ids), k)
     for fold, key in enumerate(fingerprints):
-        members = candidates.folds == fold
-        answer_store.load(store / key, candidates.ids, candidates.prompts, k, members, answers)
+        scoring.load(store / key, candidates.truth, k, candidates.folds == fold, answers)
     if not answers.present.any():
         raise InputError(
             "the store holds no answer to a sample of this corpus",

@@ -21,6 +21,7 @@ from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus
 from geozero.difficulty import answer_store
 from geozero.difficulty.answer_store import Answers
+from geozero.difficulty.scoring import reward_of
 from geozero.difficulty.selection.bands import BANDS, Bools, Candidates, Difficulty, choose, measure
 from geozero.difficulty.selection.histogram import histogram
 from geozero.tasks.boxes import from_model, is_degenerate
@@ -36,7 +37,7 @@ MEANING = {
     "hard_unsolved": "goes to GeoZero-Hard up to its share",
     "suspect": "never right, all answers agree: the label may be wrong; selected by nobody",
     "unused": "between the thresholds",
-    "unreadable": "a request failed",
+    "unreadable": "most of its requests failed",
 }
 
 
@@ -184,8 +185,9 @@ def _shown(chosen: Selection, sample: Sample, row: int, said: Sequence[Mapping[s
     task, median = tasks.get(sample.task), chosen.found.caption_medians.get(sample.source, 0.0)
     counts: dict[str, dict[str, Any]] = {}
     for answer in said:
-        text = str(answer["text"]).strip() or "(nothing)"
-        failed, reward, success = answer["finish_reason"] == "error", float(answer["reward"]), answer["success"]
+        text, failed = str(answer["text"]).strip() or "(nothing)", not answer["given"]
+        reward = 0.0 if failed else reward_of(answer["text"], sample, chosen.candidates.boxes)
+        success = None if failed else task.succeeds(reward)
         if failed:
             text = "(failed)"
         elif success is None:  # relative to its source, see `bands.measure`
