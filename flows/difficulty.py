@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.runtime import locks
@@ -31,7 +32,7 @@ from geozero.workspace import Workspace
 
 THROUGHPUT = re.compile(r"throughput\t([\d.]+) answers a second\t([\d.]+) tokens a second")
 SAMPLED = re.compile(r"sampled ([\d,]+) of ([\d,]+) answers")
-AUTO = "auto"  # the cluster of this machine
+AUTO = "auto"  # the cluster of this machine, or all of its GPUs
 CONNECT_SECONDS = 10.0
 RAY_RETRIES = 5  # of a shard whose machine is lost; its stored answers are kept
 MOST_WORKERS = 64  # threads of one machine; they only wait for child processes
@@ -40,9 +41,13 @@ STORE, MODELS = "data/difficulty", "models/filter"
 
 @task(name="sample", task_run_name="sample-{shard}-of-{of}", **TASK_OPTIONS)
 def sample_shard(
-    workspace: Workspace, shard: int, of: int, gpu: int | None, parent: str, limit: float | None = None
+    workspace: Workspace, shard: int, of: int, gpu: int | str | None, parent: str, limit: float | None = None
 ) -> dict[str, float]:
     """One worker's shard, in a process of its own; a retry resumes where the store ends.
+
+    Args:
+        gpu: its number among the visible ones, or its value in CUDA_VISIBLE_DEVICES; workers of one GPU take turns.
+        limit: seconds.
 
     Returns:
         Answers and tokens per second; empty where the shard was complete.
@@ -50,10 +55,10 @@ def sample_shard(
     Raises:
         InputError: the worker's own, or there is no such GPU here.
     """
-    if gpu is not None:
+    if isinstance(gpu, int):
         if not process.has_gpu():
             raise InputError(f"no GPU {gpu}: this machine has none", "gpus", "leave it empty to answer on the CPU")
-        process.check_gpu(gpu, "gpus")
+        gpu = process.gpu_name(gpu, "gpus")
     log, found, settings = rate_limited(get_run_logger().info), dict[str, float](), workspace.settings.sampling
     words = ["sample", "--params", str(workspace.file), "--corpus", str(workspace.raw), "--engine", settings.engine]
     words += ["--k", str(settings.k), "--model", str(workspace.root / MODELS), "--out", str(workspace.root / STORE)]
@@ -70,15 +75,16 @@ def sample_shard(
                     progress.at(done)
             log(f"{shard}/{of} {line}")
 
-        run_module(
-            "geozero.cli",
-            *words,
-            log=workspace.log(f"sample-{shard}of{of}"),
-            cwd=workspace.root,
-            env={} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)},
-            on_line=on_line,
-            timeout=limit,
-        )
+        with locks.turn_of(gpu):
+            run_module(
+                "geozero.cli",
+                *words,
+                log=workspace.log(f"sample-{shard}of{of}"),
+                cwd=workspace.root,
+                env={} if gpu is None else {process.VISIBLE_GPUS: gpu},
+                on_line=on_line,
+                timeout=limit,
+            )
     outbox(workspace).log_metrics(parent, {f"sample.{shard}.{name}": value for name, value in found.items()}, 0)
     return found
 
@@ -102,7 +108,8 @@ def difficulty(
     Args:
         shards: Workers in all, on every machine together, 1 to 4,096. A run with another number continues the rest.
         only: The shards that this machine takes, from 0 to 4,095; if empty, all.
-        gpus: The GPUs that its workers take in turn, from 0 to 4,095; if empty, each worker sees them all.
+        gpus: The GPUs that its workers take in turn, from 0 to 4,095; if empty, all that are visible. Workers of one
+            GPU run one after the other.
         engine: What answers; if empty, what the parameter file says.
         k: Answers per sample, 1 to 1,024; if empty, as many as the parameter file says. A store can grow to more.
         params: The parameter file, seen from the checkout; profiles/ holds more.
@@ -111,7 +118,7 @@ def difficulty(
     """
     workspace = opened(params, "sampling", engine=engine, k=k)
     mine = check_shards(workspace, shards, only, gpus)
-    devices = [gpus[i % len(gpus)] if gpus else None for i in range(len(mine))]
+    devices = devices_of(workspace, len(mine), gpus)
     with pipeline_run(workspace, "difficulty") as parent, locks.gpu():
         log_data(workspace, parent, workspace.raw)
         limit = unmapped(seconds(hours))
@@ -149,6 +156,20 @@ def check_shards(
     return mine
 
 
+def devices_of(workspace: Workspace, workers: int, gpus: Sequence[int] | None) -> list[int | str | None]:
+    """The GPU of each worker of this machine: those that are named, else the visible ones, in turn; None where none is
+    needed, where a single worker sees them all, and on Ray, which gives each its own.
+    """
+    sampling = workspace.settings.sampling
+    if gpus:
+        return [gpus[i % len(gpus)] for i in range(workers)]
+    run = FlowRunContext.get()
+    elsewhere = run is not None and not isinstance(run.task_runner, ThreadPoolTaskRunner)
+    needs_none = elsewhere or workers == 1 or (sampling.engine == "server" and sampling.urls)
+    names = [] if needs_none else process.visible_gpus()
+    return [names[i % len(names)] if names else None for i in range(workers)]
+
+
 def on_ray(given: dict[str, Any]) -> Callable[..., object]:
     """The flow, its shards mapped over a Ray cluster where `--ray` names one.
 
@@ -177,8 +198,13 @@ def on_ray(given: dict[str, Any]) -> Callable[..., object]:
     return run
 
 
+def _shards(text: str) -> int:
+    """A number of workers; `auto`: one for each visible GPU of this machine."""
+    return max(1, len(process.visible_gpus())) if text == AUTO else int(text)
+
+
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shards", type=int, default=1, help="workers in all")
+    parser.add_argument("--shards", type=_shards, default=1, help="workers in all; auto: one per visible GPU")
     parser.add_argument("--only", type=int, nargs="*", help="the shards of this machine; default all")
     parser.add_argument("--gpus", type=int, nargs="*", help="GPUs to take in turn")
     parser.add_argument("--ray", help="map the shards over this Ray cluster: auto, or HOST:PORT")

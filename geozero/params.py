@@ -215,7 +215,8 @@ class Sampling(Section):
     max_tokens: Count = 256
     chunk: Count = 256  # answers a kill can cost; in a long job 2 % of it, at most 4,096
     memory: Share = 0.9  # share of GPU memory that vLLM may take
-    workers: Count = 1  # processes of this machine that share the work; more than one only helps on CPUs
+    # processes of this machine that share the work, each with a GPU of its own where there are GPUs; auto: one per GPU
+    workers: Count | Literal["auto"] = 1
     adaptive: Adaptive | None = None  # {}: its defaults
     timeout: Positive = 1800.0  # seconds after which an engine that owes answers and gives none is started again
     restarts: Annotated[int, Field(ge=0, le=100)] = 3  # in a row, without an answer in between

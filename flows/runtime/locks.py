@@ -26,6 +26,7 @@ GPU = "gpu"  # the limit that `geozero stack up` creates
 LEAVE_SECONDS = 15.0  # for a training to write its checkpoint on a cancel; Prefect kills the flow after 30
 
 _gpu = threading.Lock()
+_turns: dict[str, threading.Lock] = {}  # of each GPU
 
 
 @contextmanager
@@ -43,6 +44,16 @@ def gpu() -> Iterator[None]:
                 yield
         else:
             yield
+
+
+@contextmanager
+def turn_of(device: str | None) -> Iterator[None]:
+    """Let the workers of one GPU run one after the other, so that two never share its memory."""
+    if device is None:
+        yield
+        return
+    with _turns.setdefault(device, threading.Lock()):
+        yield
 
 
 @contextmanager

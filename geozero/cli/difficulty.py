@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.common.progress import Progress
 from geozero.common.terminal import summary
 from geozero.corpus.store import Corpus
 
+if TYPE_CHECKING:
+    from geozero.difficulty.settings import SamplingSettings
+
 app = typer.Typer()
+
+
+def _workers(text: str) -> str:
+    if text != "auto" and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"'{text}' is not in the range x>=1, nor auto")
+    return text
 
 
 @app.command()
@@ -29,7 +39,13 @@ def sample(
     shard: Annotated[str, typer.Option(help="i/n: worker i (from 0) of n workers that fill one store.")] = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples, chosen by stable hash.")] = None,
     params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine that share the work.")] = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            callback=_workers,
+            help="Processes of this machine, each with a GPU of its own; auto: one per visible GPU.",
+        ),
+    ] = "1",
     url: Annotated[
         list[str] | None,
         typer.Option(help="A server's address, or MODEL=ADDRESS, as fold-0=http://… (--engine server); repeatable."),
@@ -50,7 +66,15 @@ def sample(
     from geozero.engines.serving.served_model import pairs, trusted_models
     from geozero.params import load
 
-    if workers > 1 and not dry_run:
+    settings = SamplingSettings.of(
+        load(params) if params else None,
+        engine=engine,
+        k=k,
+        urls=pairs(url) if url else None,
+        trust_server_model=trusted_models(trust_server_model) if trust_server_model else None,
+    )
+    gpus = gpus_of(workers, settings)
+    if len(gpus) > 1 and not dry_run:
         from geozero.difficulty.workers import run_workers
 
         given: dict[str, object] = {
@@ -65,15 +89,8 @@ def sample(
         words = [f"--{name}={value}" for name, value in given.items() if value is not None]
         words += [f"--model={name}" for name in model] + [f"--url={address}" for address in url or ()]
         words += [f"--trust-server-model={name}" for name in trust_server_model or ()]
-        run_workers(words, workers, typer.echo)
+        run_workers(words, len(gpus), typer.echo, gpus)
         return
-    settings = SamplingSettings.of(
-        load(params) if params else None,
-        engine=engine,
-        k=k,
-        urls=pairs(url) if url else None,
-        trust_server_model=trusted_models(trust_server_model) if trust_server_model else None,
-    )
     if trust_server_model and settings.engine != "server":
         raise InputError(f"the engine is '{settings.engine}'", "--trust-server-model", "add --engine server")
     if url and settings.engine != "server":
@@ -81,7 +98,7 @@ def sample(
     if dry_run:
         from geozero.difficulty.dry_run import plan_sampling
 
-        shard = f"0/{workers}" if workers > 1 else shard
+        shard = f"0/{len(gpus)}" if len(gpus) > 1 else shard
         for line in plan_sampling(corpus, checkpoints(model), out, settings, shard=shard, limit=limit).lines():
             typer.echo(line)
         return
@@ -132,6 +149,18 @@ def select(
     split(corpus, store, out_instruct, out_hard, thresholds, k=k, metrics=metrics, plot=plot, html=html)
     for out in (out_instruct, out_hard):
         summary(Corpus(out).manifest, out)
+
+
+def gpus_of(workers: str, settings: SamplingSettings) -> list[str | None]:
+    """The GPU of each worker that `--workers` asks for; None where it needs none of its own.
+
+    Raises:
+        InputError: more workers than GPUs.
+    """
+    n = None if workers == "auto" else int(workers)
+    if settings.engine == "server" and settings.urls:  # the GPUs are the servers'
+        return [None] * (n or 1)
+    return process.worker_gpus(n, "--workers")
 
 
 def checkpoints(names: list[str]) -> list[str]:

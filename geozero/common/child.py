@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,17 @@ def run_module(module: str, *words: str, **options: Any) -> None:
         raise
 
 
-def run_job(module: str, job: Any, file: Path, log: Path, on_line: Callable[[str], None] | None = None) -> None:
+def run_job(
+    module: str,
+    job: Any,
+    file: Path,
+    log: Path,
+    on_line: Callable[[str], None] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
     """Write `job` to `file` and run the module on it; raises what `run_module` raises."""
     write_json(file, job)
-    run_module(module, str(file), log=log, on_line=on_line)
+    run_module(module, str(file), log=log, on_line=on_line, **({} if env is None else {"env": env}))
 
 
 def job_main(run: Callable[[dict[str, Any]], object], file: str) -> None:

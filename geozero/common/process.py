@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,9 @@ LAST_LINES = 40
 DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
 DEVICES = Path("/dev")
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+GPU_LIST_SECONDS = 20.0  # nvidia-smi wakes the driver
+_GPU_LINE = re.compile(r"GPU (\d+):")
+_MIG_LINE = re.compile(r"MIG .*\(UUID: (MIG-[^)]+)\)")
 
 _libraries: list[Any] = []  # torch.library.Library unregisters its operators when it is collected
 
@@ -118,6 +122,80 @@ def has_gpu() -> bool:
 def gpus() -> int:
     """How many NVIDIA GPUs this machine shows; 0 where there are none, or where it is unknown."""
     return sum(path.name.removeprefix("nvidia").isdecimal() for path in DEVICES.glob("nvidia*"))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, each as the value of CUDA_VISIBLE_DEVICES that shows it alone.
+
+    An existing mask is heeded as CUDA heeds it: what stands behind an entry that names no GPU is hidden. Without one, a
+    GPU that is partitioned (MIG) stands for its instances, which only their UUIDs name.
+    """
+    mask = os.environ.get(VISIBLE_GPUS)
+    if mask is None:
+        return _listed() or [str(number) for number in range(gpus())]
+    found: list[str] = []
+    for name in (part.strip() for part in mask.split(",")):
+        if name.isdecimal() and (gpus() == 0 or int(name) < gpus()):
+            name = str(int(name))
+        elif not name.startswith(("GPU-", "MIG-")):
+            break  # CUDA ignores it and all behind it
+        if name not in found:
+            found.append(name)
+    return found
+
+
+def _listed() -> list[str]:
+    """What nvidia-smi lists: the numbers of the GPUs, but for one with MIG instances their UUIDs; none without it."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=GPU_LIST_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found: dict[str, list[str]] = {}
+    number = ""
+    for line in listed.splitlines():
+        if gpu := _GPU_LINE.match(line):
+            number = gpu[1]
+            found[number] = []
+        elif (instance := _MIG_LINE.search(line)) and number:
+            found[number].append(instance[1])
+    return [name for gpu, instances in found.items() for name in instances or [gpu]]
+
+
+def gpu_name(number: int, where: str) -> str:
+    """What shows one GPU alone in CUDA_VISIBLE_DEVICES; `number` counts among those that are visible now.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    visible = os.environ.get(VISIBLE_GPUS)
+    if visible is None:
+        check_gpu(number, where)
+        names = _listed()
+        return names[number] if number < len(names) else str(number)
+    names = visible_gpus()
+    if number >= len(names):
+        what = f"no GPU {number}: {VISIBLE_GPUS} shows {len(names)}"
+        raise InputError(what, where, "count from 0 among those, or change that variable")
+    return names[number]
+
+
+def worker_gpus(workers: int | None, where: str) -> list[str | None]:
+    """The GPU of each of several workers; None where there is none, or where one worker may use them all.
+
+    Args:
+        workers: how many; None: one for each visible GPU, or a single one where there is none.
+
+    Raises:
+        InputError: more workers than GPUs: two would share one.
+    """
+    names = visible_gpus()
+    n = max(1, len(names)) if workers is None else workers
+    if not names or n == 1:
+        return [None] * n
+    if n > len(names):
+        what = f"{n} workers, but {len(names)} visible GPU{'s' if len(names) > 1 else ''}"
+        raise InputError(what, where, f"auto takes one for each, or ask for at most {len(names)}")
+    return [*names[:n]]
 
 
 def check_gpu(number: int, where: str) -> None:

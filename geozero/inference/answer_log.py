@@ -37,15 +37,18 @@ class AnswerLog:
         out: the output that the answers are for; the log lies beside it.
         identity: what decides the answers besides their questions, as JSON values.
         wait: wait for another process that writes this log, instead of refusing.
+        part: one of several processes that answer for this output side by side, each in a log of its own, which the
+            next process without a part takes over.
 
     Raises:
         InputError: another process writes it, it is damaged or of another identity, or the disk refuses.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, Any], wait: bool = False) -> None:
+    def __init__(self, out: Path, identity: Mapping[str, Any], wait: bool = False, part: str | None = None) -> None:
         text = json.dumps(identity, sort_keys=True)
         key = digest(text.encode())[:KEY_DIGITS]
-        self.path, self.identity, self.wait = out.with_name(f"{out.name}.{key}.jsonl"), json.loads(text), wait
+        self.whole, self.identity, self.wait = out.with_name(f"{out.name}.{key}.jsonl"), json.loads(text), wait
+        self.path = self.whole if part is None else out.with_name(f"{out.name}.{key}.{part}.jsonl")
         self.answers: dict[str, list[Completion]] = {}
         self.n_new = 0
 
@@ -58,6 +61,7 @@ class AnswerLog:
         try:
             self._lock()
             self._read()
+            self._take_parts()
         except BaseException:
             os.close(self._file)
             raise
@@ -68,8 +72,7 @@ class AnswerLog:
 
     def append(self, answers: Mapping[str, list[Completion]], engine: Mapping[str, Any]) -> None:
         """Add one chunk, on the disk when this returns; `engine` describes what answered."""
-        rows = {key: [astuple(one) for one in completions] for key, completions in answers.items()}
-        self._write({"engine": engine, "answers": rows})
+        self._write({"engine": engine, "answers": _rows(answers)})
         self.answers.update(answers)
         self.n_new += sum(failure(completions) is None for completions in answers.values())
 
@@ -89,6 +92,36 @@ class AnswerLog:
             if error.errno not in NO_LOCKS:
                 raise
 
+    def _take_parts(self) -> None:
+        """Read the logs of the other processes of this output; without a part of its own, this one takes them over."""
+        stem = self.whole.name.removesuffix(".jsonl")
+        if self.path != self.whole:
+            beside = [self.whole, *self.path.parent.glob(f"{glob.escape(stem)}.*.jsonl")]
+            for path in beside:
+                if path != self.path and path.is_file():
+                    self.answers = self._parse(path, path.read_bytes().split(b"\n")[:-1]) | self.answers
+            return
+        for path in sorted(self.path.parent.glob(f"{glob.escape(stem)}.*.jsonl")):
+            found = self._parse(path, path.read_bytes().split(b"\n")[:-1])
+            missing = {key: rows for key, rows in found.items() if key not in self.answers}
+            if missing:
+                self._write({"engine": {"part": path.name}, "answers": _rows(missing)})
+                self.answers |= missing
+            path.unlink()
+
+    def _parse(self, path: Path, lines: list[bytes]) -> dict[str, list[Completion]]:
+        """The answers of a log's lines; empty where there is no line."""
+        found: dict[str, list[Completion]] = {}
+        try:
+            if lines and json.loads(lines[0])["identity"] != self.identity:
+                raise InputError("these answers are of another model or other settings", str(path), HINT)
+            for line in lines[1:]:
+                for key, rows in json.loads(line)["answers"].items():
+                    found[key] = [Completion(*row) for row in rows]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError("the answer log is damaged", str(path), HINT) from None
+        return found
+
     def _read(self) -> None:
         """Read the whole lines and cut off what a killed writer left after them."""
         data = self.path.read_bytes()
@@ -98,14 +131,7 @@ class AnswerLog:
         if not lines:
             self._write({"identity": self.identity})
             return
-        try:
-            if json.loads(lines[0])["identity"] != self.identity:
-                raise InputError("these answers are of another model or other settings", str(self.path), HINT)
-            for line in lines[1:]:
-                for key, rows in json.loads(line)["answers"].items():
-                    self.answers[key] = [Completion(*row) for row in rows]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError("the answer log is damaged", str(self.path), HINT) from None
+        self.answers = self._parse(self.path, lines)
 
     def _write(self, value: Mapping[str, Any]) -> None:
         line = json.dumps(value).encode() + b"\n"
@@ -115,6 +141,10 @@ class AnswerLog:
             os.fsync(self._file)
         except OSError as error:
             raise refusal(error, self.path) or error from None
+
+
+def _rows(answers: Mapping[str, list[Completion]]) -> dict[str, list[tuple[Any, ...]]]:
+    return {key: [astuple(one) for one in completions] for key, completions in answers.items()}
 
 
 def failure(completions: list[Completion]) -> str | None:

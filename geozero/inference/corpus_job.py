@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from geozero import tasks
+from geozero.common import process
 from geozero.common.atomic import write_json
 from geozero.common.child import job_main, run_job
 from geozero.common.errors import InputError
@@ -46,6 +48,7 @@ class CorpusJob:
     limit: int | None = None  # questions per corpus, chosen by the stable hash of their ids; None: all
     boxes: Convention = "norm1000"  # the model's coordinate convention, for rewards
     engine: dict[str, Any] | None = None  # keyword arguments of `open_engine` beside the model
+    shard: str = "0/1"  # i/n: answer the i-th part of the questions alone, and write no records
     prefilled: int | None = None  # questions per corpus that are asked in prompt mode "forced", too, if also in tagged
 
     @property
@@ -72,15 +75,34 @@ def run(job: CorpusJob, on_line: Callable[[str], None] = print) -> list[Path]:
         outputs = [output for path in job.corpora for output in _outputs(job, Corpus(path))]
         unfinished = [output for output in outputs if not output.is_finished(model)]
         for output in unfinished:
-            output.answer(model, on_line)
+            if job.shard == CorpusJob.shard:
+                output.answer(model, on_line)
+            else:
+                output.answer_part(model, on_line)
         if not unfinished:
             on_line("all records are there")
     return [output.path for output in outputs]
 
 
 def run_in_child(job: CorpusJob, log: Path, on_line: Callable[[str], None] | None = None) -> None:
-    """`run` in a process of its own; raises what `run_job` raises."""
-    run_job(__name__, job, Path(job.out) / "job.json", log, on_line)
+    """`run` in a process of its own; where several GPUs are visible, first in one for each that answers its part.
+
+    Raises:
+        InputError, ChildFailed: as `run_job`; what the other processes answered stays.
+    """
+    out, remote = Path(job.out), (job.engine or {}).get("name") == "server" and (job.engine or {}).get("urls")
+    gpus = [] if remote else process.visible_gpus()
+
+    def answer(number: int) -> None:
+        part, name = replace(job, shard=f"{number}/{len(gpus)}"), f"job-{number}of{len(gpus)}"
+        part_log = log.with_name(f"{log.name}-{number}of{len(gpus)}")
+        env = {process.VISIBLE_GPUS: gpus[number]}
+        run_job(__name__, part, out / f"{name}.json", part_log, on_line, env=env)
+
+    if len(gpus) > 1:
+        with ThreadPoolExecutor(len(gpus)) as pool:
+            list(pool.map(answer, range(len(gpus))))
+    run_job(__name__, job, out / "job.json", log, on_line)
 
 
 def choose(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
@@ -111,9 +133,20 @@ class _Output:
         self.path = records_path(job.out, prompt_mode, self.source)
         self.stamp = self.path.with_suffix(".done.json")
 
+    def answer_part(self, model: LazyEngine, on_line: Callable[[str], None]) -> None:
+        """Answer what is missing of this process's part of the questions."""
+        number, of = map(int, self.job.shard.split("/"))
+        questions = [question for question in self._questions() if int(stable_unit(question.id, "part") * of) == number]
+        with AnswerLog(self.path, model.identity, part=f"{number}of{of}") as log:
+            label = f"{self.source}, {self.prompt_mode}, {number}/{of}"
+            answer_many(model, questions, lambda q: self.corpus.image_bytes(q.image), log, label=label, on_line=on_line)
+
+    def _questions(self) -> list[Question]:
+        return [Question(s.id, tasks.messages(s, self.mode), s.image_id, self.prefix) for s in self.samples]
+
     def answer(self, model: LazyEngine, on_line: Callable[[str], None]) -> None:
         """Answer what is missing, then write the records and, last, the stamp."""
-        questions = [Question(s.id, tasks.messages(s, self.mode), s.image_id, self.prefix) for s in self.samples]
+        questions = self._questions()
         with AnswerLog(self.path, model.identity) as log:
             label = f"{self.source}, {self.prompt_mode}"
             answers = answer_many(
@@ -133,7 +166,7 @@ class _Output:
 
     def _identity(self, model: LazyEngine) -> dict[str, Any]:
         """All that the records depend on; stamps of earlier versions hold the same."""
-        left_out = ("model", "corpora", "out", "modes", "prefilled")
+        left_out = ("model", "corpora", "out", "modes", "prefilled", "shard")
         prompts = json.dumps([(s.id, tasks.messages(s, self.mode)) for s in self.samples])
         identity = {name: value for name, value in asdict(self.job).items() if name not in left_out} | {
             "model": model.identity["model"],

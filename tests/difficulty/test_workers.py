@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from geozero.cli.difficulty import app as cli
 from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.difficulty.workers import run_workers
@@ -20,6 +22,8 @@ words = sys.argv[1:]
 shard = int(words[-1].split("/")[0])
 with open(os.environ["SEEN"] + words[-1].replace("/", "of"), "w") as file:
     json.dump(words, file)
+with open(os.environ["SEEN"].replace("seen", "gpu") + str(shard), "w") as file:
+    file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 print("sampled", shard, flush=True)
 if os.environ.get("FAIL_SHARD") == str(shard):
     print(os.environ["FAIL_LINE"], flush=True)
@@ -54,6 +58,41 @@ def test_every_worker_gets_its_own_shard_and_the_same_arguments(seen: Path) -> N
         ["-u", "-m", "geozero.cli", "sample", "--corpus=a b", "--out=c", "--shard", f"{shard}/3"] for shard in range(3)
     ]
     assert sorted(lines) == [f"{shard}/3\tsampled {shard}" for shard in range(3)]
+
+
+def gpus(seen: Path) -> list[str]:
+    """What each worker's environment says of the GPUs that it may use."""
+    return [path.read_text() for path in sorted(seen.glob("gpu-*"))]
+
+
+def run_sample(seen: Path, *words: str) -> Any:
+    given = [f"--corpus={seen}", f"--model={seen}", f"--out={seen}", *words]
+    return CliRunner().invoke(cli, ["sample", *given], catch_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words", "found"),
+    [
+        ("0,1,2,3,4,5,6,7", ["--workers", "auto"], list("01234567")),
+        ("4,GPU-aaaa,MIG-1111", ["--workers", "auto"], ["4", "GPU-aaaa", "MIG-1111"]),
+        ("0,1,2,3", ["--workers", "2"], ["0", "1"]),
+        ("0,1", ["--workers", "2", "--engine=server", "--url=http://a"], ["0,1", "0,1"]),  # the GPUs are the servers'
+    ],
+)
+def test_each_worker_sees_its_own_gpu_alone(
+    seen: Path, monkeypatch: pytest.MonkeyPatch, mask: str, words: list[str], found: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask)
+    result = run_sample(seen, *words)
+    assert result.exit_code == 0, result.output
+    assert gpus(seen) == found and len(told(seen)) == len(found)
+
+
+def test_more_workers_than_gpus_are_refused(seen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    result = run_sample(seen, "--workers", "3")
+    assert isinstance(result.exception, InputError) and "3 workers, but 2 visible GPUs" in str(result.exception)
+    assert run_sample(seen, "--workers", "many").exit_code == 2 and not told(seen)
 
 
 def test_bad_input_of_a_worker_is_one_error_with_its_own_words(seen: Path, monkeypatch: pytest.MonkeyPatch) -> None:

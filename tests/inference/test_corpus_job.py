@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -421,6 +422,33 @@ def test_a_child_runs_the_job_and_its_bad_input_is_one_error(
         corpus_job.run_in_child(job, tmp_path / "log")
     values = json.loads((Path(job.out) / "job.json").read_text())
     assert CorpusJob(**values | {"corpora": tuple(values["corpora"]), "modes": tuple(values["modes"])}) == job
+
+
+def test_several_gpus_answer_parts_of_the_questions(
+    job: CorpusJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process sees one GPU and answers its part; the last one writes the records and asks nothing."""
+    seen: list[tuple[str, str | None]] = []
+    asked: list[list[str]] = []
+
+    def run_here(module: str, made: CorpusJob, file: Path, log: Path, on_line: Any, env: Any = None) -> None:
+        engine = stand_in(monkeypatch, right)
+        run(made, lambda line: None)
+        seen.append((made.shard, env and env["CUDA_VISIBLE_DEVICES"]))
+        asked.append([request.messages[-1]["content"] + request.id for request, _ in engine.asked])
+
+    monkeypatch.setattr(corpus_job, "run_job", run_here)
+    monkeypatch.setattr(corpus_job.process, "visible_gpus", lambda: ["0", "GPU-aaaa", "2"])
+    monkeypatch.setattr(corpus_job, "ThreadPoolExecutor", lambda n: ThreadPoolExecutor(1))  # they share this process
+    corpus_job.run_in_child(job, tmp_path / "log")
+    assert seen == [("0/3", "0"), ("1/3", "GPU-aaaa"), ("2/3", "2"), ("0/1", None)]
+    whole = [name for part in asked[:3] for name in part]
+    assert all(asked[:3]) and not asked[3] and len(whole) == 2 * 12 and len(set(whole)) == 12
+    assert len(logs(job)) == 4 and not [path for path in logs(job) if "of3" in path.name]
+    straight = replace(job, out=str(tmp_path / "straight"))
+    stand_in(monkeypatch, right)
+    for path, other in zip(run(job, lambda line: None), run(straight, lambda line: None), strict=True):
+        assert read(path) == read(other)
 
 
 def test_records_of_a_job_file_stand_where_records_path_says(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
