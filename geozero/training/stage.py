@@ -189,11 +189,12 @@ def _train(spec: StageSpec, directory: Path, node: Node, log: Log, on_metrics: O
     if rows.rejected:
         log(f"left out: {', '.join(f'{n} {reason}' for reason, n in rows.rejected.most_common())}")
     planned = arguments.of_stage(spec, directory)
+    command = arguments.launch_command(spec.kind, planned, spec.params.hardware, node)
     if spec.kind == "sft" and (spec.settings.group_by_length or planned["per_device_train_batch_size"] > 1):
         share = rows.useful_share(planned["per_device_train_batch_size"], arguments.world(spec.params.hardware))
         order = "steps sorted by length" if spec.settings.group_by_length else "sft.group_by_length is off"
         log(f"padding: {share:.0%} of the tokens of all forward passes are useful, by estimate ({order})")
-    record = spec.record(rows, arguments.launch_command(spec.kind, planned, spec.params.hardware, node))
+    record = spec.record(rows, command)
     guards = spec.settings.guards if spec.kind == "grpo" else None
     metrics = MetricsForwarder(directory, guards, on_metrics, log, scales_loss=bool(planned["fp16"]))
     run = retry.TrainingRun(spec, directory, node, record, metrics, log)

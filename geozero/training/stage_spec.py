@@ -80,7 +80,6 @@ class StageSpec:
 
     def identity(self) -> dict[str, Any]:
         """What the fingerprint covers: everything that can change the model, and no path."""
-        rates = None if self.order == "shuffled" else curriculum.rates_file(self.corpus)
         # Version 1 drew whole batches; runs without resampling are the same in both, and keep their fingerprints.
         drawing = {"resampling": 2} if self.kind == "grpo" and self.settings.resample else {}
         return {
@@ -93,10 +92,10 @@ class StageSpec:
             "corpus": Corpus(self.corpus).digest,
             "limit": self.limit,
             "val": [Corpus(path).digest for path in self.val] if self.validates else None,
-            "pass_rates": None if rates is None else file_hash(rates),
             "base": models.content_hash(self.base),
             "fold": self.fold,
             "replay": digest([asdict(r) | {"image": r.image.rpartition("#")[2]} for r in self.replay]),
+            "pass_rates": None if self.order == "shuffled" else file_hash(curriculum.rates_file(self.corpus)),
         }
 
     def write_rows(self, out: Path) -> Rows:
@@ -105,22 +104,22 @@ class StageSpec:
         Raises:
             InputError: there are too few samples, or none.
         """
-        corpus, boxes = Corpus(self.corpus), self.params.model.boxes
+        corpus, boxes, batch_size, probes = Corpus(self.corpus), self.params.model.boxes, self.batch_size, self.probes
         readable = Readable.by(self.base, self.params.model)
-        write = partial(swift_rows, corpus, boxes=boxes, out=out, choose=self._choose, readable=readable)
-        if self.kind == "sft":
-            share = self.settings.replay_share if self.section == "sft" else 0.0
-            steps_of = self.batch_size if self.settings.group_by_length else None
-            sort = partial(write, sort_steps_of=steps_of, seed=self.params.seed)
-            return sort(mode="direct", replay=self.replay, replay_share=share)
         val = [Corpus(path) for path in self.val]
         if self.validates:
             prompt_rows(val, boxes, out.with_name(VAL_ROWS), self.settings.val_prompts, readable)
-        if self.probes:
-            probe_rows(val, boxes, out.with_name(PROBE_ROWS), self.probes, readable)
+        if probes:
+            probe_rows(val, boxes, out.with_name(PROBE_ROWS), probes, readable)
+        write = partial(swift_rows, corpus, boxes=boxes, out=out, choose=self._choose, readable=readable)
+        if self.kind == "sft":
+            share = self.settings.replay_share if self.section == "sft" else 0.0
+            steps_of = batch_size if self.settings.group_by_length else None
+            sort = partial(write, sort_steps_of=steps_of, seed=self.params.seed)
+            return sort(mode="direct", replay=self.replay, replay_share=share)
         rows = write(mode="tagged")
-        if rows.n < self.batch_size:
-            what = f"{rows.n} samples are fewer than the {self.batch_size} prompts of one step"
+        if rows.n < batch_size:
+            what = f"{rows.n} samples are fewer than the {batch_size} prompts of one step"
             raise InputError(what, str(self.corpus), "select more, or lower a2grpo.prompts_per_step")
         return rows
 

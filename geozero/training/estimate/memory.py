@@ -43,9 +43,9 @@ def zero(hardware: Hardware) -> int:
 
 
 def trained(shape: ModelSize, settings: OptimizationConfig) -> int:
-    """Parameters that learn."""
+    """Parameters that learn; LoRA adapts every linear layer of the language model."""
     if settings.tuner == "lora":
-        return shape.adapter(settings.lora.rank)
+        return shape.layers * settings.lora.rank * sum(inputs + outputs for inputs, outputs in shape.linear)
     return shape.parameters - (shape.vision if settings.freeze_vit else 0)
 
 

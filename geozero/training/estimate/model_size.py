@@ -102,10 +102,6 @@ class ModelSize:
         """Bytes that a token takes in the cache of keys and values, in bfloat16."""
         return 2 * 2 * self.keys * self.layers
 
-    def adapter(self, rank: int) -> int:
-        """Parameters of a LoRA adapter on every linear layer of the language model."""
-        return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.linear)
-
     def image_tokens(self, pixels: int) -> int:
         """Tokens that an image takes in the language model."""
         return max(1, pixels // (self.patch * self.merge) ** 2)
