@@ -139,7 +139,7 @@ class Model(Section):
     min_pixels: Annotated[Count | None, Mark.LATER] = None
     max_length: Annotated[Count, swift()] = 4096  # tokens of prompt and completion
     # what the coordinates in its answers mean
-    boxes: Annotated[Literal["norm1000", "pixels", "resized28", "norm100"], METHOD] = "norm1000"
+    boxes: Annotated[Literal["norm1000", "pixels", "resized28", "norm100", "norm1", "norm1024"], METHOD] = "norm1000"
 
     @model_validator(mode="after")
     def _limits_apart(self) -> Model:
@@ -272,6 +272,8 @@ class A2grpo(OptimizationConfig):
     beta: Annotated[NotNegative, swift()] = 0.04  # [ours] weight of the answer-anchored KL
     thinking_weight: Annotated[NotNegative, METHOD] = 0.5  # [ours] λ
     thinking_score: Annotated[str, METHOD, Mark.LATER] = "product"  # [ours] form of S_t, see objective.THINKING_SCORES
+    # [ours] whether a count that is nearly right earns part of R_a: 1 − |answer − truth| / max(truth, 1)
+    graded_counts: Annotated[bool, METHOD, Mark.LATER] = False
     gate_k: Annotated[Positive, METHOD] = 10.0  # [ours]
     gate_tau: Annotated[Share, METHOD] = 0.5  # [ours]
     gate: Annotated[Literal["curve", "sigmoid", "open"], METHOD] = "curve"  # [ours] the other two are for ablations

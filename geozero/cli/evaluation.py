@@ -79,7 +79,8 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     protocol: Annotated[str, typer.Option(help="strict, or official: the published script's rules.")] = "strict",
     boxes: Annotated[
-        str, typer.Option(help="What predicted coordinates mean: norm1000, pixels, resized28 or norm100.")
+        str,
+        typer.Option(help="What predicted boxes mean: norm1000, pixels, resized28, norm100, norm1 or norm1024."),
     ] = "norm1000",
     against: Annotated[
         Path | None, typer.Option(help="Another model's records of the same questions: the paired difference, too.")

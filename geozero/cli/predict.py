@@ -27,7 +27,7 @@ def predict(
         Literal["tagged", "direct"], typer.Option(help="tagged: think first; direct: answer alone.")
     ] = "tagged",
     boxes: Annotated[
-        Literal["norm1000", "pixels", "resized28", "norm100"] | None,
+        Literal["norm1000", "pixels", "resized28", "norm100", "norm1", "norm1024"] | None,
         typer.Option(help="What the model's coordinates mean; if left out, what its family is pre-trained with."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per answer.")] = 1024,

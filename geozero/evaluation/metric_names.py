@@ -22,6 +22,13 @@ METRICS = {
     "f1": MetricFormat("F1@0.5"),
     "mean_f1": MetricFormat("mean F1@0.5"),
     "AP_nc": MetricFormat("AP without confidences"),
+    "mAP_nc": MetricFormat("mAP without confidences"),
+    "accuracy_mean_of_types": MetricFormat("accuracy, mean of question types"),
+    "accuracy_without_counts": MetricFormat("accuracy without counts"),
+    "accuracy_mean_of_types_without_counts": MetricFormat("accuracy without counts, mean of question types"),
+    "count_accuracy": MetricFormat("counts, exact"),
+    "count_within_10_percent": MetricFormat("counts within 10 %"),
+    "count_mae": MetricFormat("counts, mean absolute error", 1.0, None),
     "accuracy_percent": MetricFormat("accuracy", 1.0, 100.0),
     "precision_percent": MetricFormat("acc@0.5", 1.0, 100.0),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from geozero.tasks.text import OPEN_TAG, thought, words
+from geozero.tasks.text import has_thought, thought, words
 
 MAX_THOUGHTS = 5_000  # distinct-n is a share of a corpus and falls with its size, so the size is bounded
 
@@ -15,12 +15,13 @@ MAX_THOUGHTS = 5_000  # distinct-n is a share of a corpus and falls with its siz
 def reasoning(closed: bool, completions: Sequence[str], answers: Sequence[str] = ()) -> dict[str, Any]:
     """Statistics of the thoughts in n completions; `answers` are the extracted answers, in the same order.
 
-    `share_with_thought`: completions with words before the first `<answer>` (a completion without a tag is an answer,
-    not a thought). `words`: mean, median and 95th percentile over thoughts. `distinct_n`: distinct n-grams by n-grams
-    over the first 5,000 thoughts (Li et al., 2016). `agreement`, closed answers only: share of thoughts that name their
-    own answer as whole words. None where there are no thoughts.
+    `share_with_thought`: completions with words before the first `<answer>`, or in thought tags of their own (a
+    completion without any tag is an answer, not a thought). `words`: mean, median and 95th percentile over
+    thoughts. `distinct_n`: distinct n-grams by n-grams over the first 5,000 thoughts (Li et al., 2016).
+    `agreement`, closed answers only: share of thoughts that name their own answer as whole words. None where there
+    are no thoughts.
     """
-    before = [thought(text) if OPEN_TAG in text else "" for text in completions]
+    before = [thought(text) if has_thought(text) else "" for text in completions]
     thoughts = [words(text) if text else [] for text in before]
     present = [tokens for tokens in thoughts if tokens]
     lengths = np.array([len(tokens) for tokens in present], dtype=np.float64)

@@ -17,6 +17,7 @@ from geozero.metrics.baselines import others
 
 Row = dict[str, Any]
 WITH, WITHOUT = "tagged", "forced"
+COUNTING = ("count_accuracy", "count_within_10_percent", "count_mae")  # over the questions whose answer is a count
 DETAILS = ("n", "metrics", "intervals", "groups", "confusion", "self_consistency", "diagnosis", "notes", "missing")
 
 
@@ -49,7 +50,8 @@ def rows_of(slices: Iterable[EvalSlice]) -> Iterator[Row]:
                 if isinstance(value, int | float) and not is_count(metric):
                     low, high = group["intervals"].get(metric) or (None, None)
                     names = {"question_type": question_type, "metric": metric, "headline": metric == main}
-                    numbers = {"value": value, "low": low, "high": high, "n": group["n"]}
+                    n = group["metrics"].get("n_counts", group["n"]) if metric in COUNTING else group["n"]
+                    numbers = {"value": value, "low": low, "high": high, "n": n}
                     yield {**part.model_ref, **part.place, **names, **numbers}
         yield from _form(part)
 
@@ -93,7 +95,7 @@ def baseline_rows(part: EvalSlice) -> Iterator[Row]:
 def _guessed(part: EvalSlice, texts: Sequence[str]) -> dict[str, Any]:
     """The metrics of the same records with other answers."""
     written = np.ones(len(texts), dtype=bool)
-    records = replace(part.scored.records, texts=list(texts), raw=written, readable=written, problems=[])
+    records = replace(part.scored.records, texts=list(texts), raw=written, readable=written, cut=~written, problems=[])
     if part.scored.protocol == "official":
         return part.scored.task.official(records, headline_only=True).metrics()
     return replace(part.scored, records=records, boxes="pixels").scores.metrics()

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from geozero.evaluation.notes import both_protocols, cut_off_notes, two_readings
 from geozero.evaluation.reasoning import reasoning
 from geozero.evaluation.self_consistency import self_consistency
 from geozero.evaluation.statistics import LEVEL, RESAMPLES, SEED, Clusters, cluster_ids, intervals, renumbered
@@ -80,9 +81,13 @@ class ScoredRecords:
         """
         task, records, scores = self.task, self.records, self.scores
         n_raw, n_well_formed = int(records.raw.sum()), int(self.well_formed.sum())
-        notes = list(scores.notes)
+        notes, readings, protocols = list(scores.notes), dict[str, Any](), dict[str, Any]()
         if not len(records):
             notes.append("the list is empty: there is nothing to score")
+        elif self.protocol == "strict":
+            readings, differing = two_readings(task, records, scores, self.well_formed, self.boxes)
+            protocols, apart = both_protocols(task, records, scores)
+            notes += [*cut_off_notes(records), *apart, *differing]
         result: dict[str, Any] = {
             "task": task.name,
             "protocol": self.protocol,
@@ -100,6 +105,7 @@ class ScoredRecords:
             "groups": self._groups(notes, resamples, seed),
             "reasoning": reasoning(task.closed, records.texts, scores.per_record.get("pred", ())),
         }
+        result |= {key: value for key, value in (("readings", readings), ("protocols", protocols)) if value}
         result |= task.details(records, scores, "resized28" if self.protocol == "official" else self.boxes)
         if (sampled := self_consistency(task, records, scores, resamples, seed)) is not None:
             result["self_consistency"] = sampled

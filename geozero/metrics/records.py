@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -38,8 +39,8 @@ class RecordList:
     `texts` are completions, or the prediction alone where a record has no completion (then `raw` is False), or ""
     where neither is `readable`. `labels` are truths as they stood in the file. `widths` and `heights` are pixels, 0
     where unknown. `questions` are what was asked, "" where a record does not say. `samples` name the question: records
-    with the same one are several answers to it. `tasks` are what a record says of itself. Relative image paths also
-    count from `base`.
+    with the same one are several answers to it. `tasks` are what a record says of itself, `cut` whether the token limit
+    ended its completion (empty: nowhere). Relative image paths also count from `base`.
     """
 
     ids: list[str]
@@ -54,6 +55,7 @@ class RecordList:
     questions: list[str] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)
     tasks: list[str | None] = field(default_factory=list)
+    cut: Bools = field(default_factory=lambda: np.zeros(0, dtype=bool))
     base: Path | None = None
     problems: list[Problem] = field(default_factory=list)
 
@@ -70,11 +72,16 @@ class RecordList:
         self.problems.append(Problem(record, self.ids[record], reason, str(detail)[:200]))
 
     def label_texts(self) -> list[str]:
-        """The labels as text; one that is none is listed, and empty."""
-        found = [label if isinstance(label, str) else as_text(label) for label in self.labels]
+        """The labels as text, of several right answers the first; one that is none is listed, and empty."""
+        found = [label if isinstance(label, str) else _label_text(label) for label in self.labels]
         for i in [i for i, text in enumerate(found) if text is None]:
             self.report(i, "label_missing", f"label is {type(self.labels[i]).__name__}")
         return [text or "" for text in found]
+
+    def alternatives(self) -> dict[int, list[str]]:
+        """The right answers beside the first, of the records whose label is a list of texts."""
+        lists = {i: label[1:] for i, label in enumerate(self.labels) if isinstance(label, list) and len(label) > 1}
+        return {i: rest for i, rest in lists.items() if all(isinstance(text, str) for text in self.labels[i])}
 
     def required_label_texts(self) -> list[str]:
         """The labels as text; numbers are read as written.
@@ -143,6 +150,7 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
         raw=np.ones(len(objects), dtype=bool),
         readable=np.ones(len(objects), dtype=bool),
         questions=names(column("question"), ""),
+        cut=np.array([reason == "length" for reason in column("finish_reason")], dtype=bool),
         base=base,
     )
     for i in [i for i, text in enumerate(texts) if type(text) is not str]:
@@ -187,6 +195,15 @@ def _repair_text(records: RecordList, i: int, row: Any) -> None:
     elif text is None:
         kinds = [f"{name} is {_kind(row.get(name))}" for name in ("raw_output", "pred")]
         records.report(i, "prediction_missing", ", ".join(kinds))
+
+
+def _label_text(label: Any) -> str | None:
+    """A label that is no text: numbers as text, the first of several texts, lists of boxes and objects as JSON."""
+    if isinstance(label, list) and label and all(isinstance(text, str) for text in label):
+        return str(label[0])
+    if (text := as_text(label)) is not None or not isinstance(label, list | dict):
+        return text
+    return json.dumps(label)
 
 
 def _identity(value: Any, index: int) -> str:

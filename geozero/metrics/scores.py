@@ -22,7 +22,8 @@ class Scores:
     `finish` maps sums (…, k) to metrics (…). `counts` are whole-list counts reported beside them, `missing` metrics
     that could not be computed with the reason, `per_record` columns (n,) in record order, `groups` names to score
     records by (n,), `correct` which answers are right (n,), None where the task knows no right and wrong, `diagnosis`
-    and `notes` what a reader should know.
+    and `notes` what a reader should know, `aggregates` metrics of the whole list that are no function of sums, such as
+    means over question types; they have no interval.
     """
 
     statistics: Floats
@@ -34,6 +35,7 @@ class Scores:
     correct: Bools | None = None
     diagnosis: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    aggregates: dict[str, float] = field(default_factory=dict)
 
     def rates(self, chosen: Bools | None = None) -> dict[str, float]:
         """The metrics of all records, or of the chosen ones; NaN where undefined."""
@@ -42,7 +44,7 @@ class Scores:
 
     def metrics(self) -> dict[str, float | int | None]:
         """Metrics and counts under their published names; None where undefined or missing."""
-        values: dict[str, float | int | None] = {**finite(self.rates()), **self.counts}
+        values: dict[str, float | int | None] = {**finite(self.rates() | self.aggregates), **self.counts}
         return values | dict.fromkeys(self.missing)
 
 

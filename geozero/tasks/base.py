@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from geozero.common.errors import InputError
 from geozero.common.lenient_json import as_text
 from geozero.corpus.sample import Box, Sample, TaskName, stable_choice
@@ -13,13 +15,16 @@ from geozero.metrics.baselines import most_common
 from geozero.metrics.records import RecordList
 from geozero.metrics.scores import Scores
 from geozero.tasks.boxes import Convention
-from geozero.tasks.text import Mode, read_answer
+from geozero.tasks.text import Mode, read_answer, scored_answer
 
 # METHOD: the paper's system prompt "Type1"; it makes a completion `thought <answer>answer</answer>`.
 SYSTEM_PROMPT = (
     "When answering, first describe your reasoning or visual observations in natural language, "
     "and then provide the final answer enclosed in <answer></answer>."
 )
+
+
+CUT_OFF = "cut_off"  # the problem of a completion that ended before its answer
 
 
 class Task(ABC):
@@ -108,10 +113,22 @@ class Task(ABC):
     def answer_reward(self, answer: str, sample: Sample, boxes: Convention = "norm1000") -> float:
         """R_a in [0, 1] of an answer already taken out of its completion (METHOD, A²GRPO 1)."""
 
-    def reward(self, completion: str, sample: Sample, mode: Mode, boxes: Convention = "norm1000") -> float:
-        """R_a of a completion: 0 where it holds no readable answer, no substring matching anywhere."""
+    def graded_reward(self, answer: str, sample: Sample, boxes: Convention = "norm1000") -> float:
+        """As `answer_reward`, with part of it for a count that is nearly right."""
+        return self.answer_reward(answer, sample, boxes)
+
+    def reward(
+        self, completion: str, sample: Sample, mode: Mode, boxes: Convention = "norm1000", graded: bool = False
+    ) -> float:
+        """R_a of a completion: 0 where it holds no readable answer, no substring matching anywhere.
+
+        Args:
+            graded: counts by `graded_reward`.
+        """
         answer = read_answer(completion, mode)
-        return 0.0 if answer is None else self.answer_reward(answer, sample, boxes)
+        if answer is None:
+            return 0.0
+        return (self.graded_reward if graded else self.answer_reward)(answer, sample, boxes)
 
     def succeeds(self, reward: float) -> bool | None:
         """Whether an answer with this reward is right; None where the task knows no right or wrong."""
@@ -157,6 +174,16 @@ class Task(ABC):
     def official_warnings(self, records: Sequence[Mapping[str, Any]], drawn: bool) -> list[str]:
         """What must be known before scoring `infer`'s records officially; `drawn`: sampled as that script does."""
         return []
+
+
+def scored_answers(records: RecordList) -> list[str]:
+    """The score's reading of every record; a completion without an answer, cut off or unfinished, is listed."""
+    if not len(records.cut):
+        return [scored_answer(text) for text in records.texts]
+    answers = [scored_answer(text, cut) for text, cut in zip(records.texts, records.cut.tolist(), strict=True)]
+    for i in [i for i in np.flatnonzero(records.cut).tolist() if not answers[i]]:
+        records.report(i, CUT_OFF, "the token limit came before an answer: counted wrong")
+    return answers
 
 
 def messages(sample: Sample, mode: Mode) -> list[dict[str, str]]:

@@ -1,10 +1,11 @@
-"""Boxes: parse them from text, convert between a model's convention and pixels, compare them, singly and by column."""
+"""Boxes: convert between a model's convention and pixels, compare them, read and write them, singly and by column."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import repeat
 from typing import Literal, get_args
 
@@ -14,13 +15,20 @@ from numpy.typing import NDArray
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Box
 from geozero.metrics.scores import Bools, Floats
+from geozero.tasks.box_text import parse_box as parse_box
+from geozero.tasks.box_text import parse_box_list as parse_box_list
+from geozero.tasks.box_text import read_box_text
 
 Ints = NDArray[np.int64]
-Convention = Literal["norm1000", "pixels", "resized28", "norm100"]
+Convention = Literal["norm1000", "pixels", "resized28", "norm100", "norm1", "norm1024"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+
+FULL = {"norm1000": 1000.0, "norm100": 100.0, "norm1": 1.0, "norm1024": 1024.0}  # what the image's whole side is
+UNIT_DIGITS = 3  # decimals of a coordinate that is a fraction of its side
 
 # Our choice of when another convention "fits far better": so much more, and so many times as much.
 FAR_BETTER = (0.10, 1.5)
+UNREAD_SHARE = 0.03  # of the answers; where more cannot be read, the result says so
 RESIZE_FACTOR = 28
 RESIZE_MIN_PIXELS = 4 * RESIZE_FACTOR**2
 RESIZE_MAX_PIXELS = 16_384 * RESIZE_FACTOR**2
@@ -29,17 +37,8 @@ RESIZE_MAX_RATIO = 200
 CHUNK = 16_384  # texts that are read at once
 MAX_DIGITS = 15  # so many digits are an exact float, and dividing it by a power of ten rounds as `float` does
 
-_INNERMOST = re.compile(r"\[([^\[\]]*)\]")
+_PLAIN = re.compile(r"\[-?\d{1,9}+(?:\.\d{1,5}+)?(?:, ?-?\d{1,9}+(?:\.\d{1,5}+)?){3}\]", re.ASCII)
 NUMBER = re.compile(r"[-+]?\d*\.?\d+")  # the published pattern: `.5` and `+5` are numbers, `1e5` is two of them
-
-
-def parse_box(text: str) -> Box | None:
-    """Four numbers between the first `[` and the last `]`; None where there are not exactly four finite ones."""
-    numbers = NUMBER.findall(bracketed(text))
-    if len(numbers) != 4:
-        return None
-    x1, y1, x2, y2 = (float(n) for n in numbers)
-    return (x1, y1, x2, y2) if all(math.isfinite(v) for v in (x1, y1, x2, y2)) else None
 
 
 def bracketed(text: str) -> str:
@@ -48,26 +47,15 @@ def bracketed(text: str) -> str:
     return text[start : end + 1] if 0 <= start < end else ""
 
 
-def parse_box_list(text: str) -> list[Box] | None:
-    """Every `[x1, y1, x2, y2]` of a text, in its order; none for `[]`.
-
-    None where the text has no brackets, or where innermost brackets hold something else than nothing or four finite
-    numbers. Of a list that breaks off, the boxes before the break count.
-    """
-    groups = _INNERMOST.findall(text)
-    boxes = [parse_box(f"[{group}]") for group in groups if group.strip()]
-    found = [box for box in boxes if box is not None]
-    return found if groups and len(found) == len(boxes) else None
-
-
 def format_boxes(boxes: Sequence[Sequence[float]]) -> str:
     """`[[x1, y1, x2, y2], …]`, `[]` for none."""
     return "[" + ", ".join(map(format_box, boxes)) + "]"
 
 
 def format_box(box: Sequence[float]) -> str:
-    """`[x1, y1, x2, y2]`; whole numbers without a decimal point, others with at most two decimals."""
-    return "[" + ", ".join(f"{round(v, 2):g}" if abs(v) < 1e5 else str(round(v)) for v in box) + "]"
+    """`[x1, y1, x2, y2]`; whole numbers without a point, others with at most two decimals, fractions with three."""
+    digits = UNIT_DIGITS if all(0 <= v <= 1 for v in box) else 2
+    return "[" + ", ".join(f"{round(v, digits):g}" if abs(v) < 1e5 else str(round(v)) for v in box) + "]"
 
 
 def smart_resize(width: float, height: float) -> tuple[int, int]:
@@ -96,10 +84,8 @@ def smart_resize(width: float, height: float) -> tuple[int, int]:
 
 def frame(convention: Convention, width: float, height: float) -> tuple[float, float]:
     """The width and height in which a model of this convention writes its coordinates."""
-    if convention == "norm1000":
-        return 1000.0, 1000.0
-    if convention == "norm100":
-        return 100.0, 100.0
+    if convention in FULL:
+        return FULL[convention], FULL[convention]
     if convention == "pixels":
         return float(width), float(height)
     if convention == "resized28":
@@ -108,15 +94,18 @@ def frame(convention: Convention, width: float, height: float) -> tuple[float, f
     raise InputError(f"unknown coordinate convention '{convention}'", hint=f"one of {', '.join(CONVENTIONS)}")
 
 
-def to_model(box: Box, width: int, height: int, convention: Convention = "norm1000") -> tuple[int, int, int, int]:
-    """Pixels to the integers a model writes; at most half a unit of the convention is lost per coordinate."""
+def to_model(
+    box: Box, width: int, height: int, convention: Convention = "norm1000"
+) -> tuple[float, float, float, float]:
+    """Pixels to what a model writes, at most half a unit away per coordinate: whole numbers, or fractions of a side."""
+    digits = UNIT_DIGITS if convention == "norm1" else None
     frame_w, frame_h = frame(convention, width, height)
     x1, y1, x2, y2 = box
     return (
-        round(x1 / width * frame_w),
-        round(y1 / height * frame_h),
-        round(x2 / width * frame_w),
-        round(y2 / height * frame_h),
+        round(x1 / width * frame_w, digits),
+        round(y1 / height * frame_h, digits),
+        round(x2 / width * frame_w, digits),
+        round(y2 / height * frame_h, digits),
     )
 
 
@@ -149,6 +138,18 @@ def better_convention(rates: Mapping[Convention, Mapping[str, float]], boxes: Co
     ]
 
 
+def unread_notes(unread: Sequence[str], n: int) -> list[str]:
+    """A note where more than a few percent of n answers hold no box that can be read; `unread` are these answers."""
+    if len(unread) <= UNREAD_SHARE * n:
+        return []
+    several = sum(len(set(read_box_text(text).boxes)) > 1 for text in unread)
+    empty = sum(not text.strip() for text in unread)
+    reasons = [f"{count} {what}" for count, what in ((several, "name several boxes"), (empty, "are empty")) if count]
+    first = next((f", the first: {text.strip()[:80]!r}" for text in unread if text.strip()), "")
+    listed = f" ({', '.join(reasons)})" if reasons else ""
+    return [f"{len(unread)} of {n} answers hold no box that can be read and count as wrong{listed}{first}"]
+
+
 def is_degenerate(box: Sequence[float]) -> bool:
     return box[2] <= box[0] or box[3] <= box[1]
 
@@ -169,8 +170,11 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 # --- by column: the same rules on arrays, row for row the same results ------------------------------------
 
 
-def parse_boxes(texts: Sequence[str]) -> tuple[Floats, Bools]:
-    """`parse_box` of many texts: values (n, 4), NaN where unparsable, and which texts hold four numbers (n,).
+def published_boxes(texts: Sequence[str]) -> tuple[Floats, Bools]:
+    """The published rule on many texts: four numbers between the first `[` and the last `]`.
+
+    Returns:
+        Values (n, 4), NaN where there are not exactly four, and which texts have them (n,).
 
     A number too large for a float is infinite here and still counts as a number, as the published rules have it.
     """
@@ -180,6 +184,22 @@ def parse_boxes(texts: Sequence[str]) -> tuple[Floats, Bools]:
         spans = [bracketed(text) for text in texts]
     for k in range(0, len(spans), CHUNK):
         _parse_spans(spans[k : k + CHUNK], values[k : k + CHUNK])
+    return values, ~np.isnan(values[:, 0])
+
+
+def parse_boxes(texts: Sequence[str]) -> tuple[Floats, Bools]:
+    """`parse_box` of many texts: values (n, 4), NaN where there is no box, and which texts hold one (n,).
+
+    A plain `[x1, y1, x2, y2]`, as a trained model answers, means the same under the published rule, which is faster.
+    """
+    plain = [_PLAIN.fullmatch(text) is not None for text in texts]
+    values = np.full((len(texts), 4), np.nan)
+    rows = np.flatnonzero(plain)
+    values[rows] = published_boxes([texts[i] for i in rows.tolist()])[0]
+    read = cache(parse_box)
+    for i in np.flatnonzero(~np.array(plain, dtype=bool)).tolist():
+        if (box := read(texts[i])) is not None:
+            values[i] = box
     return values, ~np.isnan(values[:, 0])
 
 

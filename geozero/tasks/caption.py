@@ -14,12 +14,14 @@ import numpy as np
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Sample, stable_choice
 from geozero.metrics import captions
-from geozero.metrics.captions import BLEU_NAMES, N_BLEU_COLUMNS, bleu_columns, ngram_statistics
+from geozero.metrics.captions import BLEU_NAMES, N_BLEU_COLUMNS, ORDERS, bleu_columns, ngram_statistics
 from geozero.metrics.records import OFFICIAL_HINT, RecordList
 from geozero.metrics.scores import Floats, Scores, ratio
-from geozero.tasks.base import Task
+from geozero.tasks.base import Task, scored_answers
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import extract_answer, normalise, words
+
+FEW_CAPTIONS = 30  # [ours] below, CIDEr's weights of words are mostly chance
 
 
 class Captioning(Task):
@@ -63,7 +65,7 @@ class Captioning(Task):
         Blank references are dropped; a record without any reference is left out and counted.
         """
         n = len(records)
-        predictions = [extract_answer(text) for text in records.texts]
+        predictions = scored_answers(records)
         hypotheses = [words(text) for text in predictions]
         references = [[t for t in map(words, texts_of(label)) if t] for label in records.labels]
         kept = [i for i in range(n) if references[i]]
@@ -92,6 +94,7 @@ class Captioning(Task):
                 "CIDEr-D": cider_d,
                 "CIDEr": cider,
             },
+            notes=_notes(chosen, truths) if kept else [],
         )
 
     def official(self, records: RecordList, headline_only: bool = False) -> Scores:
@@ -143,6 +146,19 @@ def texts_of(label: object) -> list[str]:
     if isinstance(label, str):
         return [label]
     return [item for item in label if isinstance(item, str)] if isinstance(label, Sequence) else []
+
+
+def _notes(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> list[str]:
+    """Metrics of these tokenised captions that can say nothing."""
+    n, notes = len(hypotheses), []
+    sets = [{word for reference in group for word in reference} for group in references]
+    if n < FEW_CAPTIONS:
+        notes.append(f"CIDEr weighs words by how rare they are among the records: {n} record{'s' * (n > 1)} say little")
+    elif set.union(*sets) == set.intersection(*sets):
+        notes.append("CIDEr is 0 where all records have the same reference: no word is rare")
+    if not any(len(words) >= ORDERS for words in hypotheses):
+        notes.append(f"BLEU-{ORDERS} is 0 because no caption has {ORDERS} words")
+    return notes
 
 
 def _finish_strict(sums: Floats) -> dict[str, Floats]:

@@ -13,9 +13,9 @@ from geozero.corpus.sample import Sample
 from geozero.metrics.baselines import baselines, confusion
 from geozero.metrics.records import RecordList
 from geozero.metrics.scores import Bools, Scores, ratio
-from geozero.tasks.base import Task
+from geozero.tasks.base import Task, scored_answers
 from geozero.tasks.boxes import Convention
-from geozero.tasks.text import extract_answer, normalise, same_answer
+from geozero.tasks.text import closed_reading, extract_answer, normalise, same_answer, same_reading
 
 
 class ClosedTask(Task):
@@ -40,15 +40,23 @@ class ClosedTask(Task):
 
     def readings(self, records: RecordList, texts: Sequence[str]) -> list[str]:
         """What each answer or label says (n,): equal ones agree, empty ones say nothing."""
-        plain = cache(lambda text: normalise(text).strip())
-        return [plain(text) for text in texts]
+        return [closed_reading(text) for text in texts]
+
+    def says_the_same(self, answer: str, truth: str) -> bool:
+        """Whether an answer is right, from what it and the label say."""
+        return same_reading(answer, truth)
 
     def strict(self, records: RecordList, boxes: Convention = "norm1000") -> Scores:
-        """`accuracy` (0-1): equality after normalising and trimming, empty is wrong."""
-        predictions = [extract_answer(text) for text in records.texts]
+        """`accuracy` (0-1): equality after normalising and trimming, numbers as numbers, empty is wrong.
+
+        Where the label is a list, each of its texts is right.
+        """
+        predictions = scored_answers(records)
         truths = self.readings(records, records.label_texts())
         answers = self.readings(records, predictions)
-        hit = [bool(a) and a == t for a, t in zip(answers, truths, strict=True)]
+        hit = list(map(self.says_the_same, answers, truths))
+        for i, texts in records.alternatives().items():
+            hit[i] = hit[i] or any(self.says_the_same(answers[i], self.readings(records, [t])[0]) for t in texts)
         scores = self._scores("accuracy", 1.0, np.array(hit, dtype=bool), predictions, answers, truths)
         scores.counts = dict(zip(self.unread, (answers.count(""), truths.count("")), strict=True))
         return scores

@@ -17,8 +17,8 @@ import numpy as np
 from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Box, Sample, check_box
 from geozero.metrics.records import RecordList, image_sizes
-from geozero.metrics.scores import Bools, Floats, Scores, ratio
-from geozero.tasks.base import Task
+from geozero.metrics.scores import Bools, Floats, Scores, finite, ratio
+from geozero.tasks.base import Task, scored_answers
 from geozero.tasks.boxes import (
     CONVENTIONS,
     Convention,
@@ -31,8 +31,8 @@ from geozero.tasks.boxes import (
     medoid,
     parse_box_list,
     to_model,
+    unread_notes,
 )
-from geozero.tasks.text import extract_answer
 
 MATCH_IOU = 0.5
 SUCCESS_F1 = 0.5  # [ours] as a box is right from IoU 0.5 on
@@ -46,7 +46,7 @@ class ObjectDetection(Task):
     tags = ("detection", "det")
     hub_category = "object-detection"
     headline = "f1"
-    reported = ("precision", "recall", "f1", "AP_nc")
+    reported = ("precision", "recall", "f1", "AP_nc", "mAP_nc")
     success_reward = SUCCESS_F1
     answers_are_boxes = True
     templates = (
@@ -98,7 +98,7 @@ class ObjectDetection(Task):
         holds a degenerate box, is left out and counted.
         """
         sizes = np.column_stack(image_sizes(records))
-        predictions = [extract_answer(text) for text in records.texts]
+        predictions = scored_answers(records)
         read = [parse_box_list(text) for text in predictions]
         truths = [parse_box_list(text) for text in records.label_texts()]
         valid = np.array([t is not None and not any(map(is_degenerate, t)) for t in truths], dtype=bool)
@@ -112,6 +112,7 @@ class ObjectDetection(Task):
                 records.report(i, reason, "counted wrong")
         found = statistics[boxes]
         rates = {name: {"f1": float(_finish(s.sum(axis=0))["f1"])} for name, s in statistics.items()}
+        unread = [predictions[i] for i in np.flatnonzero(valid & ~readable)]
         known = all(np.isfinite(rate["f1"]) for rate in rates.values())
         return Scores(
             statistics=found,
@@ -132,15 +133,13 @@ class ObjectDetection(Task):
             },
             correct=valid & (found[:, 4] >= SUCCESS_F1),
             diagnosis={"read_as": boxes, "conventions": rates} if known else {},
-            notes=better_convention(rates, boxes) if known else [],
+            notes=[*(better_convention(rates, boxes) if known else []), *unread_notes(unread, int(valid.sum()))],
+            aggregates=_mean_over_classes(found, records.question_types),
         )
 
     def details(self, records: RecordList, scores: Scores, boxes: str) -> dict[str, Any]:
-        """`mAP_nc`: the mean of AP_nc over classes, where the question's type is the class."""
-        kinds = np.array(records.question_types, dtype=object)
-        rates = [scores.rates(kinds == kind)["AP_nc"] for kind in sorted({kind for kind in kinds if kind is not None})]
-        known = [rate for rate in rates if np.isfinite(rate)]
-        return {"boxes": boxes, "mAP_nc": float(np.mean(known)) if known else None}
+        """`mAP_nc`, which stands among the metrics, too."""
+        return {"boxes": boxes, "mAP_nc": finite(scores.aggregates).get("mAP_nc")}
 
     def agreement(self, scores: Scores, group: list[int]) -> tuple[float, int | None]:
         """[ours] The mean F1 of all pairs, and the list with the largest mean F1 to the others (the first 64)."""
@@ -183,6 +182,15 @@ def _statistics(predicted: Sequence[Floats], true: Sequence[Floats], valid: Bool
         score = 2 * hits / (n_pred + n_true) if n_pred + n_true else float(readable[i])
         rows[i] = 1, hits, n_pred, n_true, score
     return rows
+
+
+def _mean_over_classes(statistics: Floats, question_types: Sequence[str | None]) -> dict[str, float]:
+    """`mAP_nc`: the mean of AP_nc over classes, where the question's type is the class."""
+    kinds = np.array(question_types, dtype=object)
+    names = sorted({kind for kind in question_types if kind is not None})
+    rates = [float(_finish(statistics[kinds == name].sum(axis=0))["AP_nc"]) for name in names]
+    known = [rate for rate in rates if np.isfinite(rate)]
+    return {"mAP_nc": float(np.mean(known))} if known else {}
 
 
 def _finish(sums: Floats) -> dict[str, Floats]:

@@ -7,6 +7,7 @@ an image of 96×96 pixels, target for Qwen3-VL "[125, 417, 312, 542]" (relative 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Sample, check_box
 from geozero.metrics.records import OFFICIAL_HINT, RecordList, image_sizes
 from geozero.metrics.scores import Bools, Floats, Scores, ratio
-from geozero.tasks.base import Task
+from geozero.tasks.base import Task, scored_answers
 from geozero.tasks.boxes import (
     CONVENTIONS,
     Convention,
@@ -31,14 +32,17 @@ from geozero.tasks.boxes import (
     medoid,
     parse_box,
     parse_boxes,
+    published_boxes,
     smart_resize,
     to_model,
+    unread_notes,
 )
 from geozero.tasks.text import extract_answer
 
 SUCCESS_IOU = 0.5
 SIZE_LIMITS = (32.0**2, 96.0**2)  # px², the limits of S, M and L in the published script (and in COCO)
 SIZE_NAMES = ("S", "M", "L")
+_BRACKET = re.compile(r"[\[({<=]")
 MAX_VOTES = 256  # boxes of one question that vote; every pair of them is compared
 
 
@@ -89,12 +93,12 @@ class VisualGrounding(Task):
     def strict(self, records: RecordList, boxes: Convention = "norm1000") -> Scores:
         """`acc@0.5`, `acc@0.7` and `mean_iou` (0-1) over the records with a valid true box.
 
-        A prediction that holds no four finite numbers, or a degenerate box, has IoU 0; a truth without four finite
-        numbers and a positive width and height is left out and counted. Nothing is rounded or clipped.
+        A prediction that names no box, several different ones, or a degenerate one has IoU 0; a truth without four
+        finite numbers and a positive width and height is left out and counted. Nothing is rounded or clipped.
         """
         sizes = np.column_stack(image_sizes(records))
-        predictions = [extract_answer(text) for text in records.texts]
-        truth, label_parsed = parse_boxes(records.label_texts())
+        predictions = scored_answers(records)
+        truth, label_parsed = _label_boxes(records.label_texts())
         pred, parsed = parse_boxes(predictions)
         parsed &= np.isfinite(pred).all(axis=1)
         with np.errstate(invalid="ignore"):
@@ -110,6 +114,7 @@ class VisualGrounding(Task):
             records.report(i, "image_size_missing" if 0 in sizes[i] else "aspect_ratio_above_200", "counted wrong")
         overlap = readings[boxes]
         diagnosis, notes = _diagnosis(readings, valid, boxes)
+        notes += unread_notes([predictions[i] for i in np.flatnonzero(valid & ~parsed)], int(valid.sum()))
         size = np.array([*SIZE_NAMES, None], dtype=object)[np.where(valid, np.searchsorted(SIZE_LIMITS, area), -1)]
         return Scores(
             statistics=np.column_stack([valid, overlap >= 0.5, overlap >= 0.7, overlap]).astype(np.float64),
@@ -141,8 +146,8 @@ class VisualGrounding(Task):
         then divided by the image's sides. A degenerate label stays in the denominator and is always missed.
         """
         predictions = [extract_answer(text) for text in records.texts]
-        truth, valid = parse_boxes(records.required_label_texts())
-        pred, parsed = parse_boxes(predictions)
+        truth, valid = published_boxes(records.required_label_texts())
+        pred, parsed = published_boxes(predictions)
         width, height = image_sizes(records)
         for i in np.flatnonzero(valid & ((width == 0) | (height == 0))).tolist():
             what = "no image size: neither width and height nor a readable image_path"
@@ -200,6 +205,15 @@ class VisualGrounding(Task):
     def official_warnings(self, records: Sequence[Mapping[str, Any]], drawn: bool) -> list[str]:
         what = "the official protocol stops at an image of unknown size: fix what failed before using it"
         return [what] if any("width" not in record for record in records) else []
+
+
+def _label_boxes(texts: Sequence[str]) -> tuple[Floats, Bools]:
+    """The boxes of labels: by the published rule, else as answers are read; numbers without any bracket are none."""
+    values, found = published_boxes(texts)
+    for i in np.flatnonzero(~found).tolist():
+        if _BRACKET.search(texts[i]) and (box := parse_box(texts[i])) is not None:
+            values[i], found[i] = box, True
+    return values, found
 
 
 def _finish_strict(sums: Floats) -> dict[str, Floats]:

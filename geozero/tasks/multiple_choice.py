@@ -72,6 +72,9 @@ class MultipleChoice(ClosedTask):
     def readings(self, records: RecordList, texts: Sequence[str]) -> list[str]:
         return [choice(text, options_of(asked)) for text, asked in zip(texts, records.questions, strict=True)]
 
+    def says_the_same(self, answer: str, truth: str) -> bool:
+        return bool(answer) and answer == truth
+
     def chances(self, records: RecordList) -> list[float] | None:
         counts = [len(options_of(asked)) for asked in records.questions]
         return [1 / n for n in counts] if all(counts) else None

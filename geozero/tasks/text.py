@@ -1,24 +1,35 @@
 """Reading a model's text: the answer in a completion, normalisation, tokens.
 
-A completion is read in two ways, and what is read is then parsed and compared by the task in one:
+A completion has three readings. What is read is then parsed and compared by the task in one way:
 
 - **the reward's reading** (`read_answer`): in tagged mode exactly one well-formed block, else there is no answer and
   R_a is 0. Training must not pay for a broken form.
-- **the score's extraction** (`extract_answer`): the published script's rule for both protocols, the first block that is
-  not empty, else the whole text. A score has to compare with published numbers, also for a model that was never taught
-  the form; the share of well-formed completions is reported beside it.
+- **the score's reading** (`scored_answer`), under `strict`: what stands after the thought of a reasoning model
+  (`<think>…</think>`, `<reasoning>…</reasoning>`), there the first block that is not empty, else the whole text. A
+  thought that never ends holds no answer, and neither does a completion that the token limit cut off without a
+  finished block.
+- **the published extraction** (`extract_answer`), under `official`: the first block that is not empty, else the whole
+  text.
 
-So "yes" without tags earns nothing in tagged mode and scores 1; on well-formed completions the two agree.
+So "yes" without tags earns nothing in tagged mode and scores 1: a score has to compare with models that were never
+taught the form. Results say by how much the two readings differ; on well-formed completions without a thought in tags
+of its own they agree.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
+
+from geozero.tasks.numbers import keep_numbers, quantity, same_quantity
 
 Mode = Literal["direct", "tagged"]
 
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
+_THOUGHT = r"(?:think|thinking|thought|reasoning)>"
+_THOUGHT_OPENS = re.compile(rf"\s*<{_THOUGHT}", re.IGNORECASE)
+_THOUGHT_CLOSES = re.compile(rf"</{_THOUGHT}", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[^\w\s]")
 _SPACE = re.compile(r"\s+")
 
@@ -43,12 +54,45 @@ def read_answer(completion: str, mode: Mode) -> str | None:
 
 
 def thought(completion: str) -> str:
-    """All that stands before the first `<answer>`; the whole text where there is no tag."""
-    return completion.split(OPEN_TAG, 1)[0].strip()
+    """All that stands before the first `<answer>`, else in a model's own thought tags; the whole text without both."""
+    before, opened, _ = completion.partition(OPEN_TAG)
+    ends = list(_THOUGHT_CLOSES.finditer(before)) if "</" in before else []
+    if not opened and ends:
+        before = before[: ends[-1].start()]
+    if "<" in before:
+        before = _THOUGHT_CLOSES.sub(" ", _THOUGHT_OPENS.sub("", before, count=1))
+    return before.strip()
+
+
+def has_thought(completion: str) -> bool:
+    """Whether there is a mark that divides a thought from an answer."""
+    return OPEN_TAG in completion or ("</" in completion and _THOUGHT_CLOSES.search(completion) is not None)
+
+
+def scored_answer(completion: str, cut: bool = False) -> str:
+    """The score's reading under `strict`; "" where there is no answer.
+
+    Args:
+        cut: the token limit ended the completion (finish_reason "length"): only a finished block is an answer.
+    """
+    if "<" not in completion:
+        return "" if cut else completion.strip()
+    ends = list(_THOUGHT_CLOSES.finditer(completion))
+    rest = completion[ends[-1].end() :] if ends else completion
+    unfinished = not ends and _THOUGHT_OPENS.match(completion) is not None
+    if not rest.strip():
+        rest, unfinished = completion, True
+    return "" if (cut or unfinished) and not has_block(rest) else extract_answer(rest)
+
+
+def has_block(text: str) -> bool:
+    """Whether an answer block was closed."""
+    _, opened, rest = text.partition(OPEN_TAG)
+    return bool(opened) and CLOSE_TAG in rest
 
 
 def extract_answer(completion: str) -> str:
-    """The score's extraction, both protocols: first non-empty block, else the whole text, stripped.
+    """The published extraction: first non-empty block, else the whole text, stripped.
 
     Where blocks were written and all of them are empty, the answer is empty (the published rule). A block runs
     from an opening tag to the nearest closing one; the scan is linear in the text, also for a text of bare tags.
@@ -76,10 +120,26 @@ def normalise(text: str) -> str:
     return _SPACE.sub(" ", _PUNCTUATION.sub("", text.strip().lower()))
 
 
+@lru_cache(maxsize=65_536)
+def closed_reading(text: str) -> str:
+    """What a short answer says under `strict`: a quantity in digits (`geozero.tasks.numbers`), else the published
+    normalisation, trimmed, in which numbers keep their sign and their point."""
+    if (found := quantity(text)) is not None:
+        return str(found)
+    if not any(map(str.isdigit, text)):
+        return normalise(text).strip()
+    return _SPACE.sub(" ", keep_numbers(text.strip().lower(), _PUNCTUATION)).strip()
+
+
+@lru_cache(maxsize=65_536)
+def same_reading(answer: str, truth: str) -> bool:
+    """Whether two `closed_reading`s say the same; an empty answer says nothing."""
+    return bool(answer) and (answer == truth or same_quantity(answer, truth))
+
+
 def same_answer(prediction: str, truth: str) -> bool:
-    """Strict equality: published normalisation, then trimmed; an empty prediction is never right (METHOD, strict)."""
-    left = normalise(prediction).strip()
-    return bool(left) and left == normalise(truth).strip()
+    """Strict equality of two short answers; an empty prediction is never right (METHOD, strict)."""
+    return same_reading(closed_reading(prediction), closed_reading(truth))
 
 
 def words(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from paths import GOLDEN
 
 from geozero.common.errors import InputError
 from geozero.evaluation.evaluate import evaluate
+from geozero.tasks.boxes import CONVENTIONS
 
 
 def questions(n: int = 60) -> list[dict[str, Any]]:
@@ -32,7 +33,8 @@ def test_the_file_is_what_is_returned(tmp_path: Path) -> None:
     result = evaluate("vqa", "strict", source, out)
     assert json.loads(out.read_text()) == result
     assert [*result][:4] == ["task", "protocol", "n", "metrics"]
-    assert result["metrics"] == {"accuracy": 0.5, "n_empty_pred": 0, "n_empty_label": 0}
+    metrics = {"accuracy": 0.5, "n_empty_pred": 0, "n_empty_label": 0}
+    assert result["metrics"] == metrics | {"accuracy_mean_of_types": pytest.approx(0.5)}
     assert result["n_well_formed"] == 60 and result["well_formed_share"] == 1.0
     low, high = result["intervals"]["accuracy"]
     assert low < 0.5 < high
@@ -77,7 +79,7 @@ def test_the_convention_is_the_callers_and_a_better_one_is_only_named(convention
     wrong = evaluate("grounding", "strict", grounded(convention), boxes=other)
     assert wrong["metrics"]["acc@0.5"] < 0.5 and wrong["boxes"] == other
     assert any(f"fit far better as {convention}" in note for note in wrong["notes"])
-    assert set(wrong["diagnosis"]["conventions"]) == {"norm1000", "pixels", "resized28", "norm100"}
+    assert set(wrong["diagnosis"]["conventions"]) == set(CONVENTIONS)
 
 
 def test_official_reads_its_own_frame_and_says_so() -> None:

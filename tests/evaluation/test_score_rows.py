@@ -99,7 +99,7 @@ def test_names_say_split_and_world() -> None:
 def test_rows_by_source_task_and_question_type(answered: ModelAnswers) -> None:
     rows = score_rows(answered, ASKED)
     direct = pick(rows, mode="direct")
-    values = {(r["source"], r["question_type"]): (r["value"], r["n"]) for r in by_source(direct)}
+    values = {(r["source"], r["question_type"]): (r["value"], r["n"]) for r in by_source(direct) if r["headline"]}
     assert values == {
         ("toy_aid", None): (0.75, 4),
         ("toy_aid_hard", None): (0.0, 2),
@@ -107,8 +107,11 @@ def test_rows_by_source_task_and_question_type(answered: ModelAnswers) -> None:
         ("toy_rsvqa_lr", "presence"): (1.0, 2),
         ("toy_rsvqa_lr", "count"): (0.0, 2),
     }
-    assert all(row["low"] <= row["value"] <= row["high"] for row in direct)
-    assert {row["headline"] for row in direct} == {True}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in direct if row["low"] is not None)
+    more = {r["metric"]: (r["value"], r["n"]) for r in by_source(direct) if r["question_type"] is None}
+    assert more["accuracy_mean_of_types"] == (0.5, 4) and more["accuracy_without_counts"] == (1.0, 4)
+    assert more["count_accuracy"] == more["count_within_10_percent"] == (0.0, 2) and "count_mae" not in more
+    assert {row["metric"] for row in direct if row["headline"]} == {"accuracy"}
     for row in rows:
         Score.model_validate(row)
 
@@ -134,8 +137,8 @@ def test_every_task_has_one_overall_row_a_model_mode_split_and_world(answered: M
         for mode in ("direct", "tagged")
         for split, task in (("test", "scene_cls"), ("test", "vqa"), ("test_hard", "scene_cls"))
     )
-    (one,) = pick(overall, mode="direct", split="test", task="vqa")
-    (same,) = pick(rows, mode="direct", source="toy_rsvqa_lr", question_type=None)
+    (one,) = pick(overall, mode="direct", split="test", task="vqa", headline=True)
+    (same,) = pick(rows, mode="direct", source="toy_rsvqa_lr", question_type=None, headline=True)
     assert {**one, "source": "toy_rsvqa_lr"} == same
 
 
@@ -214,6 +217,11 @@ def test_runs_hold_every_metric_of_a_source_and_the_means_under_the_same_names(a
         "toy_aid/scene_cls/accuracy": 0.75,
         "toy_aid_hard/scene_cls/accuracy": 0.0,
         "toy_rsvqa_lr/vqa/accuracy": 0.5,
+        "toy_rsvqa_lr/vqa/accuracy_mean_of_types": 0.5,
+        "toy_rsvqa_lr/vqa/accuracy_mean_of_types_without_counts": 1.0,
+        "toy_rsvqa_lr/vqa/accuracy_without_counts": 1.0,
+        "toy_rsvqa_lr/vqa/count_accuracy": 0.0,
+        "toy_rsvqa_lr/vqa/count_within_10_percent": 0.0,
         "mean/toy/test": pytest.approx(100 * (0.75 + 0.5) / 2),
         "mean/toy/test_hard": 0.0,
     }

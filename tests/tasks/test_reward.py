@@ -149,7 +149,8 @@ def test_nothing_earns_nothing(task: TaskName, text: str) -> None:
         ("grounding", "It is at [100, 200, 500, 400].", 0.5),
         ("grounding", "[100, 200, 500]", 0),
         ("grounding", "[500, 600, 100, 200]", 0),
-        ("grounding", "100, 200, 500, 600", 0),
+        ("grounding", "100, 200, 500, 600", 1),
+        ("grounding", '[{"bbox_2d": [100, 200, 500, 600], "label": "ship 2"}]', 1),
     ],
 )
 def test_what_an_answer_earns(task: TaskName, answer: str, reward: float) -> None:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geozero.tasks.text import extract_answer, is_well_formed, read_answer, tagged_answer, thought, words
+from geozero.tasks.text import (
+    extract_answer,
+    has_thought,
+    is_well_formed,
+    read_answer,
+    scored_answer,
+    tagged_answer,
+    thought,
+    words,
+)
 
 pieces = st.lists(st.sampled_from(["<answer>", "</answer>", " ", "\n", "a", "<ANSWER>", "<answer"]), max_size=10)
 
@@ -63,6 +72,10 @@ def test_direct_mode_knows_no_tags() -> None:
         ("<answer>yes</answer>", ""),
         ("a <answer>b</answer> c <answer>d</answer>", "a"),
         ("</answer> a <answer>", "</answer> a"),
+        ("<think>I see water.</think>\n\nyes", "I see water."),
+        ("I see water.</think>yes", "I see water."),
+        ("<think> I see water. </think><answer>yes</answer>", "I see water."),
+        ("<reasoning>a</reasoning> <answer>b</answer>", "a"),
         ("", ""),
     ],
 )
@@ -74,6 +87,43 @@ def test_the_thought_is_what_stands_before_the_first_tag(completion: str, before
 def test_where_a_completion_is_well_formed_reward_and_score_read_the_same(text: str) -> None:
     if is_well_formed(text):
         assert read_answer(text, "tagged") == extract_answer(text)
+
+
+@pytest.mark.parametrize(
+    ("completion", "cut", "answer"),
+    [
+        ("<think>no ship</think>\n\nyes", False, "yes"),
+        ("no ship</think>\n\nyes", False, "yes"),  # the opening tag stood in the prompt
+        ("<Reasoning>no ship</Reasoning> yes", False, "yes"),
+        ("<thinking>a</thinking><think>b</think> yes", False, "yes"),
+        ("<think><answer>no</answer>?</think> <answer>yes</answer>", False, "yes"),
+        ("<think>so <answer>yes</answer></think>", False, "yes"),
+        ("<think>no ship", False, ""),
+        ("<think>no ship</think>", False, ""),
+        ("<think>no <answer>yes", False, ""),
+        ("I <think> it is a ship", False, "I <think> it is a ship"),
+        ("there may be a ship", True, ""),
+        ("<answer>yes", True, ""),
+        ("<think>no ship</think> yes, bec", True, ""),
+        ("It is. <answer>yes</answer> For", True, "yes"),
+        ("<answer>yes</answer> <answer>n", True, "yes"),
+        ("yes", False, "yes"),
+        ("", True, ""),
+    ],
+)
+def test_the_score_reads_what_stands_after_the_thought(completion: str, cut: bool, answer: str) -> None:
+    assert scored_answer(completion, cut) == answer
+
+
+@given(pieces.map("".join))
+def test_without_thought_tags_the_score_reads_as_published(text: str) -> None:
+    assert scored_answer(text) == extract_answer(text)
+    assert scored_answer(text, cut=True) in ("", extract_answer(text))
+
+
+def test_a_tag_divides_thought_and_answer() -> None:
+    assert has_thought("a <answer>b</answer>") and has_thought("a </think> b")
+    assert not has_thought("a b </answer>") and not has_thought("")
 
 
 @pytest.mark.parametrize(

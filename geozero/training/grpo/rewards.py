@@ -25,20 +25,25 @@ THINKING_REWARD = "geozero_thinking"
 REWARD_FUNCS = [ANSWER_REWARD, THINKING_REWARD]
 
 
-def answer_rewards(completions: Sequence[str], samples: Sequence[str], boxes: Convention) -> list[float]:
+def answer_rewards(
+    completions: Sequence[str], samples: Sequence[str], boxes: Convention, graded: bool = False
+) -> list[float]:
     """R_a of each completion in tagged mode, by its task.
 
     Args:
         samples: each completion's `Sample` as JSON.
+        graded: a count that is nearly right earns part of it.
     """
-    return list(_answer_rewards(tuple(completions), tuple(samples), boxes))
+    return list(_answer_rewards(tuple(completions), tuple(samples), boxes, graded))
 
 
 @lru_cache(maxsize=2)  # both rewards of a step ask about the same completions
-def _answer_rewards(completions: tuple[str, ...], samples: tuple[str, ...], boxes: Convention) -> tuple[float, ...]:
+def _answer_rewards(
+    completions: tuple[str, ...], samples: tuple[str, ...], boxes: Convention, graded: bool
+) -> tuple[float, ...]:
     parsed = {text: Sample.from_json(text) for text in set(samples)}
     return tuple(
-        get(parsed[text].task).reward(completion, parsed[text], "tagged", boxes)
+        get(parsed[text].task).reward(completion, parsed[text], "tagged", boxes, graded)
         for completion, text in zip(completions, samples, strict=True)
     )
 
@@ -47,7 +52,7 @@ def thinking_rewards(
     completions: Sequence[str], samples: Sequence[str], settings: A2grpo, boxes: Convention
 ) -> list[float]:
     """R_t = g(R_a) · S_t of each completion, its group being the completions of the same sample."""
-    rewards = answer_rewards(completions, samples, boxes)
+    rewards = answer_rewards(completions, samples, boxes, settings.graded_counts)
     groups: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
         groups.setdefault(sample, []).append(i)
@@ -93,10 +98,10 @@ class AnswerReward:
     """ms-swift's reward function `geozero_answer`."""
 
     def __init__(self, args: Any) -> None:
-        self.boxes: Convention = args.boxes
+        self.settings, self.boxes = method_settings(args), args.boxes
 
     def __call__(self, completions: list[str], sample: list[str], **columns: Any) -> list[float]:
-        return answer_rewards(completions, sample, self.boxes)
+        return answer_rewards(completions, sample, self.boxes, self.settings.graded_counts)
 
 
 class ThinkingReward:
