@@ -79,9 +79,9 @@ class VisualQuestionAnswering(ClosedTask):
         with np.errstate(invalid="ignore"):
             near = answered & (error <= NEAR * np.abs(truth))
         columns = [counted, counted & hit, near | (counted & hit), answered, np.where(answered, error, 0.0)]
+        scores.statistics = np.column_stack([scores.statistics, *columns])  # of any list, so that two lists compare
+        scores.finish = _finish_with_counts if counted.any() else _finish
         if counted.any():
-            scores.statistics = np.column_stack([scores.statistics, *columns])
-            scores.finish = _finish_with_counts
             scores.counts["n_counts"] = int(counted.sum())
             scores.counts["n_counts_without_number"] = int((counted & ~answered).sum())
         scores.aggregates = _over_types(records.question_types, truths, hit)
@@ -103,10 +103,13 @@ class VisualQuestionAnswering(ClosedTask):
         return [what] if any("error" in record for record in records) else []
 
 
+def _finish(sums: Floats) -> dict[str, Floats]:
+    return {"accuracy": ratio(sums[..., 1], sums[..., 0])}
+
+
 def _finish_with_counts(sums: Floats) -> dict[str, Floats]:
-    n, hits, n_counts, exact, near, answered, error = np.moveaxis(sums, -1, 0)
-    return {
-        "accuracy": ratio(hits, n),
+    _, _, n_counts, exact, near, answered, error = np.moveaxis(sums, -1, 0)
+    return _finish(sums) | {
         "count_accuracy": ratio(exact, n_counts),
         "count_within_10_percent": ratio(near, n_counts),
         "count_mae": ratio(error, answered),
