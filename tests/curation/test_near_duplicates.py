@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,3 +68,19 @@ def test_nothing_to_find() -> None:
     assert len(NearIndex(hashes(3, 3, 5), 4)) == 2
     with pytest.raises(InputError, match="near radius 32"):
         NearIndex(hashes(1), 32)
+
+
+@pytest.mark.parametrize(("radius", "n", "tables"), [(4, 1_000, 5), (4, 400_000, 15), (4, 2_000_000, 15), (0, 10, 1)])
+def test_more_hashes_are_told_apart_by_more_bits(radius: int, n: int, tables: int) -> None:
+    """Else the hashes that agree by chance, and the time, would grow with the square of their number."""
+    masks = near_duplicates._masks(radius, n)
+    assert len(masks) == tables and all(mask.bit_count() >= min(math.log2(n), 12) for mask in masks)
+    if n == 400_000:
+        assert min(mask.bit_count() for mask in masks) >= math.log2(n)
+    for flips in itertools.combinations(range(0, HASH_BITS, 5), radius):  # one table at least misses all flips
+        changed = sum(1 << bit for bit in flips)
+        assert any(mask & changed == 0 for mask in masks)
+
+
+def test_a_large_radius_keeps_few_tables() -> None:
+    assert len(near_duplicates._masks(20, 10**6)) == 21 and near_duplicates._masks(-1, 10) == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,12 @@ from geozero.common.process import cores
 
 HASH_BITS = 64
 NONE = -1  # row for a query that has no near hash
+_QUERIES_AT_A_TIME = 1 << 16
 _PAIRS_AT_A_TIME = 1 << 20  # about 30 MB of candidates per thread
 # Measured: a candidate from the index costs this many comparisons of an all-pairs table, because it is gathered.
 _GATHERED = 8
 _ROW_BITS = 40
+_MOST_TABLES = 32  # look-ups per query
 
 Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
@@ -25,11 +28,13 @@ Distances = npt.NDArray[np.uint8]
 
 
 class NearIndex:
-    """Distinct hashes, indexed by each of `radius + 1` parts of their bits (multi-index hashing, Norouzi et al. 2012).
+    """Distinct hashes, indexed by parts of their bits (multi-index hashing, Norouzi et al. 2012).
 
-    Two hashes that differ in at most `radius` bits agree in all bits of at least one part, so only hashes with an equal
-    part are compared. The result is exact. Where the index does not pay, as with a large radius or very similar hashes,
-    all pairs are compared.
+    Of p parts, two hashes that differ in at most `radius` bits agree in all bits of at least p − radius, so only hashes
+    that agree in one of the choices of p − radius parts are compared. There are more parts for more hashes, so that
+    the number of hashes that agree by chance stays small and the time grows with the number of hashes, not with its
+    square. The result is exact. Where the index does not pay, as with a large radius or very similar hashes, all pairs
+    are compared.
 
     Args:
         hashes: the hashes to search, shape (n,).
@@ -46,7 +51,7 @@ class NearIndex:
         every = np.asarray(hashes, np.uint64)
         self._first = np.sort(np.unique(every, return_index=True)[1])
         self._hashes = every[self._first]
-        self._parts = [_Part(self._hashes, shift, width) for shift, width in _cuts(radius + 1)] if radius >= 0 else []
+        self._tables = [_Table(self._hashes, mask) for mask in _masks(radius, len(self._hashes))]
 
     def __len__(self) -> int:
         """Number of distinct hashes."""
@@ -59,7 +64,7 @@ class NearIndex:
         best = np.full(len(distinct), NONE, np.int64)
         apart = np.zeros(len(distinct), np.uint8)
         if len(distinct) and len(self) and self._radius >= 0:
-            pieces = list(self._pieces(distinct))
+            pieces = [slice(at, at + _QUERIES_AT_A_TIME) for at in range(0, len(distinct), _QUERIES_AT_A_TIME)]
             with ThreadPoolExecutor(min(2, cores())) as threads:
                 for piece, (rows, distances) in zip(
                     pieces, threads.map(lambda p: self._search(distinct[p]), pieces), strict=True
@@ -67,34 +72,21 @@ class NearIndex:
                     best[piece], apart[piece] = rows, distances
         return best[where], apart[where]
 
-    def _pieces(self, queries: Hashes) -> Iterator[slice]:
-        """Stretches of the queries with a bounded number of candidates each."""
-        cost = np.minimum(self._candidates(queries) * _GATHERED, len(self)).cumsum()
-        start = 0
-        while start < len(queries):
-            done = cost[start - 1] if start else 0
-            end = max(start + 1, int(np.searchsorted(cost, done + _PAIRS_AT_A_TIME * _GATHERED, side="right")))
-            yield slice(start, end)
-            start = end
-
-    def _candidates(self, queries: Hashes) -> npt.NDArray[np.int64]:
-        total = np.zeros(len(queries), np.int64)
-        for part in self._parts:
-            total += part.counts(queries)
-        return total
-
     def _search(self, queries: Hashes) -> tuple[Rows, Distances]:
         # one number to minimise: distance first, then the row as the caller counts
         best = np.full(len(queries), np.iinfo(np.int64).max)
-        many = self._candidates(queries) * _GATHERED > len(self)
+        found = [table.find(queries) for table in self._tables]
+        candidates = sum((counts for _, counts in found), np.zeros(len(queries), np.int64))
+        many = candidates * _GATHERED > len(self)
         for rows in _blocks(np.flatnonzero(many), len(self)):
             apart = np.bitwise_count(queries[rows, None] ^ self._hashes[None, :])
             nearest = apart.argmin(axis=1)  # the first of equally near ones
             self._keep(best, rows, nearest, queries)
-        few = np.flatnonzero(~many)
-        for part in self._parts:
-            at, found = part.pairs(queries[few])
-            self._keep(best, few[at], found, queries)
+        for table, (starts, counts) in zip(self._tables, found, strict=True):
+            few = np.flatnonzero(~many & (counts > 0))
+            for some in _pieces(counts[few]):
+                at, places = _spread(starts[few[some]], counts[few[some]])
+                self._keep(best, few[some][at], table.order[places].astype(np.int64), queries)
         none = best == np.iinfo(np.int64).max
         rows = np.where(none, NONE, best & ((1 << _ROW_BITS) - 1))
         return rows, np.where(none, 0, best >> _ROW_BITS).astype(np.uint8)
@@ -107,42 +99,58 @@ class NearIndex:
         np.minimum.at(best, at[near], scores)
 
 
-class _Part:
-    """The hashes by some of their bits: `order` sorts them, `starts` says where each value begins."""
+class _Table:
+    """The hashes by some of their bits: `order` sorts them, so that those which agree are neighbours."""
 
-    def __init__(self, hashes: Hashes, shift: int, width: int) -> None:
-        self._shift, self._mask = np.uint64(shift), np.uint64((1 << width) - 1)
-        keys = self._keys(hashes)
-        self._order = np.argsort(keys, kind="stable")
-        self._values, counts = np.unique(keys, return_counts=True)
-        self._starts = np.concatenate([[0], counts.cumsum()])
+    def __init__(self, hashes: Hashes, mask: int) -> None:
+        self._mask = np.uint64(mask)
+        keys = hashes & self._mask
+        self.order = np.argsort(keys).astype(np.int32)
+        ordered = keys[self.order]
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)])
+        self._values = ordered[first]
+        self._starts = np.concatenate([first, [len(keys)]]).astype(np.int32)
 
-    def _keys(self, hashes: Hashes) -> Hashes:
-        return (hashes >> self._shift) & self._mask
-
-    def _buckets(self, queries: Hashes) -> tuple[Rows, Rows]:
-        """Where the hashes that agree with each query begin, and how many they are."""
-        keys = self._keys(queries)
-        place = np.minimum(np.searchsorted(self._values, keys), len(self._values) - 1)
-        counts = np.where(self._values[place] == keys, self._starts[place + 1] - self._starts[place], 0)
-        return self._starts[place], counts
-
-    def counts(self, queries: Hashes) -> Rows:
-        """How many hashes agree with each query."""
-        return self._buckets(queries)[1]
-
-    def pairs(self, queries: Hashes) -> tuple[Rows, Rows]:
-        """All (query, hash) that agree in this part."""
-        starts, counts = self._buckets(queries)
-        at = np.repeat(np.arange(len(queries)), counts)
-        offset = np.arange(len(at)) - np.repeat(counts.cumsum() - counts, counts)
-        return at, self._order[np.repeat(starts, counts) + offset]
+    def find(self, queries: Hashes) -> tuple[Rows, Rows]:
+        """Where in `order` the hashes that agree with each query begin, and how many they are."""
+        keys = queries & self._mask
+        if not len(self._values):
+            return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
+        order = np.argsort(keys)  # neighbours are looked up in turn, or each look-up would miss the cache
+        place = np.empty(len(keys), np.int64)
+        place[order] = np.minimum(np.searchsorted(self._values, keys[order]), len(self._values) - 1)
+        starts = self._starts[place].astype(np.int64)
+        return starts, np.where(self._values[place] == keys, self._starts[place + 1] - starts, 0)
 
 
-def _cuts(parts: int) -> list[tuple[int, int]]:
-    """(shift, width) of parts of nearly equal width that make up all bits."""
-    edges = [round(n * HASH_BITS / parts) for n in range(parts + 1)]
-    return [(low, high - low) for low, high in pairwise(edges)]
+def _masks(radius: int, n: int) -> list[int]:
+    """The bits of each choice of parts: as many that agreement by chance is rare among `n` hashes."""
+    if radius < 0:
+        return []
+    parts = radius + 1
+    while (parts - radius) * HASH_BITS / parts < math.log2(max(n, 1)) and math.comb(parts + 1, radius) <= _MOST_TABLES:
+        parts += 1
+    edges = [round(at * HASH_BITS / parts) for at in range(parts + 1)]
+    bits = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+    return [sum(chosen) for chosen in combinations(bits, parts - radius)]
+
+
+def _spread(starts: Rows, counts: Rows) -> tuple[Rows, Rows]:
+    """All (row, place) of rows with `counts` places each, from `starts` on."""
+    at = np.repeat(np.arange(len(counts)), counts)
+    offset = np.arange(len(at)) - np.repeat(counts.cumsum() - counts, counts)
+    return at, np.repeat(starts, counts) + offset
+
+
+def _pieces(counts: Rows) -> Iterator[slice]:
+    """Stretches of the queries with a bounded number of candidates each, but at least one query."""
+    total = counts.cumsum()
+    start = 0
+    while start < len(counts):
+        done = total[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(total, done + _PAIRS_AT_A_TIME, side="right")))
+        yield slice(start, end)
+        start = end
 
 
 def _blocks(rows: Rows, each: int) -> Iterator[Rows]:
