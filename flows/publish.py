@@ -46,7 +46,6 @@ def publish(
     """Write `reports/data/*.json` and the page, log scores to MLflow's parent run, leave two artifacts in Prefect."""
     settings, corpora = workspace.settings, workspace.corpora
     boxes = settings.model.boxes
-    by_name = {model.model: model for model in answered}
     parts: dict[str, Any] = evaluation_parts(list(eval_slices(answered, tested_sources(workspace), boxes)))
     scores = parts["scores"]
     goals = [*method_goals(scores, parts["baselines"]), *resource_goals(times.seconds, times.peak_bytes)]
@@ -56,7 +55,7 @@ def publish(
         "difficulty": _json(workspace, "selection.json").get("histogram", {}),
         "curves": {"sft": curve(sft.directory), "a2grpo": curve(rl.directory)},
         "probes": list(probe_rows(probes, corpora, boxes)),
-        "gallery": list(gallery(by_name["sft"], by_name["a2grpo"], corpora, boxes, settings.evaluation.gallery)),
+        "gallery": list(gallery(answered, corpora, boxes, settings.evaluation.gallery)),
         "lineage": _lineage(workspace, parent, gate, sft, rl),
         "timings": [{"stage": stage, "seconds": seconds} for stage, seconds in times.seconds.items()],
     }

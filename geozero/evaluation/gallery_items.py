@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from geozero import tasks
-from geozero.common.errors import BadRecord
 from geozero.corpus.images import decode, thumbnail
 from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
@@ -18,9 +17,9 @@ from geozero.evaluation.report.tables import model_label
 from geozero.evaluation.result_sets import EvalSlice, ModelAnswers, split_of
 from geozero.inference.corpus_job import records_path
 from geozero.tasks.boxes import Convention, from_model
-from geozero.tasks.text import OPEN_TAG, extract_answer, thought
+from geozero.tasks.text import OPEN_TAG, Mode, extract_answer, is_well_formed, thought
 
-RUN_THUMBNAIL, RECORDS_THUMBNAIL = 256, 384  # pixels of the longer side
+RUN_THUMBNAIL = 256  # pixels of the longer side
 VALUES = ("hit", "iou", "f1")  # per-record columns, of which the first there is what an answer earned
 
 
@@ -28,28 +27,48 @@ VALUES = ("hit", "iou", "f1")  # per-record columns, of which the first there is
 
 
 def gallery(
-    before: ModelAnswers, after: ModelAnswers, corpora: Iterable[Path], boxes: Convention, n: int
+    answered: Sequence[ModelAnswers], corpora: Iterable[Path], boxes: Convention, n: int
 ) -> Iterator[dict[str, Any]]:
-    """`n` held-out samples that both models answered in tagged mode, evenly over the sources, by stable hash."""
-    answered = []
+    """`n` held-out samples that all models answered, with the answers of every model and mode; evenly over the sources,
+    by stable hash."""
+    found = []
     for corpus in map(Corpus, corpora):
         samples = list(corpus.samples("test"))
         if samples:
-            texts = [_completions(model, samples[0].source) for model in (before, after)]
-            both = [s for s in samples if all(s.id in found for found in texts)]
-            answered.append((corpus, sorted(both, key=lambda s: stable_unit(s.id, salt="gallery")), texts))
-    shares = _shares([len(samples) for _, samples, _ in answered], n)
-    for (corpus, samples, (first, last)), share in zip(answered, shares, strict=True):
+            records = {(m.model, mode): _records(m, mode, samples[0].source) for m in answered for mode in m.modes}
+            needed = [by_id for (_, mode), by_id in records.items() if mode in ("direct", "tagged")]
+            common = [s for s in samples if all(s.id in by_id for by_id in needed)]
+            found.append((corpus, sorted(common, key=lambda s: stable_unit(s.id, salt="gallery")), records))
+    shares = _shares([len(samples) for _, samples, _ in found], n)
+    for (corpus, samples, records), share in zip(found, shares, strict=True):
         for sample in samples[:share]:
+            own = {model: by_id[sample.id] for model, by_id in records.items() if sample.id in by_id}
             yield {
                 **_question(sample, corpus, boxes),
                 "split": split_of(sample.source),
+                "question_type": sample.question_type,
                 "width": sample.width,
                 "height": sample.height,
                 **_boxes(tasks.get(sample.task).true_boxes(sample)),
-                "before": _answer(sample, first[sample.id], boxes),
-                "after": _answer(sample, last[sample.id], boxes),
+                "answers": [
+                    {"model": model, "mode": mode}
+                    | _answer(sample, row["raw_output"], boxes, mode if mode == "direct" else "tagged")
+                    | {"flags": flags(sample.task, row["raw_output"], row.get("finish_reason"), mode != "direct")}
+                    for (model, mode), row in own.items()
+                ],
             }
+
+
+def flags(task: str, text: str, finish_reason: Any, tagged: bool) -> list[str]:
+    """What is wrong with the form of a completion; `tagged`: it was to hold an answer block."""
+    answer = extract_answer(text)
+    found = {
+        "cut off": finish_reason == "length",
+        "malformed": tagged and not is_well_formed(text),
+        "empty": not answer,
+        "unparsable": bool(answer) and tasks.get(task).answers_are_boxes and tasks.get(task).read_boxes(answer) is None,
+    }
+    return [name for name, holds in found.items() if holds]
 
 
 def probe_rows(
@@ -64,19 +83,19 @@ def probe_rows(
 
 def _question(sample: Sample, corpus: Corpus | None, boxes: Convention) -> dict[str, Any]:
     answer = tasks.get(sample.task).shown_truth(sample, boxes)
-    image = None if corpus is None else _encoded(corpus.image_bytes(sample.image_id), RUN_THUMBNAIL)
+    image = None if corpus is None else _encoded(corpus.image_bytes(sample.image_id))
     names = {"id": sample.id, "task": sample.task, "source": sample.source, "question": sample.question}
     return {**names, "answer": answer, "image_jpeg_base64": image}
 
 
-def _answer(sample: Sample, raw: str, boxes: Convention) -> dict[str, Any]:
+def _answer(sample: Sample, raw: str, boxes: Convention, mode: Mode = "tagged") -> dict[str, Any]:
     task, answer = tasks.get(sample.task), extract_answer(raw)
     written = task.read_boxes(answer) or []
     return {
-        "thought": thought(raw),
+        "thought": thought(raw) if OPEN_TAG in raw else "",
         "answer": answer,
         "raw": raw,
-        "reward": task.reward(raw, sample, "tagged", boxes),
+        "reward": task.reward(raw, sample, mode, boxes),
         **_boxes([from_model(box, sample.width, sample.height, boxes) for box in written]),
     }
 
@@ -86,8 +105,9 @@ def _boxes(pixels: Sequence[Sequence[float]]) -> dict[str, Any]:
     return {"box": pixels[0] if pixels else None} | ({"boxes": pixels} if len(pixels) > 1 else {})
 
 
-def _completions(model: ModelAnswers, source: str) -> dict[str, str]:
-    return {r["id"]: r["raw_output"] for r in json.loads(records_path(model.out, "tagged", source).read_text())}
+def _records(model: ModelAnswers, mode: str, source: str) -> dict[str, dict[str, Any]]:
+    path = records_path(model.out, mode, source)
+    return {r["id"]: r for r in json.loads(path.read_text())} if path.is_file() else {}
 
 
 def _shares(sizes: Sequence[int], n: int) -> list[int]:
@@ -103,49 +123,55 @@ def _shares(sizes: Sequence[int], n: int) -> list[int]:
 
 
 def record_gallery(slices: Iterable[EvalSlice], n: int) -> Iterator[dict[str, Any]]:
-    """`n` records with their images, evenly over the benchmarks by stable hash of their ids: the answers of the first
-    and the last model, or of the only one."""
+    """`n` records with their images and the answers of all models, evenly over the benchmarks by stable hash of their
+    ids."""
     places: dict[tuple[str, str | None], dict[tuple[str, str], EvalSlice]] = defaultdict(dict)
     for part in slices:
         places[part.task, part.source].setdefault((part.model, part.mode), part)  # one protocol is enough
     share, left = -(-n // max(len(places), 1)), n
     for (task, source), parts in places.items():
         own = list(parts.values())
-        first, last = own[0], own[-1]
-        listed, others = first.scored.records, {name: i for i, name in enumerate(last.scored.records.ids)}
+        first, numbers = own[0], [{name: i for i, name in enumerate(part.scored.records.ids)} for part in own]
+        listed = first.scored.records
         order = sorted(range(len(listed)), key=lambda i: stable_unit(listed.ids[i], salt="gallery"))
         for i in order[: min(share, left)]:
             left -= 1
-            row, label, other = first.rows[i], listed.labels[i], others.get(listed.ids[i])
+            row, label = first.rows[i], listed.labels[i]
             question = row.get("question") if isinstance(row, dict) else None
+            answered = [
+                (part, found[listed.ids[i]]) for part, found in zip(own, numbers, strict=True) if listed.ids[i] in found
+            ]
             yield {
                 "id": listed.ids[i],
                 "task": task,
                 "source": source or "",
+                "split": first.split,
                 "question": question if isinstance(question, str) else "",
                 "answer": label if isinstance(label, str) else json.dumps(label, ensure_ascii=False),
                 "question_type": listed.question_types[i],
-                "image_jpeg_base64": _image(first, i),
+                "image_path": _image(first, i),
                 "width": int(listed.widths[i]),
                 "height": int(listed.heights[i]),
                 **_scored_boxes(first, "true_box", i),
-                "before": None if last is first else _scored_answer(first, i),
-                "after": None if other is None else _scored_answer(last, other),
+                "answers": [_scored_answer(part, at) for part, at in answered],
             }
 
 
 def _scored_answer(part: EvalSlice, i: int) -> dict[str, Any]:
-    text, scores = part.scored.records.texts[i], part.scored.scores
+    text, scores, row = part.scored.records.texts[i], part.scored.scores, part.rows[i]
     columns = scores.per_record
     judged = scores.correct is not None and ("evaluated" not in columns or columns["evaluated"][i])
     value = next((float(columns[name][i]) for name in VALUES if name in columns), None) if judged else None
+    tagged = OPEN_TAG in text or part.mode in ("tagged", "forced", "swapped")
     return {
+        **part.model_ref,
         "who": model_label(part.model, part.mode),
         "thought": thought(text) if OPEN_TAG in text else "",
         "answer": columns["pred"][i],
         "raw": text,
         "reward": value,
         "right": bool(scores.correct[i]) if judged and scores.correct is not None else None,
+        "flags": flags(part.task, text, row.get("finish_reason") if isinstance(row, dict) else None, tagged),
         **_scored_boxes(part, "pred_box", i),
     }
 
@@ -156,18 +182,18 @@ def _scored_boxes(part: EvalSlice, name: str, i: int) -> dict[str, Any]:
     return _boxes([[float(v) for v in row] for row in rows])
 
 
-def _image(part: EvalSlice, i: int) -> str | None:
-    """The record's image, small, if its path leads to one."""
+def _image(part: EvalSlice, i: int) -> Path | None:
+    """The record's image, if its path leads to one."""
     records = part.scored.records
     name = records.image_paths[i]
     for path in [Path(name), *([records.base / name] if records.base else [])]:
         try:
             if name and path.is_file():
-                return _encoded(path.read_bytes(), RECORDS_THUMBNAIL)
-        except (OSError, ValueError, BadRecord):
+                return path
+        except (OSError, ValueError):
             continue
     return None
 
 
-def _encoded(image: bytes, side: int) -> str:
-    return base64.b64encode(thumbnail(decode(image), side)).decode()
+def _encoded(image: bytes) -> str:
+    return base64.b64encode(thumbnail(decode(image), RUN_THUMBNAIL)).decode()

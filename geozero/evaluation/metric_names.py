@@ -33,6 +33,20 @@ METRICS = {
     "precision_percent": MetricFormat("acc@0.5", 1.0, 100.0),
 }
 
+# What the metrics that stand for a task say, in words.
+MEANINGS = {
+    "accuracy": "share of answers that are right",
+    "accuracy_percent": "share of answers that are right by the published rules",
+    "acc@0.5": "share of objects whose box overlaps the true one by half or more (IoU ≥ 0.5)",
+    "precision_percent": "share of objects whose box overlaps the true one by half or more (IoU ≥ 0.5)",
+    "ROUGE-L": "longest sequence of words shared with a reference sentence",
+    "CIDEr-D": "agreement with the reference sentences, rare words counting more; may exceed 100",
+    "CIDEr": "agreement with the reference sentences, rare words counting more; may exceed 100",
+    "f1": "how many boxes are found, and how many of those written are right",
+    "mean_f1": "mean over images of how many boxes are found and how many of those written are right",
+    "well_formed": "share of completions with exactly one answer block",
+}
+
 
 def metric_format(metric: str) -> MetricFormat:
     """The format of a metric; without an entry in `METRICS` its unit follows from its name."""

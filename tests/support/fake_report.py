@@ -23,6 +23,7 @@ METRICS = {
     "caption": ("ROUGE-L", "CIDEr-D", "BLEU-4"),
     "grounding": ("acc@0.5", "acc@0.7", "mean_iou"),
 }
+SIDES = {"before": "sft", "after": "a2grpo"}
 LEVEL = {"scene_cls": 0.56, "vqa": 0.55, "caption": 0.36, "grounding": 0.31}
 GAIN = {"base": 0.0, "sft": 0.06, "a2grpo": 0.13}
 
@@ -107,7 +108,8 @@ def comparisons(rng: random.Random) -> list[dict[str, Any]]:
         row = {"first": {"model": "sft", "mode": "tagged"}, "second": {"model": "a2grpo", "mode": "tagged"}}
         row |= {"split": "test_hard", "world": "toy", "protocol": "strict", "task": task, "source": None}
         row |= {"question_type": None, "metric": metrics[0], "headline": True, "before": 0.5, "after": 0.5 + gain}
-        rows.append(row | {"difference": gain, "low": gain - 0.04, "high": gain + 0.04, "p_value": 0.02, "n": 1080})
+        rows.append(row | {"difference": gain, "low": gain - 0.04, "high": gain + 0.04, "n": 1080})
+        rows[-1] |= {"p_value": 0.0004 if gain > 0.05 else 0.4, "units": 540}
         if task == "vqa":
             rows.append({**rows[-1], "question_type": "presence", "n": 270})
     return rows
@@ -225,7 +227,7 @@ def sample(rng: random.Random, index: int, side: int = 96) -> dict[str, Any]:
     )
     row: dict[str, Any] = {"id": f"{rng.getrandbits(128):032x}", "task": task, "source": SOURCES[task]}
     row |= {"split": rng.choice(("test", "test_hard")), "image_jpeg_base64": jpeg(image)}
-    row |= {"width": side, "height": side, "box": None}
+    row |= {"width": side, "height": side, "box": None, "question_type": "presence" if task == "vqa" else None}
     if task == "grounding":
         row |= {"question": f"Locate the {roof} building that nothing covers. Answer with its box.", "box": box}
         row["answer"] = str([round(v) for v in box])
@@ -244,7 +246,9 @@ def sample(rng: random.Random, index: int, side: int = 96) -> dict[str, Any]:
         wrong = other if task == "scene_cls" else "no"
         for name, good in (("before", was), ("after", now)):
             row[name] = output(thought, row["answer"] if good else wrong, float(good))
-    return row
+    answers = [{**row.pop(name), "model": model, "mode": "tagged"} for name, model in SIDES.items()]
+    answers[0]["flags"] = ["malformed"] if index % 9 == 0 else []
+    return row | {"answers": answers}
 
 
 def output(thought: str, answer: str, reward: float, box: list[float] | None = None) -> dict[str, Any]:

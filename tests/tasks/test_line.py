@@ -166,7 +166,7 @@ def test_the_line(task: str, corpora: dict[str, Path], tmp_path: Path, monkeypat
 
     inputs = collect(tmp_path / "scores", 10)
     assert {s.task for s in inputs.scores} == {task} and not inputs.faults
-    assert {item.after.right for item in inputs.gallery if item.after} == {True, False}
+    assert {output.right for item in inputs.gallery for output in item.answers} == {True, False}
     if task == "detection":
         assert max(len(item.boxes) for item in inputs.gallery) > 1
     page = report(tmp_path / "scores", tmp_path / "page" / "index.html")[0].read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The page of a run: one self-contained HTML file, and its score tables as Markdown and LaTeX."""
+"""The page of a run: one HTML file, and beside it its tables as Markdown and LaTeX and its plots."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,31 @@ from markupsafe import Markup
 
 from geozero import __version__
 from geozero.common.atomic import replacing
-from geozero.evaluation.report import charts, details, plots, scores, tables
+from geozero.evaluation.metric_names import MEANINGS
+from geozero.evaluation.report import charts, details, plots
 from geozero.evaluation.report.exports import plot_files, scores_latex, scores_markdown
 from geozero.evaluation.report.from_results import collect
-from geozero.evaluation.report.gallery import IMAGES_PER_BLOCK, gather
-from geozero.evaluation.report.schema import FILES, ReportInputs, is_run, read_inputs
+from geozero.evaluation.report.gallery import IMAGES_PER_BLOCK, TEXTS_PER_BLOCK, gather
+from geozero.evaluation.report.schema import FILES, ReportInputs, correct, is_run, read_inputs
+from geozero.evaluation.report.scores import Sheet, pairs_of_models, score_table
+from geozero.evaluation.report.tables import NONE, SIGNIFICANT, TASK_TITLES, metric_label, model_label
+from geozero.evaluation.statistics import MIN_MARKED
 
 HERE = Path(__file__).parent
+# Sections in order; all but the first two are folded at first.
 SECTIONS = {
-    "headline": "At a glance",
-    "scores": "Scores",
-    "comparisons": "Differences",
-    "reasoning": "Reasoning",
+    "comparisons": "Which model is better?",
+    "scores": "All scores",
+    "gallery": "Samples",
     "details": "Behind the scores",
-    "difficulty": "Difficulty",
+    "reasoning": "Reasoning",
     "training": "Training",
-    "probes": "Reasoning during training",
-    "gallery": "Gallery",
-    "lineage": "Lineage",
+    "difficulty": "Difficulty",
+    "goals": "Checks of this run",
+    "lineage": "Provenance",
 }
 # The section that shows a part of the inputs, where it has another name.
-SECTION_OF = {"goals": "headline", "baselines": "scores", "curves": "training", "timings": "lineage"}
+SECTION_OF = {"baselines": "scores", "curves": "training", "probes": "training", "timings": "goals"}
 FACTS = {"Profile": ("profile",), "Commit": ("commit", "git_commit"), "Seed": ("seed",), "Date": ("date", "time")}
 GALLERY = 500  # samples shown of records that `geozero evaluate` scored
 COMMIT_LENGTH = 10
@@ -47,7 +50,7 @@ def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
     """Make the page `out`, and beside it `scores.md`, `scores.tex` and `plots/*.svg`; returns what was written.
 
     `data` holds the JSON files that a pipeline run left, or results of `geozero evaluate` as MODEL/BENCHMARK.json, of
-    which `gallery` records are shown.
+    which `gallery` records are shown. Images that would make the page too large go into a folder beside it.
 
     Raises:
         InputError: `data` is no directory, or holds none of the files.
@@ -55,13 +58,13 @@ def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
     inputs = read_inputs(data) if is_run(data) else collect(data, gallery)
     written = [build_report(inputs, out)]
     if inputs.scores:
-        worlds, overviews = _scores(inputs)
-        named = [replace(table, title=f"{w.title}: {table.title}") for w in worlds for table in w.tables]
-        others = [details.differences(inputs.comparisons), details.reasoning(inputs.reasoning)]
+        sheet = Sheet(inputs.model_copy(update={"comparisons": correct(inputs.comparisons)}))
+        tables = [score_table(sheet), *(pair.table for pair in pairs_of_models(sheet) if pair.table.groups)]
+        others = [details.reasoning(inputs.reasoning)] if inputs.reasoning else []
         files = {
-            "scores.md": scores_markdown([*overviews, *named, *(table for table in others if table.groups)]),
-            "scores.tex": scores_latex([*overviews, *named]),
-            **{f"plots/{name}": plot for name, plot in plot_files(worlds)},
+            "scores.md": scores_markdown([*tables, *others]),
+            "scores.tex": scores_latex(tables),
+            **{f"plots/{name}": plot for name, plot in plot_files(sheet)},
         }
         for name, text in files.items():
             _write(out.parent / name, [text])
@@ -70,21 +73,21 @@ def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
 
 
 def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
-    """Write the page: no network, no other file; parts that are missing are named on it.
+    """Write the page; parts that are missing are named on it.
 
     The page is safe to open whatever a model answered: all texts are escaped, JSON can't close its script element,
-    and a content security policy lets nothing run but the page's own script.
-    The same inputs give the same bytes.
+    and a content security policy lets nothing run but the page's own script. The same inputs give the same bytes.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     inputs = read_inputs(inputs) if isinstance(inputs, Path) else inputs
-    inputs = inputs.model_copy(update={"faults": {part: list(faults) for part, faults in inputs.faults.items()}})
-    gallery = gather(inputs.gallery, inputs.folder)
+    faults = {part: list(found) for part, found in inputs.faults.items()}
+    inputs = inputs.model_copy(update={"faults": faults, "comparisons": correct(inputs.comparisons)})
+    sheet = Sheet(inputs)
+    gallery = gather(inputs.gallery, inputs.folder, sheet.models, out.with_name(f"{out.stem}-images"))
     for fault in gallery.faults:
         inputs.fault("gallery", fault)
     style, script = _asset("page.css"), _asset("page.js")
-    worlds, overviews = _scores(inputs)
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "number": charts.number, "plain": plain}
     environment.tests["code"] = lambda text: bool(_CODE.search(text))
@@ -97,39 +100,40 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         sections=_sections(inputs),
         section_of={part: SECTION_OF.get(part, part) for part in inputs.faults},
         facts=_facts(inputs.lineage),
-        worlds=worlds,
-        overviews=overviews,
+        models=gallery.models or [model_label(*column) for column in sheet.models],
+        n_models=len(sheet.models),
+        pairs=pairs_of_models(sheet),
+        scores=score_table(sheet),
+        meanings={
+            metric_label(name): text for name, text in MEANINGS.items() if name in {s.metric for s in inputs.scores}
+        },
+        n_tested=sum(c.p_corrected is not None for c in inputs.comparisons),
+        min_marked=MIN_MARKED,
+        significant=SIGNIFICANT,
         references=details.references(inputs.references),
-        differences=details.differences(inputs.comparisons),
         reasoning=details.reasoning(inputs.reasoning),
-        cards=details.cards(inputs.details),
+        cards=details.cards(inputs.details, sheet.models),
         warnings=details.warnings(inputs.details),
         figures=plots.figures(inputs),
         gallery=gallery,
-        task_titles=tables.TASK_TITLES,
+        task_titles=TASK_TITLES,
         version=__version__,
     )
     _write(out, page)
     return out
 
 
-def _scores(inputs: ReportInputs) -> tuple[list[scores.World], list[tables.Table]]:
-    return (
-        scores.worlds(inputs.scores, inputs.baselines, inputs.comparisons),
-        scores.overviews(inputs.scores, inputs.baselines, inputs.comparisons, inputs.references),
-    )
-
-
 def _sections(inputs: ReportInputs) -> dict[str, str]:
     """The sections that have anything in them, or something to say about why not."""
-    shown = {"headline", "scores"}
+    shown = {"comparisons", "scores"}
     shown |= {SECTION_OF.get(part, part) for part in FILES if getattr(inputs, part) or part in inputs.faults}
     return {name: title for name, title in SECTIONS.items() if name in shown}
 
 
 def _asset(name: str) -> str:
     text = (HERE / name).read_text(encoding="utf-8")
-    text = text.replace("/* TASK_TITLES */ {}", json.dumps(tables.TASK_TITLES))
+    text = text.replace("/* TASK_TITLES */ {}", json.dumps(TASK_TITLES))
+    text = text.replace("/* TEXTS_PER_BLOCK */ 200", str(TEXTS_PER_BLOCK))
     return text.replace("/* IMAGES_PER_BLOCK */ 100", str(IMAGES_PER_BLOCK))
 
 
@@ -158,7 +162,7 @@ def _find(values: Any, key: str, depth: int = 0) -> Any:
 
 def plain(value: Any) -> str:
     """A value of any type as the page prints it."""
-    return f"{value:.4g}" if isinstance(value, float) else tables.NONE if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else NONE if value is None else str(value)
 
 
 def duration(seconds: float) -> str:

@@ -19,10 +19,9 @@ MAX_POINTS = 400  # more than a chart of this width can show
 SMOOTH_FROM = 20  # fewer points than this are drawn as they are
 SMOOTH_SHARE = 12  # the running mean spans one part in this many of the curve
 FOREST_WIDTH, FOREST_ROW, FOREST_LABEL, FOREST_VALUE = 300, 24, 116, 40
-STRIP_WIDTH, STRIP_HEIGHT = 96, 12
+STRIP_WIDTH, STRIP_HEIGHT = 110, 12
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 270, 150
 CALIBRATION_SIDE = 220
-MATRIX_SIDE, MATRIX_LABEL, MATRIX_MAX_NAMES = 340, 96, 24  # more classes than that are drawn without their names
 LABEL_LETTERS = 16  # what fits beside a chart
 
 
@@ -146,18 +145,16 @@ def forest(rows: Sequence[Estimate], marks: Mapping[str, float], factor: float =
     return svg(FOREST_WIDTH, len(rows) * FOREST_ROW + 26, label, parts)
 
 
-def strip(row: Estimate, marks: Mapping[str, float], top: float = 1.0) -> Markup:
-    """A table cell's interval on the 0–`top` scale, with the reference values as ticks."""
+def difference_strip(value: float, low: float, high: float, span: float) -> Markup:
+    """A difference with its interval around 0; the strip reaches `span` either way, or as far as the interval."""
+    reach = max(span, abs(low), abs(high), abs(value)) or 1.0
 
-    def x(value: float) -> float:
-        return 3 + max(0.0, min(1.0, value / top)) * (STRIP_WIDTH - 6)
+    def x(at: float) -> float:
+        return STRIP_WIDTH / 2 * (1 + 0.96 * at / reach)
 
-    y = STRIP_HEIGHT / 2
-    parts = [line(3, y, STRIP_WIDTH - 3, y, "grid")]
-    parts += [line(x(v), 0, x(v), STRIP_HEIGHT, f"tick {name}") for name, v in marks.items()]
-    if row.low is not None and row.high is not None:
-        parts.append(line(x(row.low), y, x(row.high), y, f"interval {row.tone}"))
-    parts.append(tag("circle", kind=f"dot {row.tone}", cx=x(row.value), cy=y, r=3))
+    y, tone = STRIP_HEIGHT / 2, "after" if value > 0 else "before"
+    parts = [line(x(0), 0, x(0), STRIP_HEIGHT, "axis"), line(x(low), y, x(high), y, f"interval {tone}")]
+    parts.append(tag("circle", kind=f"dot {tone}", cx=x(value), cy=y, r=3))
     return svg(STRIP_WIDTH, STRIP_HEIGHT, "", parts, "strip")
 
 
@@ -217,34 +214,6 @@ def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
     parts.append(text(edge + span / 2, side - 3, "agreement of the answers", "middle", "label"))
     label = "; ".join(f"agreement {100 * x:.0f}, right {100 * y:.0f}, n {n}" for x, y, n in bins)
     return svg(side, side, f"accuracy over agreement: {label}", parts, "calibration")
-
-
-def confusion(classes: Sequence[str], columns: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
-    """A heat map: rows are true classes, columns predicted ones, each cell shaded by its share of the row."""
-    named = len(classes) <= MATRIX_MAX_NAMES
-    left = top = MATRIX_LABEL if named else 8
-    cell = MATRIX_SIDE / max(len(columns), 1)
-    size = max(0.6, cell - 1)
-    parts = []
-    for i, (name, row) in enumerate(zip(classes, matrix, strict=True)):
-        total = sum(row) or 1
-        if named:
-            parts.append(text(left - 5, top + (i + 0.5) * cell + 4, fitted(name), "end"))
-        for j, count in enumerate(row):
-            if count:
-                title = f"{name} taken for {columns[j]}: {count} of {total}"
-                place = {"x": left + j * cell, "y": top + i * cell, "width": size, "height": size}
-                shade = f"{0.12 + 0.88 * count / total:.2f}"
-                kind = "cell right" if columns[j] == name else "cell wrong"
-                parts.append(tag("rect", tag("title", title), kind=kind, **place, opacity=shade))
-    for j, name in enumerate(columns if named else ()):
-        turn = f"translate({r(left + (j + 0.5) * cell)} {r(top - 5)}) rotate(-55)"
-        parts.append(tag("text", fitted(name), kind="tick", text_anchor="start", transform=turn))
-    parts.append(tag("rect", kind="frame", x=left, y=top, width=MATRIX_SIDE, height=cell * len(classes)))
-    right = sum(row[columns.index(name)] for name, row in zip(classes, matrix, strict=True) if name in columns)
-    label = f"confusion of {len(classes)} classes, {right} of {sum(map(sum, matrix))} on the diagonal"
-    width = left + MATRIX_SIDE + (40 if named else 8)
-    return svg(width, top + cell * len(classes) + 8, label, parts, "matrix")
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> list[tuple[float, float]]:

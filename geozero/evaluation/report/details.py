@@ -1,50 +1,38 @@
-"""What stands behind a score on the page: paired differences, reasoning, groups, confusion, several answers."""
+"""Reasoning, published scores, and what stands behind a score: groups, confusion, several answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from geozero.evaluation.metric_names import metric_format
 from geozero.evaluation.report import charts
-from geozero.evaluation.report.schema import Comparison, Confusion, Detail, GroupScore, Reasoning, Reference
+from geozero.evaluation.report.schema import Detail, GroupScore, Reasoning, Reference
 from geozero.evaluation.report.tables import (
     NONE,
-    TASK_TITLES,
+    Cell,
+    Column,
     Group,
-    Marked,
     Row,
     Table,
-    estimated,
-    in_order,
-    mark,
+    interval,
+    joined,
     metric_label,
     model_label,
-    ordered,
     place_label,
     points,
     printed,
     probability,
-    reverse,
-    signed,
-    tone,
+    sample_link,
 )
 
 GROUP_TITLES = {"class": "class", "question_type": "question type", "size": "object size"}
-ALL = "all"  # the part of a place that is all of it
+RULES = {"official": "official protocol", "authors": "its authors' own"}
 SIZE_ORDER = {"S": 0, "M": 1, "L": 2}
 MOST_CONFUSED = 5  # mistakes that are put in words
-RULES = {"official": "official protocol", "authors": "its authors' own"}
-
-
-class Sampled(NamedTuple):
-    """Several answers per question: pass@k, the vote, and the chart of agreement against accuracy."""
-
-    title: str
-    facts: list[tuple[str, str]]
-    chart: Markup | None
+MAX_CONFUSED = 40  # classes of a matrix that is drawn
 
 
 class Card(NamedTuple):
@@ -52,104 +40,75 @@ class Card(NamedTuple):
 
     title: str
     tables: list[Table]
-    confusion: Markup | None
     confused: list[str]
-    sampled: Sampled | None
-    diagnosis: list[tuple[str, str]]
+    facts: list[tuple[str, str]]
+    chart: Markup | None
     notes: list[str]
 
 
-# --- tables -----------------------------------------------------------------------------------------------
-
-
-def differences(comparisons: Iterable[Comparison]) -> Table:
-    """The headline metric of every pair that shares its mode or its model, over whole places and by question type."""
-    comparisons = list(comparisons)
-    whole = {(c.world, c.split, c.task) for c in comparisons if c.source is None}
-    shown = [
-        c
-        for c in comparisons
-        if c.headline and (c.first.mode == c.second.mode or c.first.model == c.second.model)
-        if c.difference is not None and (c.source is None or (c.world, c.split, c.task) not in whole)
-    ]
-    models = in_order(model.key for c in shown for model in (c.first, c.second))
-    forward = [c if models.index(c.first.key) < models.index(c.second.key) else reverse(c) for c in shown]
-    tasks = ordered((c.task for c in shown), TASK_TITLES)
-
-    def order(c: Comparison) -> tuple[object, ...]:
-        place = c.protocol != "strict", c.world, c.split, tasks.index(c.task), c.source or ""
-        return *place, c.question_type is not None, c.question_type or ""
-
-    head = ("Part", "First", "Second", "Metric", "Scores", "Difference", "95\u00a0%", "p", "n")
-    rows = [(place_label(c), _difference(c)) for c in sorted(forward, key=order)]
-    title = "Differences on the same questions, second minus first"
-    return Table(title, [(name,) for name in head], _by_place(rows), group_head="Where")
-
-
-def _difference(c: Comparison) -> Row:
-    names = model_label(*c.first.key), model_label(*c.second.key), metric_label(c.metric)
-    scores = " → ".join(printed(v, c.metric) for v in (c.before, c.after))
-    difference, low, high = (points(v or 0.0, c.metric) for v in (c.difference, c.low, c.high))
-    p_value = probability(c.p_value).removeprefix("= ")
-    marked = Marked(difference, mark(c), tone(c))
-    return Row(c.question_type or ALL, [*names, scores, marked, f"{low} to {high}", p_value, f"{c.n:,}"])
-
-
 def reasoning(rows: Iterable[Reasoning]) -> Table:
-    """How much each model reasons, and whether that helps, if answers were also forced at once."""
+    """How much each model reasons, whether that helps, and whether its answers depend on it."""
     rows = list(rows)
-    helped = any(r.help is not None for r in rows)
-    head = [("Model",), ("n",), ("With a thought", "%"), ("Words", "mean (median)"), ("Distinct-2", "%")]
-    head += [("Names its answer", "%")]
-    head += [("Metric",), ("Without thought",), ("Gain by reasoning",)] if helped else []
-    found = []
+    head = [("Model",), ("n",), ("With reasoning", "%"), ("Words per thought", "mean (median)")]
+    head += [("Distinct word pairs", "%"), ("Names its answer", "%"), ("Gain by reasoning", "points")]
+    head += [("Answer changes", "without the thought, %"), ("Answer changes", "with another's thought, %")]
+    groups: dict[str, Group] = {}
     for r in rows:
-        words = r.words or {}
+        words, gain = r.words or {}, r.help
         mean, median = words.get("mean"), words.get("median")
-        length = NONE if mean is None or median is None else f"{mean:.1f} ({median:.0f})"
-        cells: list[str | Marked] = [f"{r.n:,}", _percent(r.share_with_thought), length]
+        length = None if mean is None else Cell(f"{mean:.1f}" + (f" ({median:.0f})" if median is not None else ""))
+        cells = [Cell(f"{r.n:,}", value=r.n), _percent(r.share_with_thought), length]
         cells += [_percent((r.distinct_n or {}).get("2")), _percent(r.agreement)]
-        if helped:
-            without = printed(r.help.before, r.help.metric) if r.help else NONE
-            cells += [metric_label(r.metric), without, Marked(signed(r.help) or NONE, mark(r.help), tone(r.help))]
-        found.append((place_label(r), Row(model_label(r.model, r.mode), cells)))
-    return Table("Reasoning", head, _by_place(found), group_head="Where")
+        if gain is None or gain.difference is None or gain.low is None or gain.high is None:
+            cells.append(None)
+        else:
+            bounds = f"{points(gain.low, gain.metric)} to {points(gain.high, gain.metric)}"
+            p = f", p {probability(gain.p_value)}" if gain.p_value is not None else ""
+            cells.append(Cell(points(gain.difference, gain.metric), bounds + p, gain.difference))
+        for name in ("without", "swapped"):
+            found = r.changed.get(name)
+            cells.append(None if found is None else _percent(found.value, found.interval))
+        place = place_label(r)
+        groups.setdefault(place, Group(place, [])).rows.append(Row(Cell(model_label(r.model, r.mode)), cells))
+    kept = [i for i in range(len(head) - 1) if any(row.cells[i] for g in groups.values() for row in g.rows)]
+    for group in groups.values():
+        group.rows[:] = [Row(row.label, [row.cells[i] for i in kept], row.kind) for row in group.rows]
+    return Table("Reasoning by test set and model", [head[0], *(head[i + 1] for i in kept)], list(groups.values()))
 
 
 def references(rows: Iterable[Reference]) -> Table:
     """Published scores as they were printed."""
     head = ("Benchmark", "Model", "Part", "Metric", "Score", "Rules", "Source")
-    found = []
-    for r in rows:
-        source = "; ".join(filter(None, (r.source, r.note)))
-        cells = [r.model, r.question_type or ALL, r.metric, str(r.published), RULES.get(r.rules, r.rules), source]
-        found.append(Row(r.benchmark, cells))
+    found = [
+        Row(
+            Cell(r.benchmark),
+            [
+                *map(Cell, (r.model, r.question_type or "all", metric_label(r.metric))),
+                Cell(f"{r.published:g}" if r.published is not None else NONE, value=r.published),
+                *map(Cell, (RULES.get(r.rules, r.rules), "; ".join(filter(None, (r.source, r.note))))),
+            ],
+        )
+        for r in rows
+    ]
     return Table("Published scores", [(name,) for name in head], [Group("", found)] if found else [])
 
 
-def _by_place(rows: Iterable[tuple[str, Row]]) -> list[Group]:
-    """Rows of one place together, in the order of its first."""
-    found: dict[str, Group] = {}
-    for place, row in rows:
-        found.setdefault(place, Group(place, [])).rows.append(row)
-    return list(found.values())
+# --- what stands behind a score ---------------------------------------------------------------------------
 
 
-# --- cards ------------------------------------------------------------------------------------------------
-
-
-def cards(rows: Iterable[Detail]) -> dict[str, list[Card]]:
-    """The cards of a place together: one for each score that has anything behind it."""
+def cards(rows: Iterable[Detail], models: Sequence[Column]) -> dict[str, list[Card]]:
+    """The cards of a test set together: one for each model that has anything behind its score."""
     found: dict[str, list[Card]] = {}
     for d in rows:
-        label = model_label(d.model, d.mode)
         notes = [*d.notes, *(f"{name}: {why}" for name, why in d.missing.items())]
         notes += [f"{count:,} records: {reason.replace('_', ' ')}" for reason, count in d.problems.items()]
-        tables = [_group_table(kind, groups) for kind, groups in d.groups.items() if groups]
-        parts = tables, *_confusion(d.confusion), _sampled(d), _diagnosis(d), notes
-        if any(parts):
-            title = f"{label}, n = {d.n:,}" if label else f"n = {d.n:,}"
-            found.setdefault(place_label(d), []).append(Card(title, *parts))
+        tables = [_group_table(d, kind, groups) for kind, groups in d.groups.items() if groups]
+        matrix, confused = _confusion(d, models)
+        facts, chart = _sampled(d)
+        if tables or matrix or confused or facts or notes:
+            title = joined(model_label(d.model, d.mode), f"n = {d.n:,}")
+            card = Card(title, [*tables, *matrix], confused, facts, chart, notes)
+            found.setdefault(place_label(d), []).append(card)
     return found
 
 
@@ -159,56 +118,80 @@ def warnings(rows: Iterable[Detail]) -> list[tuple[str, str]]:
     for d in rows:
         for note in d.notes:
             found.setdefault((place_label(d), note), []).append(model_label(d.model, d.mode))
-    return [(f"{where} ({'; '.join(filter(None, models))})", note) for (where, note), models in found.items()]
+    return [(joined(place, "; ".join(filter(None, models))), note) for (place, note), models in found.items()]
 
 
-def _group_table(kind: str, groups: Mapping[str, GroupScore]) -> Table:
+def _group_table(d: Detail, kind: str, groups: Mapping[str, GroupScore]) -> Table:
     metrics = list(dict.fromkeys(metric for group in groups.values() for metric in group.metrics))
     rows = []
     for name in sorted(groups, key=lambda name: (SIZE_ORDER.get(name, -1) if kind == "size" else 0, name)):
         group = groups[name]
-        values = (estimated(group.metrics.get(m), group.intervals.get(m), metric_format(m).factor) for m in metrics)
-        rows.append(Row(name, [f"{group.n:,}", *values]))
-    title = f"By {GROUP_TITLES.get(kind, kind)}"
-    return Table(title, [(title,), ("n",), *((metric_label(m),) for m in metrics)], [Group("", rows)])
+        filters = {"class": "truth", "question_type": "kind"}
+        chosen = {filters[kind]: name} if kind in filters else {}
+        link = sample_link(task=d.task, source=d.source, split=d.split, **chosen) if chosen else ""
+        cells: list[Cell | None] = [Cell(f"{group.n:,}", value=group.n)]
+        for metric in metrics:
+            value, bounds = group.metrics.get(metric), group.intervals.get(metric) or (None, None)
+            small = interval(bounds[0], bounds[1], metric_format(metric).factor)
+            cells.append(None if value is None else Cell(printed(value, metric), small, value))
+        rows.append(Row(Cell(name, link=link), cells))
+    title = GROUP_TITLES.get(kind, kind)
+    return Table(
+        f"By {title}", [(title.capitalize(),), ("n",), *((metric_label(m),) for m in metrics)], [Group("", rows)]
+    )
 
 
-def _confusion(c: Confusion | None) -> tuple[Markup | None, list[str]]:
-    """The confusion matrix as a heat map, and its most common mistakes in words."""
-    if c is None or not c.matrix:
-        return None, [f"{c.n_classes} classes are too many for a matrix"] if c and c.n_classes else []
-    if len(c.matrix) != len(c.classes) or any(len(row) != len(c.columns) for row in c.matrix):
-        return None, []
-    pairs = [
-        (-count, truth, answer)
-        for truth, row in zip(c.classes, c.matrix, strict=True)
-        for answer, count in zip(c.columns, row, strict=True)
-        if truth != answer and count
+def _confusion(d: Detail, models: Sequence[Column]) -> tuple[list[Table], list[str]]:
+    """The confusion matrix, each count an address of its samples, and the most common mistakes in words."""
+    c = d.confusion
+    if c is None or not c.matrix or len(c.matrix) != len(c.classes) or any(len(r) != len(c.columns) for r in c.matrix):
+        return [], [f"{c.n_classes} classes are too many for a matrix"] if c and c.n_classes else []
+    cells = [(t, a, n) for t, row in zip(c.classes, c.matrix, strict=True) for a, n in zip(c.columns, row, strict=True)]
+    pairs = sorted((-n, t, a) for t, a, n in cells if t != a and n)
+    words = [f"{truth} taken for {answer}: {-count}" for count, truth, answer in pairs[:MOST_CONFUSED]]
+    if len(c.classes) > MAX_CONFUSED:
+        return [], words
+    own = str(models.index((d.model, d.mode))) if (d.model, d.mode) in models else None
+    rows = []
+    for truth, counts in zip(c.classes, c.matrix, strict=True):
+        total, found = sum(counts) or 1, list[Cell | None]()
+        for answer, n in zip(c.columns, counts, strict=True):
+            link = sample_link(task=d.task, source=d.source, truth=truth, said=answer, model=own) if n else ""
+            shade = f"heat{min(4, int(5 * n / total))} {'right' if truth == answer else 'wrong'}" if n else ""
+            found.append(Cell(str(n) if n else "", value=n, link=link, mark=shade))
+        rows.append(Row(Cell(truth), found))
+    head = [("True class",), *((name,) for name in c.columns)]
+    return [Table("Confusion: rows are true classes, columns are answers", head, [Group("", rows)])], words
+
+
+def _sampled(d: Detail) -> tuple[list[tuple[str, str]], Markup | None]:
+    """Several answers per question; for boxes, also acc@0.5 under each coordinate convention."""
+    readings = d.diagnosis.get("conventions")
+    facts = [
+        (f"acc@0.5 if boxes are read as {name}", printed(value.get("acc@0.5"), "acc@0.5"))
+        for name, value in (readings.items() if isinstance(readings, dict) else ())
+        if isinstance(value, dict) and isinstance(value.get("acc@0.5"), int | float)
     ]
-    words = [f"{truth} taken for {answer}: {-count}" for count, truth, answer in sorted(pairs)[:MOST_CONFUSED]]
-    return charts.confusion(c.classes, c.columns, c.matrix), words
-
-
-def _sampled(d: Detail) -> Sampled | None:
     s = d.self_consistency
     if s is None:
-        return None
+        return facts, None
+    facts.append(("answers per question", "–".join(map(str, dict.fromkeys(s.k)))))
+    facts += [(f"right in {k} answers (pass@{k})", _percent_text(p.value, p.interval)) for k, p in s.pass_at_k.items()]
+    facts.append(("vote of the answers right", _percent_text(s.vote.value, s.vote.interval)))
+    facts.append(("expected calibration error", _percent_text(s.calibration.expected_calibration_error)))
+    if (a := s.abstention) is not None:
+        risk = f"answered if at most {100 * a.risk:.0f} % may be wrong"
+        facts.append((risk, _percent_text(a.answered.value, a.answered.interval)))
+        facts.append(("of these wrong", _percent_text(a.wrong.value, a.wrong.interval)))
     bins = [(b.confidence, b.accuracy, b.n) for b in s.calibration.bins]
-    facts = [(f"pass@{k}", estimated(found.value, found.interval)) for k, found in s.pass_at_k.items()]
-    facts.append(("vote of the answers", estimated(s.vote.value, s.vote.interval)))
-    facts.append(("expected calibration error", _percent(s.calibration.expected_calibration_error)))
-    title = f"{'–'.join(map(str, dict.fromkeys(s.k)))} answers to each of {s.n_questions:,} questions"
-    return Sampled(title, facts, charts.calibration(bins) if bins else None)
+    return facts, charts.calibration(bins) if bins else None
 
 
-def _diagnosis(d: Detail) -> list[tuple[str, str]]:
-    """acc@0.5 of the same predictions under each coordinate convention."""
-    readings = d.diagnosis.get("conventions")
-    if not isinstance(readings, dict):
-        return []
-    rates = {str(k): v.get("acc@0.5") for k, v in readings.items() if isinstance(v, dict)}
-    return [(name, _percent(v) if isinstance(v, int | float) else NONE) for name, v in rates.items()]
+def _percent_text(value: float | None, bounds: Sequence[float] | None = None) -> str:
+    small = interval(bounds[0], bounds[1], 100) if bounds and len(bounds) == 2 else ""
+    return NONE if value is None else f"{100 * value:.1f}" + (f" ({small})" if small else "")
 
 
-def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.1f}"
+def _percent(value: float | None, bounds: Sequence[float] | None = None) -> Cell | None:
+    small = interval(bounds[0], bounds[1], 100) if bounds and len(bounds) == 2 else ""
+    return None if value is None else Cell(f"{100 * value:.1f}", small, value)

@@ -1,4 +1,4 @@
-"""What is written beside the page: the score tables as Markdown and LaTeX, and the headline plots as SVG files."""
+"""What is written beside the page: its tables as Markdown and LaTeX, and a plot of each test set as an SVG file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from geozero.evaluation.report.scores import World
-from geozero.evaluation.report.tables import NONE, Cell, Marked, Table
+from geozero.evaluation.metric_names import metric_format
+from geozero.evaluation.report import charts
+from geozero.evaluation.report.scores import Sheet, headline_places
+from geozero.evaluation.report.tables import NONE, Cell, Row, Table, model_label
 
-ARROWS = {"up": " ▲", "down": " ▼", "": ""}
+ARROWS = {"better": " ▲", "worse": " ▼"}
 LATEX_HEAD = """% Made by `geozero report`; needs \\usepackage{booktabs}.
-% Scores in percent unless the metric is a count or a length, 95 % bootstrap intervals in small print. $\\uparrow$ and
-% $\\downarrow$: the paired 95 % interval of the difference to the model before it in the same mode excludes 0.
+% Scores in percent unless the metric is a count or a length, 95 % intervals in small print. Bold, $\\uparrow$ and
+% $\\downarrow$: significant at 0.05 after Holm's correction for all comparisons.
 """
-LATEX_ARROWS = {"up": "$\\uparrow$", "down": "$\\downarrow$", "": ""}
+LATEX_ARROWS = {"better": "$\\uparrow$", "worse": "$\\downarrow$"}
 LATEX_SPECIAL = {
     "\\": "\\textbackslash{}",
     "^": "\\textasciicircum{}",
@@ -30,6 +32,7 @@ LATEX_SPECIAL = {
     "→": "$\\to$",
 } | {c: f"\\{c}" for c in "{}$&#%_"}
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+TONES = {"base": "base", "sft": "before", "a2grpo": "after"}
 _OPENING = re.compile(r"<svg\b[^>]*>")
 
 
@@ -37,27 +40,26 @@ _OPENING = re.compile(r"<svg\b[^>]*>")
 
 
 def scores_markdown(tables: Iterable[Table]) -> str:
-    """The tables of the page, with the 95 % intervals of scores."""
+    """The tables of the page, folded rows included."""
     lines = ["# Scores", "", "In percent unless the metric is a count or a length; 95 % intervals in brackets."]
-    lines += ["▲ ▼: the paired interval of the difference to the model before it in the same mode excludes 0.", ""]
+    lines += ["▲ ▼: significantly better or worse (p < 0.05 after Holm's correction).", ""]
     for table in tables:
-        first = [table.group_head] if table.group_head else []
-        head = [*first, *(", ".join(filter(None, column)) for column in table.head)]
-        rule = "| " + " | ".join(["---"] * (1 + len(first)) + ["--:"] * (len(table.head) - 1)) + " |"
+        grouped = [""] if any(group.title for group in table.groups) else []
+        head = [*grouped, *(", ".join(filter(None, column)) for column in table.head)]
+        rule = "| " + " | ".join(["---"] * (1 + len(grouped)) + ["--:"] * (len(table.head) - 1)) + " |"
         lines += [f"## {_safe(table.title)}", "", _line(head), rule]
         for group in table.groups:
-            for row in (*group.rows, *group.details):
-                label = f"{row.label} ({row.note})" if row.note else row.label
-                lines.append(_line([*(group.title for _ in first), label, *map(_cell, row.cells)]))
+            for row in group.rows:
+                lines.append(_line([*(group.title for _ in grouped), *map(_cell, (row.label, *row.cells))]))
         lines.append("")
     return "\n".join(lines)
 
 
-def _cell(cell: Cell | Marked | str | None) -> str:
-    if cell is None or isinstance(cell, str):
-        return cell or NONE
-    interval = f" [{cell.interval}]" if isinstance(cell, Cell) and cell.interval else ""
-    return cell.text + ARROWS[cell.mark] + interval
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return NONE
+    small = f" [{cell.small}]" if cell.small else ""
+    return (f"**{cell.text}**" if cell.best else cell.text) + ARROWS.get(cell.mark, "") + small
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -78,31 +80,31 @@ def scores_latex(tables: Iterable[Table]) -> str:
 
 
 def _latex_table(table: Table) -> str:
-    head = [(table.group_head,), *table.head] if table.group_head else table.head
-    columns = "l" * (1 + bool(table.group_head)) + "r" * (len(table.head) - 1)
+    columns = "l" + "r" * (len(table.head) - 1)
     lines = ["\\begin{table}[t]", "\\centering\\small", f"\\caption{{{escape(table.title)}}}"]
     lines += [f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}", "\\toprule"]
-    lines += [_latex_line(map(escape, names)) for names in zip_longest(*head, fillvalue="")]
+    lines += [_latex_line(map(escape, names)) for names in zip_longest(*table.head, fillvalue="")]
     for group in table.groups:
         lines.append("\\midrule")
-        for i, row in enumerate(group.rows):
-            labels = ["" if i else group.title, row.label] if table.group_head else [row.label]
-            lines.append(_latex_line([*map(escape, labels), *map(_latex_cell, row.cells)]))
+        if group.title:
+            lines.append(f"\\multicolumn{{{len(table.head)}}}{{@{{}}l}}{{{escape(group.title)}}} \\\\")
+        lines += [_latex_row(row) for row in group.rows if row.kind != "detail"]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
+
+
+def _latex_row(row: Row) -> str:
+    return _latex_line(map(_latex_cell, (row.label, *row.cells)))
 
 
 def _latex_line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + " \\\\"
 
 
-def _latex_cell(cell: Cell | Marked | str | None) -> str:
-    if cell is None or isinstance(cell, str):
-        return escape(cell or NONE)
-    text = escape(cell.text) + LATEX_ARROWS[cell.mark]
-    if not isinstance(cell, Cell):
-        return text
-    text = f"\\textbf{{{escape(cell.text)}}}{LATEX_ARROWS[cell.mark]}" if cell.best else text
-    return f"{text} {{\\scriptsize [{escape(cell.interval)}]}}" if cell.interval else text
+def _latex_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return escape(NONE)
+    text = f"\\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text)
+    return text + LATEX_ARROWS.get(cell.mark, "") + (f" {{\\scriptsize [{escape(cell.small)}]}}" if cell.small else "")
 
 
 def escape(text: str) -> str:
@@ -114,17 +116,30 @@ def escape(text: str) -> str:
 # --- plots ------------------------------------------------------------------------------------------------
 
 
-def plot_files(worlds: Iterable[World]) -> Iterator[tuple[str, str]]:
-    """File name and SVG of each headline figure; names are unique and plain."""
+def plot_files(sheet: Sheet) -> Iterator[tuple[str, str]]:
+    """File name and SVG of each test set; names are unique and plain."""
     names: set[str] = set()
-    for world in worlds:
-        for figure in world.headlines:
-            words = f"{world.name} {figure.title} {figure.split}".lower()
-            name = re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "plot"
-            while name in names:
-                name += "-2"
-            names.add(name)
-            yield f"{name}.svg", standalone(str(figure.plot))
+    for title, scores, guess in headline_places(sheet):
+        first = next(iter(scores.values()))
+        scale = metric_format(first.metric).best or 1.0
+        rows = [
+            charts.Estimate(
+                model_label(*column),
+                (s.value or 0.0) / scale,
+                None if s.low is None else s.low / scale,
+                None if s.high is None else s.high / scale,
+                TONES.get(s.model, "other"),
+            )
+            for column in sheet.models
+            if (s := scores.get(column)) is not None
+        ]
+        guesses = {} if guess is None else {"chance": guess.chance, "majority": guess.majority}
+        marks = {name: value / scale for name, value in guesses.items() if value is not None}
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "plot"
+        while name in names:
+            name += "-2"
+        names.add(name)
+        yield f"{name}.svg", standalone(charts.forest(rows, marks, metric_format(first.metric).factor * scale))
 
 
 def standalone(svg: str) -> str:

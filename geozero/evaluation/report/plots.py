@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -12,25 +12,41 @@ from geozero.evaluation.report.schema import Difficulty, ReportInputs
 from geozero.evaluation.report.tables import MODELS, TASK_TITLES, ordered
 from geozero.tasks import RELATIVE_TASKS
 
-MANY_EXTRAS = 12  # further logged values beyond this are left to MLflow
-# What belongs into one chart: title, [(key, label, tone)], note, whether it is a share
-CURVES: tuple[tuple[str, tuple[tuple[str, str, str], ...], str, bool], ...] = (
-    (
-        "Reward",
-        (("reward", "total", "ink"), ("answer_reward", "answer", "after"), ("thinking_reward", "thinking", "other")),
-        "mean per completion",
-        False,
-    ),
-    ("Answer KL", (("answer_kl", "answer KL", "after"),), "to the reference model, on answer tokens", False),
-    ("Thought length", (("thought_words", "words", "after"),), "words before the answer", False),
-    (
-        "Form and groups",
-        (("well_formed", "well formed", "after"), ("dropped_groups", "dropped groups", "base")),
-        "dropped: all answers of a group are equally good",
-        True,
-    ),
-    ("Loss", (("loss", "loss", "after"),), "", False),
+MANY_OTHERS = 12  # further logged values beyond this are left to MLflow
+BY_SOURCE = "answer_reward/"  # of each source apart
+TONES = ("after", "before", "other", "good", "bad", "base", "ink")
+
+
+class Curve(NamedTuple):
+    """One chart: title with unit, [(logged key, label)], what to know of it, whether it is a share."""
+
+    title: str
+    keys: tuple[tuple[str, str], ...]
+    note: str = ""
+    share: bool = False
+
+
+REWARDS = (("reward", "total"), ("answer_reward", "answer reward"), ("thinking_reward", "thinking reward"))
+FORM = (("well_formed", "exactly one answer block"), ("completions/clipped_ratio", "cut off at the token limit"))
+GROUPS = (("dropped_groups", "without a training signal"), ("frac_reward_zero_std", "whole rewards equal, too"))
+CURVES = (
+    Curve("Reward per completion", REWARDS, "mean of a step; answer and thinking reward are at most 1"),
+    Curve("Share of completions", FORM, share=True),
+    Curve("Words per thought", (("thought_words", "words"),), "words before the answer"),
+    Curve("Tokens per completion", (("completions/mean_length", "tokens"),)),
+    Curve("Share of groups", GROUPS, "no signal: all answers to a question are equally good", share=True),
+    Curve("KL divergence on answer tokens (nats per token)", (("answer_kl", "to the reference model"),)),
+    Curve("Spread of rewards within a group", (("reward_std", "standard deviation"),)),
+    Curve("Distinct completions", (("distinct", "share of a step's completions"),), share=True),
+    Curve("Validation", (("eval_loss", "loss"), ("eval_answer_reward", "answer reward"), ("eval_reward", "reward"))),
+    Curve("Cross-entropy loss (nats per token)", (("loss", "loss"), ("eval_loss", "validation loss"))),
+    Curve("Tokens predicted correctly", (("token_acc", "training"), ("eval_token_acc", "validation")), share=True),
+    Curve("Gradient norm", (("grad_norm", "before clipping"),)),
+    Curve("Guard bounds crossed", (("guards_crossed", "at a step"),)),
 )
+# Without a curve of their own: what a policy gradient's loss is, what other curves say, and how time passes.
+HIDDEN = ("epoch", "learning_rate", "step", "step_time", "train_speed(s/it)", "kl", "memory(GiB)")
+HIDDEN_PREFIXES = ("clip_ratio/", "completions/", "rewards/", "eval_")
 BANDS = {
     "easy": "easy → Instruct",
     "hard_learnable": "hard, learnable",
@@ -41,18 +57,24 @@ BANDS = {
 
 
 def curve_figures(inputs: ReportInputs) -> Iterator[Figure]:
-    """The curves of every trained stage: those of `CURVES` in their order, then the other logged values."""
+    """The curves of every trained stage: those of `CURVES`, the answer reward of each source, then other logged values.
+    A curve that is 0 throughout is not drawn."""
     for name in ordered(set(inputs.curves), MODELS):
-        rows, stage, drawn = inputs.curves[name], MODELS.get(name, name), {"step", "epoch", "learning_rate"}
-        for title, keys, note, share in CURVES:
-            tones = {"after": "before"} if name == "sft" else {}
-            series = [Series(label, _points(rows, key), tones.get(tone, tone)) for key, label, tone in keys]
-            drawn.update(key for key, _, _ in keys)
-            if any(s.points for s in series):
-                yield line_chart(title, series, stage, note, share)
-        extras = list(dict.fromkeys(key for row in rows for key in row if key not in drawn))
-        for key in extras[:MANY_EXTRAS]:
-            yield line_chart(key.replace("_", " "), [Series(key, _points(rows, key), "ink")], stage)
+        rows, stage = inputs.curves[name], MODELS.get(name, name)
+        logged = list(dict.fromkeys(key for row in rows for key in row))
+        policy = "answer_reward" in logged  # whose loss says nothing
+        curves = [c for c in CURVES if not (policy and c.keys[0][0] == "loss")]
+        sources = tuple((key, key.removeprefix(BY_SOURCE)) for key in logged if key.startswith(BY_SOURCE))
+        curves[1:1] = [Curve("Answer reward by source", sources, "mean of a step")] if sources else []
+        known = {key for c in curves for key, _ in c.keys} | set(HIDDEN) | ({"loss"} if policy else set())
+        others = [key for key in logged if key not in known and not key.startswith(HIDDEN_PREFIXES)]
+        curves += [Curve(key.replace("_", " "), ((key, "as logged"),)) for key in others[:MANY_OTHERS]]
+        for c in curves:
+            points = [(label, _points(rows, key)) for key, label in c.keys]
+            shown = [(label, found) for label, found in points if any(y for _, y in found)]
+            series = [Series(label, found, TONES[i % len(TONES)]) for i, (label, found) in enumerate(shown)]
+            if series:
+                yield line_chart(c.title, series, stage, c.note, c.share)
 
 
 def difficulty_figures(inputs: ReportInputs) -> Iterator[Figure]:
@@ -69,7 +91,7 @@ def _difficulty(task: str, part: Difficulty) -> Figure:
     return Figure(
         TASK_TITLES.get(task, task),
         Markup("\n").join([*drawn, *([stacked_bar(bands)] if bands else [])]),
-        aside=f"{sum(part.counts) or sum(bands.values()):,}",
+        aside=f"{sum(part.counts) or sum(bands.values()):,} samples",
         bands=[(f"band-{n}", BANDS.get(n, n.replace("_", " ")), f"{count:,}") for n, count in bands.items()],
     )
 

@@ -15,7 +15,9 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from geozero.common.errors import InputError
+from geozero.evaluation.statistics import MIN_MARKED, holm
 
+CHOOSING = "val"  # the split that chooses; a score on it is no result
 MAX_TEXT = 4000  # characters of one text on the page, so that a runaway completion cannot fill it
 
 
@@ -107,10 +109,19 @@ class Comparison(Place):
     low: Number = None
     high: Number = None
     p_value: Number = None
+    units: int | None = None  # independent questions, or images; None in old files: n
+    p_corrected: Number = None  # for all comparisons of the page; set by `correct`
+
+
+class Estimated(Record):
+    value: Number = None
+    interval: list[float] | None = None
+    n: int = 0
 
 
 class Reasoning(ModelPlace):
-    """How one model reasons at one place; `help`: its score with the thought minus its score without."""
+    """How one model reasons at one place; `help`: its score with the thought minus its score without; `changed`: share
+    of answers that are others without the thought, or with another question's."""
 
     metric: str = ""
     share_with_thought: Number = None
@@ -118,6 +129,7 @@ class Reasoning(ModelPlace):
     distinct_n: dict[str, Number] | None = None
     agreement: Number = None
     help: Comparison | None = None
+    changed: dict[str, Estimated] = {}
 
 
 class GroupScore(Record):
@@ -137,11 +149,6 @@ class Confusion(Record):
     n_classes: int = 0
 
 
-class Estimated(Record):
-    value: Number = None
-    interval: list[float] | None = None
-
-
 class Bin(Record):
     n: int
     confidence: float
@@ -153,6 +160,15 @@ class Calibration(Record):
     expected_calibration_error: Number = None
 
 
+class Abstention(Record):
+    """Only questions whose answers agree at least so much are answered: at most `risk` of those are wrong."""
+
+    risk: float
+    agreement: Number = None
+    answered: Estimated = Estimated()
+    wrong: Estimated = Estimated()
+
+
 class SelfConsistency(Record):
     """Several answers per question: pass@k by k, the vote, agreement against accuracy."""
 
@@ -161,6 +177,7 @@ class SelfConsistency(Record):
     pass_at_k: dict[str, Estimated] = {}
     vote: Estimated = Estimated()
     calibration: Calibration = Calibration()
+    abstention: Abstention | None = None
 
 
 class Detail(ModelPlace):
@@ -199,8 +216,10 @@ class Goal(Record):
 
 class Output(Record):
     """One model's answer. `right` overrides what the task concludes from the reward; `box` (of several, `boxes`) is in
-    pixels."""
+    pixels; `flags` say what is wrong with its form (malformed, cut off, unparsable)."""
 
+    model: Text = ""
+    mode: Text = ""
     who: Text = ""
     thought: Text = ""
     answer: Text = ""
@@ -209,6 +228,7 @@ class Output(Record):
     right: bool | None = None
     box: PixelBox = None
     boxes: PixelBoxes = []
+    flags: list[Text] = []
 
 
 class Question(Record):
@@ -223,17 +243,28 @@ class Question(Record):
 
 
 class GalleryItem(Question):
-    """The answers to a held-out question before and after RL. The image may be `image_ref` instead: a file below the
-    directory of gallery.json."""
+    """The answers of all models to a held-out question.
+
+    The image may be `image_ref` instead, a file below the directory of gallery.json, or `image_path`, which a file
+    cannot name. `before` and `after` are answers in older files.
+    """
 
     split: str = ""
+    question_type: Text = ""
     image_ref: str | None = None
+    image_path: Path | None = None
     width: int = 0
     height: int = 0
     box: PixelBox = None
     boxes: PixelBoxes = []
+    answers: list[Output] = []
     before: Output | None = None
     after: Output | None = None
+
+    @property
+    def outputs(self) -> list[Output]:
+        old = (("before RL", self.before), ("after RL", self.after))
+        return [*self.answers, *(o if o.who else o.model_copy(update={"who": name}) for name, o in old if o)]
 
 
 class Step(Output):
@@ -303,6 +334,24 @@ class ReportInputs(BaseModel):
             self.fault(part, f"{n_refused} of {n} records in {FILES.get(part, part)} were left out ({first})")
 
 
+def correct(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """The comparisons with the p-values of those that may be called significant corrected for their number.
+
+    These are the headline metrics over whole test sets of at least `MIN_MARKED` independent questions or images;
+    validation splits, single question types and other metrics are shown and never called significant.
+    """
+    rows = list(comparisons)
+    tested = [
+        i
+        for i, c in enumerate(rows)
+        if c.headline and c.question_type is None and c.split != CHOOSING and c.p_value is not None
+        if (c.n if c.units is None else c.units) >= MIN_MARKED
+    ]
+    for i, p in zip(tested, holm([rows[i].p_value or 0.0 for i in tested]), strict=True):
+        rows[i] = rows[i].model_copy(update={"p_corrected": p})
+    return rows
+
+
 FILES = {name: f"{name}.json" for name in ReportInputs.model_fields if name not in ("references", "folder", "faults")}
 OPTIONAL = {"probes"}  # a run may well have none: no fault
 
@@ -332,6 +381,8 @@ def read_inputs(folder: Path) -> ReportInputs:
             continue
         kind = get_origin(ReportInputs.model_fields[part].annotation) or dict
         value = _load(inputs, part, kind)
+        if part == "gallery":  # only this program names files outside the directory
+            value = [{**row, "image_path": None} if isinstance(row, dict) else row for row in value]
         if kind is list:
             inputs.use(part, value)
         elif part == "curves":

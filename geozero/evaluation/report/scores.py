@@ -1,16 +1,15 @@
-"""From a list of scores to what the page shows of them: headline figures, tables by world and split, benchmarks."""
+"""All scores of a page, each once, and what every two models differ in."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-from markupsafe import Markup
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
 
 from geozero.evaluation.metric_names import metric_format
 from geozero.evaluation.report import charts
-from geozero.evaluation.report.schema import Baseline, Comparison, Reference, Score
+from geozero.evaluation.report.schema import CHOOSING, Baseline, Comparison, Place, ReportInputs, Score
 from geozero.evaluation.report.tables import (
     MODELS,
     MODES,
@@ -23,290 +22,238 @@ from geozero.evaluation.report.tables import (
     Pairs,
     Row,
     Table,
+    Where,
     in_order,
+    interval,
     joined,
-    metric_label,
+    mark,
     model_label,
     ordered,
+    place_label,
     points,
     printed,
+    probability,
+    sample_link,
     sizes,
-    tone,
+    verdict,
 )
 from geozero.tasks import TASKS
 
-REASONING, AFTER, BEFORE = "tagged", "a2grpo", ("sft", "base")
-CHOOSING = "val"  # the split that chooses; a score on it is no result
-TONES = {"base": "base", "sft": "before", "a2grpo": "after"}
-ByColumn = Mapping[Column, Score]
+MAX_PAIRS = 400  # pairs of models that the page holds
+ORDERS: tuple[tuple[int, Iterable[str]], ...] = ((0, WORLDS), (1, SPLITS), (3, TASK_TITLES))
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """One task's figure: the score after RL beside those before it, drawn and in words."""
+class Pair(NamedTuple):
+    """Two models: what they differ in, in words and as a table. `first` and `second` number `models`."""
 
-    title: str
-    split: str
-    metric: str
-    n: str
-    model: str
-    cell: Cell
-    change: str
-    plot: Markup
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    name: str
-    title: str
-    headlines: list[Headline]
-    tables: list[Table]
+    first: int
+    second: int
+    lead: str
+    better: list[str]
+    worse: list[str]
+    n_open: int
+    note: str
+    table: Table
 
 
-def worlds(
-    scores: Iterable[Score], baselines: Iterable[Baseline], comparisons: Iterable[Comparison] = ()
-) -> list[World]:
-    """Every world apart from the others: toy first, then real imagery."""
-    found, pairs = [], Pairs(comparisons)
-    for name in ordered((s.world for s in scores), WORLDS):
-        own = [s for s in scores if s.world == name]
-        guesses = [b for b in baselines if b.world == name]
-        splits = ordered((s.split for s in own), SPLITS)
-        tables = [_table(split, [s for s in own if s.split == split], guesses, pairs) for split in splits]
-        found.append(World(name, WORLDS.get(name, name), _headlines(own, guesses, splits, pairs), tables))
-    return found
+class Sheet:
+    """The scores of a page, each once: a test set of one source stands for its whole, too."""
+
+    def __init__(self, inputs: ReportInputs) -> None:
+        self.models = in_order(
+            {(s.model, s.mode) for s in inputs.scores}
+            | {(o.model, o.mode) for item in inputs.gallery for o in item.outputs if o.model}
+        )
+        self._baselines = inputs.baselines
+        sources: dict[tuple[str, ...], set[str | None]] = defaultdict(set)
+        for s in inputs.scores:
+            sources[s.world, s.split, s.protocol, s.task].add(s.source)
+        self.single = {key: found - {None} for key, found in sources.items() if len(found - {None}) == 1}
+        self.pairs = Pairs(inputs.comparisons, self.single)
+        self.rows: dict[tuple[Where, str | None, str], dict[Column, Score]] = defaultdict(dict)
+        for s in inputs.scores:
+            repeats = s.source is None and (s.world, s.split, s.protocol, s.task) in self.single
+            own = self.rows[self._named(s), s.question_type, s.metric]
+            if s.value is not None and not (repeats and (s.model, s.mode) in own):
+                own[s.model, s.mode] = s.model_copy(update={"source": self._named(s)[4]})
+
+    def _named(self, p: Place) -> Where:
+        (name,) = self.single.get((p.world, p.split, p.protocol, p.task), {p.source})
+        return p.world, p.split, p.protocol, p.task, p.source or name
+
+    def headline(self, place: Where) -> str:
+        """The metric that stands for a test set; of an unknown task any."""
+        metrics = list(dict.fromkeys(metric for at, kind, metric in self.rows if at == place and kind is None))
+        main = TASKS[place[3]].main_metric(place[2]) if place[3] in TASKS else ""
+        return main if main in metrics or not metrics else metrics[0]
+
+    def places(self) -> list[Where]:
+        """All test sets: worlds apart, the hard split first, the split that chooses last, both protocols together."""
+        found = list(dict.fromkeys(place for place, *_ in self.rows))
+        orders = [ordered((name for place in found if (name := place[i]) is not None), known) for i, known in ORDERS]
+        worlds, splits, tasks = orders
+
+        def order(place: Where) -> tuple[object, ...]:
+            world, split, protocol, task, source = place
+            at = worlds.index(world) if WORLDS.get(world, world) else -1
+            return split == CHOOSING, at, splits.index(split), tasks.index(task), source or "", protocol == "official"
+
+        return sorted(found, key=order)
+
+    def wholes(self) -> list[Where]:
+        """The test sets that are no part of another one."""
+        found = self.places()
+        return [p for p in found if p[4] is None or (*p[:4], None) not in found]
+
+    def guess(self, score: Score) -> Baseline | None:
+        """Guessing on the same samples: of the same source, or of all where the task has but one source."""
+        key = score.world, score.split, score.protocol, score.task, score.metric, score.question_type
+        same = [
+            b
+            for b in self._baselines
+            if (b.world, b.split, b.protocol, b.task, b.metric, b.question_type) == key
+            if b.source == score.source or key[:4] in self.single
+        ]
+        return same[0] if same else None
 
 
-def _main_metric(score: Score) -> str | None:
-    """The metric that stands for a score's task under its protocol; None for an unknown task."""
-    return TASKS[score.task].main_metric(score.protocol) if score.task in TASKS else None
+def score_table(sheet: Sheet) -> Table:
+    """Every score once: a row per test set and metric, a column per model. Other metrics than the headline's, sources
+    and question types are folded away."""
+    head: list[tuple[str, ...]] = [("Test set",), ("Metric",), ("n",), ("Chance",), ("Majority",)]
+    head += [(MODELS.get(model, model), MODES.get(mode, mode)) for model, mode in sheet.models]
+    wholes, groups = set(sheet.wholes()), dict[tuple[str, str], Group]()
+    for place in sheet.places():
+        world, split, _, task, source = place
+        main = sheet.headline(place)
+        title = joined(WORLDS.get(world, world), SPLITS.get(split, split)) or "Scored records"
+        group = groups.setdefault((title, split), Group(title[0].upper() + title[1:], [], split == CHOOSING))
+        own = [(kind, metric) for at, kind, metric in sheet.rows if at == place and sheet.rows[at, kind, metric]]
+        for kind, metric in sorted(own, key=lambda key: (key[0] is not None, key[1] != main, *map(str, key))):
+            whole = place in wholes and kind is None and metric == main
+            label = Cell(
+                kind or joined(TASK_TITLES.get(task, task), source),
+                f"{place[2]} protocol" if world in ("strict", "official") and kind is None else "",
+                link=sample_link(task=task, source=source, kind=kind, split=split),
+            )
+            group.rows.append(_score_row(sheet, place, label, (kind, metric), "" if whole else "detail"))
+    return Table("Scores in percent with 95 % intervals", head, list(groups.values()))
 
 
-def _is_headline(score: Score) -> bool:
-    """Whether a score's metric stands for its task; any metric does for an unknown task."""
-    return _main_metric(score) in (score.metric, None)
-
-
-def _by_column(scores: Iterable[Score]) -> ByColumn:
-    """The scores that have a value by model and mode, in the order of training."""
-    found = {(s.model, s.mode): s for s in scores if s.value is not None}
-    return {column: found[column] for column in in_order(found)}
-
-
-def _before(scores: ByColumn, column: Column) -> Score | None:
-    """The score of the last model before this one in the same mode."""
-    order = in_order({*scores, column})
-    earlier = [scores[c] for c in order[: order.index(column)] if c[1] == column[1]]
-    return earlier[-1] if earlier else None
-
-
-def _baseline(baselines: Iterable[Baseline], of_task: Iterable[Score], score: Score) -> dict[str, float]:
-    """Chance and majority on the same samples: of the same source, or of all where the task has but one source."""
-    key = (score.split, score.task, score.metric, score.question_type)
-    same = [b for b in baselines if (b.split, b.task, b.metric, b.question_type) == key]
-    exact = [b for b in same if b.source == score.source]
-    if not exact and len({s.source for s in of_task if s.source}) <= 1:
-        exact = same
-    values = {"chance": exact[0].chance, "majority": exact[0].majority} if exact else {}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _estimate(score: Score, label: str = "", unit: float = 1.0) -> charts.Estimate:
-    value, low, high = (None if v is None else v / unit for v in (score.value, score.low, score.high))
-    return charts.Estimate(label, value or 0.0, low, high, TONES.get(score.model, "other"))
-
-
-# --- the table of a split ---------------------------------------------------------------------------------
-
-
-def _table(split: str, scores: list[Score], baselines: Iterable[Baseline], pairs: Pairs) -> Table:
-    columns, groups = in_order((s.model, s.mode) for s in scores), []
-    for task in ordered((s.task for s in scores), TASK_TITLES):
-        of_task = [s for s in scores if s.task == task]
-        found: dict[tuple[str | None, str | None, str], list[Score]] = defaultdict(list)
-        for s in of_task:
-            found[s.source, s.question_type, s.metric].append(s)
-        overall, main = any(s.source is None for s in of_task), _main_metric(of_task[0])
-        keys = sorted(found, key=lambda key: _row_order(main, *key))
-        rows = [_row(found[k], _baseline(baselines, of_task, found[k][0]), columns, pairs, overall) for k in keys]
-        whole, parts = ([row for row in rows if (row.kind == "detail") is kind] for kind in (False, True))
-        # without an overall score, the parts are all there is
-        groups.append(Group(TASK_TITLES.get(task, task), whole or parts, parts if whole else []))
-    models = [(MODELS.get(model, model), MODES.get(mode, mode)) for model, mode in columns]
-    head = [("Metric",), ("n",), ("Chance",), ("Majority",), *models]
-    return Table(SPLITS.get(split, split), head, groups, split, "Task")
-
-
-def _row_order(main: str | None, source: str | None, question_type: str | None, metric: str) -> tuple[object, ...]:
-    whole = source is None and question_type is None
-    return not whole, question_type is not None, source or "", question_type or "", metric != main, metric
-
-
-def _row(scores: list[Score], baseline: Mapping[str, float], columns: list[Column], pairs: Pairs, overall: bool) -> Row:
-    """A row of one metric and part; `overall`: the task has scores over all sources, so those of one are parts."""
-    first, by_column = scores[0], _by_column(scores)
-    whole = first.question_type is None and (first.source is None or not overall)
-    main = whole and _is_headline(first)
-    best_possible = metric_format(first.metric).best
-    highest = max([best_possible or 0.0, *(v for s in scores for v in (s.value, s.high) if v is not None)])
-    best = _best(by_column.values(), pairs) if main else None
-    cells: list[Cell | None] = []
-    for column in columns:
-        score = by_column.get(column)
-        if score is None:
+def _score_row(sheet: Sheet, place: Where, label: Cell, key: tuple[str | None, str], kind: str) -> Row:
+    scores = sheet.rows[place, *key]
+    first, metric = next(iter(scores.values())), metric_format(key[1])
+    guess = sheet.guess(first)
+    guesses = (None if guess is None else guess.chance, None if guess is None else guess.majority)
+    best = _best(list(scores.values()), sheet.pairs)
+    cells: list[Cell | None] = [
+        Cell(metric.label, "lower is better" if metric.lower_is_better else ""),
+        Cell(sizes(scores.values()), value=first.n),
+        *(Cell(printed(value, key[1]), value=value) for value in guesses),
+    ]
+    for column in sheet.models:
+        s = scores.get(column)
+        if s is None:
             cells.append(None)
             continue
-        cell = pairs.cell(score, _before(by_column, column) if whole else None)
-        strip = charts.strip(_estimate(score), baseline, highest) if main and best_possible else None
-        cells.append(replace(cell, strip=strip, best=score is best))
-    metric, place = metric_label(first.metric), joined(first.source, first.question_type)
-    label = joined(place, metric) if whole else place or metric
-    guesses = (printed(baseline.get(name), first.metric) for name in ("chance", "majority"))
-    kind = "main" if main else "metric" if whole else "detail"
-    return Row(label, [sizes(scores), *guesses, *cells], kind, "" if whole or label == metric else metric)
+        cells.append(Cell(printed(s.value, s.metric), interval(s.low, s.high, metric.factor), s.value, best=s is best))
+    return Row(label, cells, kind)
 
 
-def _best(scores: Collection[Score], pairs: Pairs) -> Score | None:
-    """The score that is better than every other one by a paired interval without 0, if there is one."""
-    if len(scores) < 2:
-        return None
-    choose = min if metric_format(next(iter(scores)).metric).lower_is_better else max
-    best = choose(scores, key=lambda s: s.value or 0.0)
-    return best if all(tone(pairs.between(other, best)) == "better" for other in scores if other is not best) else None
+def _best(scores: Sequence[Score], pairs: Pairs) -> Score | None:
+    """The score that is significantly better than every other one of its row, if there is one."""
+    found = [s for s in scores if all(mark(pairs.between(o, s)) == "better" for o in scores if o is not s)]
+    return found[0] if found and len(scores) > 1 else None
 
 
-# --- headline figures -------------------------------------------------------------------------------------
+# --- two models -------------------------------------------------------------------------------------------
 
 
-def _headlines(scores: list[Score], baselines: list[Baseline], splits: list[str], pairs: Pairs) -> list[Headline]:
-    """One figure per task; where no score is over all sources, one per task and source."""
-    found = []
-    for task in ordered((s.task for s in scores), TASK_TITLES):
-        for split in splits:
-            of_split = [s for s in scores if s.task == task and s.split == split and s.value is not None]
-            main = [s for s in of_split if _is_headline(s)]
-            groups = [main]
-            if all(s.source is not None for s in main):
-                sources = sorted({s.source or "" for s in main})
-                groups = [[s for s in main if s.source == source and s.question_type is None] for source in sources]
-            for by_column in filter(None, map(_overall, groups)):
-                first = next(iter(by_column.values()))
-                found.append(_headline(by_column, _baseline(baselines, of_split, first), pairs))
-            if main:
-                break
-    return found
+def pairs_of_models(sheet: Sheet) -> list[Pair]:
+    """Every two models, what the page opens with first: the last model against the one before it in its mode."""
+    models = sheet.models
+    chosen = list(combinations(range(len(models)), 2))[:MAX_PAIRS]
+    last = next((i for i, m in enumerate(models) if m == ("a2grpo", "tagged")), len(models) - 1)
+    same = [i for i in range(last) if models[i][1] == models[last][1]] or list(range(last))
+    chosen.sort(key=lambda pair: pair != (same[-1] if same else 0, last))
+    return [_pair(sheet, *pair) for pair in chosen]
 
 
-def _headline(scores: ByColumn, baseline: Mapping[str, float], pairs: Pairs) -> Headline:
-    rows = list(scores.values())
-    shown = scores.get((AFTER, REASONING), rows[-1])
-    before = next((s for m in BEFORE if (s := scores.get((m, shown.mode))) and s is not shown), None)
-    before = before or _before(scores, (shown.model, shown.mode))
-    change = "" if before is None else points((shown.value or 0.0) - (before.value or 0.0), shown.metric)
-    metric = metric_format(shown.metric)
-    unit = metric.best or 1.0
-    estimates = [_estimate(s, " ".join(filter(None, (MODELS.get(s.model, s.model), s.mode))), unit) for s in rows]
-    marks = {name: value / unit for name, value in baseline.items()}
-    return Headline(
-        title=joined(TASK_TITLES.get(shown.task, shown.task), shown.source),
-        split=SPLITS.get(shown.split, shown.split),
-        metric=metric.label,
-        n=f"{shown.n:,}",
-        model=model_label(shown.model, shown.mode),
-        cell=pairs.cell(shown, before),
-        change=change,
-        plot=charts.forest(estimates, marks, metric.factor * unit),
-    )
+def _pair(sheet: Sheet, first: int, second: int) -> Pair:
+    names = [model_label(*sheet.models[i]) for i in (first, second)]
+    groups: dict[str, Group] = {}
+    found: dict[str, list[str]] = {"better": [], "worse": [], "": []}
+    n_unknown, wholes = 0, sheet.wholes()
+    for place in wholes:
+        world, split, protocol, task, source = place
+        metric = sheet.headline(place)
+        kinds = dict.fromkeys(kind for at, kind, name in sheet.rows if at == place and name == metric)
+        for kind in kinds:
+            scores = sheet.rows[place, kind, metric]
+            a, b = (scores.get(sheet.models[i]) for i in (first, second))
+            if a is None or b is None:
+                continue
+            c = sheet.pairs.between(a, b)
+            title = joined(WORLDS.get(world, world), SPLITS.get(split, split))
+            group = groups.setdefault(title, Group(title[0].upper() + title[1:], [], split == CHOOSING))
+            group.rows.append(_pair_row(place, a, b, c, (first, second)))
+            again = protocol == "official" and (split, "strict", task, source) in {p[1:] for p in wholes}
+            if kind is None and split != CHOOSING and not again:  # the same answers by other rules count once
+                if c is None or c.difference is None or c.low is None or c.high is None:
+                    n_unknown += 1
+                    continue
+                what = joined(TASK_TITLES.get(task, task), source, SPLITS.get(split, split) if split else "")
+                what += f" ({protocol} protocol)" if world in ("strict", "official") else ""
+                bounds = f"95 % interval {points(c.low, metric)} to {points(c.high, metric)}"
+                found[mark(c)].append(f"{what}: {points(c.difference, metric)} points ({bounds})")
+    better, worse, n = found["better"], found["worse"], sum(map(len, found.values()))
+    sets = f"{n} test set{'' if n == 1 else 's'}"
+    if better:
+        lead = f"{names[1]} is significantly better than {names[0]} on {len(better)} of {sets}"
+        lead += f", and significantly worse on {len(worse)}." if worse else "."
+    elif worse:
+        lead = f"{names[1]} is significantly worse than {names[0]} on {len(worse)} of {sets}."
+    elif n:
+        lead = f"There is no significant difference between {names[1]} and {names[0]} on {sets}."
+    else:
+        lead = f"{names[1]} and {names[0]} were not compared question by question."
+    note = f"On {n_unknown} more only the scores are known, not who answered what." if n_unknown else ""
+    head = [("Test set",), ("Metric",), (names[0],), (names[1],), ("Difference", "95 % interval")]
+    head += [("Verdict",), ("p", "corrected"), ("n",)]
+    table = Table(f"{names[1]} compared with {names[0]}", head, list(groups.values()))
+    return Pair(first, second, lead, better, worse, len(found[""]), note, table)
 
 
-def _overall(scores: list[Score]) -> ByColumn:
-    """The scores over everything; where there are none, those of the part with most samples."""
-    whole = [s for s in scores if s.source is None and s.question_type is None]
-    if not whole and scores:
-        largest = max(scores, key=lambda s: (s.question_type is None, s.n))
-        whole = [s for s in scores if (s.source, s.question_type) == (largest.source, largest.question_type)]
-    return _by_column(whole)
+def _pair_row(place: Where, a: Score, b: Score, c: Comparison | None, pair: tuple[int, int]) -> Row:
+    _, split, protocol, task, source = place
+    metric, whole = metric_format(b.metric), b.question_type is None
+    link = sample_link(task=task, source=source, split=split, kind=b.question_type, pair="-".join(map(str, pair)))
+    small = f"{protocol} protocol" if place[0] in ("strict", "official") and whole else ""
+    label = Cell(b.question_type or joined(TASK_TITLES.get(task, task), source), small, link=link)
+    cells: list[Cell | None] = [
+        Cell(metric.label, "lower is better" if metric.lower_is_better else ""),
+        *(Cell(printed(s.value, s.metric), interval(s.low, s.high, metric.factor), s.value) for s in (a, b)),
+    ]
+    if c is None or c.difference is None or c.low is None or c.high is None:
+        difference = (b.value or 0.0) - (a.value or 0.0)
+        cells += [Cell(points(difference, b.metric), value=difference), Cell(verdict(None)), None, Cell(f"{b.n:,}")]
+        return Row(label, cells, "" if whole else "detail")
+    bounds = f"{points(c.low, c.metric)} to {points(c.high, c.metric)}"
+    plot = charts.difference_strip(c.difference, c.low, c.high, (metric.best or 0.0) * 0.3)
+    found = mark(c) if whole else ""
+    p_value = c.p_corrected if whole else c.p_value
+    cells.append(Cell(points(c.difference, c.metric), bounds, c.difference, found, plot=plot))
+    cells.append(Cell(verdict(c) if whole else "question types are not tested", mark=found))
+    cells.append(Cell(probability(p_value), "" if whole else "uncorrected", p_value))
+    units = f"{c.units:,} images" if c.units is not None and c.units < c.n else ""
+    cells.append(Cell(f"{c.n:,}", units, c.n))
+    return Row(label, cells, "" if whole else "detail")
 
 
-# --- models × benchmarks ----------------------------------------------------------------------------------
-
-
-def overviews(
-    scores: Iterable[Score],
-    baselines: Iterable[Baseline],
-    comparisons: Iterable[Comparison] = (),
-    references: Iterable[Reference] = (),
-) -> list[Table]:
-    """The headline metric of every benchmark and model, one table per protocol: protocols are never mixed.
-
-    A published score stands only in the table of the rules that it was made by, under the benchmark of its name.
-    """
-    kept = [s for s in scores if s.source and s.question_type is None and s.value is not None and _is_headline(s)]
-    kept = [s for s in kept if s.split != CHOOSING]
-    pairs, found = Pairs(comparisons), []
-    for protocol in sorted({s.protocol for s in kept}, reverse=True):  # strict, then official
-        own = [s for s in kept if s.protocol == protocol]
-        splits, tasks = ordered((s.split for s in own), SPLITS), ordered((s.task for s in own), TASK_TITLES)
-        columns: dict[tuple[str, str, str], list[Score]] = defaultdict(list)  # one for each split, benchmark and task
-        for s in sorted(own, key=lambda s: (tasks.index(s.task), splits.index(s.split), s.source)):
-            columns[s.split, s.source or "", s.task].append(s)
-        models = in_order((s.model, s.mode) for s in own)
-        benchmarks = [_by_column(column) for column in columns.values()]
-        groups = [
-            [_guesses(name, baselines, benchmarks) for name in ("chance", "majority")],
-            _published(references, protocol, list(columns)),
-            [_model(model, benchmarks, own, pairs) for model in models],
-        ]
-        groups = [[row for row in rows if any(row.cells)] for rows in groups]
-        head = [("Model",), *(_benchmark(column, own) for column in columns.values())]
-        title = f"Models and benchmarks, {protocol} protocol"
-        found.append(Table(title, head, [Group("", rows) for rows in groups if rows], protocol))
-    return found
-
-
-def _model(model: Column, benchmarks: Iterable[ByColumn], own: list[Score], pairs: Pairs) -> Row:
-    """One model and mode; a score is marked where it surely differs from the model before it in that mode."""
-    cells: list[Cell | None] = []
-    for scores in benchmarks:
-        score, before = scores.get(model), _before(scores, model)
-        if score and before and pairs.between(before, score) is None:
-            place = (score.world, score.split, score.task)
-            if len({s.source for s in own if (s.world, s.split, s.task) == place}) == 1:
-                # the comparison over all sources is the one of this only source
-                score, before = (s.model_copy(update={"source": None}) for s in (score, before))
-        cells.append(pairs.cell(score, before) if score else None)
-    return Row(model_label(*model), cells, "model")
-
-
-def _guesses(name: str, baselines: Iterable[Baseline], benchmarks: Iterable[ByColumn]) -> Row:
-    cells: list[str | None] = []
-    for scores in benchmarks:
-        s = next(iter(scores.values()))
-        same = (b for b in baselines if b.protocol == s.protocol and b.source == s.source)
-        value = _baseline(same, [], s).get(name)
-        cells.append(None if value is None else printed(value, s.metric))
-    return Row(name, cells, "guess")
-
-
-def _published(references: Iterable[Reference], protocol: str, columns: Sequence[tuple[str, str, str]]) -> list[Row]:
-    """Rows of published scores that were made by the rules of this protocol, of its headline metrics."""
-    cells: dict[str, list[str | None]] = defaultdict(lambda: [None] * len(columns))
-    citations: dict[str, dict[str, None]] = defaultdict(dict)
-    for r in references:
-        main = [TASKS[r.task].main_metric(name) for name in ("strict", "official")] if r.task in TASKS else []
-        for i, (_, source, task) in enumerate(columns):
-            same = r.rules == protocol and r.question_type is None and (r.benchmark, r.task) == (source, task)
-            if same and r.published is not None and r.metric in main:
-                cells[r.model][i] = f"{r.published:,.1f}"
-                citations[r.model][r.source] = None
-    notes = {model: "; ".join(filter(None, found)) for model, found in citations.items()}
-    return [Row(m, row, "reference", f"published: {notes[m]}".removesuffix(": ")) for m, row in cells.items()]
-
-
-def _benchmark(scores: list[Score], own: list[Score]) -> tuple[str, ...]:
-    """The head of a benchmark's column."""
-    first = scores[0]
-    splits = {s.split for s in own if s.source == first.source}
-    where = f", {SPLITS.get(first.split, first.split).lower()}" if len(splits) > 1 else ""
-    task = TASK_TITLES.get(first.task, first.task) + where
-    return first.source or "", task, f"{metric_label(first.metric)}, n = {sizes(scores)}"
+def headline_places(sheet: Sheet) -> Iterator[tuple[str, Mapping[Column, Score], Baseline | None]]:
+    """Title, scores and guesses of every test set that is no part of another one, and does not choose."""
+    for place in sheet.wholes():
+        scores = sheet.rows[place, None, sheet.headline(place)]
+        if place[1] != CHOOSING and scores:
+            first = next(iter(scores.values()))
+            yield place_label(first), scores, sheet.guess(first)

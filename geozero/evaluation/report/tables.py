@@ -1,138 +1,88 @@
-"""What the page's tables are made of: names and their order, scores with intervals, marked differences, rows.
+"""What the page's tables are made of: names and their order, numbers in words, cells and rows, marked differences.
 
-A difference is marked only if its paired 95 % interval excludes 0, never because two numbers differ.
+A difference is called significant only if its p-value, corrected for all comparisons of the page, is below 0.05.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from urllib.parse import urlencode
 
 from markupsafe import Markup
 
 from geozero.evaluation.metric_names import metric_format
-from geozero.evaluation.report.schema import Comparison, Place, Score
+from geozero.evaluation.report.schema import CHOOSING, Comparison, Place, Score
+from geozero.evaluation.statistics import MIN_MARKED
 from geozero.tasks import TASKS
 
 MODELS = {"base": "Base", "sft": "SFT", "a2grpo": "A²GRPO"}
-MODES = {"direct": "direct", "tagged": "tagged", "forced": "answer forced"}
-SPLITS = {"test_hard": "Hard test split", "test": "Test split", "val": "Validation split", "": "Scored records"}
-WORLDS = {
-    "toy": "The rendered toy world",
-    "neon": "Real aerial imagery (NEON)",
-    "strict": "Benchmarks, strict protocol",
-    "official": "Benchmarks, official protocol",
-}
+MODES = {"direct": "direct", "tagged": "tagged", "forced": "answer prefilled", "swapped": "another's thought"}
+SPLITS = {"test_hard": "hard test split", "test": "test split", "": "scored records", CHOOSING: "validation split"}
+WORLDS = {"toy": "Rendered toy world", "neon": "Real aerial imagery (NEON)", "strict": "", "official": ""}
 TASK_TITLES = {name: task.title for name, task in TASKS.items()}
 NONE = "–"
+SIGNIFICANT = 0.05
+
 Column = tuple[str, str]  # model, mode
+Where = tuple[str, str, str, str, str | None]  # world, split, protocol, task, source
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A score in a table. `change` is its difference to the score of `before`, the model before it in the same mode;
-    `best`: surely better than every other score of its row."""
-
-    score: Score
-    change: Comparison | None = None
-    before: str = ""
-    strip: Markup | None = None
-    best: bool = False
-
-    @property
-    def text(self) -> str:
-        return printed(self.score.value, self.score.metric)
-
-    @property
-    def interval(self) -> str:
-        low, high = self.score.low, self.score.high
-        factor = metric_format(self.score.metric).factor
-        return "" if low is None or high is None else f"{low * factor:.1f}–{high * factor:.1f}"
-
-    @property
-    def mark(self) -> str:
-        return mark(self.change)
-
-    @property
-    def tone(self) -> str:
-        return tone(self.change)
-
-    @property
-    def difference(self) -> str:
-        return signed(self.change)
-
-    @property
-    def verdict(self) -> str:
-        """The mark, else level (the interval of the difference holds 0) or unknown (not compared question by
-        question)."""
-        return self.mark or ("level" if self.difference else "unknown")
-
-
-class Marked(NamedTuple):
-    """A difference in words, with its `mark` and `tone`."""
+    """A cell: its text, small print, the number that it is sorted by, and an address within the page. `mark` is better,
+    worse or empty; `best`: significantly better than every other score of its row."""
 
     text: str
-    mark: str
-    tone: str
+    small: str = ""
+    value: float | None = None
+    mark: str = ""
+    link: str = ""
+    best: bool = False
+    plot: Markup | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `kind` of a score: main (the task's headline metric), metric (another one) or detail (a part); of a
-    benchmark: guess (chance, majority), reference (a published score) or model."""
+    """A row; those of kind `detail` are folded away at first."""
 
-    label: str
-    cells: Sequence[Cell | Marked | str | None]
+    label: Cell
+    cells: Sequence[Cell | None]
     kind: str = ""
-    note: str = ""
-
-    @property
-    def mark(self) -> str:
-        """The mark of the difference in it."""
-        return next((cell.mark for cell in self.cells if isinstance(cell, Marked)), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows under one title; `details` are folded away at first."""
-
     title: str
     rows: list[Row]
-    details: list[Row] = field(default_factory=list)
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Each column of `head` is a name and the small print below it. `name` is the split or protocol of its scores;
-    `group_head` says what the titles of groups are."""
+    """Each column of `head` is a name and the small print below it."""
 
     title: str
-    head: list[tuple[str, ...]]
-    groups: list[Group]
-    name: str = ""
-    group_head: str = ""
+    head: Sequence[tuple[str, ...]]
+    groups: list[Group] = field(default_factory=list)
 
 
-# --- names ------------------------------------------------------------------------------------------------
+# --- names and numbers ------------------------------------------------------------------------------------
 
 
 def metric_label(metric: str) -> str:
-    known = metric_format(metric)
-    return f"{known.label} (lower is better)" if known.lower_is_better else known.label
+    return metric_format(metric).label
 
 
 def model_label(model: str, mode: str) -> str:
     return ", ".join(part for part in (MODELS.get(model, model), MODES.get(mode, mode)) if part)
 
 
-def place_label(place: Place) -> str:
-    """Where a score is from, in words."""
-    split = SPLITS.get(place.split, place.split) if place.split else ""
-    parts = [place.source or WORLDS.get(place.world, place.world), split, TASK_TITLES.get(place.task, place.task)]
-    if place.source and place.world in ("strict", "official"):
-        parts.append(f"{place.world} protocol")
-    return joined(*parts)
+def place_label(p: Place) -> str:
+    """A test set in words: source, task, split, protocol."""
+    split = SPLITS.get(p.split, p.split) if p.split else ""
+    protocol = f"{p.protocol} protocol" if p.world in ("strict", "official") else ""
+    return joined(p.source or WORLDS.get(p.world, p.world), TASK_TITLES.get(p.task, p.task), split, protocol)
 
 
 def joined(*parts: str | None) -> str:
@@ -152,19 +102,27 @@ def ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
     return [n for n in known if n in names] + sorted(names - set(known))
 
 
-# --- numbers ----------------------------------------------------------------------------------------------
-
-
 def printed(value: float | None, metric: str) -> str:
     return NONE if value is None else f"{value * metric_format(metric).factor:,.1f}"
 
 
-def estimated(value: float | None, interval: Sequence[float] | None, factor: float = 100.0) -> str:
-    """`61.0 (55.0–66.0)`: a value and its interval, without the interval where there is none."""
-    if value is None:
-        return NONE
-    bounds = f" ({interval[0] * factor:.1f}–{interval[1] * factor:.1f})" if interval and len(interval) == 2 else ""
-    return f"{value * factor:.1f}{bounds}"
+def interval(low: float | None, high: float | None, factor: float) -> str:
+    return "" if low is None or high is None else f"{low * factor:.1f}–{high * factor:.1f}"
+
+
+def points(difference: float, metric: str) -> str:
+    """A difference with its sign; differences of shares are shown in points."""
+    return f"{difference * metric_format(metric).factor:+.1f}".replace("-", "−")
+
+
+def probability(p: float | None) -> str:
+    """A p-value as papers write it."""
+    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def sample_link(**filters: str | None) -> str:
+    """The address of the samples that pass these filters."""
+    return "#" + urlencode({name: value for name, value in filters.items() if value} | {"view": "gallery"})
 
 
 def sizes(scores: Iterable[Place]) -> str:
@@ -176,29 +134,25 @@ def sizes(scores: Iterable[Place]) -> str:
 # --- differences ------------------------------------------------------------------------------------------
 
 
-class Pairs:
-    """Paired comparisons, found by the two scores they are between, whichever came first."""
+def where(p: Place) -> Where:
+    return p.world, p.split, p.protocol, p.task, p.source
 
-    def __init__(self, comparisons: Iterable[Comparison]) -> None:
-        self._found = {(*_place(c), c.first.key, c.second.key): c for c in comparisons}
+
+class Pairs:
+    """Comparisons of whole test sets and of their question types, whichever model came first."""
+
+    def __init__(self, comparisons: Iterable[Comparison], single: Collection[tuple[str, ...]] = ()) -> None:
+        self._single = single  # worlds, splits, protocols and tasks that have but one source
+        self._found: dict[tuple[object, ...], Comparison] = {}
+        for c in comparisons:
+            for one in (c, reverse(c)):
+                self._found[(*where(one), one.question_type, one.metric, one.first.key, one.second.key)] = one
 
     def between(self, before: Score, after: Score) -> Comparison | None:
-        """`after` minus `before`, two scores of one place and metric; None where they were not compared."""
-        ends = (before.model, before.mode), (after.model, after.mode)
-        if found := self._found.get((*_place(before), *ends)):
-            return found
-        found = self._found.get((*_place(before), *reversed(ends)))
-        return found and reverse(found)
-
-    def cell(self, score: Score, before: Score | None) -> Cell:
-        """A score, compared with the one before it."""
-        if before is None:
-            return Cell(score)
-        return Cell(score, self.between(before, score), model_label(before.model, before.mode))
-
-
-def _place(p: Score | Comparison) -> tuple[object, ...]:
-    return p.world, p.split, p.protocol, p.task, p.source, p.question_type, p.metric
+        """`after` minus `before`; a comparison over all sources stands for that of the only one."""
+        key = after.question_type, after.metric, (before.model, before.mode), (after.model, after.mode)
+        found = self._found.get((*where(after), *key))
+        return found or (self._found.get((*where(after)[:4], None, *key)) if where(after)[:4] in self._single else None)
 
 
 def reverse(c: Comparison) -> Comparison:
@@ -209,33 +163,19 @@ def reverse(c: Comparison) -> Comparison:
 
 
 def mark(c: Comparison | None) -> str:
-    """`up` or `down` if the interval of a difference excludes 0, else nothing: no other difference is marked."""
-    if c is None or c.low is None or c.high is None:
+    """Whether the second model is significantly better or worse, else ''."""
+    if c is None or c.p_corrected is None or c.p_corrected >= SIGNIFICANT or not c.difference:
         return ""
-    return "up" if c.low > 0 else "down" if c.high < 0 else ""
+    return "better" if (c.difference > 0) is not metric_format(c.metric).lower_is_better else "worse"
 
 
-def tone(c: Comparison | None) -> str:
-    """`better` or `worse` for a marked difference, else nothing: the colour of its arrow."""
-    if c is None or not mark(c):
-        return ""
-    return "better" if (mark(c) == "down") is metric_format(c.metric).lower_is_better else "worse"
-
-
-def signed(c: Comparison | None) -> str:
-    """`+3.2 [+0.4, +6.1], p = 0.012`, in points; empty without a comparison."""
-    if c is None or c.difference is None or c.low is None or c.high is None:
-        return ""
-    difference, low, high = (points(v, c.metric) for v in (c.difference, c.low, c.high))
-    p_value = probability(c.p_value)
-    return f"{difference} [{low}, {high}]" + (f", p {p_value}" if p_value else "")
-
-
-def points(difference: float, metric: str) -> str:
-    """A difference with its sign; differences of shares are shown in points."""
-    return f"{difference * metric_format(metric).factor:+.1f}".replace("-", "−")
-
-
-def probability(p: float | None) -> str:
-    """A p-value as papers write it."""
-    return "" if p is None else "< 0.001" if p < 0.001 else f"= {p:.3f}"
+def verdict(c: Comparison | None) -> str:
+    """What a comparison says, in words."""
+    if c is None or c.difference is None:
+        return "not compared question by question"
+    units = c.n if c.units is None else c.units
+    if units < MIN_MARKED:
+        return f"too few to tell (fewer than {MIN_MARKED})"
+    if c.p_corrected is None:
+        return "not tested"
+    return f"significantly {found}" if (found := mark(c)) else "no significant difference"

@@ -71,11 +71,27 @@ def test_histogram_bars_are_as_tall_as_their_counts() -> None:
     assert wide[2] > 1.9 * wide[0]
 
 
-def test_stages_show_known_curves_and_what_else_was_logged() -> None:
-    rows = [{"step": s, "reward": 0.5, "answer_reward": 0.4, "entropy": 1.0, "learning_rate": 1e-4} for s in (1, 2)]
+def test_stages_show_known_curves_by_source_and_what_else_was_logged() -> None:
+    rows = [
+        {"step": s, "reward": 0.5, "answer_reward": 0.4, "answer_reward/toy_aid": s / 2, "loss": 1.0} for s in (1, 2)
+    ]
+    rows = [{**row, "entropy": 1.0, "clip_ratio/low_mean": 0.1, "answer_kl": 0.0, "new_zero": 0.0} for row in rows]
     found = list(plots.curve_figures(ReportInputs(curves={"a2grpo": rows, "sft": [{"step": 1, "loss": 2.0}]})))
-    assert [(f.aside, f.title) for f in found] == [("SFT", "Loss"), ("A²GRPO", "Reward"), ("A²GRPO", "entropy")]
-    assert [label for _, label, _ in found[1].legend] == ["total", "answer"]
+    assert [(f.aside, f.title) for f in found] == [
+        ("SFT", "Cross-entropy loss (nats per token)"),
+        ("A²GRPO", "Reward per completion"),
+        ("A²GRPO", "Answer reward by source"),
+        ("A²GRPO", "entropy"),
+    ]  # nothing that is 0 throughout, and no loss of a policy gradient
+    assert [label for _, label, _ in found[1].legend] == ["total", "answer reward"]
+    assert [label for _, label, _ in found[2].legend] == ["toy_aid"]
+
+
+def test_a_difference_strip_holds_0_and_the_interval() -> None:
+    root = ET.fromstring(charts.difference_strip(0.1, -0.2, 0.4, 0.3))
+    zero, interval = (line.attrib for line in root.iter("line"))
+    assert float(zero["x1"]) == charts.STRIP_WIDTH / 2
+    assert 0 <= float(interval["x1"]) < float(zero["x1"]) < float(interval["x2"]) <= charts.STRIP_WIDTH
 
 
 def test_difficulty_keeps_the_order_of_bands_and_tasks() -> None:
@@ -84,7 +100,7 @@ def test_difficulty_keeps_the_order_of_bands_and_tasks() -> None:
         "scene_cls": Difficulty(bands={"easy": 2}),
     }
     scene, grounding = plots.difficulty_figures(ReportInputs(difficulty=parts))
-    assert (scene.title, scene.aside) == ("Scene classification", "2")
+    assert (scene.title, scene.aside) == ("Scene classification", "2 samples")
     assert ("histogram" in scene.svg, "histogram" in grounding.svg) == (False, True)
     assert [tone for tone, _, _ in grounding.bands] == ["band-easy", "band-unused"]
 
