@@ -40,6 +40,8 @@ class Published(Section):
     rules: Literal["official", "authors"]  # GeoZero's published script, or rules of the benchmark's or paper's authors
     source: str  # where the numbers stand
     scores: Annotated[dict[str, Annotated[float, Field(ge=0, le=1000)]], Field(min_length=1)]  # as printed
+    edition: str  # version of the source: numbers are replaced
+    date: Annotated[str, Field(pattern=r"^20\d\d-\d\d$")]  # year and month of that version
     question_type: str | None = None  # None: all of them
     note: str = ""
 
@@ -51,7 +53,8 @@ class Benchmark(Section):
     version: Annotated[int, Field(ge=1)]
     title: str
     task: TaskName
-    source: str  # a name of geozero/sources
+    source: str | None  # a name of geozero/sources; None: no source of ours holds it, and `data` says where it is
+    data: str = ""
     split: Split
     options: dict[str, str] = {}  # of the source, where its split depends on them
     question_types: tuple[str, ...] = ()  # those that papers report; empty: all
@@ -65,6 +68,8 @@ class Benchmark(Section):
     def _known_metrics(self) -> Benchmark:
         if self.task not in TASKS:
             raise ValueError(f"unknown task {self.task}")
+        if self.source is None and not self.data:
+            raise ValueError("neither a source nor data")
         named = {*self.metrics, *(metric for row in self.references for metric in row.scores)}
         odd = sorted(named - set(TASKS[self.task].reported))
         if odd:
@@ -78,12 +83,14 @@ class ReferenceRow(NamedTuple):
     benchmark: str
     version: int  # of the definition
     model: str  # as the source names it
-    metric: str  # the strict protocol's name of it, or METEOR, or `accuracy_mean_of_types`, which we do not compute
+    metric: str  # the strict protocol's name of it, or METEOR
     value: float  # in our units: shares 0-1, CIDEr as pycocoevalcap gives it
     published: float  # as printed
     question_type: str | None  # None: all of them
     rules: str
     source: str  # citation
+    edition: str  # version of the source
+    date: str  # of that version, YYYY-MM
     note: str  # a caveat
 
 
@@ -149,7 +156,10 @@ def reference_rows(benchmark: Benchmark | str) -> list[ReferenceRow]:
         for metric, published in row.scores.items():
             score = metric, round(published / PERCENT, 10), published
             rows.append(
-                ReferenceRow(it.name, it.version, row.model, *score, row.question_type, row.rules, row.source, row.note)
+                ReferenceRow(
+                    *(it.name, it.version, row.model, *score, row.question_type),
+                    *(row.rules, row.source, row.edition, row.date, row.note),
+                )
             )
     return rows
 
@@ -164,6 +174,9 @@ def samples(benchmark: Benchmark | str, corpus: Corpus) -> Iterator[Sample]:
     it = get(benchmark) if isinstance(benchmark, str) else benchmark
     place = str(corpus.path)
     counts = corpus.manifest.get("counts", [])
+    if it.source is None:
+        what = f"no corpus holds {it.name}, only an evaluation JSON of its questions: {it.data}"
+        raise InputError(what, place, "use geozero infer and geozero evaluate --benchmark")
     own = [row for row in counts if row["source"] == it.source]
     if not own:
         held = ", ".join(sorted({str(row["source"]) for row in counts})) or "nothing"
@@ -237,5 +250,5 @@ def listing() -> Iterator[str]:
         options = "".join(f", {key}={value}" for key, value in it.options.items())
         types = ", ".join(it.question_types) or "all"
         published = f"published scores: {len(reference_rows(it)) or 'none on record'}"
-        where, metrics = f"{it.source} {it.split}{options}", ", ".join(it.metrics)
+        where, metrics = f"{it.source or it.data} {it.split}{options}", ", ".join(it.metrics)
         yield "\t".join((it.name, f"v{it.version}", it.task, where, types, metrics, published, it.title))

@@ -28,7 +28,8 @@ METRICS = {
     "accuracy_mean_of_types_without_counts": MetricFormat("accuracy without counts, mean of question types"),
     "count_accuracy": MetricFormat("counts, exact"),
     "count_within_10_percent": MetricFormat("counts within 10 %"),
-    "count_mae": MetricFormat("counts, mean absolute error", 1.0, None),
+    "count_mae": MetricFormat("counts, mean absolute error", 1.0, None, lower_is_better=True),
+    "CIDEr-D": MetricFormat("CIDEr"),  # what pycocoevalcap, the official protocol and papers call CIDEr
     "accuracy_percent": MetricFormat("accuracy", 1.0, 100.0),
     "precision_percent": MetricFormat("acc@0.5", 1.0, 100.0),
 }

@@ -47,13 +47,18 @@ def rows_of(slices: Iterable[EvalSlice]) -> Iterator[Row]:
             groups |= part.result["groups"].get("question_type", {})
         for question_type, group in groups.items():
             for metric, value in group["metrics"].items():
-                if isinstance(value, int | float) and not is_count(metric):
+                if isinstance(value, int | float) and not is_count(metric) and not _other_cider(part, metric):
                     low, high = group["intervals"].get(metric) or (None, None)
                     names = {"question_type": question_type, "metric": metric, "headline": metric == main}
                     n = group["metrics"].get("n_counts", group["n"]) if metric in COUNTING else group["n"]
                     numbers = {"value": value, "low": low, "high": high, "n": n}
                     yield {**part.model_ref, **part.place, **names, **numbers}
         yield from _form(part)
+
+
+def _other_cider(part: EvalSlice, metric: str) -> bool:
+    """Whether a metric is CIDEr without the length penalty, which `strict` calls CIDEr; papers mean CIDEr-D."""
+    return part.scored.protocol == "strict" and metric == "CIDEr"
 
 
 def _form(part: EvalSlice) -> Iterator[Row]:
@@ -118,7 +123,7 @@ def _compared(first: EvalSlice, second: EvalSlice) -> Iterator[Row]:
     main, models = first.scored.main_metric, {"first": first.model_ref, "second": second.model_ref}
     for question_type, metrics in {None: found["metrics"], **found["groups"].get("question_type", {})}.items():
         for metric, values in metrics.items():
-            if question_type is None or metric == main:
+            if (question_type is None or metric == main) and not _other_cider(first, metric):
                 names = {"question_type": question_type, "metric": metric, "headline": metric == main}
                 numbers = {k: values[k] for k in ("difference", "low", "high", "p_value", "n")}
                 numbers = {"before": values["first"], "after": values["second"], **numbers}

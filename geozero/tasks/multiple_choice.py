@@ -1,7 +1,8 @@
 """Multiple choice: the question lists options, the answer is the letter of one, or its text.
 
 Example: question "What crosses the river?\nA. a road\nB. a bridge\nAnswer with the letter of the right option.",
-answer "B"; "(B)", "b.", "B: a bridge" and "A bridge" are right too, "A or B" and "B: a road" are wrong.
+answer "B"; "(B)", "b.", "B: a bridge" and "A bridge" are right too, "A or B" and "B: a road" are wrong. Where several
+options are right, the answer is all of their letters: "A C", "A, C" or "A and C".
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from geozero.tasks.text import normalise
 _MARK = re.compile(r"(?<!\S)(?:\(([A-Z])\)[.:]?|([A-Z])[.:)])\s*(?=\S)")  # of an option in a question
 _LETTER = re.compile(r"(?:\(([A-Za-z])\)[.:]?|([A-Za-z])[.:)]?)\s*")
 _LETTER_AND_TEXT = re.compile(r"(?:\(([A-Za-z])\)[.:]?|([A-Za-z])[.:)])\s*(\S.*)", re.DOTALL)
+
+_LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:\s*[,;&]\s*|\s+)(?:and\s+)?\(?[A-Z]\)?)+\.?")
 
 
 class MultipleChoice(ClosedTask):
@@ -61,8 +64,8 @@ class MultipleChoice(ClosedTask):
 
     def shown_truth(self, sample: Sample, boxes: Convention) -> str:
         options = options_of(sample.question)
-        letter = choice(sample.answer, options)
-        return f"{letter}. {options[letter]}" if letter else sample.answer
+        letters = choice(sample.answer, options).split()
+        return ", ".join(f"{letter}. {options[letter]}" for letter in letters) or sample.answer
 
     def answer_reward(self, answer: str, sample: Sample, boxes: Convention = "norm1000") -> float:
         options = options_of(sample.question)
@@ -97,7 +100,8 @@ def options_of(question: str) -> dict[str, str]:
 
 
 def choice(answer: str, options: dict[str, str]) -> str:
-    """The letter of the one option that an answer names, by letter, by its text, or by both; "" for none or several.
+    """The letter of the one option that an answer names, by letter, by its text, or by both, or the sorted letters of
+    several that it lists; "" for none, or where it leaves open which.
 
     Where the options are not known a letter stands for itself, and any other text for its normalised form.
     """
@@ -108,6 +112,10 @@ def choice(answer: str, options: dict[str, str]) -> str:
         letter = (both[1] or both[2]).upper()
         if not options or normalise(options.get(letter, "")).strip() == normalise(both[3]).strip():
             found.add(letter)
+    if _LETTERS.fullmatch(answer) and (listed := set(re.findall(r"\b[A-Z]\b", answer))) <= (options.keys() or listed):
+        found = {" ".join(sorted(listed))}
+        if len(listed) > 1:
+            return found.pop()
     if not options:
         return found.pop() if found else plain
     found = (found & options.keys()) | {k for k, text in options.items() if plain and normalise(text).strip() == plain}

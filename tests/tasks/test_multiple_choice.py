@@ -165,3 +165,26 @@ def test_the_published_script_does_not_know_it() -> None:
     with pytest.raises(InputError) as caught:
         evaluate("multiple_choice", "official", [record("B")])
     assert "the published script does not know multiple_choice" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("A C", 1),
+        ("C, A", 1),
+        ("(A) (C)", 1),
+        ("A and C", 1),
+        ("A, C.", 1),
+        ("A", 0),
+        ("A or C", 0),
+        ("A B C", 0),
+        ("A E", 0),
+    ],
+)
+def test_several_options_may_be_right_together(answer: str, right: float) -> None:
+    asked = "Which are there?\nA. road\nB. river\nC. bridge"
+    row = {"raw_output": answer, "label": "A, C", "question": asked}
+    assert evaluate("multiple_choice", "strict", [row], resamples=5)["metrics"]["accuracy"] == right
+    sample = Sample("1", "multiple_choice", "s", "train", "i", "k", asked, "A, C", width=9, height=9)
+    assert get("multiple_choice").reward(answer, validate(sample), "direct") == right
+    assert get("multiple_choice").shown_truth(sample, "norm1000") == "A. road, C. bridge"

@@ -169,4 +169,5 @@ def _references(slices: Sequence[EvalSlice]) -> Iterator[dict[str, Any]]:
     known = benchmarks()
     for name, task in dict.fromkeys((part.source or "", part.task) for part in slices):
         if name in known and known[name].task == task:
-            yield from ({**row._asdict(), "task": task} for row in reference_rows(name))
+            for row in reference_rows(name):
+                yield {**row._asdict(), "task": task, "source": f"{row.source}, {row.edition} ({row.date})"}
