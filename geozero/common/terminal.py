@@ -20,7 +20,12 @@ def summary(manifest: dict[str, Any], out: Path) -> None:
     )
     for row in manifest["rejects"]:
         typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
-    for what, n in manifest.get("notes", {}).get("mended", {}).items():
+    notes = manifest.get("notes", {})
+    for what, (here, published) in notes.get("published", {}).items():
+        typer.echo(f"{out}\tother than published\t{what}\t{here}\t{published}")
+    if "splits" in notes:
+        typer.echo(f"{out}\tsplits\t{notes['splits']}")
+    for what, n in notes.get("mended", {}).items():
         typer.echo(f"{out}\tfixed or unusual, kept\t{what}\t{n}")
 
 

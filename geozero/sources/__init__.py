@@ -11,7 +11,7 @@ from importlib import import_module
 from geozero.common.errors import InputError
 from geozero.sources import toy
 from geozero.sources.base import Ratio, Record, Rejected, Source
-from geozero.sources.readers.options import with_options
+from geozero.sources.options import with_options
 from geozero.sources.readers.tree import Tree, open_tree
 
 ADAPTERS = {  # name: the module below this package, and its class

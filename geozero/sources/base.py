@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, NamedTuple
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split, TaskName, stable_unit
@@ -13,7 +13,7 @@ from geozero.sources.readers.archive_members import IMAGE_SUFFIXES, stem
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.tree import Tree
 
-__all__ = ["IMAGE_SUFFIXES", "Ratio", "Record", "Rejected", "Source", "stem"]
+__all__ = ["IMAGE_SUFFIXES", "Published", "Ratio", "Record", "Rejected", "Source", "stem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,14 @@ class Rejected:
     split: Split | None = None
 
 
+class Published(NamedTuple):
+    """How many images, samples and classes a data set has by its authors' count, where that is known."""
+
+    images: int | None = None
+    samples: int | None = None
+    classes: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
     """A data set in the layout in which it is distributed. One file a data set; its docstring gives layout, size,
@@ -83,12 +91,19 @@ class Source(ABC):
     required: ClassVar[tuple[str, ...]] = ()  # entries (files or directories) that the tree's top directory holds
     any_of: ClassVar[tuple[str, ...]] = ()  # … of which it holds at least one
     folders: ClassVar[tuple[str, ...]] = ()  # usual names of the top directory, preferred where several places match
+    published: ClassVar[Published] = Published()
     image_folders: ClassVar[tuple[str, ...]] = ()  # usual names of the directories that the images lie in
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The label set, where the data set has one that is known before reading."""
         return ()
+
+    def expected(self) -> Published:
+        """What the whole data set should give: `published`, as far as the options leave it so; nothing for a set of
+        another name, which only has the same layout."""
+        own = next(field.default for field in fields(self) if field.name == "name")
+        return self.published if self.name == own and self.forced_split is None else Published()
 
     def find(self, tree: Tree) -> Tree:
         """The data set's own top directory in what the user gave.

@@ -49,7 +49,8 @@ def origins(corpus: Corpus) -> list[dict[str, Any]]:
         for one in corpus.manifest["rejects"]:
             if one["source"] == name:
                 refused[one["reason"]] += one["n"]
-        rows.append(row | {"refused": dict(refused), "mended": notes.get("mended", {}) if len(names) == 1 else {}})
+        own = {key: notes.get(key, {}) if len(names) == 1 else {} for key in ("mended", "published", "splits")}
+        rows.append(row | {"refused": dict(refused)} | own)
     return rows
 
 
@@ -82,6 +83,10 @@ def facts(corpus: Corpus) -> dict[str, Any]:
         "unsure": [row["source"] for row in licences if row["redistribute"] != "yes" or row["commercial"] != "yes"],
         "inputs": rows if "inputs" in notes else [],
         "mended": [(row["source"], what, n) for row in rows for what, n in sorted(row["mended"].items())],
+        "published": [
+            (row["source"], what, *numbers) for row in rows for what, numbers in row.get("published", {}).items()
+        ],
+        "split_rules": [(row["source"], row["splits"]) for row in rows if row.get("splits")],
         "leaks": notes.get("leaks", []),
         "known_leaks": notes.get("known_leaks", {}),
         "matrix": _matrix(notes.get("shared_pictures")),

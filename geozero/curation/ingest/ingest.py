@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,8 +21,12 @@ from geozero.curation.ingest.conflicts import Conflicts
 from geozero.curation.ingest.decoding import Begun, Decoded, Decoders, results
 from geozero.curation.reuse import finished
 from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
+from geozero.sources.base import Published
+
+log = logging.getLogger(__name__)
 
 Choice = Literal["all", "train", "val", "test"]
+FEW = 5  # images or samples that may differ from the publication without a word [ours]
 AHEAD = 6  # batches that are decoded ahead
 IMAGES_PER_BATCH = 32
 _BYTES_PER_BATCH = 4 << 20  # … or once the encoded images reach this size
@@ -48,8 +53,9 @@ def ingest(
 
     Returns:
         The corpus's manifest. Its notes count what was fixed, or kept although odd (`mended`: box_clamped,
-        answer_contradicts, answer_conflicts), and the images (`pictures`: how many, width and height of the smallest
-        and the largest).
+        answer_contradicts, answer_conflicts), name the rule of splits that no annotation gives (`splits`) and numbers
+        that differ from the published ones (`published`: here, published), and the images (`pictures`: how many, width
+        and height of the smallest and the largest).
 
     Raises:
         InputError: unknown source or split; missing, empty or unreadable data set; nothing accepted; full disk.
@@ -115,6 +121,7 @@ class Ingest:
         self._coming: set[str] = set()
         self._decoded: dict[str, tuple[Decoded, bytes]] = {}
         self._accepted = 0
+        self._classes: set[str] = set()
         self._reasons: Counter[str] = Counter()
         self._first: dict[str, str] = {}  # the first detail of each reason
         self._repaired: Counter[str] = Counter()
@@ -148,8 +155,23 @@ class Ingest:
         self._writer.notes["pictures"] = dict(sorted(self._images.items())) | {
             name: list(size) for name, size in zip(("smallest", "largest"), self._sizes, strict=True)
         }
+        self._writer.notes |= self._tree.notes
+        if split == "all" and (differing := self._differing()):
+            self._writer.notes["published"] = differing
+            for what, (here, published) in differing.items():
+                log.warning("%s: %s %s here, %s published", self._data_set.name, f"{here:,}", what, f"{published:,}")
         if self._repaired:
             self._writer.notes["mended"] = dict(sorted(self._repaired.items()))
+
+    def _differing(self) -> dict[str, list[int]]:
+        """What was counted and published of images, samples and classes, where they differ by more than a few."""
+        here = Published(self._images["n"], self._accepted, len(self._classes))
+        few = Published(FEW, FEW, 0)
+        return {
+            what: [getattr(here, what), n]
+            for what, n in self._data_set.expected()._asdict().items()
+            if n is not None and abs(getattr(here, what) - n) > getattr(few, what)
+        }
 
     def sample(self, record: Record, image: KnownImage) -> Sample:
         """The sample of a record: id, question from the task's templates, boxes inside the image."""
@@ -258,6 +280,8 @@ class Ingest:
             self._writer.add_image(stored, record.image_key)
         if self._writer.add(sample):
             self._accepted += 1
+            if sample.task == "scene_cls":
+                self._classes.add(sample.answer)
             self._repaired.update(self._marks)
         else:
             self._reasons["duplicate_id"] += 1

@@ -4,6 +4,9 @@ Layout: `DIOR_RSVG/Annotations/00001.xml`, `JPEGImages/00001.jpg`, `train.txt`, 
     <annotation><filename>00001.jpg</filename>…<size><width>800</width>…</size><object><name>airport</name><pose>…</pose>
       <bndbox><xmin>…</xmin><ymin>…</ymin><xmax>…</xmax><ymax>…</ymax></bndbox>
       <description>The airport in the middle</description></object>…</annotation>
+Or Parquet files as danielz01/DIOR-RSVG on the Hugging Face hub has them: `image`, `path`, and `objects` with lists of
+`captions` and `bbox` (read as corners in pixels, unverified; a file that cannot be so read stops). The split stands in
+the file's name.
 Splits, official: 26,991/3,829/7,500 objects. The lines of the txt files are indices of OBJECTS, counted from 0 over all
 `<object>` elements of the sorted annotation files.
 Licence: unknown to us; ask the authors before passing images on.
@@ -20,16 +23,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from xml.etree.ElementTree import Element
 
-from geozero.common.errors import BadRecord, InputError
+from geozero.common.errors import Ambiguous, BadRecord, InputError
 from geozero.corpus.sample import SPLITS, Box, Split
-from geozero.sources.base import Record, Rejected, Source, stem
-from geozero.sources.readers.annotations import read_lines, read_xml
-from geozero.sources.readers.boxes import voc_box, voc_size, whole_number
+from geozero.sources.base import Published, Record, Rejected, Source, stem
+from geozero.sources.readers.annotations import list_of, read_lines, read_xml
+from geozero.sources.readers.boxes import four_numbers, voc_box, voc_size, whole_number
+from geozero.sources.readers.locate_root import best_root, depth_of
+from geozero.sources.readers.splits import split_of_path
+from geozero.sources.readers.tables import IMAGE, PATH, Table, sound_tables, table_files, table_place
 from geozero.sources.readers.tree import Tree
 
 ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
+OBJECTS = "objects"  # the column of the hub's copies
+MOST_TURNED = 0.01  # share of boxes whose corners are exchanged; more are another convention [ours]
 _BOX_AT, _DESCRIPTION_AT = 2, 3  # children of <object>, where the tags are missing
 
 
@@ -41,6 +50,7 @@ class DiorRsvg(Source):
     image_folders = (IMAGES,)
     any_of = tuple(f"{split}.txt" for split in SPLITS)
     folders = ("DIOR_RSVG", "DIOR-RSVG")
+    published = Published(images=17_402, samples=38_320)
 
     name: str = "dior_rsvg"
     title: str = "DIOR-RSVG"
@@ -48,7 +58,27 @@ class DiorRsvg(Source):
     licence: str = "unknown"
     citation: str = "Zhan et al., IEEE TGRS 2023, arXiv 2210.12634"
 
+    def find(self, tree: Tree) -> Tree:
+        """The directory of the annotations, or of Parquet files of the hub.
+
+        Raises:
+            InputError: there is none, or (Ambiguous) several.
+        """
+        try:
+            return super().find(tree)
+        except Ambiguous:
+            raise
+        except InputError:
+            places = {table_place(table.file) for table in sound_tables(tree) if _has_boxes(table)}
+            if not places:
+                raise
+            return best_root(tree, self.title, {place: -depth_of(place) for place in places})
+
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
+        if not {ANNOTATIONS.casefold()} & {name.casefold() for name in tree.directories()}:
+            for file in table_files(tree):
+                yield from self._read_table(Table(tree, file))
+            return
         splits = read_splits(tree)
         files = tree.names(tree.directory(ANNOTATIONS), (".xml",))
         last = max(splits, default=-1)
@@ -87,6 +117,61 @@ class DiorRsvg(Source):
                 except BadRecord as bad:
                     yield Rejected(key, bad.reason, bad.detail, splits[index])
                 index += 1
+
+    def _read_table(self, table: Table) -> Iterator[Record | Rejected]:
+        """Rows of the hub's copy: `objects` holds lists of `bbox` (xyxy) and `captions`, one row per image and split.
+
+        Raises:
+            InputError: the boxes are plainly no corners.
+        """
+        split = split_of_path(table.file) or "train"
+        turned = count = 0
+        for number, row in table.rows():
+            objects, name = _by_field(row.get(OBJECTS)), row.get("path") or row.get(PATH) or f"{split}_{number:08}"
+            try:
+                boxes, texts = list_of(objects, "bbox"), list_of(objects, "captions")
+                if len(boxes) != len(texts):
+                    raise BadRecord("record_malformed", f"{len(boxes)} boxes, {len(texts)} captions")
+            except BadRecord as bad:
+                yield Rejected(f"{table.file}/{number}", bad.reason, bad.detail, split)
+                continue
+            for place, (values, text) in enumerate(zip(boxes, texts, strict=True)):
+                key = f"{stem(name)}/{place}"
+                try:
+                    box = four_numbers(values)
+                    count, turned = count + 1, turned + (box[2] <= box[0] or box[3] <= box[1])
+                    if not isinstance(text, str) or not text.strip():
+                        raise BadRecord("expression_missing")
+                    yield Record(
+                        task="grounding",
+                        split=split,
+                        key=key if split == "train" else f"{split}/{key}",
+                        image=row[IMAGE],
+                        image_key=f"{self.name}/{IMAGES}/{stem(name)}",
+                        text=" ".join(text.split()),
+                        box=box,
+                    )
+                except BadRecord as bad:
+                    yield Rejected(key, bad.reason, bad.detail, split)
+        if turned > MOST_TURNED * count:
+            raise InputError(
+                f"{turned} of {count} boxes are no corners x1, y1, x2, y2",
+                table.tree.where(table.file),
+                "they may be x, y, width, height: take a copy that says what they are",
+            )
+
+
+def _by_field(objects: Any) -> Any:
+    """A list of structs as a struct of lists."""
+    if not isinstance(objects, list):
+        return objects
+    names = ("bbox", "captions", "caption")
+    lists = {name: [one[name] for one in objects if isinstance(one, dict) and name in one] for name in names}
+    return {"bbox": lists["bbox"], "captions": lists["captions"] or lists["caption"]}
+
+
+def _has_boxes(table: Table) -> bool:
+    return bool(table.image) and OBJECTS in table.columns
 
 
 def read_splits(tree: Tree) -> dict[int, Split]:

@@ -22,7 +22,7 @@ from typing import Any
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.file_kinds import HEAD_BYTES
 from geozero.corpus.sample import SPLITS, Box
-from geozero.sources.base import Record, Rejected, Source, stem
+from geozero.sources.base import Published, Record, Rejected, Source, stem
 from geozero.sources.readers.annotations import refuse_other_kind
 from geozero.sources.readers.boxes import four_numbers
 from geozero.sources.readers.image_files import ImageFiles
@@ -39,6 +39,7 @@ class Rsvg(Source):
     layout = "rsvg/images/<image>.jpg, rsvg_{train,val,test}.pth"
     any_of = tuple(LISTS.values())
     folders = ("rsvg",)
+    published = Published(samples=7_933)
 
     name: str = "rsvg"
     title: str = "RSVG"

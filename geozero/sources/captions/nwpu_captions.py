@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geozero.common.errors import BadRecord
-from geozero.sources.base import Record, Rejected, stem
+from geozero.sources.base import Published, Record, Rejected, stem
 from geozero.sources.readers.annotations import json_groups, text_of
 from geozero.sources.readers.karpathy_captions import Captions, distinct, plain_text, split_of
 from geozero.sources.readers.tree import Tree
@@ -33,6 +33,7 @@ class NwpuCaptions(Captions):
     image_folders = ("NWPU_images", "NWPU-RESISC45", "images", "imgs")
     required = (LIST,)
     folders = ("NWPU-Captions", "NWPU_Captions")
+    published = Published(images=31_500, samples=31_500)
 
     name: str = "nwpu_captions"
     title: str = "NWPU-Captions"

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from geozero.sources.base import stem
+from geozero.sources.base import Published, stem
 from geozero.sources.readers.karpathy_captions import KarpathyCaptions
 
 _CLASS_AND_NUMBER = re.compile(r"(.+)_\d+")
@@ -29,6 +29,8 @@ class Rsicd(KarpathyCaptions):
     image_folders = ("RSICD_images", "images", "imgs")
     declared: ClassVar[str] = "rsicd"
     folders = ("RSICD",)
+    image_names = re.compile(r"[a-z]+_\d+|\d{5}")
+    published = Published(images=10_921, samples=10_921)
 
     name: str = "rsicd"
     title: str = "RSICD"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from geozero.sources.base import stem
+from geozero.sources.base import Published, stem
 from geozero.sources.readers.karpathy_captions import KarpathyCaptions
 
 LAST_OF_KIND = {
@@ -36,6 +36,7 @@ class SydneyCaptions(KarpathyCaptions):
     n_images = 613
     confused_with = ("UCM-Captions", 2_100)
     folders = ("Sydney_captions", "Sydney-captions", "Sydney_Captions", "Sydney")
+    published = Published(images=613, samples=613)
 
     name: str = "sydney_captions"
     title: str = "Sydney-Captions"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from geozero.sources.base import stem
+from geozero.sources.base import Published, stem
 from geozero.sources.readers.class_names import UCM as CLASSES
 from geozero.sources.readers.karpathy_captions import KarpathyCaptions
 
@@ -29,6 +29,7 @@ class UcmCaptions(KarpathyCaptions):
     n_images = 2_100
     confused_with = ("Sydney-Captions", 613)
     folders = ("UCM_captions", "UCM-captions", "UCM_Captions", "UCM")
+    published = Published(images=2_100, samples=2_100)
 
     name: str = "ucm_captions"
     title: str = "UCM-Captions"

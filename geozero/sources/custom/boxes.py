@@ -19,22 +19,22 @@ where they are not. Where other JSON files lie there as well, choose (option `fi
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split, stable_unit
 from geozero.sources.base import Ratio, Record, Rejected, Source
-from geozero.sources.custom.common import RATIO, files, make_image_key, split_named, the_file
+from geozero.sources.custom.common import RATIO, make_image_key, the_files
 from geozero.sources.readers.annotations import int_of, json_items, list_of, size_of, text_of
 from geozero.sources.readers.boxes import from_corner
 from geozero.sources.readers.image_files import ImageFiles
+from geozero.sources.readers.rows import row_files
+from geozero.sources.readers.splits import split_of_path
 from geozero.sources.readers.tree import Tree
 
 QUESTIONS = ("presence", "count", "detection")
-_WORD = re.compile(r"[a-z]+")
 
 
 @dataclass(slots=True)
@@ -74,13 +74,13 @@ class OwnBoxes(Source):
             raise InputError(f"unknown question '{min(unknown)}'", hint=f"any of {', '.join(QUESTIONS)}")
 
     def find(self, tree: Tree) -> Tree:
-        if self.file or not files(tree, (".json",)):
-            the_file(tree, (".json",), self.file, "annotation file")
+        if self.file or not row_files(tree, (".json",)):
+            the_files(tree, (".json",), self.file, "annotation file")
         return tree
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
         images = ImageFiles(tree)
-        for file in [self.file] if self.file else files(tree, (".json",)):
+        for file in [self.file] if self.file else row_files(tree, (".json",)):
             yield from self._read_file(tree, file, images)
 
     def _read_file(self, tree: Tree, file: str, images: ImageFiles) -> Iterator[Record | Rejected]:
@@ -88,9 +88,16 @@ class OwnBoxes(Source):
         names: dict[int, str] = {}
         for item in json_items(tree, file, "categories"):
             try:
-                names[int_of(item, "id")] = text_of(item, "name").replace("_", " ")
+                number, name = int_of(item, "id"), text_of(item, "name").replace("_", " ")
+                if names.setdefault(number, name) != name:
+                    raise InputError(
+                        f"category {number} is '{names[number]}' and '{name}'",
+                        tree.where(file),
+                        "what the boxes show cannot be known; give each category an id of its own",
+                    )
             except BadRecord as bad:
                 yield Rejected(f"{file}/category", bad.reason, bad.detail, split)
+        listed = Counter(item.get("id") for item in json_items(tree, file, "images") if isinstance(item, dict))
         found: dict[int, _Objects] = defaultdict(_Objects)
         for place, item in enumerate(json_items(tree, file, "annotations")):
             try:
@@ -112,12 +119,14 @@ class OwnBoxes(Source):
         for place, item in enumerate(json_items(tree, file, "images")):
             try:
                 image_id, named = int_of(item, "id"), text_of(item, "file_name")
+                if listed[image_id] > 1:
+                    raise BadRecord("image_id_twice", f"{image_id}: whose the boxes are cannot be known")
                 image = images.find(f"{file.rpartition('/')[0]}/{named}".lstrip("/"))
                 objects = found.pop(image_id, _Objects())
                 yield from self._ask(f"{file}/{image_id}", image, split, objects, names, size_of(item))
             except BadRecord as bad:
                 yield Rejected(f"{file}/images[{place}]", bad.reason, bad.detail, split)
-        for image_id in sorted(found):
+        for image_id in sorted(found.keys() - listed.keys()):
             yield Rejected(f"{file}/{image_id}", "image_not_listed", "annotations of no listed image", split)
 
     def _ask(
@@ -186,13 +195,3 @@ class OwnBoxes(Source):
                     question_type=names[category],
                     drawn_on=drawn_on,
                 )
-
-
-def split_of_path(file: str) -> Split | None:
-    """The split that a word of the file's path names, the file's own name first; None where none does."""
-    for part in reversed(file.lower().split("/")):
-        for word in _WORD.findall(part):
-            split = split_named(word)
-            if split is not None:
-                return split
-    return None

@@ -1,7 +1,8 @@
 """Your own class folders: a directory of images a class.
 
 Layout: `<class>/<image>`, or `{train,val,test}/<class>/<image>` where you have a split; below as many directories
-as you like. Images in jpg, png, tif, bmp or webp; the label is the folder's name in words.
+as you like. Images in jpg, png, tif, bmp or webp; the label is the folder's name in words. Or `.parquet` files of the
+Hugging Face hub with an image and a label in each row (option `column`).
 Splits: yours, where the folders above the classes are called train, val (valid, validation) and test; else a stable
 hash of the image's key within each class, train 0.8, val 0.1, test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
@@ -18,8 +19,11 @@ from dataclasses import dataclass
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Split
 from geozero.sources.base import Ratio, Record, Rejected
-from geozero.sources.custom.common import RATIO, make_image_key, split_named
+from geozero.sources.custom.common import RATIO, make_image_key
+from geozero.sources.readers.archive_members import OTHER_IMAGE_SUFFIXES
 from geozero.sources.readers.class_folders import ClassFolders
+from geozero.sources.readers.splits import split_named
+from geozero.sources.readers.tables import table_files
 from geozero.sources.readers.tree import Tree
 
 
@@ -43,8 +47,10 @@ class OwnClasses(ClassFolders):
             InputError: no images in directories.
         """
         places = self._above_classes(tree)
-        while not places and tree.mount_archives((self.title, *self.folders)):
+        while not places and not table_files(tree) and tree.mount_archives((self.title, *self.folders)):
             places = self._above_classes(tree)
+        if not places and table_files(tree):
+            return tree
         if not places:
             raise InputError("no class folders with images", tree.where(), f"expected {self.layout}")
         top = os.path.commonpath(places).strip("/")
@@ -57,20 +63,30 @@ class OwnClasses(ClassFolders):
         return sorted({f"/{directory}".rpartition("/")[0] or "/" for directory in directories})
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
+        if not self._above_classes(tree):
+            yield from self.read_tables(tree, table_files(tree))
+            return
         tops = {name.split("/")[0] for name in tree.names(suffixes=self.suffixes) if "/" in name}
         official: dict[str, Split] = {top: split for top in tops if (split := split_named(top))}
         levels = 3 if official.keys() == tops else 2
+        if levels == 3:
+            tree.notes["splits"] = f"by directory or file: {', '.join(sorted(official))}"
         strays: Counter[str] = Counter()
         images: list[tuple[str, str, str]] = []  # member, its key, folder
-        for name in tree.names(suffixes=self.suffixes):
+        for name in tree.names(suffixes=(*self.suffixes, *OTHER_IMAGE_SUFFIXES)):
             parts = name.split("/")
-            if len(parts) == levels and (self.labels is None or parts[-2] in self.labels):
-                images.append((name, make_image_key(self.name, name), parts[-2]))
-            else:
+            if len(parts) != levels or (self.labels is not None and parts[-2] not in self.labels):
                 strays[name.rpartition("/")[0] or name] += 1
+            elif name.lower().endswith(OTHER_IMAGE_SUFFIXES):
+                yield Rejected(name, "format_not_read", f"read are {', '.join(self.suffixes)}")
+            else:
+                images.append((name, make_image_key(self.name, name), parts[-2]))
         classes = tuple(sorted({self.label(folder) for _, _, folder in images}))
-        splits = {} if levels == 3 else self.splits(tree, [key for _, key, _ in images])
+        splits = {} if levels == 3 else self.splits(tree, {name: key for name, key, _ in images})
         for name, key, folder in images:
+            if splits and key not in splits:
+                yield Rejected(name, "in_no_split")
+                continue
             yield Record(
                 task="scene_cls",
                 split=splits[key] if splits else official[name.split("/")[0]],

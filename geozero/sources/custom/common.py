@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from geozero.common.errors import InputError
-from geozero.corpus.sample import Split
 from geozero.sources.base import Ratio
+from geozero.sources.readers.annotations import text_of
+from geozero.sources.readers.image_files import ImageFiles
+from geozero.sources.readers.rows import IMAGE_COLUMNS, are_one_table, row_files
+from geozero.sources.readers.splits import split_named
 from geozero.sources.readers.tree import Tree
 
+__all__ = ["RATIO", "image_of", "make_image_key", "split_named", "the_files"]
+
 RATIO = Ratio(train=0.8, val=0.1)  # [ours]
-_SPLITS: dict[str, Split] = {
-    **dict.fromkeys(("train", "training", "restval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
-def split_named(text: str) -> Split | None:
-    """The split that people mean by a word; None for any other word. Karpathy's `restval` is trained on."""
-    return _SPLITS.get(text.strip().lower())
-
-
-def the_file(tree: Tree, suffixes: Sequence[str], chosen: str, what: str) -> str:
-    """The annotation file: the chosen one, else the only one with such a suffix in the top directory or one below.
+def the_files(tree: Tree, suffixes: Sequence[str], chosen: str, what: str) -> list[str]:
+    """The annotation file: the chosen one, else the only one with such a suffix in the top directory or one below;
+    several where they are the shards or splits of one table.
 
     Raises:
         InputError: it is not there, or there are several to choose from.
@@ -31,22 +28,36 @@ def the_file(tree: Tree, suffixes: Sequence[str], chosen: str, what: str) -> str
     if chosen:
         if chosen not in tree:
             raise InputError(f"no such file: {chosen}", tree.where(), "give its path below --root")
-        return chosen
-    found = files(tree, suffixes)
+        return [chosen]
+    found = row_files(tree, suffixes)
+    while not found and tree.mount_archives():
+        found = row_files(tree, suffixes)
     if not found:
-        raise InputError(f"no {what} found: looked for {', '.join(suffixes)}", tree.where(), "check --root")
-    if len(found) > 1:
+        raise tree.absent(what, f"looked for {', '.join(suffixes)}")
+    if len(found) > 1 and not are_one_table(found):
         raise InputError(
             f"several files could be the {what}: {', '.join(found[:4])}",
             tree.where(),
             f"choose one with --set file={found[0]}",
         )
-    return found[0]
+    return found
 
 
-def files(tree: Tree, suffixes: Sequence[str]) -> list[str]:
-    """The annotation files in the top directory or one below it."""
-    return [name for name in tree.names(suffixes=suffixes) if name.count("/") <= 1]
+def image_of(row: Any, column: str, images: ImageFiles, file: str) -> str:
+    """The member that a row means: the image inside the table, or the one that the column names, from the table's own
+    directory on.
+
+    Args:
+        column: of image names; other usual names are understood where there is no such column.
+
+    Raises:
+        BadRecord: no such column, or no such image.
+    """
+    if not isinstance(row, dict) or column in row:
+        name = text_of(row, column)
+    else:
+        name = text_of(row, next((usual for usual in IMAGE_COLUMNS if usual in row), column))
+    return images.find(name, place=file.rpartition("/")[0])
 
 
 def make_image_key(source: str, member: str) -> str:

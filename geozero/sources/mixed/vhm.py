@@ -23,10 +23,10 @@ from typing import Any
 from geozero.common.errors import BadRecord
 from geozero.corpus.sample import TaskName
 from geozero.sources.base import Record, Rejected, stem
+from geozero.sources.instructions import Instructions, Turn
 from geozero.sources.readers.annotations import json_items, text_of
 from geozero.sources.readers.conversations import tagged, turns
 from geozero.sources.readers.image_files import ImageFiles
-from geozero.sources.readers.instructions import Instructions, Turn
 from geozero.sources.readers.tree import Tree
 from geozero.tasks.boxes import Convention, parse_box
 

@@ -28,11 +28,11 @@ from typing import Any
 
 from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Split, TaskName
-from geozero.sources.base import Record, Rejected, stem
+from geozero.sources.base import Published, Record, Rejected, stem
+from geozero.sources.instructions import Instructions, Turn
 from geozero.sources.readers.annotations import json_items, text_of
 from geozero.sources.readers.conversations import tagged, turns
 from geozero.sources.readers.image_files import ImageFiles
-from geozero.sources.readers.instructions import Instructions, Turn
 from geozero.sources.readers.tree import Tree
 
 TRAIN = "VRSBench_train.json"
@@ -52,6 +52,7 @@ class VrsBench(Instructions):
     layout = "Images_{train,val}/<name>.png\nVRSBench_train.json, VRSBench_EVAL_{Cap,referring,vqa}.json"
     any_of = (TRAIN, *EVALS)
     folders = ("VRSBench",)
+    published = Published(images=29_614, samples=205_308)
 
     name: str = "vrsbench"
     title: str = "VRSBench"

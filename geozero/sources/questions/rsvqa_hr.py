@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from geozero.corpus.sample import Split
-from geozero.sources.base import Record, Rejected
+from geozero.sources.base import Published, Record, Rejected
 from geozero.sources.readers.rsvqa import Rsvqa, area_bin
 from geozero.sources.readers.tree import Tree
 
+TEST, PHILI = 222_684, 105_647  # questions of the two test sets
 PARTS: dict[str, Split] = {"train": "train", "val": "val", "test": "test", "test_phili": "test"}
 
 
@@ -40,6 +41,7 @@ class RsvqaHr(Rsvqa):
     parts = PARTS
     any_of = tuple(f"USGS_split_{part}_questions.json" for part in PARTS)
     folders = ("RSVQA_HR", "RSVQA-HR")
+    published = Published(images=10_659, samples=1_056_514)
 
     name: str = "rsvqa_hr"
     title: str = "RSVQA-HR"
@@ -47,6 +49,11 @@ class RsvqaHr(Rsvqa):
     licence: str = "CC-BY-4.0"
     citation: str = "Lobry et al., IEEE TGRS 2020, arXiv 2003.07333"
     test: Literal["both", "test", "test_phili"] = "both"
+
+    def expected(self) -> Published:
+        counts = super().expected()
+        left_out = {"both": 0, "test": PHILI, "test_phili": TEST}[self.test]
+        return Published(samples=counts.samples - left_out) if left_out and counts.samples else counts
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
         for part in PARTS:

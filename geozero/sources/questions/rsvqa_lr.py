@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geozero.corpus.sample import SPLITS
+from geozero.sources.base import Published
 from geozero.sources.readers.rsvqa import Rsvqa, count_bin
 
 
@@ -26,6 +27,7 @@ class RsvqaLr(Rsvqa):
     suffixes = (".tif", ".png", ".jpg")
     any_of = tuple(f"LR_split_{split}_questions.json" for split in SPLITS)
     folders = ("RSVQA_LR", "RSVQA-LR")
+    published = Published(images=772, samples=77_232)
 
     name: str = "rsvqa_lr"
     title: str = "RSVQA-LR"

@@ -51,3 +51,34 @@ FMOW = _names(
 )
 
 SCENE_SETS = (AID, RESISC45, EUROSAT, UCM, NASC_TG2, WHU_RS19, SIRI_WHU)
+
+# Other data sets of scenes with class folders of the same names, which are none of ours: PatternNet (Zhou et al. 2018),
+# RSSCN7 (Zou et al. 2015), OPTIMAL-31 (Wang et al. 2018), MLRSNet (Qi et al. 2020), CLRS (Li et al. 2020).
+OTHER_SETS = {
+    "PatternNet": _names(
+        "airplane baseball_field basketball_court beach bridge cemetery chaparral christmas_tree_farm closed_road "
+        "coastal_mansion crosswalk dense_residential ferry_terminal football_field forest freeway golf_course harbor "
+        "intersection mobile_home_park nursing_home oil_gas_field oil_well overpass parking_lot parking_space railway "
+        "river runway runway_marking shipping_yard solar_panel sparse_residential storage_tank swimming_pool "
+        "tennis_court transformer_station wastewater_treatment_plant"
+    ),
+    "RSSCN7": _names("aGrass bField cIndustry dRiverLake eForest fResident gParking"),
+    "OPTIMAL-31": _names(
+        "airplane airport baseball_diamond basketball_court beach bridge bushes church crossroads dense_houses desert "
+        "factory forest freeway golf_field harbor island lake meadow medium_houses mobile_house_area mountain overpass "
+        "parking_lot playground railway rectangular_farmland roundabout round_farmland runway sparse_houses"
+    ),
+    "MLRSNet": _names(
+        "airplane airport bareland baseball_diamond basketball_court beach bridge chaparral cloud commercial_area "
+        "dense_residential_area desert eroded_farmland farmland forest freeway golf_course ground_track_field harbor "
+        "harbor_port industrial_area intersection island lake meadow mobile_home_park mountain overpass park "
+        "parking_lot parkway railway railway_station river roundabout shipping_yard snowberg sparse_residential_area "
+        "stadium storage_tank swimming_pool tennis_court terrace transmission_tower vegetable_greenhouse wetland "
+        "wind_turbine"
+    ),
+    "CLRS": _names(
+        "airport bare-land beach bridge commercial desert farmland forest golf-course highway industrial meadow "
+        "mountain overpass park parking playground port railway railway-station residential river runway stadium "
+        "storage-tank"
+    ),
+}

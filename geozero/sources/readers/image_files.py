@@ -46,7 +46,7 @@ class ImageFiles:
         folders = {alnum_key(name) for name in self._tree.directories()}
         return bool(usual & folders or self._in_place(self._members, ()))
 
-    def find(self, name: str, near: Sequence[str] = ()) -> str:
+    def find(self, name: str, near: Sequence[str] = (), place: str = "") -> str:
         """The member that an annotation means by `name`, which may have directories in front, or another suffix.
 
         Letters' case and the way in which accents are written, which other file systems and archives change, do not
@@ -55,9 +55,14 @@ class ImageFiles:
         these are looked at, by letters and digits alone; so too with the usual directories, or else images at the top.
         Where there is none, archives that lie there are looked into.
 
+        Args:
+            place: the directory that `name` is relative to, if it is there.
+
         Raises:
             BadRecord: `image_missing`, or `image_ambiguous`.
         """
+        if place and f"{place}/{name}" in self._tree:
+            return f"{place}/{name}"
         if name in self._tree:
             return name
         path_parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]

@@ -7,21 +7,28 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from geozero.common.errors import BadRecord, InputError, Missing
 from geozero.corpus.sample import SPLITS, Split
-from geozero.sources.base import IMAGE_SUFFIXES, Record, Rejected, Source, stem
+from geozero.sources.base import IMAGE_SUFFIXES, Published, Record, Rejected, Source, stem
 from geozero.sources.readers.annotations import json_items, list_of, text_of
+from geozero.sources.readers.archive_members import alnum_key
 from geozero.sources.readers.archives import DAMAGED
 from geozero.sources.readers.image_files import ImageFiles
-from geozero.sources.readers.locate_root import best_root, depth_of, has_usual_name
+from geozero.sources.readers.locate_root import best_root, depth_of, given_name, has_usual_name
+from geozero.sources.readers.rows import IMAGE, PATH, texts_in
+from geozero.sources.readers.splits import split_of_path
+from geozero.sources.readers.tables import Table, sound_tables, table_files, table_place
 from geozero.sources.readers.tree import MAX_DEPTH, Tree
 
 KNOWN = ("ucm", "sydney", "rsicd", "nwpu")  # what `dataset` says in the sets of this form
+CAPTION_COLUMNS = ("captions", "caption", "sentences", "references", "texts", "text", "raw", "description")
+_NUMBERED = re.compile(r"(?:captions?|raw|sentences?|text)_?\d+")
 MAX_LIST_BYTES = 256 << 20
 _PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u200b": "", "\ufeff": ""})
 
@@ -38,6 +45,10 @@ class Captions(Source):
 
     each: Literal["image", "sentence"] = "image"
 
+    def expected(self) -> Published:
+        counts = super().expected()
+        return counts if self.each == "image" else counts._replace(samples=None)
+
     def samples(self, record: Record) -> Iterator[Record]:
         """The record of an image, or one of each of its sentences."""
         if self.each == "image":
@@ -52,6 +63,7 @@ class KarpathyCaptions(Captions):
     list_file: ClassVar[str] = "dataset.json"
     image_folders: ClassVar[tuple[str, ...]] = ("imgs", "images")
     declared: ClassVar[str]  # what `dataset` in the list contains, in lower case
+    image_names: ClassVar[re.Pattern[str]] = re.compile(r"\d{1,4}")  # stems of images, where only they tell sets apart
     n_images: ClassVar[int] = 0
     confused_with: ClassVar[tuple[str, int] | None] = None  # a set whose images lie in this one's place, how many
 
@@ -61,7 +73,7 @@ class KarpathyCaptions(Captions):
         Raises:
             InputError: there is none, or (Ambiguous) several equally good ones.
         """
-        places = self._places(tree)
+        places = self._places(tree) or self._tables(tree)
         while not places and tree.mount_archives((self.title, *self.folders, *self.image_folders)):
             places = self._places(tree)
         if not places:
@@ -86,7 +98,45 @@ class KarpathyCaptions(Captions):
                 scores[place] = (self.declared in declared, named, -depth_of(place))
         return scores
 
+    def _tables(self, tree: Tree) -> dict[str, tuple[bool, bool, int]]:
+        """Directories of Parquet files with captions that may be this set's, by their names or their images'."""
+        scores = {}
+        for table in sound_tables(tree):
+            place = table_place(table.file)
+            path = alnum_key(f"{given_name(tree)}/{place}")
+            others = [name for name in KNOWN if name in path and name not in self.declared]
+            if place in scores or others or not table.image or not caption_columns(table.columns):
+                continue
+            declared = self.declared in path
+            name = next((image_name(row) for _, row in table.rows()), "")
+            if declared or not name or self.image_names.fullmatch(stem(name)):
+                scores[place] = (declared, False, -depth_of(place))
+        return scores
+
+    def _read_tables(self, tree: Tree) -> Iterator[Record | Rejected]:
+        for file in table_files(tree):
+            table, split = Table(tree, file), split_of_path(file) or "train"
+            columns = caption_columns(table.columns)
+            for number, row in table.rows():
+                name = image_name(row) or f"{split}_{number:08}"
+                try:
+                    references = distinct([text for column in columns for text in texts_in(row.get(column))])
+                    record = Record(
+                        task="caption",
+                        split=split,
+                        key=name.rpartition("/")[2],
+                        image=row[IMAGE],
+                        image_key=self.image_key(name.rpartition("/")[2]),
+                        references=references,
+                    )
+                    yield from self.samples(record)
+                except BadRecord as bad:
+                    yield Rejected(name, bad.reason, bad.detail, split)
+
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
+        if self.list_file not in tree:
+            yield from self._read_tables(tree)
+            return
         folder = tree.directory(*self.image_folders)
         self.check_images(tree, folder)
         for place, item in enumerate(json_items(tree, self.list_file, "images")):
@@ -168,6 +218,20 @@ def distinct(texts: list[str]) -> tuple[str, ...]:
     if not kept:
         raise BadRecord("references_missing")
     return tuple(kept.values())
+
+
+def caption_columns(columns: Sequence[str], chosen: str = "") -> list[str]:
+    """The columns of captions: the chosen one, else one with a usual name, else all numbered ones (`caption_1` …)."""
+    if chosen:
+        return [chosen] if chosen in columns else []
+    usual = [name for name in CAPTION_COLUMNS if name in columns]
+    return usual[:1] or [name for name in columns if _NUMBERED.fullmatch(name)]
+
+
+def image_name(row: Mapping[str, Any]) -> str:
+    """What a row calls its image, empty where it says nothing."""
+    names = (row.get(column) for column in ("filename", "file_name", PATH, "path", "name"))
+    return next((name for name in names if isinstance(name, str) and name), "")
 
 
 def plain_text(text: str) -> str:

@@ -33,6 +33,7 @@ class _State:
     ignored: list[tuple[str, str]] = field(default_factory=list)
     mounted: set[str] = field(default_factory=set)  # archives that were looked into
     unreadable: dict[str, InputError] = field(default_factory=dict)  # … and could not be read
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 class Tree:
@@ -53,6 +54,11 @@ class Tree:
     ) -> None:
         self.label, self._members, self._stores, self._top = label, members, stores, top
         self._state = state or _State()
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What a reader found out about the whole data set, for the manifest, such as the rule of its splits."""
+        return self._state.notes
 
     @property
     def ignored(self) -> list[tuple[str, str]]:
@@ -91,7 +97,14 @@ class Tree:
         return next((there[key] for name in usual for key in (name, alnum_key(name)) if key in there), usual[0])
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._top + name in self._members
+        return isinstance(name, str) and self._full(name) in self._members
+
+    def _full(self, name: str) -> str:
+        """The path below the given root; `../`, which only `beside` gives, leads up."""
+        top = self._top
+        while name.startswith("../") and top:
+            top, name = top[: top.rstrip("/").rfind("/") + 1], name[3:]
+        return top + name
 
     def open(self, name: str) -> IO[bytes]:
         """A file of this tree, opened for reading from its start.
@@ -106,7 +119,7 @@ class Tree:
         return self._opened(name, whole=True)
 
     def _opened(self, name: str, whole: bool) -> IO[bytes]:
-        member = self._members.get(self._top + name)
+        member = self._members.get(self._full(name))
         if member is None:
             raise BadRecord("file_missing", name)
         try:
@@ -121,7 +134,7 @@ class Tree:
             BadRecord: missing, unreadable or larger than `limit`, by what is listed or by what is there.
         """
         with self.open(name) as file:
-            size = self._members[self._top + name].size
+            size = self._members[self._full(name)].size
             try:
                 data = file.read(size + 1) if size <= limit else b""  # room is made for all that is asked for
                 if len(data) > size:  # the listing said less than there is
@@ -151,14 +164,20 @@ class Tree:
             self._state,
         )
 
-    def with_beside(self, names: Iterable[str]) -> Tree:
-        """This tree, and those of the named files that lie beside its top directory as if they lay in it."""
-        above = self._top.rstrip("/").rpartition("/")[0]
-        for name in names if self._top else ():
-            beside = self._members.get(f"{above}/{name}".lstrip("/"))
-            if beside is not None:
-                self.add(name, beside)
-        return self
+    def beside(self, suffixes: Sequence[str]) -> list[str]:
+        """Files with these suffixes in the top directory and in each one above it, the nearest first, as paths of this
+        tree (`../` for each level up)."""
+        found = []
+        top, up = self._top, ""
+        while True:
+            found += sorted(
+                up + name[len(top) :]
+                for name in self._members
+                if name.startswith(top) and "/" not in name[len(top) :] and name.lower().endswith(tuple(suffixes))
+            )
+            if not top:
+                return found
+            top, up = top[: top.rstrip("/").rfind("/") + 1], up + "../"
 
     def left_out(self) -> list[tuple[str, str]]:
         """What of `ignored` belongs to this tree, or would lie outside any tree; archives in it that are unreadable."""
@@ -171,7 +190,7 @@ class Tree:
 
     def where(self, name: str = "") -> str:
         """A member as a message names it: what the user gave, then the path inside."""
-        return "/".join(part for part in (self.label, (self._top + name).strip("/")) if part)
+        return "/".join(part for part in (self.label, self._full(name).strip("/")) if part)
 
     def fingerprint(
         self, names: Iterable[str] | None = None, hash_of: Callable[[str], str | None] = lambda name: None
@@ -268,16 +287,18 @@ class Tree:
             self._mount(name)
         return bool(now)
 
+    def pass_over(self, name: str, error: InputError) -> None:
+        """Leave out a file that cannot be read; messages name it, and so does what is left out."""
+        self._state.unreadable[self._top + name] = error
+
     def _mount(self, name: str) -> None:
         self._state.mounted.add(self._top + name)
         try:
             members, store, ignored = list_opened(self.open_whole(name), self.where(name))
         except BadRecord as bad:
-            self._state.unreadable[self._top + name] = InputError(
-                f"cannot be read: {bad.detail}", self.where(name), "download it again"
-            )
+            self.pass_over(name, InputError(f"cannot be read: {bad.detail}", self.where(name), "download it again"))
         except InputError as error:
-            self._state.unreadable[self._top + name] = error
+            self.pass_over(name, error)
         else:
             self.keep(store)
             prefix = name[: name.rfind("/") + 1]

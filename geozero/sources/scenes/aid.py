@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geozero.sources.base import Ratio
+from geozero.sources.base import Published, Ratio
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.class_names import AID as FOLDERS
 
@@ -27,6 +27,7 @@ class Aid(ClassFolders):
     layout = "AID/<Class>/<class>_<n>.jpg"
     any_of = FOLDERS
     folders = ("AID",)
+    published = Published(images=10_000, samples=10_000, classes=30)
 
     name: str = "aid"
     title: str = "AID"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geozero.common.errors import Ambiguous, InputError
-from geozero.sources.base import Ratio
+from geozero.sources.base import Published, Ratio
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.class_names import EUROSAT as FOLDERS
 from geozero.sources.readers.tree import Tree
@@ -28,6 +28,7 @@ class EuroSat(ClassFolders):
     any_of = FOLDERS
     folders = ("2750", "EuroSAT_RGB")
     suffixes = (".jpg", ".jpeg", ".png")
+    published = Published(images=27_000, samples=27_000, classes=10)
 
     name: str = "eurosat"
     title: str = "EuroSAT"

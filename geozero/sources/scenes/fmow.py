@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Box, Split
-from geozero.sources.base import Record, Rejected, Source, stem
+from geozero.sources.base import Published, Record, Rejected, Source, stem
 from geozero.sources.readers.annotations import list_of, size_of, text_of
 from geozero.sources.readers.boxes import four_numbers
 from geozero.sources.readers.class_folders import label_text
@@ -49,6 +49,7 @@ class Fmow(Source):
     tasks = ("scene_cls", "grounding")
     layout = "fMoW-rgb/{train,val}/<category>/<category>_<seq>/<category>_<seq>_<k>_rgb.{jpg,json}"
     folders = ("fMoW-rgb",)
+    published = Published(classes=62)
 
     name: str = "fmow"
     title: str = "fMoW-rgb"

@@ -12,18 +12,11 @@ Traps: NWPU-Captions consists of these images under the same class and file name
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from geozero.common.errors import InputError
-from geozero.corpus.sample import SPLITS, Split
-from geozero.sources.base import Ratio, stem
-from geozero.sources.readers.annotations import read_lines
+from geozero.sources.base import Published, Ratio
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.class_names import RESISC45 as FOLDERS
-from geozero.sources.readers.tree import Tree
-
-SPLIT_FILES = {f"resisc45-{split}.txt": split for split in SPLITS}
 
 RATIO = Ratio(train=0.2, val=0.1)  # [ours]
 
@@ -33,6 +26,7 @@ class Resisc45(ClassFolders):
     layout = "NWPU-RESISC45/<class>/<class>_<nnn>.jpg\nresisc45-{train,val,test}.txt (optional)"
     any_of = FOLDERS
     folders = ("NWPU-RESISC45", "RESISC45")
+    published = Published(images=31_500, samples=31_500, classes=45)
 
     name: str = "resisc45"
     title: str = "RESISC45"
@@ -41,21 +35,3 @@ class Resisc45(ClassFolders):
     citation: str = "Cheng et al., Proceedings of the IEEE 2017, arXiv 1703.00121"
     labels: tuple[str, ...] | None = FOLDERS
     ratio: Ratio = RATIO
-
-    def find(self, tree: Tree) -> Tree:
-        """As every set of class folders; split files that lie beside the directory come with it."""
-        return super().find(tree).with_beside(SPLIT_FILES)
-
-    def splits(self, tree: Tree, image_keys: Iterable[str]) -> dict[str, Split]:
-        if not all(file in tree for file in SPLIT_FILES):
-            return super().splits(tree, image_keys)
-        listed: dict[str, Split] = {}
-        for file, split in SPLIT_FILES.items():
-            for number, line in read_lines(tree, file):
-                if listed.setdefault(stem(line), split) != split:
-                    raise InputError(
-                        f"line {number}: {line[:60]} stands in resisc45-{listed[stem(line)]}.txt, too",
-                        tree.where(file),
-                        "an image belongs to one split; correct the files",
-                    )
-        return {key: listed[stem(key)] for key in image_keys if stem(key) in listed}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geozero.common.errors import Ambiguous, InputError
-from geozero.sources.base import Ratio
+from geozero.sources.base import Published, Ratio
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.class_names import SIRI_WHU as FOLDERS
 from geozero.sources.readers.tree import Tree
@@ -27,6 +27,7 @@ class SiriWhu(ClassFolders):
     layout = "Google dataset of SIRI-WHU_earth_im_tiff/12class_tif/<class>/<nnnn>.tif"
     any_of = FOLDERS
     folders = ("12class_tif",)
+    published = Published(images=2_400, samples=2_400, classes=12)
 
     name: str = "siri_whu"
     title: str = "SIRI-WHU"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from geozero.sources.base import Ratio
+from geozero.sources.base import Published, Ratio
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.class_names import UCM as FOLDERS
 
@@ -38,6 +38,7 @@ class Ucm(ClassFolders):
         "storagetanks": "storage tanks",
         "tenniscourt": "tennis court",
     }
+    published = Published(images=2_100, samples=2_100, classes=21)
 
     name: str = "ucm"
     title: str = "UC Merced Land Use"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geozero.sources.base import Ratio
+from geozero.sources.base import Published, Ratio
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.class_names import WHU_RS19 as FOLDERS
 
@@ -24,6 +24,7 @@ class WhuRs19(ClassFolders):
     layout = "WHU-RS19/RSDataset/<Class>/<image>.jpg, or WHU-RS19/<Class>/<image>.jpg"
     any_of = FOLDERS
     folders = ("RSDataset", "WHU-RS19")
+    published = Published(images=1_005, samples=1_005, classes=19)
 
     name: str = "whu_rs19"
     title: str = "WHU-RS19"
