@@ -79,6 +79,10 @@ def ingest(
     follow: Annotated[
         list[Path] | None, typer.Option(help="A directory into which symbolic links may lead; repeatable.")
     ] = None,
+    images: Annotated[
+        Literal["copy", "link"],
+        typer.Option(help="Copy the images into the corpus, or leave those that are kept as they are where they lie."),
+    ] = "copy",
 ) -> None:
     """Read one data set and write it as a corpus.
 
@@ -91,7 +95,7 @@ def ingest(
 
     chosen = with_options(get(source), options or [])
     try:
-        summary(make(chosen, root, out, split, with_checks(checks or []), follow or []), out)
+        summary(make(chosen, root, out, split, with_checks(checks or []), follow or [], images), out)
     except Missing as missing:
         if not optional:
             raise

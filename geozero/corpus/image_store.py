@@ -54,20 +54,20 @@ class ImageStore:
         self._sound[place.row] = 1
         return data
 
-    def path(self, file: int) -> Path:
+    def path(self, file: int) -> str:
         """Where a file of the table lies; raises InputError as `read`."""
         if file >= len(self._paths):
             raise InputError("damaged index: an image without a file", str(self._references.corpus), AGAIN)
         return self._references.path(self._paths[file].as_py())
 
-    def file(self, number: int) -> tuple[Path, int, str]:
+    def file(self, number: int) -> tuple[str, int, str]:
         """Path, size and hash ("": unknown) of a file of the table; raises InputError as `read`."""
         path, row = self.path(number), self.index.files.slice(number, 1).to_pylist()[0]
         return path, row["size"], row["hash"]
 
     def is_own(self, file: int) -> bool:
         """Whether a file of the table lies in the corpus's own directory."""
-        return self.path(file).parent == self._references.corpus
+        return self._references.is_own(self.path(file))
 
     def check_file(self, file: int, newer_than: float | None = None) -> None:
         """Compare a whole file with the table: its size, and its hash if it has one.
@@ -85,7 +85,7 @@ class ImageStore:
             if self._open.get(file) != handle:
                 os.close(handle)
         expected = self.index.files.column("hash")[file].as_py()
-        if expected and (newer_than is None or touched > newer_than) and file_hash(self.path(file)) != expected:
+        if expected and (newer_than is None or touched > newer_than) and file_hash(Path(self.path(file))) != expected:
             raise self._damaged(self.path(file), "it has changed")
 
     def _bytes(self, place: Place) -> bytes:
@@ -106,7 +106,7 @@ class ImageStore:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
         except OSError as error:
             what = f"an image file cannot be read: {error.strerror}"
-            raise InputError(what, str(path), f"{self._references.corpus} refers to it") from None
+            raise InputError(what, path, f"{self._references.corpus} refers to it") from None
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode) or state.st_size != self._sizes[file].as_py():
             os.close(handle)
@@ -117,10 +117,10 @@ class ImageStore:
             return self._open[file]
         return handle
 
-    def _damaged(self, path: Path, how: str) -> InputError:
-        own = path.parent == self._references.corpus
+    def _damaged(self, path: str, how: str) -> InputError:
+        own = self._references.is_own(path)
         hint = AGAIN if own else f"{self._references.corpus} refers to it: make again what has changed"
-        return InputError(f"damaged shard: {how}", str(path), hint)
+        return InputError(f"damaged shard: {how}", path, hint)
 
 
 def _close(handles: dict[int, int]) -> None:

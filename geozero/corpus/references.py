@@ -8,7 +8,6 @@ user named files there; a corpus that comes from a stranger cannot.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from geozero.common.atomic import write_text
@@ -24,25 +23,37 @@ def home_of(corpus: Path) -> tuple[Path, bool]:
     return (found, True) if found else (corpus.parent, False)
 
 
-def reference(corpus: Path, file: Path) -> str:
-    """The name of a file in the file table of a corpus: relative, so that both can be moved, unless the file lies
-    outside the workspace and stays where it is. Both paths are resolved."""
-    home, is_workspace = home_of(corpus)
-    if is_workspace and not file.is_relative_to(home):
-        return str(file)
-    return Path(os.path.relpath(file, corpus)).as_posix()
+class Referrer:
+    """Names the files that a corpus refers to as it is written, and sees to it that it may.
 
+    Args:
+        corpus: its directory, resolved.
+    """
 
-def allow(corpus: Path, files: Iterable[Path]) -> None:
-    """Note where files outside its home lie that a corpus refers to because its user said so."""
-    home = home_of(corpus)[0]
-    outside = {file.parent for file in files if not file.is_relative_to(home)}
-    known = _listed(home)
-    fresh = {p for p in outside if not any(p.is_relative_to(k) for k in known)}
-    top = sorted(p for p in fresh if not any(p != q and p.is_relative_to(q) for q in fresh))
-    if top:
-        lines = [str(p) if home_of(corpus)[1] else os.path.relpath(p, home) for p in [*known, *top]]
-        write_text(home / ROOTS, "".join(f"{line}\n" for line in lines))
+    def __init__(self, corpus: Path) -> None:
+        self._corpus = corpus
+        self._home, self._is_workspace = home_of(corpus)
+        self._directories: dict[str, str] = {}
+
+    def name(self, file: str) -> str:
+        """The name in the file table of a file, given by its resolved path: relative, so that both can be moved, unless
+        it lies outside the workspace and stays where it is."""
+        directory, _, last = file.rpartition("/")
+        if directory not in self._directories:
+            stays = self._is_workspace and not Path(directory).is_relative_to(self._home)
+            self._directories[directory] = directory if stays else os.path.relpath(directory or "/", self._corpus)
+        return f"{self._directories[directory]}/{last}"
+
+    def allow(self) -> None:
+        """Note the directories outside the home that were named: the user said so."""
+        named = [Path(directory or "/") for directory in self._directories]
+        known = _listed(self._home)
+        fresh = [p for p in named if not any(p.is_relative_to(root) for root in (self._home, *known))]
+        top = sorted(p for p in fresh if not any(p != q and p.is_relative_to(q) for q in fresh))
+        if top:
+            roots = [*known, *top]
+            lines = [str(p) if self._is_workspace else os.path.relpath(p, self._home) for p in roots]
+            write_text(self._home / ROOTS, "".join(f"{line}\n" for line in lines))
 
 
 class References:
@@ -55,32 +66,34 @@ class References:
     def __init__(self, corpus: Path) -> None:
         self._given = Path(os.path.normpath(Path.cwd() / corpus))
         self.corpus = Path(os.path.realpath(corpus))
-        self._roots: list[Path] | None = None
+        self._own = f"{self.corpus}/"
+        self._roots: tuple[str, ...] = ()
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> str:
         """Where a file of the file table lies.
 
         Raises:
             InputError: the corpus must not refer to it.
         """
-        path = Path(os.path.normpath(self.corpus / name.replace("\0", "?")))
-        if path.parent == self.corpus:
+        name = name.replace("\0", "?")
+        path = os.path.normpath(name if name.startswith("/") else self._own + name)
+        if self.is_own(path):
             return path
-        if self._roots is None:
-            homes = [home_of(self._given)[0], home_of(self.corpus)[0], self.corpus.parent]
-            self._roots = [*homes, *(root for home in homes[:2] for root in _listed(home))]
-        if not any(path.is_relative_to(root) for root in self._roots):
+        if not self._roots:
+            homes = (home_of(self._given)[0], home_of(self.corpus)[0])
+            roots = {*homes, self.corpus.parent, *(root for home in homes for root in _listed(home))}
+            self._roots = tuple(f"{str(root).rstrip('/')}/" for root in roots)
+        if not path.startswith(self._roots):
             raise InputError(
                 f"it refers to '{name[:200]}', outside its workspace",
                 str(self.corpus),
-                f"if you trust it, add that directory to {homes_file(self._given)}",
+                f"if you trust it, add that directory to {home_of(self._given)[0] / ROOTS}",
             )
         return path
 
-
-def homes_file(corpus: Path) -> Path:
-    """The list of directories outside the workspace that corpora in it may refer to."""
-    return home_of(corpus)[0] / ROOTS
+    def is_own(self, path: str) -> bool:
+        """Whether a file lies in the corpus's own directory."""
+        return path.startswith(self._own) and "/" not in path[len(self._own) :]
 
 
 def _listed(home: Path) -> list[Path]:

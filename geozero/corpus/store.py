@@ -62,7 +62,7 @@ class Corpus:
         self._image_shards = [self.path / n for n in shards if n.startswith("images") and n.endswith(".parquet")]
         self._images: ImageStore | ParquetImages | None = None
         self._sound: set[str] = set()  # shards whose hash was compared
-        self._files: dict[int, tuple[Path, int, str]] = {}
+        self._files: dict[int, tuple[str, int, str]] = {}
 
     def __len__(self) -> int:
         return int(self.manifest["n_samples"])
@@ -145,7 +145,7 @@ class Corpus:
         assert isinstance(self._store, ImageStore)
         return self._store.index.entries_of(image_ids)
 
-    def image_file(self, number: int) -> tuple[Path, int, str]:
+    def image_file(self, number: int) -> tuple[str, int, str]:
         """Path, size and hash of a file that index entries name; compared first if it was touched since this corpus
         was made.
 

@@ -34,7 +34,7 @@ from geozero.corpus.layout import (
     file_hash,
 )
 from geozero.corpus.partial import partial_name, refusals, remove_abandoned
-from geozero.corpus.references import allow, reference
+from geozero.corpus.references import Referrer
 from geozero.corpus.sample import SCHEMA, SCHEMA_VERSION, SPECIAL_TOKEN_START, SPLITS, Sample
 from geozero.corpus.tar_shards import TarShards
 
@@ -75,7 +75,7 @@ class CorpusWriter:
         self._shards: dict[str, str] = {}
         self._entries = bytearray()
         self._files: dict[str, tuple[int, int, str]] = {}  # path in the file table → row, size, hash
-        self._referred: set[Path] = set()
+        self._referrer = Referrer(self.out)
 
     def __enter__(self) -> CorpusWriter:
         with refusals(self.out):
@@ -128,13 +128,13 @@ class CorpusWriter:
             file = self._files.setdefault(shard, (len(self._files), 0, ""))[0]
         else:
             path, offset = at
-            file = self._refer(Path(os.path.realpath(path)), path.stat().st_size, "")
+            file = self._refer(os.path.realpath(path), path.stat().st_size, "")
         checksum = xxhash.xxh3_64_intdigest(image.data)
         size = (image.width, image.height)
         self._entries += packed_entry(image.image_id, file, offset, len(image.data), checksum, size)
         self._images.add((image.image_id, image_key, *size, image.phash))
 
-    def refer_images(self, rows: pa.Table, entries: Entries, file_of: Callable[[int], tuple[Path, int, str]]) -> None:
+    def refer_images(self, rows: pa.Table, entries: Entries, file_of: Callable[[int], tuple[str, int, str]]) -> None:
         """Take images over by reference; those that are there already are passed over.
 
         Args:
@@ -150,10 +150,9 @@ class CorpusWriter:
         self._entries += kept.tobytes()
         self._images.add_table(rows.filter(pa.array(new)))
 
-    def _refer(self, path: Path, size: int, hash_: str) -> int:
+    def _refer(self, path: str, size: int, hash_: str) -> int:
         """The row of a file in the file table; the path is resolved."""
-        self._referred.add(path)
-        return self._files.setdefault(reference(self.out, path), (len(self._files), size, hash_))[0]
+        return self._files.setdefault(self._referrer.name(path), (len(self._files), size, hash_))[0]
 
     def add(self, sample: Sample) -> bool:
         """Store a sample whose image is already there; a broken or repeated one becomes a reject.
@@ -239,7 +238,7 @@ class CorpusWriter:
         write_index(self._temporary, np.frombuffer(self._entries, ENTRY), files)
         for name in (IMAGES, IMAGE_IDS, IMAGE_PLACES, IMAGE_FILES):
             self._shards[name] = file_hash(self._temporary / name)
-        allow(self.out, self._referred)
+        self._referrer.allow()
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "n_samples": sum(self._counts.values()),

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Choice = Literal["all", "train", "val", "test"]
 FEW = 5  # images or samples that may differ from the publication without a word [ours]
+Images = Literal["copy", "link"]
 AHEAD = 6  # batches that are decoded ahead
 IMAGES_PER_BATCH = 32
 _BYTES_PER_BATCH = 4 << 20  # … or once the encoded images reach this size
@@ -41,6 +42,7 @@ def ingest(
     split: Choice = "all",
     checks: Checks | None = None,
     follow: Iterable[Path] = (),
+    images: Images = "copy",
 ) -> dict[str, Any]:
     """Read a data set and write it as a corpus; returns at once where `out` already holds exactly that.
 
@@ -50,6 +52,8 @@ def ingest(
         split: which split to keep.
         checks: the checks of records and images.
         follow: directories into which symbolic links below `root` may lead.
+        images: `link` leaves images that are stored as they are in the data set's files and uncompressed archives, and
+            refers to them there; others are copied.
 
     Returns:
         The corpus's manifest. Its notes count what was fixed, or kept although odd (`mended`: box_clamped,
@@ -74,6 +78,8 @@ def ingest(
             "split": split,
             "options": {**dataclasses.asdict(data_set), "checks": dataclasses.asdict(checks)},
         }
+        if images == "link":
+            made_by["images"] = images
         files = home.names()  # before the data set opens archives that lie among them
         defaults = {f.name: f.default for f in dataclasses.fields(data_set) if f.default is not dataclasses.MISSING}
         if finished(out, made_by, "tree", defaults, verified=False) is not None:
@@ -81,7 +87,7 @@ def ingest(
             if manifest is not None:
                 return manifest
         with CorpusWriter(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
-            run = Ingest(data_set, home, writer, checks)
+            run = Ingest(data_set, home, writer, checks, images)
             run.run(split, progress)
             writer.made_by["tree"] = home.fingerprint(files, run.hash_of)
     return Corpus(out).manifest
@@ -114,9 +120,11 @@ class _Batch:
 class Ingest:
     """One run: reads images as records refer to them and remembers the hashes and sizes of each."""
 
-    def __init__(self, data_set: Source, tree: Tree, writer: CorpusWriter, checks: Checks) -> None:
+    def __init__(
+        self, data_set: Source, tree: Tree, writer: CorpusWriter, checks: Checks, images: Images = "copy"
+    ) -> None:
         self._data_set, self._tree, self._writer = data_set, tree, writer
-        self.checks = checks
+        self.checks, self._links = checks, images == "link"
         self._known: dict[str, KnownImage | BadRecord] = {}
         self._coming: set[str] = set()
         self._decoded: dict[str, tuple[Decoded, bytes]] = {}
@@ -277,7 +285,8 @@ class Ingest:
         if not self._writer.has_image(known.image_id):
             # read again only if the image's first record was refused
             stored = fresh or store(self._tree.read(record.image), self.checks.max_pixels)
-            self._writer.add_image(stored, record.image_key)
+            as_it_was = self._links and known.read == known.image_id
+            self._writer.add_image(stored, record.image_key, self._tree.place(record.image) if as_it_was else None)
         if self._writer.add(sample):
             self._accepted += 1
             if sample.task == "scene_cls":

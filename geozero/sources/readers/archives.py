@@ -44,6 +44,7 @@ DAMAGED = (
 )
 
 
+Place = tuple[Path, int]  # a file and an offset
 Packed = IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 
 
@@ -131,6 +132,9 @@ class Directory:
     def whole(self, key: str) -> IO[bytes]:
         return self.open(key)
 
+    def place(self, key: str) -> Place | None:
+        return self._root / key, 0
+
     def close(self) -> None:
         pass
 
@@ -178,10 +182,16 @@ class _Zip:
         with self._zip.open(key) as packed:
             if info.compress_type != zipfile.ZIP_STORED:
                 return _copied(packed, info.compress_size, f"{self._label}/{key}")
+        return io.BufferedReader(_Slice(self._file, self._start(info), info.file_size))
+
+    def place(self, key: str) -> Place | None:
+        info = self._zip.getinfo(key)
+        return _on_disk(self._file, self._start(info)) if info.compress_type == zipfile.ZIP_STORED else None
+
+    def _start(self, info: zipfile.ZipInfo) -> int:
         self._file.seek(info.header_offset)
         lengths = struct.unpack("<HH", self._file.read(_ZIP_HEADER)[-4:])  # of the name and of what else follows it
-        start = info.header_offset + _ZIP_HEADER + sum(lengths)
-        return io.BufferedReader(_Slice(self._file, start, info.file_size))
+        return int(info.header_offset + _ZIP_HEADER + sum(lengths))
 
     def close(self) -> None:
         self._zip.close()
@@ -222,6 +232,9 @@ class _Tar:
     def whole(self, key: str) -> IO[bytes]:
         return self.open(key)
 
+    def place(self, key: str) -> Place | None:
+        return _on_disk(self._file, self._places[key][0])
+
     def close(self) -> None:
         self._file.close()
 
@@ -230,7 +243,7 @@ class _Slice(io.RawIOBase):
     """A stretch of a shared file; it keeps its own position, so several may be open at once."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._at, self._end = file, start, start, start + size
+        self.file, self.start, self._at, self._end = file, start, start, start + size
 
     def readable(self) -> bool:
         return True
@@ -239,16 +252,32 @@ class _Slice(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
-        self._at = min(max(base + offset, self._start), self._end)
-        return self._at - self._start
+        base = {io.SEEK_SET: self.start, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
+        self._at = min(max(base + offset, self.start), self._end)
+        return self._at - self.start
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        self._file.seek(self._at)
-        block = self._file.read(min(len(buffer), self._end - self._at))
+        self.file.seek(self._at)
+        block = self.file.read(min(len(buffer), self._end - self._at))
         buffer[: len(block)] = block
         self._at += len(block)
         return len(block)
+
+
+def place_of(member: Member) -> Place | None:
+    """Where a member's bytes lie on disk as they are: a file, and the offset there. None where they are packed."""
+    store = member.store
+    return store.place(member.key) if isinstance(store, (Directory, _Zip, _Tar)) else None
+
+
+def _on_disk(file: IO[bytes], offset: int) -> Place | None:
+    """A place in an open archive as one of the file on disk that holds it; None for an unnamed temporary file."""
+    raw = getattr(file, "raw", file)
+    while isinstance(raw, _Slice):
+        offset += raw.start
+        raw = getattr(raw.file, "raw", raw.file)
+    name = getattr(raw, "name", None)
+    return (Path(name), offset) if isinstance(name, (str, Path)) else None
 
 
 def list_archive(path: Path) -> tuple[dict[str, Member], Store, list[tuple[str, str]]]:

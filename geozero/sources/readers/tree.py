@@ -18,7 +18,16 @@ from typing import IO
 from geozero.common.errors import Ambiguous, BadRecord, InputError, Missing
 from geozero.common.file_kinds import kind_of_name
 from geozero.sources.readers.archive_members import alnum_key
-from geozero.sources.readers.archives import DAMAGED, Directory, Member, Store, list_archive, list_opened
+from geozero.sources.readers.archives import (
+    DAMAGED,
+    Directory,
+    Member,
+    Place,
+    Store,
+    list_archive,
+    list_opened,
+    place_of,
+)
 
 MAX_IMAGE_BYTES = 512 << 20  # of one file read whole
 MAX_DEPTH = 4  # how far below the given root a data set's top directory is looked for
@@ -144,6 +153,14 @@ class Tree:
         if max(size, len(data)) > limit:
             raise BadRecord("file_too_large", f"{name}: more than {limit} bytes")
         return data
+
+    def place(self, name: str) -> Place | None:
+        """The file on disk that holds a file of this tree as it is, and the offset there; None where it is packed."""
+        member = self._members.get(self._top + name)
+        try:
+            return place_of(member) if member else None
+        except (*DAMAGED, NotImplementedError, RuntimeError):
+            return None
 
     def add(self, name: str, member: Member) -> str:
         """Add a member that a file of this tree holds, under a path below that file's; returns the path."""
