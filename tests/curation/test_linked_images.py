@@ -60,7 +60,7 @@ def test_linked_images_stay_where_they_are(kind: str, tmp_path: Path) -> None:
     expected = [(f"{at}/River/river_{n}.jpg" if kind == "directory" else at) if there else own for n in range(3)]
     assert [path for path, _ in found] == [*expected, own]
     raw([tmp_path / "linked"], [], tmp_path / "raw")
-    assert 0 < len(places(tmp_path / "raw")) and set(places(tmp_path / "raw")) <= set(found)
+    assert len(places(tmp_path / "raw")) > 0 and set(places(tmp_path / "raw")) <= set(found)
 
 
 def test_a_linked_file_that_changes_is_named(tmp_path: Path) -> None:
