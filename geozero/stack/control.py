@@ -73,11 +73,11 @@ def up(plan: StackPlan, timeout: float = 240.0, log: Log = print) -> list[Servic
                 _launch(plan, log)
             else:
                 _require_same_place(plan)
-            begun = _start(plan, "servers", log)
+            started = _start(plan, "servers", log)
             _wait(plan, [SERVER], end)
             prefect_api.furnish(plan.prefect_address)
-            begun += _start(plan, "workers", log)
-            if begun:
+            started += _start(plan, "workers", log)
+            if started:
                 _deploy(plan, log)
             _wait(plan, SERVICES, end)
         except BaseException:
@@ -157,10 +157,10 @@ def _launch(plan: StackPlan, log: Log) -> None:
 
 def _start(plan: StackPlan, group: str, log: Log) -> list[str]:
     """Start those of a group that do not run; returns their names."""
-    begun = [service["name"] for service in supervisor(plan.root).startProcessGroup(group, False)]
-    for name in begun:
+    started = [service["name"] for service in supervisor(plan.root).startProcessGroup(group, False)]
+    for name in started:
         log(f"{name}: starting")
-    return begun
+    return started
 
 
 def _answers(plan: StackPlan, name: str, started: float) -> bool:
@@ -246,10 +246,10 @@ def _require_free(host: str, port: int, name: str) -> None:
 
 def _require_same_place(plan: StackPlan) -> None:
     """Raises InputError if the stack already runs with other addresses than this plan."""
-    there = _plan_of(plan.root)
-    if (there.host, there.port, there.mlflow_port) != (plan.host, plan.port, plan.mlflow_port):
-        what = f"the stack already runs, at {there.prefect_address} and {there.mlflow_address}"
-        same = f"--port {there.port} --mlflow-port {there.mlflow_port} --host {there.host}"
+    running = _plan_of(plan.root)
+    if (running.host, running.port, running.mlflow_port) != (plan.host, plan.port, plan.mlflow_port):
+        what = f"the stack already runs, at {running.prefect_address} and {running.mlflow_address}"
+        same = f"--port {running.port} --mlflow-port {running.mlflow_port} --host {running.host}"
         raise InputError(what, str(plan.directory), f"give {same}, or end it with `geozero stack down`")
 
 

@@ -164,11 +164,11 @@ def warm_up(
         rows = rng.choice(train, batch, replace=False)
         x, kind, colour, box = turned(pixels[rows], truth, rows, rng)
         tokens, _ = read_out(visual, x)
-        there = kind > 0
+        occupied = kind > 0
         loss = (
             KIND_WEIGHT * F.cross_entropy(heads["kind"](tokens).flatten(0, 1), kind.flatten())
-            + COLOUR_WEIGHT * F.cross_entropy(heads["colour"](tokens)[there], colour[there])
-            + BOX_WEIGHT * (heads["box"](tokens)[there] - box[there]).abs().mean()
+            + COLOUR_WEIGHT * F.cross_entropy(heads["colour"](tokens)[occupied], colour[occupied])
+            + BOX_WEIGHT * (heads["box"](tokens)[occupied] - box[occupied]).abs().mean()
             + CLASS_WEIGHT * F.cross_entropy(heads["scene"](tokens.mean(1)), torch.as_tensor(truth.scene[rows]))
         )
         if whole:
@@ -210,14 +210,14 @@ def measure(visual: Any, heads: Any, pixels: npt.NDArray[np.uint8], truth: Visio
     with torch.no_grad():
         tokens = torch.cat([read_out(visual, pixels[rows[i : i + 100]])[0] for i in range(0, HELD_OUT, 100)])
         kind = torch.as_tensor(truth.kind[rows]).flatten(1)
-        there = kind > 0
+        occupied = kind > 0
         guess = heads["kind"](tokens).argmax(-1)
         counts = torch.stack([(guess == k).sum(1) for k in range(1, len(KINDS) + 1)], 1)
         needed = torch.stack([(kind == k).sum(1) for k in range(1, len(KINDS) + 1)], 1)
         presence = ((counts > 0) == (needed > 0)).float().mean()
         count = (counts == needed).float().mean()
-        colour = (heads["colour"](tokens).argmax(-1) == torch.as_tensor(truth.colour[rows]).flatten(1))[there]
-        a, b = heads["box"](tokens)[there], torch.as_tensor(truth.box[rows]).flatten(1, 2)[there]
+        colour = (heads["colour"](tokens).argmax(-1) == torch.as_tensor(truth.colour[rows]).flatten(1))[occupied]
+        a, b = heads["box"](tokens)[occupied], torch.as_tensor(truth.box[rows]).flatten(1, 2)[occupied]
         overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(0).prod(1)
         union = (a[:, 2:] - a[:, :2]).clamp(0).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - overlap
         scene = (heads["scene"](tokens.mean(1)).argmax(-1) == torch.as_tensor(truth.scene[rows])).float().mean()
