@@ -45,6 +45,7 @@ class Task(ABC):
     closed: ClassVar[bool] = False  # a right answer matches word for word: K equal wrong ones make a label suspect
     success_reward: ClassVar[float | None] = 1.0  # right from here on; None: above the median of its source (captions)
     answers_are_boxes: ClassVar[bool] = False
+    answers_are_classes: ClassVar[bool] = False  # scored by class, with a confusion matrix
     many_references: ClassVar[bool] = False  # several sentences are right, and records hold them as a list
     by_question_type: ClassVar[bool] = False  # questions of several types, whose mean says little
     official_draws: ClassVar[bool] = False  # whether the published script draws its answers, or takes them greedily

@@ -25,7 +25,6 @@ class ClosedTask(Task):
     official_headline: ClassVar[str | None] = "accuracy_percent"
     reported: ClassVar[tuple[str, ...]] = ("accuracy",)
     closed = True
-    answers_are_classes: ClassVar[bool] = False  # scored by class, with a confusion matrix
     official_substrings: ClassVar[bool] = False  # the published script accepts a substring either way
     unread: ClassVar[tuple[str, str]] = ("n_empty_pred", "n_empty_label")  # counts of those that say nothing
 

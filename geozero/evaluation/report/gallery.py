@@ -91,7 +91,7 @@ def gather(
             "source": _distinct(item.source for item in items),
             "split": _distinct(item.split for item in items),
             "kind": _distinct(item.question_type for item in items),
-            "truth": _distinct(item.answer for item in items if item.task == "scene_cls"),
+            "truth": _distinct(item.answer for item in items if answer_is_class(item)),
             "flag": _distinct(flag for item in items for output in item.outputs for flag in output.flags),
         },
         models=names,
@@ -103,6 +103,11 @@ def gather(
 def name(output: Output) -> str:
     """Whose answer it is."""
     return model_label(output.model, output.mode) if output.model else output.who
+
+
+def answer_is_class(item: GalleryItem) -> bool:
+    """Whether the right answer is one of a few classes, which the page can filter by."""
+    return item.task in TASKS and TASKS[item.task].answers_are_classes
 
 
 def right(task: str, output: Output) -> bool | None:
@@ -121,7 +126,7 @@ def _columns(item: GalleryItem, image: int | None, size: tuple[int, int], names:
     """What the page filters and sorts by; of each model [right, reward, flags]."""
     width, height = (given if given > 0 else own for given, own in zip((item.width, item.height), size, strict=True))
     found: dict[str, Any] = {"id": item.id, "task": item.task, "source": item.source, "split": item.split}
-    found |= {"kind": item.question_type, "truth": clip(item.answer, SHORTEST_TEXT) if item.task == "scene_cls" else ""}
+    found |= {"kind": item.question_type, "truth": clip(item.answer, SHORTEST_TEXT) if answer_is_class(item) else ""}
     found |= {"image": image, "size": [width, height]}
     outputs = {}
     for o in item.outputs:
