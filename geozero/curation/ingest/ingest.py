@@ -289,7 +289,7 @@ class Ingest:
             self._writer.add_image(stored, record.image_key, self._tree.place(record.image) if as_it_was else None)
         if self._writer.add(sample):
             self._accepted += 1
-            if sample.task == "scene_cls":
+            if tasks.get(sample.task).answers_are_classes:
                 self._classes.add(sample.answer)
             self._repaired.update(self._marks)
         else:
