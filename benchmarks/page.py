@@ -2,7 +2,8 @@
 
 The images are all different (each its own noise), as large as the profile of a real run makes them, and every answer
 carries a thought; so the page is as heavy as it gets. Opening is measured by the page itself: from the start of the
-navigation to the first drawn gallery with its images decoded, best and median of some runs.
+navigation to the first drawn samples with their images decoded (they are folded at first: the address unfolds them),
+best and median of some runs.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-MOST_SECONDS, MOST_MEGABYTES = 2.0, 60.0  # what is wanted
+MOST_SECONDS, MOST_MEGABYTES = 1.0, 30.0  # what is wanted
 WAIT = 120  # seconds until a browser counts as hung
 # Tells the console how long opening took; the copy that is timed allows it beside the page's own script.
 PROBE = """<script>
@@ -64,14 +65,17 @@ def write_inputs(folder: Path, items: int, side: int, seed: int) -> None:
         row |= {"source": f"source_{i % 17}", "split": "test", "question": f"What stands at place {i} of the image?"}
         row |= {"answer": rng.choice(words), "image_jpeg_base64": image(noise, side), "width": side, "height": side}
         row["box"] = [*box, box[0] + 40, box[1] + 40] if i % 4 == 0 else None
-        for name in ("before", "after"):
+        row["answers"] = []
+        for model in ("sft", "a2grpo"):
             thought = " ".join(rng.choice(words) for _ in range(40))
-            row[name] = {"thought": thought, "answer": rng.choice(words), "reward": float(rng.random() < 0.6)}
-            row[name]["raw"] = f"{thought} <answer>{row[name]['answer']}</answer>"
+            answer = {"thought": thought, "answer": rng.choice(words), "reward": float(rng.random() < 0.6)}
+            answer |= {"model": model, "mode": "tagged", "raw": f"{thought} <answer>{answer['answer']}</answer>"}
+            row["answers"].append(answer)
         rows.append(row)
     (folder / "gallery.json").write_text(json.dumps(rows))
-    score = {"model": "sft", "mode": "tagged", "split": "test", "world": "toy", "task": "vqa", "metric": "accuracy"}
-    (folder / "scores.json").write_text(json.dumps([score | {"value": 0.5, "n": items}]))
+    score = {"mode": "tagged", "split": "test", "world": "toy", "task": "vqa", "metric": "accuracy", "n": items}
+    scores = [score | {"model": model, "value": 0.5} for model in ("sft", "a2grpo")]
+    (folder / "scores.json").write_text(json.dumps(scores))
 
 
 def image(noise: np.random.Generator, side: int) -> str:
@@ -87,7 +91,12 @@ def image(noise: np.random.Generator, side: int) -> str:
 def opened(browser: str, page: Path) -> float:
     """Seconds until the page is drawn, in a browser with a new profile."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        told = ("--enable-logging=stderr", "--remote-debugging-port=0", f"--user-data-dir={profile}", f"file://{page}")
+        told = (
+            "--enable-logging=stderr",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            f"file://{page}#view=gallery",
+        )
         process = subprocess.Popen([browser, *FLAGS, *told], stderr=subprocess.PIPE, text=True)
         watch = threading.Timer(WAIT, process.kill)
         watch.start()
@@ -119,7 +128,11 @@ def main(arguments: list[str] | None = None) -> None:
         start = time.perf_counter()
         page = report(folder / "data", folder / "index.html")[0]
         made, megabytes = time.perf_counter() - start, page.stat().st_size / 1e6
-        print(f"page: items={chosen.items} made={made:.1f}s size={megabytes:.1f}MB (wanted < {MOST_MEGABYTES:g})")
+        files = len(list(folder.glob("index-images/*")))
+        print(
+            f"page: items={chosen.items} made={made:.1f}s size={megabytes:.1f}MB (wanted < {MOST_MEGABYTES:g})", end=""
+        )
+        print(f", {files} images beside it" if files else ", images inside")
         text = page.read_text(encoding="utf-8")
         allowed = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", text, count=1)
         timed = folder / "timed.html"

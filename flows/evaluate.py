@@ -35,6 +35,7 @@ def answer(workspace: Workspace, name: str, model: Path, modes: tuple[Mode, ...]
         boxes=settings.model.boxes,
         engine=workspace.engine,
         prefilled=settings.evaluation.forced,
+        swapped=settings.evaluation.swapped,
     )
     with gpu():
         run_in_child(job, workspace.log(f"answer-{name}"), rate_limited(get_run_logger().info))

@@ -348,6 +348,7 @@ class Evaluation(Section):
     limit: Count | None = None  # samples a benchmark; None: all
     gallery: Count = 48  # held-out samples shown on the page
     forced: Count | None = None  # samples a benchmark that must also be answered without a thought; None: none
+    swapped: Count | None = None  # samples a benchmark that must also be answered after another sample's thought
 
 
 class Tracking(Section):

@@ -13,10 +13,12 @@ import numpy as np
 from geozero.evaluation.comparison import common, compare
 from geozero.evaluation.metric_names import is_count
 from geozero.evaluation.result_sets import EvalSlice
+from geozero.evaluation.statistics import renumbered, share_interval
 from geozero.metrics.baselines import others
+from geozero.tasks.text import normalise
 
 Row = dict[str, Any]
-WITH, WITHOUT = "tagged", "forced"
+WITH, WITHOUT, SWAPPED = "tagged", "forced", "swapped"
 COUNTING = ("count_accuracy", "count_within_10_percent", "count_mae")  # over the questions whose answer is a count
 DETAILS = ("n", "metrics", "intervals", "groups", "confusion", "self_consistency", "diagnosis", "notes", "missing")
 
@@ -24,7 +26,8 @@ DETAILS = ("n", "metrics", "intervals", "groups", "confusion", "self_consistency
 def evaluation_parts(slices: Sequence[EvalSlice]) -> dict[str, list[Row]]:
     """The parts of the page that come from scored slices. Models are compared over all sources of a place, if there are
     such slices; slices whose records are gone are not compared."""
-    whole = [part for part in slices if part.source is None] or slices
+    everything = [part for part in slices if part.source is None] or slices
+    slices, whole = ([part for part in parts if part.mode != SWAPPED] for parts in (slices, everything))
     first: dict[tuple[Any, ...], EvalSlice] = {}  # of every place: its records tell what guessing reaches
     for part in slices:
         if part.source is not None and part.rows:
@@ -33,15 +36,17 @@ def evaluation_parts(slices: Sequence[EvalSlice]) -> dict[str, list[Row]]:
         "scores": list(rows_of(slices)),
         "baselines": [row for part in first.values() for row in baseline_rows(part)],
         "comparisons": list(comparison_rows([part for part in whole if part.rows])),
-        "reasoning": list(reasoning_rows(whole)),
+        "reasoning": list(reasoning_rows(everything)),
         "details": list(detail_rows(whole)),
     }
 
 
 def rows_of(slices: Iterable[EvalSlice]) -> Iterator[Row]:
     """The scores of every slice with n and 95 % interval: its metrics, of each source the same by question type, and
-    where the model was to reason, `well_formed` and `thought_words`."""
+    where the model was to reason, `well_formed` and `thought_words`. Answers after another's thought have none."""
     for part in slices:
+        if part.mode == SWAPPED:
+            continue
         main, groups = part.scored.main_metric, {None: part.result}
         if part.source is not None:
             groups |= part.result["groups"].get("question_type", {})
@@ -137,12 +142,28 @@ def reasoning_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:
         by_name = {(p.model, p.mode): p for p in parts}
         for part in parts:
             statistics = part.result["reasoning"]
-            if part.mode == WITHOUT or not statistics["n_with_thought"]:
+            if part.mode in (WITHOUT, SWAPPED) or not statistics["n_with_thought"]:
                 continue
             other = by_name.get((part.model, WITHOUT)) if part.mode == WITH else None
             rows = _compared(other, part) if other is not None else iter(())
             gain = next((r for r in rows if r["headline"] and r["question_type"] is None), None)
-            yield {**part.model_ref, **part.place, **statistics, "metric": part.scored.main_metric, "help": gain}
+            modes = {"without": WITHOUT, "swapped": SWAPPED} if part.mode == WITH else {}
+            compared = {name: by_name.get((part.model, mode)) for name, mode in modes.items()}
+            changed = {name: _changed(part, other) for name, other in compared.items() if other and other.rows}
+            row = {**part.model_ref, **part.place, **statistics, "metric": part.scored.main_metric, "help": gain}
+            yield row | {"changed": changed}
+
+
+def _changed(part: EvalSlice, other: EvalSlice) -> dict[str, Any] | None:
+    """The share of questions to which the two give other answers, after normalisation, with its interval."""
+    rows, their_rows = common(part.scored.records, other.scored.records)
+    own, theirs = (p.scored.scores.per_record["pred"] for p in (part, other))
+    pairs = zip(rows.tolist(), their_rows.tolist(), strict=True)
+    changes = np.array([normalise(own[i]) != normalise(theirs[k]) for i, k in pairs], dtype=np.float64)
+    if not len(changes):
+        return None
+    bounds = share_interval(changes, renumbered(part.scored.clusters, rows))
+    return {"value": float(changes.mean()), "interval": bounds, "n": len(changes)}
 
 
 def detail_rows(slices: Iterable[EvalSlice]) -> Iterator[Row]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geozero.common.errors import InputError
-from geozero.metrics.scores import Bools, Finish, Floats
+from geozero.metrics.scores import Bools, Finish, Floats, ratio
 
 LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
@@ -118,6 +118,12 @@ def intervals(
             bounds = _studentised(float(value[name]), pseudo[name], drawn[name], own)
             found[name] = bounds and [max(bounds[0], 0.0), bounds[1]]
     return {name: found[name] for name in means}
+
+
+def share_interval(values: Floats, clusters: Clusters | None = None) -> list[float] | None:
+    """95 % interval of the mean of values (n,) within [0, 1], as of a metric; None for one record or cluster."""
+    columns = np.column_stack([np.ones(len(values)), values])
+    return intervals(columns, lambda sums: {"mean": ratio(sums[..., 1], sums[..., 0])}, clusters).get("mean")
 
 
 def _means(statistics: Floats, finish: Finish) -> dict[str, _Means | None]:

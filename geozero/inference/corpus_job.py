@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +26,11 @@ from geozero.engines import Completion, SamplingParams
 from geozero.inference.answer_log import AnswerLog, failure
 from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.tasks.boxes import Convention
-from geozero.tasks.text import OPEN_TAG, Mode, extract_answer
+from geozero.tasks.text import OPEN_TAG, Mode, extract_answer, thought
 
 # How a question is put: in a reading mode, or ("forced") in tagged mode with the answer's opening tag prefilled, so
-# that the model answers without a thought.
-PromptMode = Literal["direct", "tagged", "forced"]
+# that the model answers without a thought, or ("swapped") with another sample's thought before the tag.
+PromptMode = Literal["direct", "tagged", "forced", "swapped"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class CorpusJob:
     engine: dict[str, Any] | None = None  # keyword arguments of `open_engine` beside the model
     shard: str = "0/1"  # i/n: answer the i-th part of the questions alone, and write no records
     prefilled: int | None = None  # questions per corpus that are asked in prompt mode "forced", too, if also in tagged
+    swapped: int | None = None  # the same of prompt mode "swapped"
 
     @property
     def prompt_modes(self) -> tuple[PromptMode, ...]:
-        return (*self.modes, "forced") if self.prefilled and "tagged" in self.modes else self.modes
+        numbers: dict[PromptMode, int | None] = {"forced": self.prefilled, "swapped": self.swapped}
+        return (*self.modes, *(mode for mode, n in numbers.items() if n and "tagged" in self.modes))
 
 
 def records_path(out: Path | str, mode: str, source: str) -> Path:
@@ -77,7 +80,7 @@ def run(job: CorpusJob, on_line: Callable[[str], None] = print) -> list[Path]:
         for output in unfinished:
             if job.shard == CorpusJob.shard:
                 output.answer(model, on_line)
-            else:
+            elif output.prompt_mode != "swapped":  # whose prompts need all tagged answers
                 output.answer_part(model, on_line)
         if not unfinished:
             on_line("all records are there")
@@ -118,8 +121,8 @@ def _outputs(job: CorpusJob, corpus: Corpus) -> list[_Output]:
     samples = choose(corpus.samples(job.split), job.limit)
     if not samples:
         raise InputError(f"no {job.split} samples", str(corpus.path), "ingest that split, or name another corpus")
-    fewer = choose(samples, job.prefilled)
-    return [_Output(job, corpus, mode, fewer if mode == "forced" else samples) for mode in job.prompt_modes]
+    limits = {"forced": job.prefilled, "swapped": job.swapped}
+    return [_Output(job, corpus, mode, choose(samples, limits.get(mode))) for mode in job.prompt_modes]
 
 
 class _Output:
@@ -127,8 +130,7 @@ class _Output:
 
     def __init__(self, job: CorpusJob, corpus: Corpus, prompt_mode: PromptMode, samples: list[Sample]) -> None:
         self.job, self.corpus, self.prompt_mode, self.samples = job, corpus, prompt_mode, samples
-        self.mode: Mode = "tagged" if prompt_mode == "forced" else prompt_mode
-        self.prefix = OPEN_TAG if prompt_mode == "forced" else ""
+        self.mode: Mode = "direct" if prompt_mode == "direct" else "tagged"
         self.source = samples[0].source
         self.path = records_path(job.out, prompt_mode, self.source)
         self.stamp = self.path.with_suffix(".done.json")
@@ -142,7 +144,28 @@ class _Output:
             answer_many(model, questions, lambda q: self.corpus.image_bytes(q.image), log, label=label, on_line=on_line)
 
     def _questions(self) -> list[Question]:
-        return [Question(s.id, tasks.messages(s, self.mode), s.image_id, self.prefix) for s in self.samples]
+        return [
+            Question(s.id, tasks.messages(s, self.mode), s.image_id, self.prefixes.get(s.id, "")) for s in self.samples
+        ]
+
+    @cached_property
+    def prefixes(self) -> dict[str, str]:
+        """What the answer to each sample has to begin with: the opening tag, behind the tagged thought about the next
+        sample of its task by stable hash where thoughts are swapped."""
+        if self.prompt_mode == "forced":
+            return {s.id: OPEN_TAG for s in self.samples}
+        if self.prompt_mode != "swapped":
+            return {}
+        rows = json.loads(records_path(self.job.out, "tagged", self.source).read_bytes())
+        thoughts = {r["sample"]: thought(r["raw_output"]) for r in reversed(rows) if OPEN_TAG in r["raw_output"]}
+        found = {}
+        for task in {s.task for s in self.samples}:
+            own = sorted(
+                (s.id for s in self.samples if s.task == task), key=lambda name: stable_unit(name, salt="swap")
+            )
+            for name, other in zip(own, [*own[1:], own[0]], strict=True):
+                found[name] = f"{thoughts[other]} {OPEN_TAG}" if thoughts.get(other) else OPEN_TAG
+        return found
 
     def answer(self, model: LazyEngine, on_line: Callable[[str], None]) -> None:
         """Answer what is missing, then write the records and, last, the stamp."""
@@ -166,7 +189,7 @@ class _Output:
 
     def _identity(self, model: LazyEngine) -> dict[str, Any]:
         """All that the records depend on; stamps of earlier versions hold the same."""
-        left_out = ("model", "corpora", "out", "modes", "prefilled", "shard")
+        left_out = ("model", "corpora", "out", "modes", "prefilled", "swapped", "shard")
         prompts = json.dumps([(s.id, tasks.messages(s, self.mode)) for s in self.samples])
         identity = {name: value for name, value in asdict(self.job).items() if name not in left_out} | {
             "model": model.identity["model"],
@@ -174,6 +197,8 @@ class _Output:
             "corpus": self.corpus.digest,
             "prompts": digest(prompts.encode()),
         }
+        if self.prompt_mode == "swapped":
+            identity["prefixes"] = digest(json.dumps(self.prefixes).encode())
         return dict(json.loads(json.dumps(identity)))
 
     def _records(self, sample: Sample, completions: list[Completion]) -> Iterator[dict[str, Any]]:
@@ -181,7 +206,7 @@ class _Output:
         task = tasks.get(sample.task)
         for rollout, completion in enumerate(completions):
             reason = failure([completion])
-            text = "" if reason else self.prefix + completion.text
+            text = "" if reason else self.prefixes.get(sample.id, "") + completion.text
             yield {
                 "id": sample.id if rollout == 0 else f"{sample.id}/{rollout}",
                 "sample": sample.id,

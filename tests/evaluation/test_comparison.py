@@ -93,6 +93,22 @@ def test_thinking_is_compared_with_the_answer_forced_at_once() -> None:
     assert first.share_with_thought == 1.0 and first.words is not None and first.words["mean"] == 7.0
 
 
+def test_answers_that_change_without_the_thought_or_with_anothers_are_counted() -> None:
+    thinks = questions(0.9, thought="The answer is yes, I see it. ")
+    parts = [part("sft", "tagged", thinks), part("sft", "swapped", thinks)]
+    other = [{**row, "raw_output": row["raw_output"].replace("yes", "YES!")} for row in thinks]
+    for i, row in enumerate(other[:40]):
+        row["raw_output"] = "<answer>perhaps</answer>" if i % 4 == 0 else row["raw_output"]
+    parts.append(part("sft", "forced", other))
+    found = evaluation_parts(parts)
+    (row,) = (Reasoning.model_validate(row) for row in found["reasoning"])
+    without, swapped = row.changed["without"], row.changed["swapped"]
+    assert without is not None and swapped is not None
+    assert (without.value, without.n, swapped.value) == (10 / 200, 200, 0.0)
+    assert without.interval is not None and 0 < without.interval[0] < 0.05 < without.interval[1]
+    assert not [row for row in found["scores"] if row["mode"] == "swapped"]  # no way of answering, only a test of one
+
+
 def test_details_hold_what_the_score_is_made_of() -> None:
     rows = [{"raw_output": a, "label": b} for a, b in [("port", "port"), ("park", "port"), ("x", "park")]]
     scored = ScoredRecords(get("scene_cls"), parse_records([*rows, {}]))

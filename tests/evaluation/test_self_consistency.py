@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from geozero.evaluation.evaluate import evaluate
+from geozero.evaluation.self_consistency import abstention
 
 
 def answers(question: str, texts: list[str], label: str, **more: Any) -> list[dict[str, Any]]:
@@ -42,6 +44,27 @@ def test_pass_at_k_the_vote_and_calibration() -> None:
     bins = [(b["n"], b["confidence"], b["accuracy"]) for b in found["calibration"]["bins"]]
     assert bins == [(1, 0.5, 1.0), (2, 0.75, 0.5)]
     assert found["calibration"]["expected_calibration_error"] == pytest.approx((0.5 + 2 * 0.25) / 3)
+
+
+def test_abstaining_keeps_the_risk() -> None:
+    """Where 8 of 8 agree the vote is right; where 4 do it is right every other time."""
+    agreement = np.repeat([1.0, 0.5], [100, 100])
+    right = np.concatenate([np.ones(100), np.arange(100) % 2])
+    found = abstention(agreement, right, None)
+    assert (found["agreement"], found["answered"]["value"], found["wrong"]["value"]) == (1.0, 0.5, 0.0)
+    assert found["wrong"]["interval"][1] < found["risk"] == 0.1
+    assert abstention(agreement, np.ones(200), None)["answered"]["value"] == 1.0
+    never = abstention(agreement, np.zeros(200), None)
+    assert never["agreement"] is None and never["answered"]["value"] == 0.0 and "wrong" not in never
+    assert abstention(np.ones(20), np.ones(20), None)["agreement"] is None  # too few to be sure of 10 %
+
+
+def test_abstention_is_as_safe_as_it_says() -> None:
+    """Where every level of agreement is wrong a little more often than the risk, answering is rarely called safe."""
+    rng = np.random.default_rng(1)
+    levels = rng.choice([0.5, 0.75, 1.0], size=(300, 200))
+    safe = [abstention(row, (rng.random(200) > 0.11).astype(float), None)["agreement"] is not None for row in levels]
+    assert np.mean(safe) < 0.1
 
 
 def test_one_answer_a_question_has_none_of_it() -> None:

@@ -459,6 +459,26 @@ def test_records_of_a_job_file_stand_where_records_path_says(job: CorpusJob, mon
     assert len(read(records_path(job.out, "tagged", "toy_rsvqa_lr"))) == 6
 
 
+def test_swapped_answers_follow_the_thought_about_another_sample(
+    job: CorpusJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Request, i: int) -> str:
+        return "forest</answer>" if request.prefix else f"about {request.id} <answer>forest</answer>"
+
+    engine = stand_in(monkeypatch, answer)
+    job = replace(job, modes=("tagged",), swapped=4)
+    assert job.prompt_modes == ("tagged", "swapped")
+    tagged, swapped = (read(path) for path in run(job, lambda line: None)[:2])
+    assert len(swapped) == 4 and {r["id"] for r in swapped} < {r["id"] for r in tagged}
+    texts = {r["id"]: r["raw_output"] for r in swapped}
+    for name, text in texts.items():
+        assert name not in text and text.endswith("<answer>forest</answer>")
+    assert {text.split()[1] for text in texts.values()} <= texts.keys()  # each thought is that about one of the others
+    before = len(engine.asked)
+    run(job, lambda line: None)
+    assert len(engine.asked) == before
+
+
 def test_prefilled_answers_leave_no_room_for_a_thought(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stand_in(monkeypatch, lambda request, i: "forest</answer>" if request.prefix else right(request, i))
     paths = run(replace(job, modes=("tagged",), prefilled=4), lambda line: None)

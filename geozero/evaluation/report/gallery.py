@@ -24,8 +24,8 @@ from geozero.evaluation.report.tables import Column, model_label
 from geozero.tasks import TASKS
 
 IMAGES_PER_BLOCK, TEXTS_PER_BLOCK = 100, 200
-BUDGET_BYTES = 15_000_000  # of all JPEGs; base64 adds a third, and with the texts the page stays below 30 MB
-TEXT_BUDGET_BYTES = 8_000_000
+BUDGET_BYTES = 18_500_000  # of all JPEGs; base64 adds a third, and with the texts the page stays below 30 MB
+TEXT_BUDGET_BYTES, TEXTS_ALONE_BYTES = 4_500_000, 18_000_000  # the latter where the images lie beside the page
 TEXTS_PER_ITEM, SHORTEST_TEXT = 8, 80  # about: question, truth, and three texts of each of two answers
 SIZES = ((384, 82), (256, 78), (192, 72), (128, 68), (128, 55))  # longer side in pixels and JPEG quality
 FILE_SIZE = SIZES[0]  # of images beside the page
@@ -59,7 +59,7 @@ def gather(
     names += [o for o in dict.fromkeys(name(o) for item in items for o in item.outputs) if o not in names]
     size = _size(items, folder, budget)
     side, quality = size or FILE_SIZE
-    limit = _text_limit(items)
+    limit = _text_limit(items, TEXTS_ALONE_BYTES if size is None else TEXT_BUDGET_BYTES)
     images: dict[str, tuple[int, int, int]] = {}  # hash of the given bytes → number, width, height
     encoded: list[str] = []
     rows, texts, bad = [], [], []
@@ -182,13 +182,13 @@ def _size(items: Sequence[GalleryItem], folder: Path, budget: int) -> tuple[int,
     return None
 
 
-def _text_limit(items: Sequence[GalleryItem]) -> int:
+def _text_limit(items: Sequence[GalleryItem], budget: int) -> int:
     """Characters of a text that are kept, so that all texts stay within their budget."""
     texts = [text for item in items for text in _all_texts(item)]
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    if size <= TEXT_BUDGET_BYTES:
+    if size <= budget:
         return MAX_TEXT
-    return max(SHORTEST_TEXT, int(TEXT_BUDGET_BYTES / (len(items) * TEXTS_PER_ITEM) * sum(map(len, texts)) / size))
+    return max(SHORTEST_TEXT, int(budget / (len(items) * TEXTS_PER_ITEM) * sum(map(len, texts)) / size))
 
 
 def _all_texts(item: GalleryItem) -> Iterator[str]:

@@ -129,7 +129,7 @@ class Reasoning(ModelPlace):
     distinct_n: dict[str, Number] | None = None
     agreement: Number = None
     help: Comparison | None = None
-    changed: dict[str, Estimated] = {}
+    changed: dict[str, Estimated | None] = {}
 
 
 class GroupScore(Record):
