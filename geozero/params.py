@@ -115,15 +115,65 @@ class Toy(Section):
         return self
 
 
+Name = Annotated[str, Field(pattern=r"^\w+$")]
+
+
+class Place(Section):
+    """Where one data set lies, and how it is read."""
+
+    path: str  # its tree, a directory that holds it, or an archive of it
+    source: Name | None = None  # whose adapter reads it, such as `coco`; None: the data set of this name
+    options: dict[str, str | bool | int | float] = {}  # of the adapter, as `geozero ingest --set` takes them
+    follow: list[str] = []  # directories into which symbolic links may lead
+    eval_only: bool = False
+
+    @property
+    def settings(self) -> list[str]:
+        """The options as `NAME=VALUE`."""
+        return [f"{name}={value}" for name, value in self.options.items()]
+
+
+SAMPLES, CORPORA = "data/samples", "data/corpus"  # in a checkout
+
+
 class Data(Section):
-    """Which sources the data stages ingest, and from where (dvc.yaml reads these)."""
+    """Which data sets the data stages ingest, and from where (dvc.yaml reads these)."""
 
     root: str  # directory that holds the distributed trees or archives
-    sources: list[str]  # ingested from `root`: training and evaluation
-    optional: list[str] = []  # as `sources`, but passed over, and said so, while they are not there
+    sources: list[Name]  # ingested from `root`: training and evaluation
+    optional: list[Name] = []  # as `sources`, but passed over, and said so, while they are not there
     eval_root: str
-    eval_only: list[str] = []  # ingested from `eval_root`: evaluation alone
-    samples: list[str] = []  # shards in git, under data/samples
+    eval_only: list[Name] = []  # ingested from `eval_root`: evaluation alone
+    samples: list[Name] = []  # shards in git, under data/samples
+    paths: dict[Name, Place] = {}  # data sets with a path of their own, by name; their own data, too
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Data:
+        names = [*self.sources, *self.optional, *self.eval_only, *self.samples, *self.paths]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"'{twice[0]}' is named twice")
+        return self
+
+    @property
+    def trained(self) -> list[str]:
+        """The data sets that are trained on."""
+        own = (name for name, place in self.paths.items() if not place.eval_only)
+        return [*self.sources, *self.optional, *self.samples, *own]
+
+    @property
+    def searched(self) -> dict[str, str]:
+        """The data sets that are looked for in a root, with that root."""
+        return {
+            **dict.fromkeys((*self.sources, *self.optional), self.root),
+            **dict.fromkeys(self.eval_only, self.eval_root),
+        }
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Every data set by name, with where it lies or is looked for."""
+        samples = dict.fromkeys(self.samples, SAMPLES)
+        return {name: Place(path=root) for name, root in {**self.searched, **samples}.items()} | self.paths
 
 
 class Model(Section):
@@ -381,6 +431,12 @@ class Params(Section):
         concurrency = self.sampling.concurrency
         server = {} if concurrency is None else {"concurrency": concurrency}
         return {"name": self.sampling.engine, "memory": self.sampling.memory, **server, **model}
+
+
+def checkout_of(file: Path) -> Path:
+    """The checkout that a parameter file lies in (profiles/ are in it, too); outside of one, its directory."""
+    file = file.absolute()  # a link stays: what it stands beside counts, not what it points to
+    return next((path for path in file.parents if (path / "dvc.yaml").is_file()), file.parent)
 
 
 def load(path: Path | str) -> Params:

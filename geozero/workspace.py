@@ -31,7 +31,7 @@ class Workspace:
     @property
     def root(self) -> Path:
         """The checkout that the parameter file lies in (profiles/ are in it, too); outside of one, its directory."""
-        return next((path for path in self.file.parents if (path / "dvc.yaml").is_file()), self.file.parent)
+        return params.checkout_of(self.file)
 
     @property
     def raw(self) -> Path:
@@ -66,9 +66,9 @@ class Workspace:
 
     @property
     def corpora(self) -> list[Path]:
-        """Every ingested corpus, by name."""
-        found = (p.parent for p in (self.root / "data/corpus").glob(f"*/{MANIFEST}"))
-        return sorted(p for p in found if not p.name.startswith("."))  # a dot: somebody is still writing it
+        """The ingested corpora of the data sets that the parameters name, by name."""
+        named = (self.root / params.CORPORA / name for name in sorted(self.settings.data.places))
+        return [path for path in named if (path / MANIFEST).is_file()]
 
     def corpora_with(self, split: Split) -> list[Path]:
         """The ingested corpora that hold samples of a split."""
@@ -77,7 +77,7 @@ class Workspace:
     @property
     def trained_sources(self) -> list[str]:
         """The sources that are trained on, and whose val split may choose between checkpoints."""
-        return [*self.settings.data.sources, *self.settings.data.optional, *self.settings.data.samples]
+        return self.settings.data.trained
 
     @property
     def val_corpora(self) -> list[Path]:

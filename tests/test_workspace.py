@@ -43,12 +43,12 @@ def test_a_profile_of_a_checkout_works_in_the_checkout(tmp_path: Path) -> None:
     assert Workspace.open(tmp_path / "profiles/one.yaml").root == tmp_path
 
 
-def test_only_finished_corpora_are_seen(workspace: Workspace, tmp_path: Path) -> None:
-    for name in ("b", "a", ".a.part-host-1"):
+def test_only_finished_corpora_of_the_parameters_are_seen(workspace: Workspace, tmp_path: Path) -> None:
+    for name in ("toy_rsicd", "toy_aid", ".toy_aid.part-host-1", "aid"):
         (tmp_path / "data/corpus" / name).mkdir(parents=True)
         (tmp_path / "data/corpus" / name / "manifest.json").write_text("{}")
-    (tmp_path / "data/corpus/unfinished").mkdir()
-    assert [p.name for p in workspace.corpora] == ["a", "b"]
+    (tmp_path / "data/corpus/neon").mkdir()
+    assert [p.name for p in workspace.corpora] == ["toy_aid", "toy_rsicd"]  # and none that params.yaml does not name
 
 
 def test_the_newest_run_is_the_one_finished_last(workspace: Workspace, tmp_path: Path) -> None:

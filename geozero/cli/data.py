@@ -27,14 +27,28 @@ Boxes = Annotated[
 @app.command()
 def sources(
     root: Annotated[Path | None, typer.Option(help="Directory to look for data sets in; if left out, data.")] = None,
+    params: Annotated[Path | None, typer.Option(help="The parameter file that --code and --files go by.")] = None,
+    code: Annotated[Path | None, typer.Option(help="Write hashes of what reads each data set (for DVC).")] = None,
+    files: Annotated[Path | None, typer.Option(help="Write hashes of each data set's files (for DVC).")] = None,
 ) -> None:
     """List the sources: tasks, whether they are present under --root, licence, size, layout, page.
 
     Example: geozero sources --root ~/archives
     """
+    from geozero.curation.ingest.stage_inputs import write_code, write_files
+    from geozero.params import checkout_of, load
     from geozero.sources import SOURCES, Source, Tree, open_tree
     from geozero.sources.catalogue import catalogue
 
+    if code or files:
+        if params is None:
+            raise InputError("no parameter file", "--code, --files", "add --params params.yaml")
+        data = load(params).data
+        if code:
+            write_code(data, code)
+        if files:
+            write_files(data, checkout_of(params), files)
+        return
     pages = {name: entry.page for name, entry in catalogue().items()}
 
     def state(source: Source, tree: Tree | None) -> str:
@@ -65,9 +79,11 @@ def sources(
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(help="A name that `geozero sources` lists.")],
-    root: Annotated[Path, typer.Option(help="The directory that holds the data set, its tree, or an archive of it.")],
-    out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    source: Annotated[str | None, typer.Argument(help="A name that `geozero sources` lists.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The directory that holds the data set, its tree, or an archive of it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The corpus to write.")] = None,
     split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Which split to keep.")] = "all",
     options: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the data set; repeatable.")
@@ -83,6 +99,9 @@ def ingest(
         Literal["copy", "link"],
         typer.Option(help="Copy the images into the corpus, or leave those that are kept as they are where they lie."),
     ] = "copy",
+    params: Annotated[
+        Path | None, typer.Option(help="Take --root, --out, --set and --optional of a data set from this file.")
+    ] = None,
 ) -> None:
     """Read one data set and write it as a corpus.
 
@@ -93,7 +112,27 @@ def ingest(
     from geozero.curation.reuse import leave_empty
     from geozero.sources import get, with_options
 
-    chosen = with_options(get(source), options or [])
+    adapter, settings = source, list(options or [])
+    if params is not None:
+        from geozero.curation.ingest.stage_inputs import stage_source
+        from geozero.params import CORPORA, load
+
+        source, data, base = source or stage_source(), load(params).data, _base(params)
+        if source not in data.places:
+            named = f"no data set '{source}' in the section data" if source else "no data set named"
+            raise InputError(named, str(params), f"one of {', '.join(data.places)}")
+        place = data.places[source]
+        root, out = root or base / place.path, out or base / CORPORA / source
+        optional = optional or source in data.optional
+        follow = [*map(Path, place.follow), *(follow or [])]
+        adapter, settings = place.source or source, [*place.settings, *settings]
+        settings += [f"name={source}"] if place.source else []
+    needed = ("argument 'source'", adapter), ("option '--root'", root), ("option '--out'", out)
+    for what, value in needed:
+        if value is None:
+            raise InputError(f"Missing {what}", hint="see `geozero ingest --help`")
+    assert adapter is not None and root is not None and out is not None
+    chosen = with_options(get(adapter), settings)
     try:
         summary(make(chosen, root, out, split, with_checks(checks or []), follow or [], images), out)
     except Missing as missing:
@@ -105,15 +144,18 @@ def ingest(
 
 @app.command()
 def raw(
-    inputs: Annotated[
-        list[Path], typer.Option("--in", help="A corpus, or a directory of corpora, to train on; repeatable.")
-    ],
     out: Annotated[Path, typer.Option(help="The corpus to write.")],
+    inputs: Annotated[
+        list[Path] | None, typer.Option("--in", help="A corpus, or a directory of corpora, to train on; repeatable.")
+    ] = None,
     evals: Annotated[
         list[Path] | None, typer.Option("--eval", help="A corpus whose images must not be trained on; repeatable.")
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Also write the counts as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page: leaks, shared images, licences.")] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="Take --in and --eval from this file: the data sets that it names.")
+    ] = None,
 ) -> None:
     """Merge corpora into GeoZero-Raw: training samples without duplicates and without images of evaluation sets.
 
@@ -121,7 +163,20 @@ def raw(
     """
     from geozero.curation.decontamination.merge import raw as make
 
-    summary(make(_corpora(inputs), _corpora(evals or []), out, metrics=metrics, html=html), out)
+    if inputs is None and params is None:
+        raise InputError("Missing option '--in'", hint="see `geozero raw --help`")
+    train, held_out = _corpora(inputs or []), _corpora(evals or [])
+    if params is not None:
+        from geozero.params import CORPORA, load
+
+        data, place = load(params).data, _base(params) / CORPORA
+        corpora = {name: place / name for name in sorted(data.places) if name not in data.optional}
+        corpora |= {name: place / name for name in data.optional if (place / name / MANIFEST).is_file()}
+        held_out += [corpora[name] for name in sorted(corpora)]
+        train += [corpora[name] for name in sorted(corpora) if name in data.trained]
+        for corpus in sorted(set(_corpora([place])) - {place, *corpora.values()}):
+            typer.echo(f"{corpus}\tleft out\t{params} does not name it")
+    summary(make(train, held_out, out, metrics=metrics, html=html), out)
 
 
 @app.command()
@@ -256,3 +311,11 @@ def _corpora(paths: list[Path]) -> list[Path]:
         inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
         found += inside if inside and not (path / MANIFEST).is_file() else [path]
     return found
+
+
+def _base(params: Path) -> Path:
+    """What paths in a parameter file are relative to: its checkout, as seen from here."""
+    from geozero.params import checkout_of
+
+    checkout = checkout_of(params)
+    return Path() if checkout == Path.cwd() else checkout

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-def _workers(text: str) -> str:
-    if text != "auto" and not (text.isascii() and text.isdecimal() and int(text) > 0):
+def _workers(text: str | None) -> str | None:
+    if text not in (None, "auto") and text and not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise typer.BadParameter(f"'{text}' is not in the range x>=1, nor auto")
     return text
 
@@ -36,16 +36,16 @@ def sample(
         typer.Option(help="The inference engine."),
     ] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Answers per sample; a store can grow to more.")] = None,
-    shard: Annotated[str, typer.Option(help="i/n: worker i (from 0) of n workers that fill one store.")] = "0/1",
+    shard: Annotated[str | None, typer.Option(help="i/n: worker i (from 0) of n workers that fill one store.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples, chosen by stable hash.")] = None,
     params: Annotated[Path | None, typer.Option(help="Take model and sampling settings from this file.")] = None,
     workers: Annotated[
-        str,
+        str | None,
         typer.Option(
             callback=_workers,
-            help="Processes of this machine, each with a GPU of its own; auto: one per visible GPU.",
+            help="Processes of this machine, each with a GPU of its own; auto: one per visible GPU; if left out, 1 or as --params says.",
         ),
-    ] = "1",
+    ] = None,
     url: Annotated[
         list[str] | None,
         typer.Option(help="A server's address, or MODEL=ADDRESS, as fold-0=http://… (--engine server); repeatable."),
@@ -66,13 +66,17 @@ def sample(
     from geozero.engines.serving.served_model import pairs, trusted_models
     from geozero.params import load
 
+    loaded = load(params) if params else None
     settings = SamplingSettings.of(
-        load(params) if params else None,
+        loaded,
         engine=engine,
         k=k,
         urls=pairs(url) if url else None,
         trust_server_model=trusted_models(trust_server_model) if trust_server_model else None,
     )
+    if workers is None:
+        workers = str(loaded.sampling.workers) if loaded and shard is None else "1"
+    shard = shard or "0/1"
     gpus = gpus_of(workers, settings)
     if len(gpus) > 1 and not dry_run:
         from geozero.difficulty.workers import run_workers

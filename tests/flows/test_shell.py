@@ -118,9 +118,10 @@ def test_bad_input_is_logged_without_its_traceback() -> None:
 
 def test_corpora_are_asked_for_the_splits_they_hold(params: Path) -> None:
     data = params.parent / "data/corpus"
-    trained = one_source(data / "vhm", "vhm", "vqa", split="train")
-    tested = one_source(data / "ucm", "ucm", "scene_cls", split="test")
-    (data / "half").mkdir()  # unfinished: no manifest
+    trained = one_source(data / "toy_rsvqa_lr", "toy_rsvqa_lr", "vqa", split="train")
+    tested = one_source(data / "toy_aid", "toy_aid", "scene_cls", split="test")
+    one_source(data / "ucm", "ucm", "scene_cls", split="test")  # of a source that the parameters do not name any more
+    (data / "neon").mkdir()  # unfinished: no manifest
     workspace = Workspace.open(params)
     assert workspace.corpora == [tested, trained]
     assert workspace.corpora_with("test") == [tested]

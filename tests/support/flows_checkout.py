@@ -42,11 +42,13 @@ def write_params(path: Path, params: Mapping[str, Any]) -> None:
     (path / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
 
 
-def python(path: Path, *words: str, timeout: float = 900, code: Path | None = None) -> subprocess.CompletedProcess[str]:
+def python(
+    path: Path, *words: str, timeout: float = 900, code: Path | None = None, first_in_path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m words…` in a checkout with its own code, or that of `code`; nothing is kept outside it."""
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(first_in_path or Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(code or path),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",

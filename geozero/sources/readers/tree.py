@@ -43,6 +43,7 @@ class _State:
     mounted: set[str] = field(default_factory=set)  # archives that were looked into
     unreadable: dict[str, InputError] = field(default_factory=dict)  # … and could not be read
     notes: dict[str, str] = field(default_factory=dict)
+    archives: dict[Store, str] = field(default_factory=dict)  # what was opened → the file of the given directory
 
 
 class Tree:
@@ -196,6 +197,15 @@ class Tree:
                 return found
             top, up = top[: top.rstrip("/").rfind("/") + 1], up + "../"
 
+    def files(self) -> set[str]:
+        """The files below the given directory that hold this tree: its own, the archives, lists in the directories
+        above; none if an archive was given."""
+        members = [member for name, member in self._members.items() if name.startswith(self._top)]
+        above = (self._members[self._from_top(name)] for name in self.beside((".txt", ".csv")))
+        plain = {member.key for member in (*members, *above) if isinstance(member.store, Directory)}
+        archives = self._state.archives
+        return plain | {archives[store] for store in {member.store for member in members} if store in archives}
+
     def left_out(self) -> list[tuple[str, str]]:
         """What of `ignored` belongs to this tree, or would lie outside any tree; archives in it that are unreadable."""
         archives = [(name, f"unreadable: {error.what}") for name, error in self._state.unreadable.items()]
@@ -318,6 +328,8 @@ class Tree:
             self.pass_over(name, error)
         else:
             self.keep(store)
+            held = self._members[self._top + name]
+            self._state.archives[store] = self._state.archives.get(held.store, held.key)
             prefix = name[: name.rfind("/") + 1]
             for inner, member in members.items():
                 self.add(prefix + inner, member)
