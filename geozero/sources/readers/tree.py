@@ -201,7 +201,7 @@ class Tree:
         """The files below the given directory that hold this tree: its own, the archives, lists in the directories
         above; none if an archive was given."""
         members = [member for name, member in self._members.items() if name.startswith(self._top)]
-        above = (self._members[self._from_top(name)] for name in self.beside((".txt", ".csv")))
+        above = (self._members[self._full(name)] for name in self.beside((".txt", ".csv")))
         plain = {member.key for member in (*members, *above) if isinstance(member.store, Directory)}
         archives = self._state.archives
         return plain | {archives[store] for store in {member.store for member in members} if store in archives}
