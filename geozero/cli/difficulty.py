@@ -43,7 +43,7 @@ def sample(
         str | None,
         typer.Option(
             callback=_workers,
-            help="Processes of this machine, each with a GPU of its own; auto: one per visible GPU; if left out, 1 or as --params says.",
+            help="Processes of this machine, each with a GPU of its own; auto: one per GPU; default: --params, or 1.",
         ),
     ] = None,
     url: Annotated[

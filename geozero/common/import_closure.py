@@ -40,7 +40,7 @@ def command(module: str, function: str) -> set[str]:
 def closure(*modules: str) -> set[str]:
     """The files that these modules and all that they import consist of, as POSIX paths below the checkout.
 
-    Counted are imports of this package anywhere in a file, the `__init__` of each package above, and modules and files
+    Counted are imports of this package anywhere in a file, but for type checkers, the `__init__` of each package above, and modules and files
     (children are started so, templates found so) that are named in a text. The command line is not followed.
     """
     return _followed(file for module in modules for file in _files(module))
@@ -105,11 +105,13 @@ def _parsed(file: str) -> ast.Module:
 
 def _names(node: ast.AST) -> Iterator[str]:
     """The modules that are imported somewhere in a piece of code, `from a import b` as `a.b`."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Import):
-            yield from (alias.name for alias in part.names)
-        elif isinstance(part, ast.ImportFrom):
-            yield from (f"{part.module}.{alias.name}" for alias in part.names)
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for part in node.orelse if for_types and isinstance(node, ast.If) else ast.iter_child_nodes(node):
+        yield from _names(part)
 
 
 @cache
