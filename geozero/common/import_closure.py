@@ -40,8 +40,9 @@ def command(module: str, function: str) -> set[str]:
 def closure(*modules: str) -> set[str]:
     """The files that these modules and all that they import consist of, as POSIX paths below the checkout.
 
-    Counted are imports of this package anywhere in a file, but for type checkers, the `__init__` of each package above, and modules and files
-    (children are started so, templates found so) that are named in a text. The command line is not followed.
+    Counted are imports of this package anywhere in a file, but for type checkers, the `__init__` of each package above,
+    and modules and files that are named in a text (so children are started, templates found). The command line is not
+    followed.
     """
     return _followed(file for module in modules for file in _files(module))
 
