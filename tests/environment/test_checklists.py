@@ -65,6 +65,11 @@ def test_every_file_that_a_checklist_names_exists() -> None:
         assert [p.pattern for p in named_in(title) if not any(map(p.fullmatch, tracked))] == [], title
 
 
+def test_every_task_is_in_the_row_of_the_option() -> None:
+    (row,) = re.findall(r"^\| `--task` .*", (ROOT / "docs" / "evaluation.md").read_text(), re.M)
+    assert [name for name in TASKS if f"`{name}`" not in row] == [], "add it to docs/evaluation.md"
+
+
 def test_every_set_with_a_name_map_is_in_the_table_of_maps() -> None:
     table = (ROOT / "docs" / "corpus.md").read_text().split("| sets | one name for |")[1].split("\n\n")[0]
     titles = {name: re.split("[ -]", source.title)[0] for name, source in SOURCES.items() if name in SETS}
