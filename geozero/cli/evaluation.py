@@ -30,6 +30,9 @@ def infer(
         typer.Option(help="official: the published script's temperature, top-p and top-k."),
     ] = "greedy",
     seed: Annotated[int, typer.Option(help="Of the official draws.")] = 42,
+    max_megapixels: Annotated[
+        float, typer.Option("--max_megapixels", min=0, help="A larger image is listed, not asked about.")
+    ] = 64.0,
 ) -> None:
     """Answer the authors' evaluation JSON; a killed run resumes when it is started again.
 
@@ -53,6 +56,7 @@ def infer(
         engine=engine,
         sampling=sampling,
         seed=seed,
+        max_megapixels=max_megapixels,
         progress=typer.echo,
     )
     failed = f"{len(done.failed)} failed" + (f", listed in {done.failed_path}" if done.failed else "")

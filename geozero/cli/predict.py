@@ -31,6 +31,7 @@ def predict(
         typer.Option(help="What the model's coordinates mean; if left out, what its family is pre-trained with."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per answer.")] = 1024,
+    max_megapixels: Annotated[float, typer.Option(min=0, help="A larger image is not asked about.")] = 64.0,
 ) -> None:
     """Ask a model about your own images.
 
@@ -39,11 +40,20 @@ def predict(
     from geozero.inference.predict import predict as answer
 
     missing = [path for path in images if not path.is_file()]
-    if missing:
+    if len(missing) == len(images):
         raise InputError("no such image", str(missing[0]), "give files, not directories")
     show = block if sys.stdout.isatty() else line
     found = []
-    for one in answer(model, images, question, engine=engine, mode=mode, boxes=boxes, max_tokens=max_tokens):
+    for one in answer(
+        model,
+        images,
+        question,
+        engine=engine,
+        mode=mode,
+        boxes=boxes,
+        max_tokens=max_tokens,
+        max_megapixels=max_megapixels,
+    ):
         found.append(one)
         if one.error is None or len(images) > 1:
             typer.echo(show(one))

@@ -9,6 +9,8 @@ from typing import Any
 
 from geozero.common.errors import InputError
 
+LINES = (".jsonl", ".ndjson")
+
 
 def parse_json(data: bytes) -> Any:
     """JSON as models and other people's scripts write it; an integer longer than Python reads becomes an infinity, so
@@ -22,13 +24,13 @@ def parse_json(data: bytes) -> Any:
 
 
 def read_list(path: Path, what: str, hint: str) -> list[Any]:
-    """The list in a JSON file; `what` says in errors what it holds.
+    """The list in a JSON file, or the rows of JSON lines; `what` says in errors what it holds.
 
     Raises:
         InputError: the file is missing, cannot be read, is not JSON, or holds something else.
     """
     try:
-        rows = parse_json(path.read_bytes())
+        rows = parse_rows(path.read_bytes(), path.suffix)
     except FileNotFoundError:
         raise InputError(f"no such {what} file", str(path), hint) from None
     except OSError as error:
@@ -40,6 +42,30 @@ def read_list(path: Path, what: str, hint: str) -> list[Any]:
     if not isinstance(rows, list):
         raise InputError(f"a JSON {type(rows).__name__} instead of a list", str(path), hint)
     return rows
+
+
+def parse_rows(data: bytes, suffix: str = "") -> Any:
+    """What a JSON file holds; of JSON lines a list, in which a line that is no JSON is its own text.
+
+    Raises:
+        ValueError: it is neither.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        value = parse_json(data)
+    except ValueError:
+        lines = [line for line in data.splitlines() if line.strip()]
+        if not lines or not isinstance(_line(lines[0]), dict):
+            raise
+        return [_line(line) for line in lines]
+    return [value] if suffix.lower() in LINES and isinstance(value, dict) else value
+
+
+def _line(line: bytes) -> Any:
+    try:
+        return parse_json(line)
+    except (ValueError, RecursionError):
+        return line[:200].decode("utf-8", "replace")
 
 
 def _integer(text: str) -> int | float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from geozero.common.errors import BadRecord
-from geozero.corpus.images import MAX_PIXELS, decode, size_of
+from geozero.corpus.images import MAX_PIXELS, decode, read_file, shrunk, size_of
 from geozero.corpus.raster import TIFF, Stretch, choose_bands, to_rgb
 from geozero.corpus.sample import Box
 
@@ -37,30 +37,40 @@ class ImageFile:
         return min(xs), min(ys), max(xs), max(ys)
 
 
-def read_image(path: Path) -> ImageFile:
-    """Read a file; the pixels of PNG, JPEG and the like are left to the engine.
+def read_image(path: Path, max_pixels: int | None = None) -> ImageFile:
+    """Read a file; the pixels of PNG, JPEG and the like are left to the engine, those of an image beyond its limit are
+    scaled down (`width` and `height` stay those of the file).
 
     Raises:
-        BadRecord: it is no image, too large, or a GeoTIFF that needs rasterio.
+        BadRecord: it is no image, has more than `max_pixels` pixels (64 million), or is a GeoTIFF that needs rasterio.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadRecord("image_missing", error.strerror or str(error)) from None
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    if not path.is_file():
+        raise BadRecord("image_missing", "no such file")
+    found = _read(path, max_pixels)
+    if found.width * found.height > max_pixels:
+        raise BadRecord("image_too_large", f"{found.width}x{found.height}")
+    if found.width * found.height > MAX_PIXELS:
+        return replace(found, data=shrunk(found.data, max_pixels))
+    return found
+
+
+def _read(path: Path, max_pixels: int) -> ImageFile:
     if path.suffix.lower() not in TIFF:
+        data = read_file(path, max_pixels)
         return ImageFile(data, *size_of(data))
     try:
-        return _through_rasterio(path)
+        return _through_rasterio(path, max_pixels)
     except ModuleNotFoundError:
         pass
     try:
-        image = decode(data)
+        image = decode(read_file(path, max_pixels), max_pixels)
     except BadRecord as bad:
         raise bad if bad.reason == "image_too_large" else BadRecord(bad.reason, NEEDS_RASTERIO) from None
     return ImageFile(_png(image), image.width, image.height)
 
 
-def _through_rasterio(path: Path) -> ImageFile:
+def _through_rasterio(path: Path, max_pixels: int) -> ImageFile:
     """The first three bands (a single one three times), each stretched to 8 bits unless they are.
 
     Raises:
@@ -72,7 +82,7 @@ def _through_rasterio(path: Path) -> ImageFile:
 
     try:
         with rasterio.open(path) as source:
-            if source.width * source.height > MAX_PIXELS:
+            if source.width * source.height > max_pixels:
                 raise BadRecord("image_too_large", f"{source.width}x{source.height}: cut it into tiles first")
             bands = source.read(list(choose_bands(source.count)), masked=True)
             crs = None if source.crs is None else str(source.crs)

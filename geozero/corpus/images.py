@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
@@ -16,6 +18,8 @@ from geozero.corpus.phash import phash
 from geozero.corpus.sample import digest
 
 MAX_PIXELS = 16_000 * 16_000 // 4  # 64 megapixels: above any tile of the field, far below a decompression bomb
+SHRUNK_PIXELS = 2048 * 2048  # of what is larger than MAX_PIXELS; models read at most a quarter of it
+BYTES_PER_PIXEL = 16  # of an uncompressed image of four 32-bit bands: no file of an image that is read is larger
 ALLOWED_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 KEPT_AS_IS = ("JPEG", "PNG")  # what every engine reads; other formats are stored anew as PNG
 DEEP_FORMATS = ("PNG", "TIFF")  # those that can hold 16 bits a channel
@@ -38,6 +42,8 @@ _STRETCH = "stretch it to 8-bit RGB first, as `geozero tile` does"
 # Pillow warns of large images, which are refused here, and of odd metadata, which nobody reads. Once for all:
 # filters that are changed and put back at every image are felt in ingest.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# Its own limit would stop at 179 megapixels whatever a caller allows; ours holds before any pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,37 @@ class StoredImage:
     width: int
     height: int
     phash: str
+
+
+def read_file(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        BadRecord: it cannot be read, or is larger than an image of `max_pixels` pixels can be.
+    """
+    try:
+        size, most = path.stat().st_size, BYTES_PER_PIXEL * max_pixels
+        if size > most:
+            raise BadRecord("image_too_large", f"a file of {size} bytes, of {most} allowed")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadRecord("image_unreadable", error.strerror or str(error)) from None
+    except MemoryError:
+        raise BadRecord("image_unreadable", "not enough memory") from None
+
+
+def shrunk(data: bytes, max_pixels: int) -> bytes:
+    """An image of up to `max_pixels` pixels as a PNG of at most `SHRUNK_PIXELS`.
+
+    Raises:
+        BadRecord: as `decode`.
+    """
+    image = decode(data, max_pixels)
+    scale = min(1.0, math.sqrt(SHRUNK_PIXELS / (image.width * image.height)))
+    size = max(1, math.floor(image.width * scale)), max(1, math.floor(image.height * scale))
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -86,7 +123,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     """Width and height of an encoded image as `decode` gives it, read from its header alone.
 
     Raises:
-        BadRecord: not an image, a damaged header, or beyond Pillow's own limit of pixels.
+        BadRecord: not an image, or a damaged header.
     """
     with _bad_records(data), Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
         return (image.height, image.width) if _orientation(image) >= _SIDEWAYS else image.size

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
-from geozero.common.lenient_json import parse_json
+from geozero.common.lenient_json import read_list
 from geozero.corpus.sample import Sample, Split, TaskName, digest
 from geozero.corpus.store import Corpus
 from geozero.evaluation.evaluate import evaluate
@@ -223,7 +223,7 @@ def evaluate_benchmark(
         raise InputError(f"no record of type {kinds}", str(records), f"{it.name} has no other questions")
     kept: Path | list[Any] = records  # the file itself where all of it counts, so that its hash is in the result
     if n_left_out:
-        kept = [row for row, own in zip(parse_json(records.read_bytes()), counted, strict=True) if own]
+        kept = [row for row, own in zip(read_list(records, "records", ""), counted, strict=True) if own]
     result = evaluate(task, protocol, kept, None, boxes, **options)
     result["records"]["path"] = str(records)
     n = result["n"] + n_left_out

@@ -10,6 +10,7 @@ The last turn, if it is the model's, is the label; the turns before it are the p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,7 +132,12 @@ def _marked(turns: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 def _label(answer: Any, references: Any, task: TaskName) -> str | list[str]:
     """The truth as records hold it: always text, so that writing them cannot fail on a NaN or an object."""
     given = references if isinstance(references, list) else []
-    return get(task).label(_text(answer), [_text(value) for value in given])
+    if isinstance(answer, list) and answer and all(isinstance(value, str) for value in answer):  # each of them is right
+        return [_text(value) for value in answer]
+    text = _text(answer)
+    if not text and isinstance(answer, list | dict) and answer and get(task).answers_are_boxes:
+        text = _text(json.dumps(answer))
+    return get(task).label(text, [_text(value) for value in given])
 
 
 def _id(row: Any) -> str:

@@ -19,7 +19,7 @@ from geozero import tasks
 from geozero.common import process
 from geozero.common.atomic import update_json, write_json
 from geozero.common.errors import BadRecord, InputError
-from geozero.corpus.images import MAX_PIXELS, size_of
+from geozero.corpus.images import MAX_PIXELS, read_file, shrunk, size_of
 from geozero.corpus.sample import TaskName, digest
 from geozero.engines import Completion, SamplingParams
 from geozero.inference.answer_log import AnswerLog, failure
@@ -62,6 +62,7 @@ def infer(
     engine: str = "auto",
     sampling: SamplingChoice = "greedy",
     seed: int = OFFICIAL_SEED,
+    max_megapixels: float = MAX_PIXELS / 1e6,
     progress: Callable[[str], None] = print,
 ) -> InferSummary:
     """Answer every item of `json_path` and write `[{id, raw_output, pred, label, image_path, …}]` to `output_path`.
@@ -73,6 +74,7 @@ def infer(
         gpu: number of the GPU among the visible ones; None leaves the choice to the engine.
         system: begin with the published system prompt, which makes the model think first.
         workers: threads that read images ahead.
+        max_megapixels: an image with more is listed as too large; what is larger than 64 is scaled down first.
         sampling: `greedy`, or `official`: as the published script where that does not take answers greedily.
 
     Raises:
@@ -89,12 +91,19 @@ def infer(
         params = SamplingParams(temperature=0.9, top_p=0.95, top_k=50, max_tokens=max_new_tokens, seed=seed)
     limits = {"max_pixels": IMAGE_PIXELS, "max_length": max_new_tokens + PROMPT_TOKENS}
     with LazyEngine(model_path, params, name=engine, **limits) as model, AnswerLog(output_path, model.identity) as log:
-        items, paths = _with_images(items, json_path.parent, workers)
+        max_pixels = round(max_megapixels * 1e6)
+        items, paths = _with_images(items, json_path.parent, workers, max_pixels)
+        sizes = {item.image_hash: item.width * item.height for item in items}
+
+        def load(question: Question) -> bytes:
+            data = read_file(paths[question.image], max_pixels)
+            return data if sizes[question.image] <= MAX_PIXELS else shrunk(data, max_pixels)
+
         names, valid = _request_names(items), [item for item in items if item.fault is None]
         found = answer_many(
             model,
             [Question(names[item.number], item.messages(system), item.image_hash) for item in valid],
-            lambda question: _read(paths[question.image]),
+            load,
             log,
             batch=batchsize,
             readers=workers,
@@ -128,7 +137,9 @@ def infer(
     return InferSummary(len(records), log.n_new, failed, failed_path, n_cut, time.monotonic() - started, notes)
 
 
-def _with_images(items: list[EvalItem], base: Path, workers: int) -> tuple[list[EvalItem], dict[str, Path]]:
+def _with_images(
+    items: list[EvalItem], base: Path, workers: int, max_pixels: int
+) -> tuple[list[EvalItem], dict[str, Path]]:
     """The items with their image's hash and size, or its fault, and the file of each hash.
 
     An image's name is looked for from the working directory, then from `base`.
@@ -143,25 +154,18 @@ def _with_images(items: list[EvalItem], base: Path, workers: int) -> tuple[list[
         if path is None:
             return {"fault": f"image_missing: {name}"}
         try:
-            data = _read(path)
+            data = read_file(path, max_pixels)
             width, height = size_of(data)
         except BadRecord as bad:
             return {"fault": f"{bad.reason}: {name}: {bad.detail}"}
         paths[key := digest(data)] = path
-        fault = f"image_too_large: {name}: {width}x{height}" if width * height > MAX_PIXELS else None
+        fault = f"image_too_large: {name}: {width}x{height}" if width * height > max_pixels else None
         return {"image_hash": key, "width": width, "height": height, "fault": fault}
 
     names = {item.image for item in items}
     with ThreadPoolExecutor(workers or 1) as pool:
         images = dict(zip(names, pool.map(examine, names), strict=True))
     return [replace(i, **images[i.image] | ({"fault": i.fault} if i.fault else {})) for i in items], paths
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadRecord("image_unreadable", error.strerror or str(error)) from None
 
 
 def _request_names(items: Sequence[EvalItem]) -> list[str]:

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from geozero import engines
-from geozero.common.errors import BadRecord
+from geozero.common.errors import BadRecord, InputError
 from geozero.common.progress import Progress
 from geozero.corpus.sample import digest
 from geozero.engines import Completion, Engine, EngineOptions, Request, SamplingParams, checkpoint
-from geozero.engines.base import failed
+from geozero.engines.base import EngineDied, failed
 from geozero.engines.families import recorded_min_pixels
 from geozero.engines.serving.served_model import trusted_name
 from geozero.inference.answer_log import AnswerLog, failure
 
 CHUNK = 256  # questions: what a kill can cost
+# What an engine raises for an input that it cannot take; all else ends the run
+ITEM_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 # Options of `open_engine` that decide where and how fast answers are generated, not which
 SPEED_OPTIONS = frozenset({"name", "memory", "devices", "urls", "concurrency", "patience"})
 
@@ -140,7 +142,7 @@ def answer_many(
             requests = list(reading)
             reading = pool.map(request, following.values())  # while the engine works
             valid = [one for one in requests if isinstance(one, Request)]
-            found = iter(model.engine.generate(valid, params) if valid else ())  # not loaded for bad images alone
+            found = iter(_generate(model.engine, valid, params) if valid else ())  # not loaded for bad images alone
             answered = {
                 key: next(found) if isinstance(one, Request) else failed(str(one), params.n)
                 for key, one in zip(chunk, requests, strict=True)
@@ -154,3 +156,23 @@ def answer_many(
             note = f"{done} of {len(pending)}, {len(failures)} failed, the first: {failures[0]}" if failures else ""
             progress.at(done, note)
     return [answers[key] for key in keys]
+
+
+def _generate(engine: Engine, requests: list[Request], params: SamplingParams) -> list[list[Completion]]:
+    """The engine's answers; where it raises, the request that makes it do so is found by halves and fails alone.
+
+    Raises:
+        ITEM_ERRORS: the engine raises for every one of several requests, so that none of them is to blame.
+    """
+    try:
+        return engine.generate(requests, params)
+    except (EngineDied, InputError):  # no item's fault
+        raise
+    except ITEM_ERRORS as error:
+        if len(requests) == 1:
+            return [failed(f"engine_error: {type(error).__name__}: {' '.join(str(error).split())[:200]}", params.n)]
+        middle = len(requests) // 2
+        found = [*_generate(engine, requests[:middle], params), *_generate(engine, requests[middle:], params)]
+        if all(str(failure(completions)).startswith("engine_error") for completions in found):
+            raise
+        return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geozero.corpus.image_file import ImageFile, read_image
+from geozero.corpus.images import MAX_PIXELS
 from geozero.corpus.sample import Box
 from geozero.engines import SamplingParams
 from geozero.engines.families import default_boxes
@@ -14,7 +15,7 @@ from geozero.inference.answer_log import failure
 from geozero.inference.loop import LazyEngine, Question, answer_many
 from geozero.tasks import prompt
 from geozero.tasks.boxes import Convention, from_model, parse_box, parse_box_list
-from geozero.tasks.text import Mode, extract_answer, thought
+from geozero.tasks.text import Mode, extract_answer, has_thought, scored_answer, thought
 
 QUESTION = "Describe this image."
 BATCH = 16  # images answered, and shown, together
@@ -42,6 +43,7 @@ def predict(
     mode: Mode = "tagged",
     boxes: Convention | None = None,
     max_tokens: int = 1024,
+    max_megapixels: float = MAX_PIXELS / 1e6,
 ) -> Iterator[Prediction]:
     """Greedy answers, in the images' order; an image that cannot be read costs only itself.
 
@@ -56,7 +58,7 @@ def predict(
     read: dict[str, ImageFile] = {}
 
     def load(asked: Question) -> bytes:
-        image = read_image(Path(asked.image))
+        image = read_image(Path(asked.image), round(max_megapixels * 1e6))
         read[asked.image] = replace(image, data=b"")
         return image.data
 
@@ -73,8 +75,8 @@ def predict(
 
 
 def _prediction(path: Path, image: ImageFile, text: str, mode: Mode, boxes: Convention) -> Prediction:
-    answer = extract_answer(text)
-    reasoning = thought(text) if mode == "tagged" and answer != text.strip() else ""
+    answer = scored_answer(text) or extract_answer(text)
+    reasoning = thought(text) if answer != text.strip() and (mode == "tagged" or has_thought(text)) else ""
     single = parse_box(answer)
     written = [single] if single else parse_box_list(answer) or []
     found = tuple(from_model(box, image.width, image.height, boxes) for box in written)

@@ -71,9 +71,13 @@ class RecordList:
         """List a record as a problem."""
         self.problems.append(Problem(record, self.ids[record], reason, str(detail)[:200]))
 
-    def label_texts(self) -> list[str]:
-        """The labels as text, of several right answers the first; one that is none is listed, and empty."""
-        found = [label if isinstance(label, str) else _label_text(label) for label in self.labels]
+    def label_texts(self, boxes: bool = False) -> list[str]:
+        """The labels as text, of several right answers the first; one that is none is listed, and empty.
+
+        Args:
+            boxes: lists of lists and objects hold boxes, and become JSON.
+        """
+        found = [label if isinstance(label, str) else _label_text(label, boxes) for label in self.labels]
         for i in [i for i, text in enumerate(found) if text is None]:
             self.report(i, "label_missing", f"label is {type(self.labels[i]).__name__}")
         return [text or "" for text in found]
@@ -197,13 +201,12 @@ def _repair_text(records: RecordList, i: int, row: Any) -> None:
         records.report(i, "prediction_missing", ", ".join(kinds))
 
 
-def _label_text(label: Any) -> str | None:
-    """A label that is no text: numbers as text, the first of several texts, lists of boxes and objects as JSON."""
+def _label_text(label: Any, boxes: bool) -> str | None:
+    """A label that is no text: numbers as text, the first of several texts, boxes as JSON; None for all else."""
     if isinstance(label, list) and label and all(isinstance(text, str) for text in label):
         return str(label[0])
-    if (text := as_text(label)) is not None or not isinstance(label, list | dict):
-        return text
-    return json.dumps(label)
+    text = as_text(label)
+    return json.dumps(label) if text is None and boxes and isinstance(label, list | dict) else text
 
 
 def _identity(value: Any, index: int) -> str:

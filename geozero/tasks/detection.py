@@ -100,7 +100,7 @@ class ObjectDetection(Task):
         sizes = np.column_stack(image_sizes(records))
         predictions = scored_answers(records)
         read = [parse_box_list(text) for text in predictions]
-        truths = [parse_box_list(text) for text in records.label_texts()]
+        truths = [parse_box_list(text) for text in records.label_texts(boxes=True)]
         valid = np.array([t is not None and not any(map(is_degenerate, t)) for t in truths], dtype=bool)
         readable = np.array([boxes is not None for boxes in read], dtype=bool)
         true = [_array(t or []) for t in truths]

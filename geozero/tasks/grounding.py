@@ -98,7 +98,7 @@ class VisualGrounding(Task):
         """
         sizes = np.column_stack(image_sizes(records))
         predictions = scored_answers(records)
-        truth, label_parsed = _label_boxes(records.label_texts())
+        truth, label_parsed = _label_boxes(records.label_texts(boxes=True))
         pred, parsed = parse_boxes(predictions)
         parsed &= np.isfinite(pred).all(axis=1)
         with np.errstate(invalid="ignore"):

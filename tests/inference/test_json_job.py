@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -617,3 +618,74 @@ def test_the_tiny_model_answers_real_images_and_evaluate_reads_them(tmp_path: Pa
     (tmp_path / "out.json").unlink()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "out.json\t6 records\t1 new" in done.stdout and (tmp_path / "out.json").read_bytes() == first
+
+
+# --- one bad item never ends a run ------------------------------------------------------------------------
+
+
+def test_files_that_are_no_images_are_listed_and_the_rest_is_answered(world: World, stand_in: StandIn) -> None:
+    good = (world.path / "images" / "0.png").read_bytes()
+    with (world.path / "sparse.png").open("wb") as file:
+        file.write(good)
+        file.truncate(200 * 10**9)
+    os.mkfifo(world.path / "pipe.png")
+    (world.path / "folder.png").mkdir()
+    (world.path / "empty.png").write_bytes(b"")
+    names = ["sparse.png", "pipe.png", "folder.png", "empty.png", "n" * 5000, "\0", "images/0.png"]
+    world.write([item(i, name, str(i)) for i, name in enumerate(names)])
+    done = world.infer()
+    reasons = [row["reason"].partition(":")[0] for row in done.failed]
+    assert reasons == ["image_too_large", *["image_missing"] * 2, "image_unreadable", *["image_missing"] * 2]
+    assert (done.n, done.n_new) == (7, 1) and world.records()[-1]["pred"] == "6"
+
+
+def test_an_item_on_which_the_engine_raises_fails_alone(world: World, stand_in: StandIn) -> None:
+    def rule(request: Any) -> str:
+        if request.messages[-1]["content"].endswith(" 3"):
+            raise RuntimeError("CUDA error:\nan illegal value")
+        return echo(request)
+
+    stand_in.rule = rule
+    done = world.infer(batchsize=8)
+    assert [(row["item"], row["reason"]) for row in done.failed] == [
+        (3, "engine_error: RuntimeError: CUDA error: an illegal value")
+    ]
+    assert [r["pred"] for r in world.records()] == [str(i) if i != 3 else "" for i in range(N)]
+
+
+def test_an_engine_that_raises_on_everything_ends_the_run(world: World, stand_in: StandIn) -> None:
+    def broken(request: Any) -> str:
+        raise RuntimeError("no kernel image")
+
+    stand_in.rule = broken
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        world.infer(batchsize=4)
+
+
+def test_large_images_are_asked_about_on_request(world: World, stand_in: StandIn) -> None:
+    Image.new("L", (14_000, 14_000)).save(world.path / "images" / "large.png")
+    world.write([item(0, "images/large.png", "0")])
+    assert "image_too_large: images/large.png: 14000x14000" in world.infer().failed[0]["reason"]
+    assert world.infer(max_megapixels=200).failed == []
+    with Image.open(io.BytesIO(stand_in.asked[-1].image)) as shown:
+        assert shown.size == (2048, 2048)
+    assert (world.records()[0]["width"], world.records()[0]["height"]) == (14_000, 14_000)
+
+
+def test_questions_may_be_json_lines(world: World, stand_in: StandIn) -> None:
+    items = world.items()
+    world.json = world.path / "eval.jsonl"
+    world.json.write_text("\n".join([*map(json.dumps, items[:2]), "{broken", "", json.dumps(items[3])]) + "\n")
+    done = world.infer()
+    assert [r["pred"] for r in world.records()] == ["0", "1", "", "3"]
+    assert [row["reason"] for row in done.failed] == ["item_malformed: str"]
+
+
+def test_a_label_may_be_a_list(world: World, stand_in: StandIn) -> None:
+    world.write([item(2, "images/0.png", ["two", "2"])])  # type: ignore[arg-type]
+    world.infer()
+    assert world.records()[0]["label"] == ["two", "2"]
+    assert evaluate("vqa", "strict", world.out, resamples=5)["metrics"]["accuracy"] == 1
+    world.write([item(2, "images/0.png", [[1, 2, 3, 4]])])  # type: ignore[arg-type]
+    world.infer("grounding")
+    assert world.records()[0]["label"] == "[[1, 2, 3, 4]]"

@@ -89,7 +89,7 @@ def test_the_command_prints_lines_and_fails_only_without_any_answer(
 def test_a_box_is_given_in_the_images_coordinate_system_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, "<answer>[0, 0, 500, 500]</answer>")
     place = (2.0, 0.0, 500000.0, 0.0, -2.0, 4_000_000.0)
-    monkeypatch.setattr(module, "read_image", lambda path: ImageFile(b"", 40, 20, "EPSG:32630", place))
+    monkeypatch.setattr(module, "read_image", lambda path, max_pixels: ImageFile(b"", 40, 20, "EPSG:32630", place))
     (answer,) = predict("m", [tmp_path / "a.tif"])
     assert answer.map_boxes == ((500000.0, 4_000_000.0 - 20, 500000.0 + 40, 4_000_000.0),)
     assert "EPSG:32630 [500000.000000, 3999980.000000, 500040.000000, 4000000.000000]" in line(answer)
@@ -113,3 +113,16 @@ def test_every_box_of_a_list_is_shown(
     (found,) = predict("m", [make_image(tmp_path / "a.png")], boxes="norm1000")
     assert line(found).split("\t")[2:] == [f"pixels {box}" for box in boxes]
     assert block(found).splitlines()[2:] == [f"    box in pixels {box}" for box in boxes]
+
+
+def test_one_image_that_is_not_there_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(monkeypatch, lambda request, i: "<answer>water</answer>")
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(200 * 10**9)
+    names = ("gone.png", "a.png", "sparse.png")
+    found = list(module.predict("m", [tmp_path / name for name in names], boxes="norm1000"))
+    assert [one.answer for one in found] == ["", "water", ""]
+    assert "image_missing" in str(found[0].error) and "image_too_large" in str(found[2].error)

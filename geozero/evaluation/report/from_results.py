@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from geozero.common.errors import InputError
-from geozero.common.lenient_json import parse_json
+from geozero.common.lenient_json import parse_rows
 from geozero.corpus.sample import TaskName, digest
 from geozero.evaluation.benchmark import benchmarks, reference_rows
 from geozero.evaluation.gallery_items import record_gallery
@@ -145,7 +145,7 @@ def _records(path: Path, result: Mapping[str, Any]) -> tuple[list[Any], Path]:
     data = place.read_bytes()
     if origin.get("blake2b", digest(data)) == digest(data):
         try:
-            rows = parse_json(data)
+            rows = parse_rows(data, place.suffix)
         except (ValueError, RecursionError):
             raise ValueError(f"{name} is not JSON") from None
         rows = _counted(rows, result) if isinstance(rows, list) else []
