@@ -37,6 +37,8 @@ ADAPTERS = {  # name: the module below this package, and its class
     "class_folders": "custom.classes:OwnClasses",
     "captions_json": "custom.captions:OwnCaptions",
     "coco": "custom.boxes:OwnBoxes",
+    "voc": "custom.voc:OwnVoc",
+    "yolo": "custom.yolo:OwnYolo",
     "questions": "custom.questions:OwnQuestions",
     "neon": "mixed.neon:Neon",
 }

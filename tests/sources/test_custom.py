@@ -157,6 +157,107 @@ def test_all_boxes_of_a_class_by_parameter(alone: Callable[[str], Path]) -> None
     assert [r.boxes for r in records if r.text == "ship"] == [((0, 0, 6.5, 6), (10, 10, 16, 16))]
 
 
+def test_voc_boxes(alone: Callable[[str], Path]) -> None:
+    records, rejects = read("voc", alone("voc"))
+    assert [(r.task, r.split, r.image, r.text, r.box, r.drawn_on) for r in records] == [
+        ("grounding", "train", "JPEGImages/a.JPG", "the oil tank", (2, 4, 12, 12), (24, 24)),
+        ("grounding", "test", "JPEGImages/b.JPG", "the bridge", (3, 3, 9, 9), (24, 24)),
+        ("grounding", "train", "JPEGImages/c.JPG", "the ship", (4, 4, 8, 8), (48, 48)),  # refused at ingest
+    ]
+    assert reasons(rejects) == [
+        ("Annotations/b.xml/1", "box_malformed"),
+        ("Annotations/gone.xml", "image_missing"),
+    ]
+    records, _ = read("voc", alone("voc"), "questions=presence,count,detection")
+    assert [r.text for r in records if r.task == "detection" and r.image == "JPEGImages/a.JPG"][:2] == [
+        "oil tank",
+        "ship",
+    ]
+    assert ("JPEGImages/b.JPG", "ship") not in {(r.image, r.text) for r in records if r.task == "detection"}
+
+
+def test_voc_lists_that_overlap_stop(alone: Callable[[str], Path]) -> None:
+    root = alone("voc")
+    (root / "ImageSets" / "Main" / "val.txt").write_text("b\n")
+    with pytest.raises(InputError, match=r"line 1: b stands in the list of (test|val), too"):
+        read("voc", root)
+
+
+def test_voc_beside_the_images_in_directories_of_splits(alone: Callable[[str], Path]) -> None:
+    root = alone("voc")
+    for split, name in (("train", "a"), ("valid", "b")):
+        (root / split).mkdir()
+        (root / "Annotations" / f"{name}.xml").rename(root / split / f"{name}.xml")
+        (root / "JPEGImages" / f"{name}.JPG").rename(root / split / f"{name}.JPG")
+    for folder in ("Annotations", "JPEGImages", "ImageSets"):
+        shutil.rmtree(root / folder)
+    assert [(r.split, r.image) for r in read("voc", root)[0]] == [("train", "train/a.JPG"), ("val", "valid/b.JPG")]
+
+
+def test_yolo_boxes(alone: Callable[[str], Path]) -> None:
+    records, rejects = read("yolo", alone("yolo"))
+    assert [(r.split, r.image, r.text, r.box) for r in records] == [
+        ("train", "images/train/a.jpg", "the oil tank", (3, 0, 9, 8)),
+        ("train", "images/train/a.jpg", "the ship", pytest.approx((2.4, 1.6, 9.6, 9.6))),
+        ("val", "images/val/c.jpg", "the ship", (0, 0, 24, 16)),
+    ]
+    assert reasons(rejects) == [("labels/train/b.txt:3", "category_unknown"), ("labels/val/c.txt:1", "box_in_pixels")]
+    records, _ = read("yolo", alone("yolo"), "questions=detection")
+    asked = [(r.text, len(r.boxes)) for r in records if r.task == "detection" and r.image == "images/train/b.jpg"]
+    assert asked[0] == ("ship", 2) and asked[1][1] == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "ok"),
+    [
+        ("classes.txt", "oil_tank\nship\n", True),
+        ("obj.names", "oil tank\nship\n", True),
+        ("data.yaml", "names: [oil_tank, ship]", True),
+        ("data.yaml", "names: 7", False),
+        ("data.yaml", "names: [[a], ship]", False),
+        ("data.yaml", "a: &a [x, x]\nnames: [*a, *a]", False),
+        ("data.yaml", "{", False),
+        ("notes.txt", "", False),
+    ],
+)
+def test_yolo_names_of_classes(file: str, text: str, ok: bool, alone: Callable[[str], Path]) -> None:
+    root = alone("yolo")
+    (root / "data.yaml").unlink()
+    (root / file).write_text(text)
+    if ok:
+        assert [r.text for r in read("yolo", root)[0]] == ["the oil tank", "the ship", "the ship"]
+        return
+    with pytest.raises(InputError, match=r"no names of classes|no list of names|cannot be read") as caught:
+        read("yolo", root)
+    assert "\n" not in str(caught.value)
+
+
+def test_roboflow_exports_are_read(alone: Callable[[str], Path]) -> None:
+    root = alone("yolo")
+    for split, to in (("train", "train"), ("val", "valid")):
+        for kind in ("images", "labels"):
+            (root / to).mkdir(exist_ok=True)
+            (root / kind / split).rename(root / to / kind)
+    assert [(r.split, r.image) for r in read("yolo", root)[0]][::2] == [
+        ("train", "train/images/a.jpg"),
+        ("val", "valid/images/c.jpg"),
+    ]
+
+
+def test_two_images_of_one_id_are_refused(alone: Callable[[str], Path]) -> None:
+    root = alone("coco")
+    path = root / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    content["images"][1]["id"] = 1
+    path.write_text(json.dumps(content))
+    records, rejects = read("coco", root)
+    assert records == [] and [r.reason for r in rejects].count("image_id_twice") == 2
+    content["categories"].append({"id": 3, "name": "harbor"})
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="category 3 is 'oil tank' and 'harbor'"):
+        read("coco", root)
+
+
 def test_a_json_of_another_form_is_named(alone: Callable[[str], Path]) -> None:
     root = alone("coco")
     (root / "captions.json").write_text('{"images": []}')

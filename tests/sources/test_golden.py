@@ -28,7 +28,13 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     **make_question_sets.SETS,
     **make_own_data.SETS,
 }
-OPTIONS = {"fmow": ["grounding=yes"], "coco": ["questions=presence,count"], "rsvqa_hr": ["answers=binned"]}
+OPTIONS = {
+    "fmow": ["grounding=yes"],
+    "coco": ["questions=presence,count"],
+    "voc": ["questions=detection"],
+    "yolo": ["questions=detection"],
+    "rsvqa_hr": ["answers=binned"],
+}
 
 
 def rows(name: str, place: Path) -> dict[str, list[Any]]:
@@ -57,7 +63,7 @@ def test_random_damage_gives_records_rejects_or_one_line(name: str, seed: int, t
     MAKERS[name](tmp_path)
     for path in sorted(p for p in tmp_path.rglob("*") if p.suffix in (".json", ".txt", ".csv", ".tar", ".png")):
         data = bytearray(path.read_bytes())
-        for _ in range(rng.randint(0, 2)):
+        for _ in range(rng.randint(0, 2) if data else 0):
             data[rng.randrange(len(data))] = rng.choice(b'0"{}[]<>&,x\x00\xff')
         path.write_bytes(bytes(data))
     source = with_options(get(name), OPTIONS.get(name, []))

@@ -22,15 +22,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split, stable_unit
 from geozero.sources.base import Ratio, Record, Rejected, Source
-from geozero.sources.custom.common import RATIO, make_image_key, the_files
+from geozero.sources.custom.common import RATIO, make_image_key
 from geozero.sources.readers.annotations import int_of, json_items, list_of, size_of, text_of
 from geozero.sources.readers.boxes import from_corner
 from geozero.sources.readers.image_files import ImageFiles
-from geozero.sources.readers.rows import row_files
 from geozero.sources.readers.splits import split_of_path
 from geozero.sources.readers.tree import Tree
 
@@ -38,7 +38,7 @@ QUESTIONS = ("presence", "count", "detection")
 
 
 @dataclass(slots=True)
-class _Objects:
+class Objects:
     """What an image holds: the boxes of each category; categories that are there as a crowd or with a broken box."""
 
     boxes: dict[int, set[Box]] = field(default_factory=lambda: defaultdict(set))
@@ -57,6 +57,8 @@ class OwnBoxes(Source):
     tasks = ("grounding", "vqa", "detection")
     layout = "<any>.json in COCO's form, images anywhere below"
     generic = True
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+    levels: ClassVar[int] = 1  # of directories, above the annotations
 
     name: str = "coco"
     title: str = "boxes in COCO's form"
@@ -74,13 +76,30 @@ class OwnBoxes(Source):
             raise InputError(f"unknown question '{min(unknown)}'", hint=f"any of {', '.join(QUESTIONS)}")
 
     def find(self, tree: Tree) -> Tree:
-        if self.file or not row_files(tree, (".json",)):
-            the_files(tree, (".json",), self.file, "annotation file")
+        """What was given.
+
+        Raises:
+            InputError: it holds no annotations.
+        """
+        while not self.annotations(tree):
+            if not tree.mount_archives():
+                raise tree.absent(self.title, f"looked for {', '.join(self.suffixes)}")
         return tree
+
+    def annotations(self, tree: Tree) -> list[str]:
+        """The annotation files: the chosen one, else all.
+
+        Raises:
+            InputError: the chosen one is not there.
+        """
+        if self.file and self.file not in tree:
+            raise InputError(f"no such file: {self.file}", tree.where(), "give its path below --root")
+        found = [self.file] if self.file else tree.names(suffixes=self.suffixes)
+        return [name for name in found if self.file or name.count("/") <= self.levels]
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
         images = ImageFiles(tree)
-        for file in [self.file] if self.file else row_files(tree, (".json",)):
+        for file in self.annotations(tree):
             yield from self._read_file(tree, file, images)
 
     def _read_file(self, tree: Tree, file: str, images: ImageFiles) -> Iterator[Record | Rejected]:
@@ -98,7 +117,7 @@ class OwnBoxes(Source):
             except BadRecord as bad:
                 yield Rejected(f"{file}/category", bad.reason, bad.detail, split)
         listed = Counter(item.get("id") for item in json_items(tree, file, "images") if isinstance(item, dict))
-        found: dict[int, _Objects] = defaultdict(_Objects)
+        found: dict[int, Objects] = defaultdict(Objects)
         for place, item in enumerate(json_items(tree, file, "annotations")):
             try:
                 category, image_id = int_of(item, "category_id"), int_of(item, "image_id")
@@ -122,22 +141,30 @@ class OwnBoxes(Source):
                 if listed[image_id] > 1:
                     raise BadRecord("image_id_twice", f"{image_id}: whose the boxes are cannot be known")
                 image = images.find(f"{file.rpartition('/')[0]}/{named}".lstrip("/"))
-                objects = found.pop(image_id, _Objects())
-                yield from self._ask(f"{file}/{image_id}", image, split, objects, names, size_of(item))
+                objects = found.pop(image_id, Objects())
+                yield from self.ask(f"{file}/{image_id}", image, split, objects, names, size_of(item))
             except BadRecord as bad:
                 yield Rejected(f"{file}/images[{place}]", bad.reason, bad.detail, split)
         for image_id in sorted(found.keys() - listed.keys()):
             yield Rejected(f"{file}/{image_id}", "image_not_listed", "annotations of no listed image", split)
 
-    def _ask(
+    def ask(
         self,
         key: str,
         image: str,
         split: Split | None,
-        objects: _Objects,
+        objects: Objects,
         names: dict[int, str],
         drawn_on: tuple[int, int] | None,
     ) -> Iterator[Record | Rejected]:
+        """What is asked of an image.
+
+        Args:
+            key: of the image's annotation; those of the records begin with it.
+            split: None where the annotation names none.
+            names: number of a category → its name in words, of all categories of the set.
+            drawn_on: width and height of the image that the boxes were drawn on, where it is known.
+        """
         image_key = make_image_key(self.name, image)
         split = split or self.ratio.split(image_key)
         counted = {category: boxes for category, boxes in objects.boxes.items() if category not in objects.vague}

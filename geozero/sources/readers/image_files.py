@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from geozero.common.errors import BadRecord
 from geozero.corpus.images import size_of
@@ -33,6 +33,9 @@ class ImageFiles:
             self._by_name[member.rpartition("/")[2]].append(member)
             self._by_stem[stem(member)].append(member)
         self._folded: tuple[dict[str, list[str]], ...] = ()  # made where a name is not found as it is written
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
 
     def __len__(self) -> int:
         return len(self._members)
