@@ -15,7 +15,7 @@ from PIL import Image
 
 from geozero.common import process
 from geozero.common.errors import BadRecord, InputError
-from geozero.corpus.images import decode, plain_size
+from geozero.corpus.images import STORED_PIXELS, decode, plain_size
 from geozero.engines.base import Completion, EngineOptions, Request
 from geozero.engines.checkpoint import Vocabulary, positions, special_tokens
 from geozero.engines.families import family_at
@@ -92,7 +92,7 @@ class Prompter:
         size = plain_size(request.image) if self.reads_late else None
         fitted: Image.Image | Callable[[], Image.Image]
         if size is None:
-            fitted = self.limits.fit(decode(request.image))
+            fitted = self.limits.fit(decode(request.image, STORED_PIXELS))
             new_size, file, unchanged = fitted.size, None, False
         else:
             new_size = self.limits.size(*size)
@@ -109,7 +109,7 @@ class Prompter:
         return Prompt(text, fitted, n_tokens, file, unchanged)
 
     def _fit(self, data: bytes) -> Image.Image:
-        return self.limits.fit(decode(data))
+        return self.limits.fit(decode(data, STORED_PIXELS))
 
     def _text(self, request: Request) -> tuple[str, int]:
         """The chat's text and its number of tokens, an image counting as one; the same turns are rendered once."""

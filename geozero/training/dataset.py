@@ -21,7 +21,7 @@ from typing import Any
 
 from geozero.common.atomic import replacing, write_text
 from geozero.common.errors import BadRecord, InputError
-from geozero.corpus.images import decode
+from geozero.corpus.images import STORED_PIXELS, decode
 from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.engines.checkpoint import special_tokens
@@ -308,5 +308,5 @@ def _load_image(image: Any, load_images: bool) -> Any:
     """Takes the place of ms-swift's `Template._load_image`: our names become RGB images, the rest goes its way."""
     name = image.get("path") if isinstance(image, dict) else image
     if isinstance(name, str) and name.startswith(SCHEME):
-        return decode(read_image(name))
+        return decode(read_image(name), STORED_PIXELS)
     return _originals[0](image, load_images)

@@ -82,10 +82,10 @@ def test_what_comes_back_from_another_process_is_what_store_gives() -> None:
 def test_a_process_that_is_ended_from_outside_is_one_line(tree: Path, tmp_path: Path, monkeypatch: Any) -> None:
     parent = os.getpid()
 
-    def ends(data: bytes, max_pixels: int) -> StoredImage:
+    def ends(data: bytes, *how: Any) -> StoredImage:
         if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return store(data, max_pixels)
+        return store(data, *how)
 
     monkeypatch.setattr(decoding, "store", ends)
     with pytest.raises(InputError, match="a process that decodes images was ended from outside") as caught:
@@ -97,11 +97,11 @@ def test_a_process_that_is_ended_from_outside_is_one_line(tree: Path, tmp_path: 
 def test_what_is_half_sent_to_a_killed_process_is_not_waited_for(monkeypatch: Any) -> None:
     parent = os.getpid()
 
-    def ends(data: bytes, max_pixels: int) -> StoredImage:
+    def ends(data: bytes, *how: Any) -> StoredImage:
         if os.getpid() != parent:
             time.sleep(0.3)  # meanwhile the pipe fills with the next batch
             os.kill(os.getpid(), signal.SIGKILL)
-        return store(make_sources.encoded(make_sources.make_image(1, (9, 8))), max_pixels)
+        return store(make_sources.encoded(make_sources.make_image(1, (9, 8))), *how)
 
     monkeypatch.setattr(decoding, "store", ends)
     with pytest.raises(InputError, match="ended from outside"), Decoders(MAX_PIXELS) as decoders:
@@ -119,11 +119,11 @@ from geozero.curation.ingest import decoding
 from geozero.curation.ingest.ingest import ingest
 import os
 parent, real = os.getpid(), decoding.store
-def slow(data, max_pixels):
+def slow(data, *how):
     if os.getpid() != parent:
         os.write(1, b"%d\n" % os.getpid())  # at once: two processes write
         time.sleep(60)
-    return real(data, max_pixels)
+    return real(data, *how)
 decoding.store = slow
 decoding.cores = lambda: 2
 ingest("class_folders", Path(sys.argv[1]), Path(sys.argv[2]))

@@ -85,9 +85,9 @@ def test_images_are_stored_once_and_joined_by_content(fixtures: Path, tmp_path: 
 def test_every_image_is_decoded_once(fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
 
-    def counted(data: bytes, max_pixels: int) -> images.StoredImage:
+    def counted(data: bytes, *how: Any) -> images.StoredImage:
         calls[digest(data)] += 1
-        return images.store(data, max_pixels)
+        return images.store(data, *how)
 
     for module in (ingest_module, decoding):
         monkeypatch.setattr(module, "store", counted)
@@ -446,12 +446,12 @@ def test_images_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
         make_sources.write(tmp_path / "AID" / "River" / f"river_{number}.jpg", data)
     calls, alive = 0, 0
 
-    def watched(data: bytes, max_pixels: int) -> images.StoredImage:
+    def watched(data: bytes, *how: Any) -> images.StoredImage:
         nonlocal calls, alive
         calls += 1
         if calls == 60:
             alive = sum(type(thing) is images.StoredImage for thing in gc.get_objects())
-        return images.store(data, max_pixels)
+        return images.store(data, *how)
 
     monkeypatch.setattr(decoding, "store", watched)
     gc.collect()  # what other tests left

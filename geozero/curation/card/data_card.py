@@ -14,7 +14,7 @@ from PIL import ImageDraw
 from geozero import tasks
 from geozero.common.atomic import replacing, write_text
 from geozero.common.errors import InputError
-from geozero.corpus.images import decode
+from geozero.corpus.images import STORED_PIXELS, decode
 from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus
 from geozero.curation.card.licences import describe, strictest, terms
@@ -121,7 +121,7 @@ def card_text(corpus: Corpus, samples: Sequence[Sample] = ()) -> str:
 
 def drawn(corpus: Corpus, sample: Sample) -> bytes:
     """JPEG bytes of a sample's image, scaled to show, its boxes drawn."""
-    image = decode(corpus.image_bytes(sample.image_id))
+    image = decode(corpus.image_bytes(sample.image_id), STORED_PIXELS)
     scale = IMAGE_SIDE / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     for box in tasks.get(sample.task).true_boxes(sample):

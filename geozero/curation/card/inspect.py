@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from geozero import tasks
 from geozero.common.atomic import write_text
 from geozero.common.errors import BadRecord, InputError
-from geozero.corpus.images import decode, thumbnail
+from geozero.corpus.images import STORED_PIXELS, decode, thumbnail
 from geozero.corpus.sample import Sample, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.curation.card.data_card import facts, write_card
@@ -84,7 +84,7 @@ def page(corpus: Corpus, samples: list[Sample]) -> str:
 
 def _shown(corpus: Corpus, sample: Sample) -> dict[str, Any]:
     try:
-        small = thumbnail(decode(corpus.image_bytes(sample.image_id)), THUMBNAIL_SIDE)
+        small = thumbnail(decode(corpus.image_bytes(sample.image_id), STORED_PIXELS), THUMBNAIL_SIDE)
         image = "data:image/jpeg;base64," + base64.b64encode(small).decode()
     except (BadRecord, KeyError) as error:
         raise InputError(f"image {sample.image_id}: {error}", str(corpus.path), "make the corpus again") from None

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from geozero import tasks
 from geozero.common.errors import BadRecord, InputError
-from geozero.corpus.images import MAX_PIXELS
+from geozero.corpus.images import MAX_PIXELS, STORED_PIXELS, Reduction
 from geozero.corpus.sample import Box
 from geozero.sources.base import Record
 
 BOX_TOLERANCE = 1.0  # pixels that an annotation may lie outside its image (rounding, inclusive edges) [ours]
 MAX_TEXT = 20_000  # characters of one text; the longest of the field, polygons, have about 8,000
 _MOSTLY = 0.5  # share of letters
+_MOST = {"max_pixels": STORED_PIXELS}  # what readers of a corpus decode
+_LATER = ("store_side", "store_pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,9 @@ class Checks:
             kept and counted, or refused.
         script: `latin` refuses texts whose letters are mostly of another script (it does not test the language).
         shortest, longest: characters of an answer or sentence, and of any text.
-        max_pixels: of an image.
+        max_pixels: of an image; larger ones are refused. More than 64 million asks for memory: 4 bytes per pixel.
+        store_side, store_pixels: a larger image is stored as a smaller copy, at most so many pixels on its longer side
+            and in all, its boxes scaled with it; 0 stores it as it is.
     """
 
     outside: Literal["clamp", "refuse"] = "clamp"
@@ -47,6 +52,18 @@ class Checks:
     shortest: int = 1
     longest: int = MAX_TEXT
     max_pixels: int = MAX_PIXELS
+    store_side: int = 0
+    store_pixels: int = 0
+
+    @property
+    def reduction(self) -> Reduction:
+        """What `store_side` and `store_pixels` allow."""
+        return Reduction(self.store_side, self.store_pixels)
+
+    def options(self) -> dict[str, Any]:
+        """As a manifest has them: a check of later versions only where it is used, so that older corpora stay valid."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value or name not in _LATER}
 
     def check_text(self, record: Record) -> None:
         """Raise BadRecord for a record without a question, or one whose texts are too long, too short, of another
@@ -89,6 +106,10 @@ def with_checks(options: list[str]) -> Checks:
             values[name] = text if choices else hints[name](text)
         except ValueError:
             raise InputError(f"check '{name}': '{text}' is no number", "--check") from None
+        if isinstance(values[name], int | float) and not 0 <= float(values[name]) <= _MOST.get(name, math.inf):
+            raise InputError(
+                f"check '{name}': {text} is out of range", "--check", f"from 0 to {_MOST.get(name, 'any')}"
+            )
     return dataclasses.replace(Checks(), **values)  # type: ignore[arg-type]
 
 

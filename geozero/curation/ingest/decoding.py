@@ -10,14 +10,16 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
+from typing import Any
 
 from PIL import Image
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.process import cores
-from geozero.corpus.images import StoredImage, store
+from geozero.corpus.images import MAX_PIXELS, WHOLE, Reduction, StoredImage, size_of, store
 
 ALONE = 64  # images decoded in this process before others are started: small sets are done by then
 SHUTDOWN_SECONDS = 2.0  # for a pool whose process was killed
@@ -25,13 +27,17 @@ _MOST_PROCESSES = 4  # more would wait for the one that reads and writes
 _SLOTS = 8  # batches on their way at a time; a further one, or a larger one, goes through a pipe
 _SLOT_BYTES = 8 << 20  # a batch ends at half of that
 
+_SMALL_BYTES = 1 << 20  # blank images of MAX_PIXELS take about as much
+_ALONE_BYTES = 64 << 20  # of one file: sent to another process it would lie in memory four times
+
 Decoded = StoredImage | BadRecord
-# What comes back from another process: hash, width, height, perceptual hash, and the bytes only where they are others
-# than those sent; or reason and detail.
-_Answer = tuple[str, int, int, str, bytes | None] | tuple[str, str]
+# What comes back from another process: the fields of a StoredImage, its bytes only where they are others than those
+# sent; or reason and detail.
+_Answer = tuple[str, bytes | None, int, int, str, tuple[int, int] | None] | tuple[str, str]
 Begun = Future[list[_Answer]]
 
 _received: _Slots  # in a process that decodes: what it shares with the one that reads
+_one_large: Any = nullcontext()  # … and a lock that all of them share
 
 
 class Decoders:
@@ -41,12 +47,16 @@ class Decoders:
     and read no script of the user's anew. They ignore Ctrl-C, which their parent answers, and end when it ends, however
     it does.
 
+    Images of more than `MAX_PIXELS` are decoded one at a time, and very large files in this process, so that memory
+    does not grow with the number of processes.
+
     Args:
         max_pixels: of an image.
+        reduction: how much is stored of it.
     """
 
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self, max_pixels: int, reduction: Reduction = WHOLE) -> None:
+        self._how = max_pixels, reduction
         self._processes = min(cores(), _MOST_PROCESSES)
         self._pool: ProcessPoolExecutor | None = None
         self._slots = _Slots()
@@ -64,24 +74,25 @@ class Decoders:
     def begin(self, images: Sequence[bytes]) -> Begun:
         """Have the encoded images of a batch decoded; give the result to `results` when its turn comes."""
         self._seen += len(images)
-        if self._processes > 1 and self._seen > ALONE:
+        if self._processes > 1 and self._seen > ALONE and max(map(len, images), default=0) < _ALONE_BYTES:
             if self._pool is None:
                 Image.preinit()  # once, and not in every process
                 context = get_context("fork")
-                self._pool = ProcessPoolExecutor(self._processes, context, _begin_process, (self._slots,))
+                arguments = (self._slots, context.Lock())
+                self._pool = ProcessPoolExecutor(self._processes, context, _begin_process, arguments)
             try:
                 return self._send(self._pool, images)
             except BrokenProcessPool:
                 raise _ended() from None
         done: Begun = Future()
-        done.set_result(_answers(images, self._max_pixels))
+        done.set_result(_answers(images, self._how))
         return done
 
     def _send(self, pool: ProcessPoolExecutor, images: Sequence[bytes]) -> Begun:
         slot = self._slots.put(images)
         if slot is None:
-            return pool.submit(_answers, images, self._max_pixels)
-        begun = pool.submit(_answers_to, slot, [len(data) for data in images], self._max_pixels)
+            return pool.submit(_answers, images, self._how)
+        begun = pool.submit(_answers_to, slot, [len(data) for data in images], self._how)
         begun.add_done_callback(lambda _: self._slots.give_back(slot))
         return begun
 
@@ -148,33 +159,45 @@ def _ended() -> InputError:
     )
 
 
-def _answers_to(slot: int, sizes: Sequence[int], max_pixels: int) -> list[_Answer]:
-    return _answers(_received.take(slot, sizes), max_pixels)
+def _answers_to(slot: int, sizes: Sequence[int], how: tuple[int, Reduction]) -> list[_Answer]:
+    return _answers(_received.take(slot, sizes), how)
 
 
-def _answers(images: Sequence[bytes], max_pixels: int) -> list[_Answer]:
-    return [_answer(data, max_pixels) for data in images]
+def _answers(images: Sequence[bytes], how: tuple[int, Reduction]) -> list[_Answer]:
+    return [_answer(data, how) for data in images]
 
 
-def _answer(data: bytes, max_pixels: int) -> _Answer:
+def _answer(data: bytes, how: tuple[int, Reduction]) -> _Answer:
     try:
-        image = store(data, max_pixels)
+        with _one_large if _is_large(data) else nullcontext():
+            image = store(data, *how)
     except BadRecord as bad:
         return bad.reason, bad.detail
     changed = None if image.data is data else image.data
-    return image.image_id, image.width, image.height, image.phash, changed
+    return image.image_id, changed, image.width, image.height, image.phash, image.original
+
+
+def _is_large(data: bytes) -> bool:
+    """Whether an image has more than `MAX_PIXELS`; a small file cannot, and its header is not looked at."""
+    if len(data) < _SMALL_BYTES:
+        return False
+    try:
+        width, height = size_of(data)
+    except BadRecord:
+        return False
+    return width * height > MAX_PIXELS
 
 
 def _decoded(answer: _Answer, data: bytes) -> Decoded:
     if len(answer) == 2:
         return BadRecord(*answer)
-    image_id, width, height, phash, changed = answer
-    return StoredImage(image_id, data if changed is None else changed, width, height, phash)
+    image_id, changed, width, height, looks, original = answer
+    return StoredImage(image_id, data if changed is None else changed, width, height, looks, original)
 
 
-def _begin_process(slots: _Slots) -> None:
-    global _received
-    _received = slots
+def _begin_process(slots: _Slots, one_large: Any) -> None:
+    global _received, _one_large
+    _received, _one_large = slots, one_large
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()

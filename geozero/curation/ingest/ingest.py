@@ -76,7 +76,7 @@ def ingest(
             "geozero": __version__,
             "source": data_set.name,
             "split": split,
-            "options": {**dataclasses.asdict(data_set), "checks": dataclasses.asdict(checks)},
+            "options": {**dataclasses.asdict(data_set), "checks": checks.options()},
         }
         if images == "link":
             made_by["images"] = images
@@ -101,6 +101,12 @@ class KnownImage:
     width: int
     height: int
     read: str = ""  # hash of the file's bytes, which may be stored as others
+    reduced_from: tuple[int, int] | None = None
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """The size in which annotations see it."""
+        return self.reduced_from or (self.width, self.height)
 
 
 @dataclasses.dataclass(slots=True)
@@ -193,21 +199,21 @@ class Ingest:
         Raises:
             BadRecord: it was, and the checks refuse that.
         """
-        wide, high = record.drawn_on or (image.width, image.height)
-        if (wide, high) == (image.width, image.height):
+        drawn_on = record.drawn_on or image.frame
+        if drawn_on == image.frame:
             return box
         if self.checks.resized == "refuse":
-            raise BadRecord("box_of_other_size", f"drawn on {wide}x{high} px, it has {image.width}x{image.height}")
+            sizes = [f"{wide}x{high}" for wide, high in (drawn_on, image.frame)]
+            raise BadRecord("box_of_other_size", f"drawn on {sizes[0]} px, it has {sizes[1]}")
         self._mark("box_scaled")
-        across, down = image.width / wide, image.height / high
-        return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+        return scaled(box, drawn_on, image.frame)
 
     def inside(self, box: Box, image: KnownImage) -> Box:
-        """The box moved inside its image as the checks allow, and counted."""
-        moved = self.checks.clamped(box, image.width, image.height)
+        """A box in the frame of annotations as a box of the stored image, moved inside as the checks allow, counted."""
+        moved = self.checks.clamped(box, *image.frame)
         if moved != box:
             self._mark("box_clamped")
-        return moved
+        return scaled(moved, image.frame, (image.width, image.height))
 
     def _mark(self, what: str) -> None:
         """Note what was put right of the record in hand, once however many of its boxes needed it."""
@@ -221,7 +227,7 @@ class Ingest:
 
     def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
         """The items in order, while the images of the next ones are decoded."""
-        with Decoders(self.checks.max_pixels) as decoders:
+        with Decoders(self.checks.max_pixels, self.checks.reduction) as decoders:
             batches, waiting = self._begun(items, decoders), deque[tuple[_Batch, Begun]]()
             while True:
                 while len(waiting) < AHEAD and sum(batch.size for batch, _ in waiting) < _BYTES_AHEAD:
@@ -274,6 +280,8 @@ class Ingest:
         self._marks = list(record.repaired)
         try:
             known, fresh = self._image(record.image)
+            if known.reduced_from:
+                self._mark("image_reduced")
             sample = tasks.validate(self.sample(record, known))
             if self._conflicts.add(sample, record.text):
                 if self.checks.conflicts == "refuse":
@@ -284,7 +292,7 @@ class Ingest:
             return
         if not self._writer.has_image(known.image_id):
             # read again only if the image's first record was refused
-            stored = fresh or store(self._tree.read(record.image), self.checks.max_pixels)
+            stored = fresh or store(self._tree.read(record.image), self.checks.max_pixels, self.checks.reduction)
             as_it_was = self._links and known.read == known.image_id
             self._writer.add_image(stored, record.image_key, self._tree.place(record.image) if as_it_was else None)
         if self._writer.add(sample):
@@ -312,8 +320,9 @@ class Ingest:
             self._known[name] = fresh
             raise fresh
         read = fresh.image_id if fresh.data is data else digest(data)
-        image = self._known[name] = KnownImage(fresh.image_id, fresh.width, fresh.height, read)
+        image = self._known[name] = KnownImage(fresh.image_id, fresh.width, fresh.height, read, fresh.original)
         self._images["n"] += 1
+        self._images.update(["reduced"] if fresh.original else [])
         size = (fresh.width, fresh.height)
         self._sizes = [min([*self._sizes, size], key=_area), max([*self._sizes, size], key=_area)]
         return image, fresh
@@ -352,6 +361,15 @@ def to_sample(source: str, record: Record, image: KnownImage, boxes: Sequence[Bo
         question_type=record.question_type,
         classes=record.classes,
     )
+
+
+def scaled(box: Box, frame: tuple[int, int], to: tuple[int, int]) -> Box:
+    """A box of an image of size `frame` in the same image of another size; one inside stays inside."""
+    if frame == to:
+        return box
+    across, down = to[0] / frame[0], to[1] / frame[1]
+    x1, y1, x2, y2 = box[0] * across, box[1] * down, box[2] * across, box[3] * down
+    return x1, y1, to[0] if box[2] == frame[0] else x2, to[1] if box[3] == frame[1] else y2
 
 
 def _area(size: tuple[int, int]) -> int:

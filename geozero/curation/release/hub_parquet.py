@@ -10,7 +10,6 @@ every row. Boxes are pixels. Nothing is uploaded.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections import Counter
@@ -246,7 +245,7 @@ def import_hub(root: Path, out: Path, *, file: str = "", checks: Checks | None =
         made_by = {
             "command": "release import",
             "geozero": __version__,
-            "options": {"part": file, "checks": dataclasses.asdict(checks)},
+            "options": {"part": file, "checks": checks.options()},
             "tree": tree.fingerprint([str(path.relative_to(root / DATA)) for path, _ in shards]),
         }
     manifest = finished(out, made_by)

@@ -208,7 +208,7 @@ def import_release(
             "command": "release import",
             "geozero": __version__,
             "source": source.name,
-            "options": {**dataclasses.asdict(source), "checks": dataclasses.asdict(checks)},
+            "options": {**dataclasses.asdict(source), "checks": checks.options()},
             "tree": home.fingerprint(),
         }
         manifest = finished(out, made_by)
@@ -224,10 +224,7 @@ class _Import(Ingest):
 
     def sample(self, record: Record, image: KnownImage) -> Sample:
         assert isinstance(record, Item)
-        boxes = [
-            self.inside(from_model(numbers, image.width, image.height, record.convention), image)
-            for numbers in record.numbers
-        ]
+        boxes = [self.inside(from_model(numbers, *image.frame, record.convention), image) for numbers in record.numbers]
         answer, box = tasks.get(record.task).truth(record.answer, record.references, boxes)
         return Sample(
             id=record.id or sample_id(record.source, record.image_key, record.task, record.text, answer),
