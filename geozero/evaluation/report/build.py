@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from markupsafe import Markup
 
 from geozero import __version__
@@ -42,8 +42,6 @@ SECTION_OF = {"baselines": "scores", "curves": "training", "probes": "training",
 FACTS = {"Profile": ("profile",), "Commit": ("commit", "git_commit"), "Seed": ("seed",), "Date": ("date", "time")}
 GALLERY = 500  # samples shown of records that `geozero evaluate` scored
 COMMIT_LENGTH = 10
-
-_CODE = re.compile(r"[0-9a-f]{16,}|[/\\]|==|\.(?:parquet|yaml|json)$")
 
 
 def report(data: Path, out: Path, gallery: int = GALLERY) -> list[Path]:
@@ -84,13 +82,12 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
     faults = {part: list(found) for part, found in inputs.faults.items()}
     inputs = inputs.model_copy(update={"faults": faults, "comparisons": correct(inputs.comparisons)})
     sheet = Sheet(inputs)
-    gallery = gather(inputs.gallery, inputs.folder, sheet.models, out.with_name(f"{out.stem}-images"))
+    gallery = gather(inputs.gallery, sheet.models, out.with_name(f"{out.stem}-images"))
     for fault in gallery.faults:
         inputs.fault("gallery", fault)
     style, script = _asset("page.css"), _asset("page.js")
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "number": charts.number, "plain": plain}
-    environment.tests["code"] = lambda text: bool(_CODE.search(text))
     page = environment.get_template("page.html.j2").stream(
         inputs=inputs,
         style=Markup(style),
@@ -100,6 +97,7 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         sections=_sections(inputs),
         section_of={part: SECTION_OF.get(part, part) for part in inputs.faults},
         facts=_facts(inputs.lineage),
+        lineage=yaml.safe_dump(inputs.lineage, sort_keys=False, allow_unicode=True),
         models=gallery.models or [model_label(*column) for column in sheet.models],
         n_models=len(sheet.models),
         pairs=pairs_of_models(sheet),

@@ -84,6 +84,7 @@ def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str 
     for tick in ticks(x_low, x_high, 5):
         if x_low <= tick <= x_high:
             parts.append(text(at(tick, y_low)[0], CHART_HEIGHT - 8, number(tick), "middle"))
+    parts.append(text(MARGIN_LEFT - 6, CHART_HEIGHT - 8, "step", "end"))
     window = 1
     for s in drawn:
         if len(s.points) >= SMOOTH_FROM:

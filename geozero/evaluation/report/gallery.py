@@ -48,16 +48,14 @@ class Gallery:
     faults: list[str] = field(default_factory=list)
 
 
-def gather(
-    items: Sequence[GalleryItem], folder: Path, models: Sequence[Column], beside: Path, budget: int = BUDGET_BYTES
-) -> Gallery:
-    """Pack the items; `folder` is where `image_ref` is looked up, `beside` where images go that do not fit into the
-    page, `models` the order of the page's models. A bad image costs only that image."""
+def gather(items: Sequence[GalleryItem], models: Sequence[Column], beside: Path, budget: int = BUDGET_BYTES) -> Gallery:
+    """Pack the items; `models` is the order of the page's models, `beside` the folder of images that do not fit into
+    the page. A bad image costs only that image."""
     if not items:
         return Gallery()
     names = [model_label(*column) for column in models]
     names += [o for o in dict.fromkeys(name(o) for item in items for o in item.outputs) if o not in names]
-    size = _size(items, folder, budget)
+    size = _size(items, budget)
     side, quality = size or FILE_SIZE
     limit = _text_limit(items, TEXTS_ALONE_BYTES if size is None else TEXT_BUDGET_BYTES)
     images: dict[str, tuple[int, int, int]] = {}  # hash of the given bytes → number, width, height
@@ -66,7 +64,7 @@ def gather(
     for item in items:
         place, width, height = None, 1, 1
         try:
-            data = _bytes(item, folder)
+            data = _bytes(item)
             key = digest(data)
             if key not in images:
                 image = decode(data)
@@ -149,7 +147,7 @@ def _texts(item: GalleryItem, names: Sequence[str], limit: int) -> dict[str, Any
     return texts | {"boxes": _rounded(item), "out": outputs}
 
 
-def _bytes(item: GalleryItem, folder: Path) -> bytes:
+def _bytes(item: GalleryItem) -> bytes:
     if item.image_path is not None:
         try:
             return item.image_path.read_bytes()
@@ -160,21 +158,18 @@ def _bytes(item: GalleryItem, folder: Path) -> bytes:
             return base64.b64decode(item.image_jpeg_base64, validate=True)
         except (binascii.Error, ValueError):
             raise BadRecord("image_not_base64") from None
-    path = (folder / (item.image_ref or "")).resolve()
-    if not item.image_ref or not path.is_relative_to(folder.resolve()) or not path.is_file():
-        raise BadRecord("image_missing", item.image_ref or "")
-    return path.read_bytes()
+    raise BadRecord("image_missing")
 
 
-def _size(items: Sequence[GalleryItem], folder: Path, budget: int) -> tuple[int, int] | None:
+def _size(items: Sequence[GalleryItem], budget: int) -> tuple[int, int] | None:
     """The finest size that keeps all images within the budget, judged by some of them; None where none does."""
     images = []
     for item in items[:: max(1, len(items) // PROBED)]:
         try:
-            images.append(decode(_bytes(item, folder)))
+            images.append(decode(_bytes(item)))
         except BadRecord:
             continue
-    named = {item.image_path or item.image_ref or digest((item.image_jpeg_base64 or "").encode()) for item in items}
+    named = {item.image_path or digest((item.image_jpeg_base64 or "").encode()) for item in items}
     for side, quality in SIZES:
         mean = sum(len(thumbnail(image, side, quality)) for image in images) / max(1, len(images))
         if mean * len(named) <= budget:

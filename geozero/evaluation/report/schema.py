@@ -245,13 +245,11 @@ class Question(Record):
 class GalleryItem(Question):
     """The answers of all models to a held-out question.
 
-    The image may be `image_ref` instead, a file below the directory of gallery.json, or `image_path`, which a file
-    cannot name. `before` and `after` are answers in older files.
+    The image may be a file, `image_path`, which the JSON cannot name. `before` and `after` are answers in older files.
     """
 
     split: str = ""
     question_type: Text = ""
-    image_ref: str | None = None
     image_path: Path | None = None
     width: int = 0
     height: int = 0

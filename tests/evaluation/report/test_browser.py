@@ -169,7 +169,7 @@ def test_images_that_stand_behind_the_script_are_shown_too(tmp_path: Path, monke
 def test_images_beside_the_page_are_loaded_when_they_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = fake_report.write(tmp_path / "data", items=3)
     size = gallery._size
-    monkeypatch.setattr(gallery, "_size", lambda items, folder, budget: size(items, folder, 10))
+    monkeypatch.setattr(gallery, "_size", lambda items, budget: size(items, 10))
     page = build_report(data, tmp_path / "index.html")
     script = """
       const images = [...document.querySelectorAll(".item image")];

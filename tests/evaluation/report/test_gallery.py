@@ -15,7 +15,7 @@ from PIL import Image
 
 from geozero.evaluation.report import gallery
 from geozero.evaluation.report.gallery import gather, right
-from geozero.evaluation.report.schema import GalleryItem, Output
+from geozero.evaluation.report.schema import GalleryItem, Output, read_inputs
 
 RNG = random.Random(5)
 IMAGE = fake_report.jpeg(fake_report.scene(RNG, 96)[0])
@@ -25,7 +25,7 @@ MODELS = [("sft", "tagged"), ("a2grpo", "tagged")]
 
 
 def packed_of(items: list[GalleryItem], folder: Path, budget: int = gallery.BUDGET_BYTES) -> gallery.Gallery:
-    return gather(items, folder, MODELS, folder / "page-images", budget)
+    return gather(items, MODELS, folder / "page-images", budget)
 
 
 def item(**values: Any) -> GalleryItem:
@@ -74,19 +74,21 @@ def test_blocks_hold_a_hundred_images(tmp_path: Path) -> None:
         {},
         {"image_jpeg_base64": "%%%"},
         {"image_jpeg_base64": base64.b64encode(b"<svg onload=alert(1)>").decode()},
-        {"image_ref": "../outside.jpg"},
-        {"image_ref": "nowhere.jpg"},
-        {"image_ref": "link.jpg"},
+        {"image_path": "nowhere.jpg"},
     ],
 )
 def test_a_bad_image_costs_only_itself(tmp_path: Path, values: dict[str, str]) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "outside.jpg").write_bytes(base64.b64decode(IMAGE))
-    (tmp_path / "data/link.jpg").symlink_to(tmp_path / "outside.jpg")
-    (tmp_path / "data/inside.jpg").write_bytes(base64.b64decode(IMAGE))
-    packed = packed_of([item(**values), item(id="b", image_ref="inside.jpg")], tmp_path / "data")
+    (tmp_path / "inside.jpg").write_bytes(base64.b64decode(IMAGE))
+    packed = packed_of([item(**values), item(id="b", image_path=tmp_path / "inside.jpg")], tmp_path)
     assert [row["image"] for row in json.loads(packed.index)] == [None, 0]
     assert packed.faults[0].startswith("1 of 2 images could not be read (a: image_")
+
+
+def test_a_gallery_file_cannot_name_files(tmp_path: Path) -> None:
+    (tmp_path / "private.jpg").write_bytes(base64.b64decode(IMAGE))
+    row = {"id": "a", "task": "vqa", "question": "q?", "image_path": str(tmp_path / "private.jpg")}
+    (tmp_path / "gallery.json").write_text(json.dumps([row]))
+    assert read_inputs(tmp_path).gallery[0].image_path is None
 
 
 def test_sizes_come_from_the_image_where_they_are_not_given(tmp_path: Path) -> None:
