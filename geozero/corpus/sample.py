@@ -7,11 +7,13 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from geozero.common.errors import BadRecord
 
@@ -117,6 +119,32 @@ SCHEMA = pa.schema(
         pa.field("classes", pa.list_(pa.string())),
     ]
 )
+
+
+def samples_of(batch: pa.RecordBatch) -> Iterator[Sample]:
+    """The samples in a batch with the columns of `SCHEMA`; equal lists, such as a data set's classes, share a tuple."""
+    values = [
+        _tuples(column) if pa.types.is_list(field.type) and name != "box" else column.to_pylist()
+        for name, field, column in ((n, SCHEMA.field(n), batch.column(n)) for n in FIELD_NAMES)
+    ]
+    box = FIELD_NAMES.index("box")
+    values[box] = [None if value is None else tuple(value) for value in values[box]]
+    return (Sample(*row) for row in zip(*values, strict=True))
+
+
+def _tuples(column: pa.Array) -> list[tuple[str, ...]]:
+    """The lists of a column as tuples, each different one converted once; null as ()."""
+    encoded = pc.list_flatten(column).dictionary_encode()
+    codes, words = encoded.indices.to_pylist(), encoded.dictionary.to_pylist()
+    ends = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).cumsum().tolist()
+    known: dict[tuple[int, ...], tuple[str, ...]] = {(): ()}
+    found = []
+    for start, end in pairwise([0, *ends]):
+        key = tuple(codes[start:end])
+        if key not in known:
+            known[key] = tuple([words[code] for code in key])
+        found.append(known[key])
+    return found
 
 
 def check_box(box: Box | None, width: int, height: int) -> None:

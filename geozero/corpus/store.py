@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from geozero.common.errors import InputError
 from geozero.common.hash_set import HashSet64
@@ -35,7 +36,7 @@ from geozero.corpus.layout import (
     shard,
 )
 from geozero.corpus.parquet_images import ParquetImages
-from geozero.corpus.sample import Sample, Split, TaskName
+from geozero.corpus.sample import FIELD_NAMES, Sample, Split, TaskName, samples_of
 from geozero.corpus.writer import CorpusWriter
 
 __all__ = ["MANIFEST", "REJECTS", "Corpus", "CorpusWriter", "copy_image", "file_hash", "refer_images", "subset"]
@@ -83,10 +84,11 @@ class Corpus:
         for path in self._sample_shards:
             self._check(path.name)
             with shard(path) as file:
-                for batch in file.iter_batches(batch_size=2_048):
-                    for row in batch.to_pylist():
-                        if (split is None or row["split"] == split) and (task is None or row["task"] == task):
-                            yield Sample.from_row(row)
+                for batch in file.iter_batches(batch_size=2_048, columns=list(FIELD_NAMES)):
+                    for name, value in (("split", split), ("task", task)):
+                        if value is not None:
+                            batch = batch.filter(pc.equal(batch.column(name), value))
+                    yield from samples_of(batch)
 
     def columns(self, kind: Literal["samples", "images"], names: list[str]) -> Iterator[pa.RecordBatch]:
         """Stream some columns of the samples or the stored images."""

@@ -23,6 +23,7 @@ from geozero.corpus.sample import (
     digest,
     fold_of,
     sample_id,
+    samples_of,
     stable_choice,
     stable_unit,
 )
@@ -210,3 +211,19 @@ def test_a_text_with_a_special_token_is_no_sample(field: str, token: str) -> Non
 @pytest.mark.parametrize("text", ["a <b> c", "x<|y", "|x|>", "<| not one |>", "a<|>b", "<||>"])
 def test_other_angle_brackets_are_text(text: str) -> None:
     assert make(question=text).validate().question == text
+
+
+def test_a_batch_becomes_samples_as_its_rows_do() -> None:
+    """Streaming converts columns at once; equal lists share a tuple, and null is as in a row."""
+    box, classes = (1.0, 2.0, 3.0, 4.0), ("x", "y")
+    one = Sample("1", "vqa", "s", "train", "i", "k", "Which?", "a", ("a", "b"), box, 5, 6, "q", classes)
+    rows = [
+        one.to_row(),
+        one.to_row() | {"id": "2", "references": [], "box": None, "question_type": None},
+        one.to_row() | {"id": "3", "references": None, "classes": None, "box": []},
+    ]
+    batch = pa.RecordBatch.from_pylist([rows[1], *rows], schema=SCHEMA)
+    for part in (batch.slice(1), batch.slice(2, 1), batch.slice(0, 0)):  # a slice keeps its parent's offsets
+        assert list(samples_of(part)) == [Sample.from_row(row) for row in part.to_pylist()]
+    first, second, third = samples_of(batch.slice(1))
+    assert first.classes is second.classes and third.classes == () and third.box == () and second.box is None
