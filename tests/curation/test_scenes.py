@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +23,7 @@ from geozero.corpus.store import Corpus
 from geozero.curation.ingest.ingest import ingest
 from geozero.curation.tiling.scenes import Tile, open_scene, tiles
 from geozero.curation.tiling.tile import tile_scenes
+from geozero.sources import get, with_options
 
 REFLECTANCE = np.arange(0, 10_000, 100, dtype=np.uint16).reshape(1, 10, 10)
 
@@ -168,7 +171,13 @@ def fake_rasterio(monkeypatch: pytest.MonkeyPatch, bands: np.ndarray) -> None:
 
     fake, errors = ModuleType("rasterio"), ModuleType("rasterio.errors")
     errors.RasterioError = type("RasterioError", (Exception,), {})  # type: ignore[attr-defined]
-    fake.open, fake.errors = lambda path: Source(), errors  # type: ignore[attr-defined]
+
+    def opened(path: Path, driver: str) -> Source:
+        assert path.is_absolute() and driver == {".tif": "GTiff", ".png": "PNG"}[path.suffix]
+        return Source()
+
+    fake.open, fake.errors = opened, errors  # type: ignore[attr-defined]
+    fake.Env = lambda **options: nullcontext()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "rasterio", fake)
 
 
@@ -204,10 +213,10 @@ def test_a_deep_scene_becomes_tiles_that_ingest_reads(tmp_path: Path, monkeypatc
     assert [(row["bbox"], row["iscrowd"]) for row in second] == [([4, 4, 20, 10], 0), ([16, 30, 10, 10], 0)]
     ingest("coco", tmp_path / "out", tmp_path / "c")
     # in the first tile a ship is cut off, so that "the ship" could be either: nobody asks
-    assert sorted((s.image_key, s.box) for s in Corpus(tmp_path / "c").samples()) == [
-        ("coco/bay/bay_24_0", (4, 4, 24, 14)),
-        ("coco/bay/bay_24_0", (16, 30, 26, 40)),
-    ]
+    samples = list(Corpus(tmp_path / "c").samples())
+    assert sorted(s.box for s in samples if s.box) == [(4, 4, 24, 14), (16, 30, 26, 40)]
+    (scene,) = {s.image_key for s in samples}
+    assert scene.startswith("coco/bay-")
     again = tile_scenes([tmp_path / "bay.tif"], tmp_path / "out", side=64)
     assert again.tiles == 1 and not (tmp_path / "out" / "annotations.json").exists()
 
@@ -275,7 +284,110 @@ def test_bad_scenes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InputError, match=message):
             tile_scenes(scenes, out, **options)
         assert not out.exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.txt").write_text("mine")
     with pytest.raises(InputError, match="the output exists and is something else"):
-        tile_scenes([tmp_path / "c.png"], tmp_path / "sub")
+        tile_scenes([tmp_path / "c.png"], tmp_path / "other")
     with open_scene(tmp_path / "c.png") as scene:
         assert (scene.width, scene.height, scene.count) == (48, 40, 3)
+
+
+# --- one scene, one split; and nothing of anybody else's is removed ---------------------------------------------
+
+
+def scenes_of(place: Path, n: int) -> list[Path]:
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(n):
+        make_sources.make_image(number, (96, 64)).save(place / f"scene{number}.png")
+    return sorted(place.glob("*.png"))
+
+
+def splits_by_scene(corpus: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for sample in Corpus(corpus).samples():
+        found.setdefault(sample.image_key, set()).add(sample.split)
+    return found
+
+
+def boxes_of(scenes: list[Path], file: Path) -> Path:
+    """A box in every 16 pixels of every scene, each of a category of its own, so that every tile is asked about."""
+    places = [(x, y) for x in range(0, 96, 16) for y in range(0, 64, 16)]
+    rows = [
+        {"id": n * 100 + k, "image_id": n, "category_id": k, "bbox": [x, y, 15, 15]}
+        for n in range(len(scenes))
+        for k, (x, y) in enumerate(places)
+    ]
+    images = [{"id": n, "file_name": path.name} for n, path in enumerate(scenes)]
+    categories = [{"id": k, "name": f"thing {chr(97 + k)}"} for k in range(len(places))]
+    file.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    return file
+
+
+def test_tiles_of_one_scene_are_in_one_split_whatever_is_asked_about_them(tmp_path: Path) -> None:
+    scenes = scenes_of(tmp_path / "scenes", 12)
+    notes = boxes_of(scenes, tmp_path / "notes.json")
+    tile_scenes(scenes, tmp_path / "all/wide", notes, side=48, overlap=16)
+    tile_scenes(scenes, tmp_path / "all/narrow", notes, side=32, overlap=8)  # the same pixels once more
+    ingest(with_options(get("coco"), ["ratio=0.5/0.2"]), tmp_path / "all", tmp_path / "coco")
+    found = splits_by_scene(tmp_path / "coco")
+    assert len(found) == 12 and all(len(splits) == 1 for splits in found.values())
+    assert len(set().union(*found.values())) > 1
+
+    moved, rows = tmp_path / "moved", ["image,question,answer"]
+    for number, tile in enumerate(sorted((tmp_path / "all/wide").rglob("*.png"))):
+        place = moved / ("wet" if number % 2 else "dry")
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tile, place)
+        rows.append(f"{place.name}/{tile.name},Is it tile {number}?,yes")
+    shutil.copy(tmp_path / "all/wide/tiles.manifest", moved)
+    listed = [{"filename": row.split(",")[0], "sentences": [{"raw": row.split(",")[1]}]} for row in rows[1:]]
+    for name, text in (("class_folders", ""), ("questions", "\n".join(rows)), ("captions_json", "")):
+        (moved / "t.csv").write_text(text) if name == "questions" else (moved / "t.csv").unlink(missing_ok=True)
+        if name == "captions_json":
+            (moved / "t.json").write_text(json.dumps({"images": listed}))
+        ingest(with_options(get(name), ["ratio=0.5/0.2"]), moved, tmp_path / name)
+        found = splits_by_scene(tmp_path / name)
+        assert len(found) == 12 and all(len(splits) == 1 for splits in found.values()), name
+
+
+def test_a_scene_in_two_official_splits_is_refused_in_the_second(tmp_path: Path) -> None:
+    tile_scenes(scenes_of(tmp_path / "scenes", 2), tmp_path / "tiles", side=48, overlap=16)
+    for tile in (tmp_path / "tiles").rglob("*.png"):
+        whole = tile.name.startswith("scene0")
+        place = tmp_path / "set" / ("train" if whole or tile.name.endswith("_0_0.png") else "test") / "a"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tile, place)
+    shutil.copy(tmp_path / "tiles/tiles.manifest", tmp_path / "set")
+    manifest = ingest("class_folders", tmp_path / "set", tmp_path / "c")
+    assert {row["reason"] for row in manifest["rejects"]} == {"scene_in_two_splits"}
+    assert all(len(splits) == 1 for splits in splits_by_scene(tmp_path / "c").values())
+
+
+def test_two_scenes_of_one_name_are_two(tmp_path: Path) -> None:
+    for n, place in enumerate(("a", "b")):
+        make_sources.write(tmp_path / place / "s.png", make_sources.encoded(make_sources.make_image(n), "PNG"))
+        tile_scenes([tmp_path / place / "s.png"], tmp_path / "out" / place, side=32)
+    keys = [json.loads((tmp_path / f"out/{p}/tiles.manifest").read_text())["tiles"].values() for p in ("a", "b")]
+    assert len({*keys[0], *keys[1]}) == 2
+
+
+@pytest.mark.parametrize("what", ["added", "edited", "given", "scene", "link"])
+def test_what_tile_did_not_write_it_does_not_remove(what: str, tmp_path: Path) -> None:
+    scenes = scenes_of(tmp_path / "scenes", 1)
+    notes, out = boxes_of(scenes, tmp_path / "notes.json"), tmp_path / "out"
+    tile_scenes(scenes, out, notes, side=48)
+    if what == "added":
+        (out / "scene0/mine.txt").write_text("mine")
+    elif what == "edited":
+        (out / "annotations.json").write_text(notes.read_text())
+    elif what == "given":
+        notes = out / "annotations.json"
+    elif what == "scene":
+        scenes = [*scenes, *sorted((out / "scene0").glob("*.png"))[:1]]
+    else:
+        out.rename(tmp_path / "elsewhere")
+        out.symlink_to(tmp_path / "elsewhere")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="choose another --out"):
+        tile_scenes(scenes, out, notes, side=48)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -23,6 +23,16 @@ from geozero.corpus.sample import Box
 
 LOOK_SIDE = 1024  # pixels of the reduced view that a scene's stretch is computed from
 NEEDS_RASTERIO = "images with 16 bits per channel or many bands need rasterio: pip install 'geozero[geo]'"
+# GDAL goes by a file's bytes, and some formats name other files and addresses to read from (VRT). These hold their own
+# pixels only. No side files, no network.
+DRIVER_OF_TIFF, DRIVER_OF_DEEP = "GTiff", "PNG"  # COG is read by the former
+GDAL_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_HTTP_TIMEOUT": "1",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{noext}",
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "/nowhere",
+}
 _DEEP = "image_not_8bit"  # why Pillow's reader refuses what rasterio's reads
 
 # --- tiles ------------------------------------------------------------------------------------------------
@@ -126,10 +136,10 @@ def open_scene(path: Path) -> Iterator[Scene]:
         return
     if rasterio is None:
         raise InputError(NEEDS_RASTERIO, str(path))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
         warnings.simplefilter("ignore")  # of scenes that lie nowhere on earth, or say twice what is no data
         try:
-            source = rasterio.open(path)
+            source = rasterio.open(path.resolve(), driver=DRIVER_OF_TIFF if is_tiff else DRIVER_OF_DEEP)
         except rasterio.errors.RasterioError as error:
             raise _unreadable(error, path) from None
         with source:

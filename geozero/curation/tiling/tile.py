@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,11 +17,13 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.raster import Stretch, choose_bands, to_rgb
 from geozero.corpus.sample import Box
 from geozero.curation.tiling.scenes import Scene, Tile, open_scene, tiles
+from geozero.sources.custom.common import TILES
 
 SIDE = 512  # pixels [ours]
 OVERLAP = 4  # neighbours share one in so many parts of the side [ours]
 LEAST_PART = 0.7  # of an object's area; an object with less counts as vague, like COCO's crowds [ours]
 ANNOTATIONS = "annotations.json"
+KEY_DIGITS = 8  # of the hash of a scene's bytes in its key: two scenes of one name are two
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,11 @@ def tile_scenes(
     stretch: Stretch | None = None,
     least_part: float = LEAST_PART,
 ) -> Tiled:
-    """Write `<scene>/<scene>_<x>_<y>.png` and, with annotations, `annotations.json`; an older result at `out` is
-    replaced.
+    """Write `<scene>/<scene>_<x>_<y>.png`, `tiles.manifest` and, with annotations, `annotations.json`. An older result
+    at `out` is replaced where it is as it was written and nothing else lies there.
+
+    The manifest says which scene a tile is of: tiles overlap, and the adapters for users' own data keep those of one
+    scene in one split.
 
     A scene's stretch is computed from a view of the whole, so that its tiles agree. Annotations refer to an image by
     its file name. An object belongs to each tile that holds at least `least_part` of its area, its box cut at the edge;
@@ -64,21 +70,26 @@ def tile_scenes(
     twice = [path for path in scenes if sum(other.stem == path.stem for other in scenes) > 1]
     if not scenes or twice:
         raise InputError("two scenes of one name" if twice else "no scenes", str(twice[0]) if twice else "")
-    if out.exists() and not (out.is_dir() and _is_ours(out, [path.stem for path in scenes])):
-        raise InputError("the output exists and is something else", str(out), "choose another --out")
+    given = [path for path in (*scenes, *([annotations] if annotations else [])) if _lies_in(path, out)]
+    if given:
+        raise InputError(f"what is given lies in the output: {given[0]}", str(out), "choose another --out")
+    refuse_foreign(out)
     objects = _objects(annotations) if annotations else None
     if objects is not None and not {path.name for path in scenes} & objects.boxes.keys():
         raise InputError("no scene of these annotations was given", str(annotations), "names must be the same")
     images: list[dict[str, Any]] = []
+    scene_of: dict[str, str] = {}
     placed: list[dict[str, Any]] = []
     with replacing(out) as place:
         for path in scenes:
             with open_scene(path) as scene:
+                key = f"{path.stem}-{_digest(path)[:KEY_DIGITS]}"
                 if objects is not None:
                     objects.check_size(path.name, scene, annotations)
                 for tile, name in _written(scene, path, place, side, overlap, bands, stretch):
                     number = len(images)
                     images.append({"id": number, "file_name": name, "width": tile.width, "height": tile.height})
+                    scene_of[name] = key
                     for category, box in objects.boxes.get(path.name, ()) if objects else ():
                         inside = tile.box_into(box)
                         if inside is not None:
@@ -87,6 +98,9 @@ def tile_scenes(
         if objects is not None:
             content = {"images": images, "annotations": placed, "categories": objects.categories}
             (place / ANNOTATIONS).write_text(json.dumps(content), encoding="utf-8")
+        written = {name: _digest(place / name) for name in (*scene_of, *([ANNOTATIONS] if objects else []))}
+        manifest = json.dumps({"tiles": scene_of, "files": written}, indent=1)
+        (place / TILES).write_text(manifest, encoding="utf-8")
     vague = sum(int(row["iscrowd"]) for row in placed)
     return Tiled(len(images), len(placed) - vague, vague)
 
@@ -146,6 +160,27 @@ def _annotation(number: int, image: int, category: int, box: Box, vague: bool) -
     return {"id": number, "image_id": image, "category_id": category, "bbox": size, "iscrowd": int(vague)}
 
 
-def _is_ours(out: Path, stems: list[str]) -> bool:
-    """Whether the directory holds only what an earlier call wrote."""
-    return {entry.name for entry in out.iterdir()} <= {ANNOTATIONS, *stems}
+def refuse_foreign(out: Path) -> None:
+    """Raise InputError where `out` holds anything but what an earlier call wrote, unchanged."""
+    if not out.exists() and not out.is_symlink():
+        return
+    hint = "choose another --out, or move it away"
+    if not out.is_dir() or out.is_symlink():
+        raise InputError("the output exists and is something else", str(out), hint)
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink()}
+    try:
+        written = json.loads((out / TILES).read_text(encoding="utf-8"))["files"] if there else {}
+        foreign = [name for name in sorted(there - {TILES}) if written.get(name) != _digest(out / name)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError("the output exists and is something else", str(out), hint) from None
+    if foreign:
+        raise InputError(f"not written by `geozero tile`, or changed since: {foreign[0]}", str(out), hint)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _lies_in(path: Path, directory: Path) -> bool:
+    return path.resolve().is_relative_to(directory.resolve())

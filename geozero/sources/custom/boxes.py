@@ -27,7 +27,7 @@ from typing import ClassVar
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split, stable_unit
 from geozero.sources.base import Ratio, Record, Rejected, Source
-from geozero.sources.custom.common import RATIO, make_image_key
+from geozero.sources.custom.common import RATIO, ImageKeys
 from geozero.sources.readers.annotations import int_of, json_items, list_of, size_of, text_of
 from geozero.sources.readers.boxes import from_corner
 from geozero.sources.readers.image_files import ImageFiles
@@ -98,11 +98,11 @@ class OwnBoxes(Source):
         return [name for name in found if self.file or name.count("/") <= self.levels]
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images = ImageFiles(tree)
+        images, keys = ImageFiles(tree), ImageKeys(self.name, tree)
         for file in self.annotations(tree):
-            yield from self._read_file(tree, file, images)
+            yield from self._read_file(tree, file, images, keys)
 
-    def _read_file(self, tree: Tree, file: str, images: ImageFiles) -> Iterator[Record | Rejected]:
+    def _read_file(self, tree: Tree, file: str, images: ImageFiles, keys: ImageKeys) -> Iterator[Record | Rejected]:
         split = split_of_path(file)
         names: dict[int, str] = {}
         for item in json_items(tree, file, "categories"):
@@ -142,7 +142,7 @@ class OwnBoxes(Source):
                     raise BadRecord("image_id_twice", f"{image_id}: whose the boxes are cannot be known")
                 image = images.find(f"{file.rpartition('/')[0]}/{named}".lstrip("/"))
                 objects = found.pop(image_id, Objects())
-                yield from self.ask(f"{file}/{image_id}", image, split, objects, names, size_of(item))
+                yield from self.ask(f"{file}/{image_id}", image, split, objects, names, size_of(item), keys)
             except BadRecord as bad:
                 yield Rejected(f"{file}/images[{place}]", bad.reason, bad.detail, split)
         for image_id in sorted(found.keys() - listed.keys()):
@@ -156,6 +156,7 @@ class OwnBoxes(Source):
         objects: Objects,
         names: dict[int, str],
         drawn_on: tuple[int, int] | None,
+        keys: ImageKeys,
     ) -> Iterator[Record | Rejected]:
         """What is asked of an image.
 
@@ -164,9 +165,15 @@ class OwnBoxes(Source):
             split: None where the annotation names none.
             names: number of a category → its name in words, of all categories of the set.
             drawn_on: width and height of the image that the boxes were drawn on, where it is known.
+            keys: of the set's images.
         """
-        image_key = make_image_key(self.name, image)
+        image_key = keys(image)
         split = split or self.ratio.split(image_key)
+        try:
+            keys.check(image, split)
+        except BadRecord as bad:
+            yield Rejected(key, bad.reason, bad.detail, split)
+            return
         counted = {category: boxes for category, boxes in objects.boxes.items() if category not in objects.vague}
 
         def question(kind: str, category: int, text: str, answer: str) -> Record:

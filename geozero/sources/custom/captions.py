@@ -19,7 +19,7 @@ from typing import Any
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.sources.base import Ratio, Record, Rejected
-from geozero.sources.custom.common import RATIO, image_of, make_image_key, the_files
+from geozero.sources.custom.common import RATIO, ImageKeys, image_of, the_files
 from geozero.sources.readers.annotations import json_items, list_of, text_of
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.karpathy_captions import Captions, caption_columns, distinct, distinct_sentences
@@ -58,10 +58,10 @@ class OwnCaptions(Captions):
         return the_files(tree, suffixes, self.file, "list of captions")
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images = ImageFiles(tree)
+        images, keys = ImageFiles(tree), ImageKeys(self.name, tree)
         for file in self._lists(tree):
             if file.lower().endswith(".json"):
-                yield from self._read_list(tree, file, images)
+                yield from self._read_list(tree, file, images, keys)
                 continue
             columns: list[str] = []
             for number, row in read_rows(tree, file, columns.extend):
@@ -79,11 +79,13 @@ class OwnCaptions(Captions):
                     image = image_of(row, IMAGE, images, file)
                     texts = [text for column in chosen for text in texts_in(row.get(column))]
                     named = row.get("split") or split_of_path(file)
-                    yield from self.samples(self._record(key, image, row.get(PATH) or image, named, distinct(texts)))
+                    yield from self.samples(
+                        self._record(key, (image, row.get(PATH) or image), keys, named, distinct(texts))
+                    )
                 except BadRecord as bad:
                     yield Rejected(key, bad.reason, bad.detail)
 
-    def _read_list(self, tree: Tree, file: str, images: ImageFiles) -> Iterator[Record | Rejected]:
+    def _read_list(self, tree: Tree, file: str, images: ImageFiles, keys: ImageKeys) -> Iterator[Record | Rejected]:
         for place, item in enumerate(json_items(tree, file, "images")):
             try:
                 filename = text_of(item, "filename")
@@ -91,14 +93,18 @@ class OwnCaptions(Captions):
                     filename = f"{item['filepath'].strip('/')}/{filename}"
                 named = item.get("split") or split_of_path(file)
                 image, references = images.find(filename), distinct_sentences(list_of(item, "sentences"))
-                yield from self.samples(self._record(filename, image, image, named, references))
+                yield from self.samples(self._record(filename, (image, image), keys, named, references))
             except BadRecord as bad:
                 name = item.get("filename") if isinstance(item, dict) else None
                 yield Rejected(name if isinstance(name, str) else f"images[{place}]", bad.reason, bad.detail)
 
-    def _record(self, key: str, image: str, path: str, named: Any, references: tuple[str, ...]) -> Record:
-        image_key = make_image_key(self.name, path)
+    def _record(
+        self, key: str, place: tuple[str, str], keys: ImageKeys, named: Any, references: tuple[str, ...]
+    ) -> Record:
+        image, path = place
+        image_key = keys(path)
         split = split_named(str(named)) if named is not None else self.ratio.split(image_key)
         if split is None:
             raise BadRecord("split_unknown", str(named)[:40])
+        keys.check(path, split)
         return Record(task="caption", split=split, key=key, image=image, image_key=image_key, references=references)

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from geozero.common.errors import InputError
+from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Split
 from geozero.sources.base import Ratio, Record, Rejected
-from geozero.sources.custom.common import RATIO, make_image_key
+from geozero.sources.custom.common import RATIO, ImageKeys
 from geozero.sources.readers.archive_members import OTHER_IMAGE_SUFFIXES
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.splits import split_named
@@ -72,6 +72,7 @@ class OwnClasses(ClassFolders):
         if levels == 3:
             tree.notes["splits"] = f"by directory or file: {', '.join(sorted(official))}"
         strays: Counter[str] = Counter()
+        keys = ImageKeys(self.name, tree)
         images: list[tuple[str, str, str]] = []  # member, its key, folder
         for name in tree.names(suffixes=(*self.suffixes, *OTHER_IMAGE_SUFFIXES)):
             parts = name.split("/")
@@ -80,16 +81,22 @@ class OwnClasses(ClassFolders):
             elif name.lower().endswith(OTHER_IMAGE_SUFFIXES):
                 yield Rejected(name, "format_not_read", f"read are {', '.join(self.suffixes)}")
             else:
-                images.append((name, make_image_key(self.name, name), parts[-2]))
+                images.append((name, keys(name), parts[-2]))
         classes = tuple(sorted({self.label(folder) for _, _, folder in images}))
         splits = {} if levels == 3 else self.splits(tree, {name: key for name, key, _ in images})
         for name, key, folder in images:
             if splits and key not in splits:
                 yield Rejected(name, "in_no_split")
                 continue
+            split = splits[key] if splits else official[name.split("/")[0]]
+            try:
+                keys.check(name, split)
+            except BadRecord as bad:
+                yield Rejected(name, bad.reason, bad.detail, split)
+                continue
             yield Record(
                 task="scene_cls",
-                split=splits[key] if splits else official[name.split("/")[0]],
+                split=split,
                 key=name,
                 image=name,
                 image_key=key,

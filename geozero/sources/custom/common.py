@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from geozero.common.errors import InputError
+from geozero.common.errors import BadRecord, InputError
+from geozero.corpus.sample import Split
 from geozero.sources.base import Ratio
 from geozero.sources.readers.annotations import text_of
 from geozero.sources.readers.image_files import ImageFiles
@@ -13,9 +15,11 @@ from geozero.sources.readers.rows import IMAGE_COLUMNS, are_one_table, row_files
 from geozero.sources.readers.splits import split_named
 from geozero.sources.readers.tree import Tree
 
-__all__ = ["RATIO", "image_of", "make_image_key", "split_named", "the_files"]
+__all__ = ["RATIO", "ImageKeys", "image_of", "make_image_key", "split_named", "the_files"]
 
 RATIO = Ratio(train=0.8, val=0.1)  # [ours]
+TILES = "tiles.manifest"  # what `geozero tile` writes beside the tiles: whose they are
+MAX_MANIFEST = 256 << 20  # bytes
 
 
 def the_files(tree: Tree, suffixes: Sequence[str], chosen: str, what: str) -> list[str]:
@@ -64,3 +68,33 @@ def make_image_key(source: str, member: str) -> str:
     """The key of an image: the source's name and the image's path without suffix."""
     directory, slash, name = member.rpartition("/")
     return f"{source}/{directory}{slash}{name.rsplit('.', 1)[0] if '.' in name[1:] else name}"
+
+
+class ImageKeys:
+    """The keys of a data set's images. Tiles of one scene share the key of the scene, wherever they were moved: they
+    overlap, so that no two of them may be in different splits.
+
+    Raises:
+        InputError: the manifest of the tiles is damaged.
+    """
+
+    def __init__(self, source: str, tree: Tree) -> None:
+        self._source = source
+        self._scenes: dict[str, str] = {}  # file name of a tile → its scene
+        self._splits: dict[str, Split] = {}
+        for file in tree.names(suffixes=(TILES,)):
+            try:
+                content = json.loads(tree.read(file, MAX_MANIFEST))
+                self._scenes |= {str(tile).rpartition("/")[2]: str(scene) for tile, scene in content["tiles"].items()}
+            except (BadRecord, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise InputError(f"malformed list of tiles: {error!r}"[:200], tree.where(file), "tile again") from None
+
+    def __call__(self, member: str) -> str:
+        scene = self._scenes.get(member.rpartition("/")[2])
+        return make_image_key(self._source, member) if scene is None else f"{self._source}/{scene}"
+
+    def check(self, member: str, split: Split) -> None:
+        """Raise BadRecord where a tile of the same scene is in another split."""
+        scene = self._scenes.get(member.rpartition("/")[2])
+        if scene is not None and self._splits.setdefault(scene, split) != split:
+            raise BadRecord("scene_in_two_splits", f"{scene}: {self._splits[scene]} and {split}")

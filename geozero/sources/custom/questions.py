@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.sources.base import Ratio, Record, Rejected, Source
-from geozero.sources.custom.common import RATIO, image_of, make_image_key, the_files
+from geozero.sources.custom.common import RATIO, ImageKeys, image_of, the_files
 from geozero.sources.readers.annotations import text_of
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.rows import IMAGE_COLUMNS, PATH, SUFFIXES, other_delimiter, read_rows
@@ -72,7 +72,7 @@ class OwnQuestions(Source):
         return tree
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images = ImageFiles(tree)
+        images, keys = ImageFiles(tree), ImageKeys(self.name, tree)
         found = the_files(tree, SUFFIXES, self.file, "table of questions")
         for file in found:
             for number, row in read_rows(tree, file, partial(self._check_columns, tree, file), self.delimiter):
@@ -82,19 +82,20 @@ class OwnQuestions(Source):
                         raise row
                     if isinstance(row, dict):
                         row = {self._known(name, row): value for name, value in row.items()}
-                    yield self._record(key, row, images, file)
+                    yield self._record(key, row, images, keys, file)
                 except BadRecord as bad:
                     yield Rejected(key, bad.reason, bad.detail)
 
-    def _record(self, key: str, row: Any, images: ImageFiles, file: str) -> Record:
+    def _record(self, key: str, row: Any, images: ImageFiles, keys: ImageKeys, file: str) -> Record:
         image = image_of(row, self.image, images, file)
-        image_key = make_image_key(self.name, row.get(PATH) or image)
+        image_key = keys(row.get(PATH) or image)
         named = row.get(self.split)
         split = split_named(str(named)) if named not in (None, "") else split_of_path(file)
         if named in (None, "") and split is None:
             split = self.ratio.split(image_key)
         if split is None:
             raise BadRecord("split_unknown", str(named)[:40])
+        keys.check(row.get(PATH) or image, split)
         kind, number, options = row.get(self.type), row.get(self.id), _options(row.get(self.options))
         return Record(
             task="multiple_choice" if options else self.task,

@@ -23,6 +23,7 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Split
 from geozero.sources.base import Record, Rejected, stem
 from geozero.sources.custom.boxes import Objects, OwnBoxes
+from geozero.sources.custom.common import ImageKeys
 from geozero.sources.readers.annotations import read_lines, read_xml
 from geozero.sources.readers.boxes import voc_box, voc_size
 from geozero.sources.readers.image_files import ImageFiles
@@ -41,7 +42,7 @@ class OwnVoc(OwnBoxes):
     title: str = "boxes in Pascal VOC's form"
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images, listed = ImageFiles(tree), _lists(tree)
+        images, listed, keys = ImageFiles(tree), _lists(tree), ImageKeys(self.name, tree)
         numbers = {name: number for number, name in enumerate(sorted(self._categories(tree)))}
         names = {number: name for name, number in numbers.items()}
         for file in self.annotations(tree):
@@ -72,7 +73,7 @@ class OwnVoc(OwnBoxes):
                 except BadRecord as bad:
                     objects.vague.add(category)
                     yield Rejected(f"{file}/{place}", bad.reason, bad.detail, split)
-            yield from self.ask(file, image, split, objects, names, voc_size(annotation))
+            yield from self.ask(file, image, split, objects, names, voc_size(annotation), keys)
 
     def _categories(self, tree: Tree) -> set[str]:
         """The names of all categories, from every annotation that can be read."""

@@ -24,6 +24,7 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box
 from geozero.sources.base import Record, Rejected, stem
 from geozero.sources.custom.boxes import Objects, OwnBoxes
+from geozero.sources.custom.common import ImageKeys
 from geozero.sources.readers.annotations import read_lines
 from geozero.sources.readers.boxes import whole_number
 from geozero.sources.readers.image_files import ImageFiles
@@ -58,7 +59,7 @@ class OwnYolo(OwnBoxes):
         ]
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images, names = ImageFiles(tree), class_names(tree)
+        images, names, keys = ImageFiles(tree), class_names(tree), ImageKeys(self.name, tree)
         for file in self.annotations(tree):
             split = split_of_path(file)
             try:
@@ -78,7 +79,7 @@ class OwnYolo(OwnBoxes):
                     if category is not None and category in names:
                         objects.vague.add(category)
                     yield Rejected(f"{file}:{number}", bad.reason, bad.detail, split)
-            yield from self.ask(file, image, split, objects, names, None)
+            yield from self.ask(file, image, split, objects, names, None, keys)
 
 
 def box_of(words: list[str], size: tuple[int, int]) -> Box:
