@@ -36,6 +36,7 @@ exclude_patterns += [f"data/{path.name}" for path in (ROOT / "data").iterdir() i
 exclude_patterns += ["docs/_build"]
 
 myst_heading_anchors = 3
+myst_url_schemes = ("http", "https", "mailto", "s3")
 
 autoapi_dirs = [str(ROOT / name) for name in CODE_ROOTS]
 autoapi_root = API

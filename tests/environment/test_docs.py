@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -99,3 +100,11 @@ def test_every_path_of_code_that_the_documentation_names_exists() -> None:
         if not TO_BE_MADE.search(path) and not (ROOT / path).exists()
     ]
     assert missing == []
+
+
+def test_every_link_has_a_scheme_that_the_site_knows() -> None:
+    """Any other is taken for a page of ours, and the build fails."""
+    (known,) = re.findall(r"^myst_url_schemes = (.+)$", (ROOT / "docs" / "conf.py").read_text(), re.M)
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    used = {scheme for page in pages for scheme in re.findall(r"\]\((\w+)://", page.read_text())}
+    assert "https" in used and used - set(ast.literal_eval(known)) == set()
