@@ -20,7 +20,7 @@ from geozero.evaluation.report.exports import plot_files, scores_latex, scores_m
 from geozero.evaluation.report.from_results import collect
 from geozero.evaluation.report.gallery import IMAGES_PER_BLOCK, TEXTS_PER_BLOCK, gather
 from geozero.evaluation.report.schema import FILES, ReportInputs, correct, is_run, read_inputs
-from geozero.evaluation.report.scores import Sheet, pairs_of_models, score_table
+from geozero.evaluation.report.scores import Sheet, pairs_of_models, ranking, score_table
 from geozero.evaluation.report.tables import NONE, SIGNIFICANT, TASK_TITLES, metric_label, model_label
 from geozero.evaluation.statistics import MIN_MARKED
 
@@ -85,6 +85,7 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
     gallery = gather(inputs.gallery, sheet.models, out.with_name(f"{out.stem}-images"))
     for fault in gallery.faults:
         inputs.fault("gallery", fault)
+    pairs = pairs_of_models(sheet)
     style, script = _asset("page.css"), _asset("page.js")
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "number": charts.number, "plain": plain}
@@ -100,11 +101,10 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         lineage=yaml.safe_dump(inputs.lineage, sort_keys=False, allow_unicode=True),
         models=gallery.models or [model_label(*column) for column in sheet.models],
         n_models=len(sheet.models),
-        pairs=pairs_of_models(sheet),
+        pairs=pairs,
+        ranking=ranking(pairs),
         scores=score_table(sheet),
-        meanings={
-            metric_label(name): text for name, text in MEANINGS.items() if name in {s.metric for s in inputs.scores}
-        },
+        meanings=_meanings(inputs),
         n_tested=sum(c.p_corrected is not None for c in inputs.comparisons),
         min_marked=MIN_MARKED,
         significant=SIGNIFICANT,
@@ -126,6 +126,15 @@ def _sections(inputs: ReportInputs) -> dict[str, str]:
     shown = {"comparisons", "scores"}
     shown |= {SECTION_OF.get(part, part) for part in FILES if getattr(inputs, part) or part in inputs.faults}
     return {name: title for name, title in SECTIONS.items() if name in shown}
+
+
+def _meanings(inputs: ReportInputs) -> dict[str, str]:
+    """What the metrics of the page mean, by their label; where two share one, the strict protocol's."""
+    found: dict[str, str] = {}
+    for name in {s.metric: None for s in sorted(inputs.scores, key=lambda s: s.protocol != "strict")}:
+        if name in MEANINGS:
+            found.setdefault(metric_label(name), MEANINGS[name])
+    return found
 
 
 def _asset(name: str) -> str:

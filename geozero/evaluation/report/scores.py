@@ -170,13 +170,28 @@ def _best(scores: Sequence[Score], pairs: Pairs) -> Score | None:
 
 
 def pairs_of_models(sheet: Sheet) -> list[Pair]:
-    """Every two models, what the page opens with first: the last model against the one before it in its mode."""
+    """Every two models. The page opens with the first pair: what RL trained and the model before it in its mode, else
+    the two with most significant wins."""
     models = sheet.models
-    chosen = list(combinations(range(len(models)), 2))[:MAX_PAIRS]
-    last = next((i for i, m in enumerate(models) if m == ("a2grpo", "tagged")), len(models) - 1)
-    same = [i for i in range(last) if models[i][1] == models[last][1]] or list(range(last))
-    chosen.sort(key=lambda pair: pair != (same[-1] if same else 0, last))
-    return [_pair(sheet, *pair) for pair in chosen]
+    pairs = [_pair(sheet, *pair) for pair in list(combinations(range(len(models)), 2))[:MAX_PAIRS]]
+    ranked = [i for i, *_ in ranking(pairs)]
+    first = set(ranked[:2])
+    if ("a2grpo", "tagged") in models:
+        last = models.index(("a2grpo", "tagged"))
+        first = {last, *[i for i in range(last) if models[i][1] == "tagged"][-1:]}
+    return sorted(pairs, key=lambda pair: {pair.first, pair.second} != first)
+
+
+def ranking(pairs: Iterable[Pair]) -> list[tuple[int, int, int]]:
+    """Every model (by number) with its significant wins and losses over all others and test sets, most wins first."""
+    found: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for pair in pairs:
+        for i, wins, losses in ((pair.first, pair.worse, pair.better), (pair.second, pair.better, pair.worse)):
+            found[i][0] += len(wins)
+            found[i][1] += len(losses)
+    return sorted(
+        ((i, wins, losses) for i, (wins, losses) in found.items()), key=lambda row: (row[2] - row[1], -row[1], row[0])
+    )
 
 
 def _pair(sheet: Sheet, first: int, second: int) -> Pair:

@@ -10,7 +10,7 @@ import pytest
 from geozero.evaluation.metric_names import METRICS, MetricFormat, metric_format
 from geozero.evaluation.report.exports import scores_markdown
 from geozero.evaluation.report.schema import Baseline, Comparison, ReportInputs, Score, correct
-from geozero.evaluation.report.scores import Sheet, pairs_of_models, score_table
+from geozero.evaluation.report.scores import Sheet, pairs_of_models, ranking, score_table
 from geozero.evaluation.report.tables import NONE, Cell, Row, mark, reverse, verdict
 
 ROW = {"model": "base", "mode": "tagged", "split": "test_hard", "world": "toy", "task": "vqa", "metric": "accuracy"}
@@ -162,6 +162,15 @@ def test_every_two_models_are_a_pair_and_the_page_opens_with_the_last_step_of_tr
     pairs = pairs_of_models(own)
     assert len(pairs) == 6 and (pairs[0].first, pairs[0].second) == (2, 3)
     assert pairs[0].lead == "A²GRPO, tagged and SFT, tagged were not compared question by question."
+
+
+def test_without_rl_the_page_opens_with_the_two_that_win_most() -> None:
+    scores = [score(model=name, mode="", value=value) for name, value in (("x", 0.9), ("y", 0.2), ("z", 0.5))]
+    pairs = [compared(a, b, *sorted((0.9 * (b.value - a.value), 1.1 * (b.value - a.value)))) for a, b in
+             ((scores[0], scores[1]), (scores[0], scores[2]), (scores[1], scores[2]))]  # fmt: skip
+    found = pairs_of_models(sheet(scores, comparisons=pairs))
+    assert (found[0].first, found[0].second) == (0, 2)
+    assert ranking(found) == [(0, 2, 0), (2, 1, 1), (1, 0, 2)]
 
 
 def test_baselines_go_to_the_samples_they_were_made_on() -> None:
