@@ -265,8 +265,8 @@ class Sampling(Section):
     max_tokens: Count = 256
     chunk: Count = 256  # answers a kill can cost; in a long job 2 % of it, at most 4,096
     memory: Share = 0.9  # share of GPU memory that vLLM may take
-    # processes of this machine that share the work, each with a GPU of its own where there are GPUs; auto: one per GPU
-    workers: Count | Literal["auto"] = 1
+    # processes of this machine that share the work, each with a GPU of its own where there are any; auto (0): one a GPU
+    workers: Annotated[Number, BeforeValidator(lambda value: 0 if value == "auto" else value)] = 1
     adaptive: Adaptive | None = None  # {}: its defaults
     timeout: Positive = 1800.0  # seconds after which an engine that owes answers and gives none is started again
     restarts: Annotated[int, Field(ge=0, le=100)] = 3  # in a row, without an answer in between
@@ -279,6 +279,9 @@ class Select(Section):
     easy: Share = 0.75  # p at least this → GeoZero-Instruct
     hard: Share = 0.5  # 0 < p at most this → GeoZero-Hard, learnable
     unsolved_share: Share = 0.3  # most of GeoZero-Hard that p = 0 may make up
+    # a caption succeeds above the median reward of its source. balanced: where many rewards equal it, they succeed too
+    # if that brings the share of successes closer to a half; median: never
+    captions: Annotated[Literal["balanced", "median"], Mark.LATER] = "balanced"
     instruct_size: Count | None = None  # None: all that qualify
     hard_size: Count | None = None
 

@@ -33,6 +33,8 @@ from geozero.engines.base import Engine
 
 TRUNCATED_WARNING = 0.05  # share of cut-off answers from which on max_tokens looks too small
 
+AT_WORK_SECONDS = 60.0  # since a worker wrote last, in which the others count on its share of the pilot
+WAIT_SECONDS = 1.0
 MAX_FAILURES_LOGGED = 5  # kinds of failure
 
 log = logging.getLogger(__name__)
@@ -208,6 +210,7 @@ def _fold(
         sample_all(worker(), work, missing)
     if adaptive is None or not in_shard.any():
         return None
+    _complete_pilot(run, fold, fingerprint, pilot, worker)
     rule = _rule(run, fold, directory, pilot)
     rest = in_shard & ~full
     undecided = rest & ~stopping_rule.decided([rule] * (fold + 1), work.folds, work.kinds, stored, work.closed)
@@ -215,6 +218,37 @@ def _fold(
     if undecided.any():
         sample_until_decided(worker(), work, undecided, stored, rule)
     return rule
+
+
+def _complete_pilot(
+    run: SamplingRun,
+    fold: int,
+    fingerprint: Fingerprint,
+    pilot: npt.NDArray[np.bool_],
+    worker: Callable[[], RolloutWorker],
+) -> None:
+    """See to it that the whole pilot is stored before the rule is learned, so that the rule is the same whichever
+    worker comes first: wait for the others while they write, then sample what they have not.
+    """
+    settings, work, directory = run.settings, run.work, run.out / fingerprint.key
+    assert settings.rule_key is not None
+    while rule_file.load(directory, settings.rule_key) is None:
+        stored = stored_answers(run.out, fingerprint, work, fold, settings.k, True)
+        missing = pilot[:, None] & ~stored.present
+        if not missing.any():
+            return
+        if not _others_write(directory, run.shard):
+            run.state.total += int(missing.sum())
+            sample_all(worker(), work, missing)
+            return
+        time.sleep(WAIT_SECONDS)
+
+
+def _others_write(directory: Path, shard: str) -> bool:
+    """Whether workers of other shards have written answers lately."""
+    others = (path for path in answer_store.answer_files(directory) if path.name.split("-")[1] != shard)
+    newest = max((path.stat().st_mtime for path in others), default=0.0)
+    return time.time() - newest < AT_WORK_SECONDS
 
 
 def _complete(run: SamplingRun, fingerprints: Sequence[Fingerprint]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ def build_work_list(
     chosen: Iterator[Sample] | list[Sample] = corpus.samples()
     if limit is not None:
         chosen = heapq.nsmallest(limit, corpus.samples(), key=lambda s: (stable_unit(s.id, "limit"), s.id))
-    columns, population, spots = _Columns(), Counter[tuple[int, str]](), Spots()
+    columns = Columns((pa.string(), pa.string(), np.int64, object, object, bool))
+    population, spots = Counter[tuple[int, str]](), Spots()
     names: dict[str, str] = {}  # each kind once
     keys: list[int] = []
     share, rest = divmod(of, folds)  # workers a fold, where that comes out even: then each needs one model only
@@ -134,13 +135,17 @@ def build_work_list(
     return WorkList(ids, prompts, fold_column, tasks, kinds, in_shards, limit is None, truth), population
 
 
-class _Columns:
-    """Collects rows as columns, a part at a time."""
+class Columns:
+    """Collects rows as columns, a part at a time.
 
-    def __init__(self) -> None:
-        self.n = 0
-        self._rows: list[tuple[str, str, int, str, str, bool]] = []
-        self._parts: list[tuple[pa.Array, pa.Array, npt.NDArray[np.int64], Names, Names, npt.NDArray[np.bool_]]] = []
+    Args:
+        types: of each column, Arrow's or NumPy's.
+    """
+
+    def __init__(self, types: Sequence[Any]) -> None:
+        self.types, self.n = types, 0
+        self._rows: list[tuple[Any, ...]] = []
+        self._parts: list[list[Any]] = []
 
     def add(self, *row: Any) -> None:
         self._rows.append(row)
@@ -149,30 +154,23 @@ class _Columns:
             self._flush()
 
     def _flush(self) -> None:
-        ids, prompts, folds, tasks, kinds, in_shard = zip(*self._rows, strict=True)
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self.types)
         self._parts.append(
-            (
-                pa.array(ids, pa.string()),
-                pa.array(prompts, pa.string()),
-                np.array(folds, np.int64),
-                np.array(tasks, object),
-                np.array(kinds, object),
-                np.array(in_shard, bool),
-            )
+            [
+                pa.array(values, kind) if isinstance(kind, pa.DataType) else np.array(values, kind)
+                for values, kind in zip(columns, self.types, strict=True)
+            ]
         )
         self._rows = []
 
-    def finish(self) -> tuple[pa.Array, pa.Array, npt.NDArray[np.int64], Names, Names, npt.NDArray[np.bool_]]:
-        if self._rows:
-            self._flush()
-        if not self._parts:
-            nothing = pa.array([], pa.string())
-            none = np.array([], object)
-            return nothing, nothing, np.array([], np.int64), none, none, np.array([], bool)
-        ids, prompts, folds, tasks, kinds, in_shard = zip(*self._parts, strict=True)
-        self._parts = []
-        arrays = [np.concatenate(column) for column in (folds, tasks, kinds, in_shard)]
-        return pa.concat_arrays(ids), pa.concat_arrays(prompts), *arrays
+    def finish(self) -> list[Any]:
+        """The columns: an Arrow or NumPy array each."""
+        self._flush()
+        parts, self._parts = self._parts, []
+        return [
+            pa.concat_arrays(column) if isinstance(kind, pa.DataType) else np.concatenate(column)
+            for column, kind in zip(zip(*parts, strict=True), self.types, strict=True)
+        ]
 
 
 def stored_answers(

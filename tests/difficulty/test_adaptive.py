@@ -266,3 +266,34 @@ def test_the_parameter_is_off_by_default_and_checked() -> None:
     with pytest.raises(ValueError, match="error"):
         params.Sampling.model_validate({"adaptive": {"error": 0}})
     assert json.loads(Adaptive().model_dump_json())["error"] == 0.02
+
+
+@pytest.mark.parametrize("world", ["uniform", "spikes", "half at 0"])
+def test_the_bound_holds_with_many_small_kinds(world: str) -> None:
+    """200 kinds of four pilot samples each: by themselves they would seem to be decided sooner than they are."""
+    rng, n = np.random.default_rng(1), 20_000
+    rates = {
+        "uniform": rng.random(n),
+        "spikes": rng.choice([0, 0.5, 0.75, 1.0], n),
+        "half at 0": np.where(rng.random(n) < 0.5, 0, rng.uniform(0.6, 0.8, n)),
+    }[world]
+    kinds = np.array([f"vqa/s{i}/q" for i in rng.integers(0, 200, n)])
+    right, pilot, alike = rng.random((n, K)) < rates[:, None], rng.random(n) < Adaptive().pilot, np.zeros((n, K), bool)
+    everyone = dict(Counter(kinds.tolist()))
+    rule = stopping_rule.fit(kinds[pilot].tolist(), right[pilot], alike[pilot], everyone, K, Select(), Adaptive())
+    rest = np.flatnonzero(~pilot)[:8000]
+    used, changed, _ = stopping_rule.replay(rule, kinds[rest].tolist(), right[rest], alike[rest])
+    assert changed.mean() <= 0.02 + 3 * (0.02 / len(rest)) ** 0.5 and used.mean() < 0.75 * K
+
+
+def test_the_rule_does_not_depend_on_which_worker_comes_first(corpus: Path, tmp_path: Path) -> None:
+    rules = []
+    for name, order in (("a", (0, 1, 2)), ("b", (2, 1, 0))):
+        for shard in order:
+            run(corpus, tmp_path / name, shard=f"{shard}/3")
+        (file,) = (tmp_path / name).glob("*/_adaptive-*.json")
+        rules.append(file.read_text())
+        found = answers_of(tmp_path / name)
+    run(corpus, tmp_path / "whole")
+    (file,) = (tmp_path / "whole").glob("*/_adaptive-*.json")
+    assert rules[0] == rules[1] == file.read_text() and found == answers_of(tmp_path / "whole")

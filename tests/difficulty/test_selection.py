@@ -201,3 +201,30 @@ def test_histogram_has_a_bin_for_each_number_of_successes() -> None:
 def test_a_image_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown kind of image"):
         histogram.draw({}, tmp_path / "x.doc", 0.75, 0.5)
+
+
+def captions(tmp_path: Path, right: int, **settings: Any) -> dict[str, Any]:
+    """Bands of captions of which `right` of 8 answers are as good as can be and the others worth nothing."""
+    corpus = make_corpus(tmp_path / "corpus", 9)
+
+    def rule(request: Any, seed: int) -> str:
+        if not request.id.startswith("c"):
+            return by_number(request, seed)
+        return "many green trees stand in a forest" if seed % 8 < right else "nothing at all"
+
+    sample(corpus, [make_model(tmp_path / "model")], tmp_path / "store", k=8, open_engine=Opener(rule))
+    return run((corpus, tmp_path / "store"), tmp_path, unsolved_share=1.0, **settings)
+
+
+@pytest.mark.parametrize(("right", "band"), [(8, "easy"), (6, "easy"), (4, "hard_learnable"), (0, "hard_unsolved")])
+def test_captions_that_tie_at_the_median_do_not_all_fail(tmp_path: Path, right: int, band: str, caplog: Any) -> None:
+    found = captions(tmp_path, right)
+    assert found["bands_by_task"]["caption"][band] == 9
+    assert ("equal their source's median" in caplog.text) == (right > 4)
+    assert found["caption_ties"] == ({"captions": 9 * right} if right > 4 else {})
+
+
+def test_the_form_without_ties_stays_available_and_warns(tmp_path: Path, caplog: Any) -> None:
+    found = captions(tmp_path, 8, captions="median")
+    assert found["bands_by_task"]["caption"]["hard_unsolved"] == 9
+    assert "captions: 72 captions' rewards equal their source's median" in caplog.text and "and fail" in caplog.text

@@ -4,6 +4,8 @@ What is decided is where a sample may go: Instruct (p ≥ easy), Hard (p ≤ har
 it. A sample's K answers are exchangeable, so if t of all K succeed, s successes among the first n have the
 hypergeometric probability C(n,s)·C(K−n,t−s)/C(K,t). How often each t occurs is estimated, for each kind of question
 (task, source, question type), from the pilot: a share of the samples, by stable hash, that always gets all K answers.
+A kind with fewer than `LEAST_PILOT` pilot samples takes the frequencies of its source, or else of its task: the program
+would exploit the chance in many small estimates, and change more decisions than it expects.
 With it a dynamic program from n = K back to n = 1 stops where deciding now is no worse than an answer's price plus what
 follows (Wald's sequential Bayes decision with finite horizon). The price is the highest at which
 
@@ -39,6 +41,7 @@ PARTS = 5  # of the pilot, for `Rule.checked`
 BISECTIONS = 20
 # Of an answer, in wrong decisions: where the bound is far, a doubtful sample is asked on all the same.
 HIGHEST_PRICE = 0.1
+LEAST_PILOT = 200  # samples of the pilot that a kind must have for frequencies of its own; smaller ones are pooled
 LEAST_FAILURES = 2  # of a sample's requests, after which it is given up if most of them failed
 
 Bools = npt.NDArray[np.bool_]
@@ -237,7 +240,9 @@ def _fit(
     settings: params.Adaptive,
 ) -> Rule:
     levels = np.array([_levels(kind)[::-1] for kind in kinds.tolist()], str).reshape(-1, 3)
-    shares = frequencies(levels, totals, k)
+    names, counts = np.unique(levels, return_counts=True)
+    large = set(names[counts >= LEAST_PILOT].tolist()) | set(levels[:, 0].tolist())
+    shares = {name: found for name, found in frequencies(levels, totals, k).items() if name in large}
     weights: dict[str, int] = {}
     for kind, n in everyone.items():
         name = next((name for name in _levels(kind) if name in shares), None)

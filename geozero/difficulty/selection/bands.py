@@ -25,6 +25,7 @@ from geozero.tasks import CLOSED_TASKS, RELATIVE_TASKS
 from geozero.tasks.boxes import Convention
 
 BANDS = ("easy", "hard_learnable", "hard_unsolved", "suspect", "unused", "unreadable")
+TIE_MARGIN = 0.01  # share of successes that counting ties as such must gain: an odd number of answers has one tie
 Bools = npt.NDArray[np.bool_]
 
 
@@ -68,20 +69,40 @@ class Difficulty:
     errors: npt.NDArray[np.int64]
     band: npt.NDArray[np.str_]
     caption_medians: dict[str, float]
+    caption_ties: dict[str, int]  # source → rewards that equal its median, where so many do that it matters
+    ties_succeed: frozenset[str]  # the sources in which these succeed
+
+    def caption_succeeds(self, source: str, reward: float) -> bool:
+        """Whether a caption of this source with this reward is a success."""
+        median = np.float32(self.caption_medians.get(source, 0.0))
+        return bool(np.float32(reward) >= median if source in self.ties_succeed else np.float32(reward) > median)
 
 
 def measure(answers: Answers, candidates: Candidates, settings: params.Select) -> Difficulty:
-    """Pass rates and bands. A caption succeeds where its reward is above its source's median (our choice)."""
+    """Pass rates and bands. A caption succeeds where its reward is above its source's median (our choice).
+
+    Where many rewards equal the median this is a cliff: captions that are all equally good would all fail. So rewards
+    that equal it succeed too where that brings the share of successes closer to a half, or where none is above it; but
+    never a reward of 0.
+    """
     asked = answers.asked
     success = answers.success == 1
-    medians = {}
+    medians, ties, inclusive = dict[str, float](), dict[str, int](), set[str]()
     relative = np.isin(candidates.tasks, RELATIVE_TASKS)
     for source in np.unique(candidates.sources[relative]):
         rows = relative & (candidates.sources == source)
         rewards = answers.reward[rows][asked[rows]]
         if rewards.size:
-            medians[str(source)] = float(np.median(rewards))
-            success[rows] = answers.reward[rows] > np.float32(medians[str(source)])
+            name = str(source)
+            medians[name] = float(np.median(rewards))
+            median = np.float32(medians[name])
+            above, equal = float((rewards > median).mean()), int((rewards == median).sum())
+            with_ties = above + equal / rewards.size
+            if median > 0 and (above == 0 or abs(with_ties - 0.5) < abs(above - 0.5) - TIE_MARGIN):
+                ties[name] = equal
+                if settings.captions == "balanced":
+                    inclusive.add(name)
+            success[rows] = answers.reward[rows] >= median if name in inclusive else answers.reward[rows] > median
     n, right = asked.sum(axis=1), (success & asked).sum(axis=1)
     errors = (answers.present & ~asked).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -95,7 +116,9 @@ def measure(answers: Answers, candidates: Candidates, settings: params.Select) -
         "unused",
     )
     truncated = (asked & (answers.finish == FINISH.index("length"))).sum(axis=1)
-    return Difficulty(n, right, rate, mean_reward, distinct, truncated, errors, band, medians)
+    return Difficulty(
+        n, right, rate, mean_reward, distinct, truncated, errors, band, medians, ties, frozenset(inclusive)
+    )
 
 
 def choose(band: npt.NDArray[np.str_], candidates: Candidates, settings: params.Select) -> tuple[Bools, Bools]:

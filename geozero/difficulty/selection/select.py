@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -30,7 +31,10 @@ from geozero.difficulty.scoring import Spots, score_key
 from geozero.difficulty.selection import histogram
 from geozero.difficulty.selection.bands import BANDS, Bools, Candidates, Difficulty, choose, measure
 from geozero.difficulty.selection.selection_report import Selection, write_page
+from geozero.difficulty.work_list import Columns
 from geozero.tasks.boxes import Convention
+
+log = logging.getLogger(__name__)
 
 SUSPECT_COLUMNS = ("id", "task", "source", "image_key", "question", "label", "model_answer")
 SPLIT: Split = "train"  # val chooses and test is only reported: neither is ever selected (METHOD, SFT)
@@ -82,6 +86,10 @@ def select(
     candidates = load_candidates(source, len(fingerprints), boxes)
     answers, rules = load_answers(store, corpus, candidates, state, settings)
     found = measure(answers, candidates, settings)
+    for name, ties in found.caption_ties.items():
+        verdict = "count as successes" if name in found.ties_succeed else "fail (select.captions: median)"
+        median = found.caption_medians[name]
+        log.warning("%s: %d captions' rewards equal their source's median of %.3f and %s", name, ties, median, verdict)
     instruct, hard = choose(found.band, candidates, settings)
     # what people look at first: it explains a selection that fails, too
     _write_suspects(source, _suspected(store, fingerprints, candidates, found), out_hard)
@@ -104,7 +112,7 @@ def select(
                 f"no {name} samples among {len(candidates.ids)}", str(store), "change the thresholds, or the model"
             )
     origin = {"stage": "select", "corpus": source.digest, "fingerprints": fingerprints, "k": k}
-    origin["settings"] = settings.model_dump()
+    origin["settings"] = settings.identity()
     _write_corpus(source, candidates.ids, instruct, out_instruct, origin)
     _write_corpus(source, candidates.ids, hard, out_hard, origin)
     return numbers
@@ -120,25 +128,25 @@ def load_candidates(corpus: Corpus, folds: int, boxes: Convention = "norm1000") 
     Raises:
         InputError: it has none.
     """
-    rows, spots, names = list[tuple[Any, ...]](), Spots(), dict[str, str]()  # equal names once, however many samples
+    types = (pa.string(), pa.string(), object, object, np.int64, np.float64, object, np.int64)
+    columns, spots, names = Columns(types), Spots(), dict[str, str]()  # equal names once, however many samples
     for s in corpus.samples(split=SPLIT):
-        spots.offer(len(rows), s)
+        spots.offer(columns.n, s)
         task, source, kind = (names.setdefault(name, name) for name in (s.task, s.source, stopping_rule.kind_of(s)))
         prompt, fold = answer_store.prompt_hash(s), fold_of(s.image_key, folds)
-        rows.append((s.id, prompt, task, source, fold, stable_unit(s.id, "select"), kind, score_key(s, boxes)))
-    if not rows:
+        columns.add(s.id, prompt, task, source, fold, stable_unit(s.id, "select"), kind, score_key(s, boxes))
+    if not columns.n:
         raise InputError("the corpus has no training samples", str(corpus.path), "select from GeoZero-Raw")
-    ids, prompts, tasks, sources, folds_of, order, kinds, keys = zip(*rows, strict=True)
-    del rows
+    ids, prompts, tasks, sources, folds_of, order, kinds, keys = columns.finish()
     return Candidates(
-        pa.array(ids, pa.string()),
-        pa.array(prompts, pa.string()),
-        np.array(tasks),
-        np.array(sources),
-        np.array(folds_of, np.int64),
-        np.array(order),
-        np.array(kinds),
-        np.array(keys, np.int64),
+        ids,
+        prompts,
+        tasks.astype(str),
+        sources.astype(str),
+        folds_of,
+        order,
+        kinds,
+        keys,
         boxes,
         partial(corpus.samples, split=SPLIT),
         spots.chosen,
@@ -318,6 +326,7 @@ def _numbers(candidates: Candidates, found: Difficulty, instruct: Bools, hard: B
         },
         "truncated_share": int(found.truncated.sum()) / total if total else 0.0,
         "caption_medians": found.caption_medians,
+        "caption_ties": found.caption_ties,
         "histogram": {
             task: histogram.histogram(found.rate[candidates.tasks == task], k)
             for task in sorted(set(candidates.tasks.tolist()))

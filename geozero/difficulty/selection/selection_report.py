@@ -182,7 +182,7 @@ def _shown(chosen: Selection, sample: Sample, row: int, said: Sequence[Mapping[s
     except (BadRecord, KeyError) as error:
         where = str(chosen.corpus.path)
         raise InputError(f"image {sample.image_id}: {error}", where, "make the corpus again") from None
-    task, median = tasks.get(sample.task), chosen.found.caption_medians.get(sample.source, 0.0)
+    task = tasks.get(sample.task)
     counts: dict[str, dict[str, Any]] = {}
     for answer in said:
         text, failed = str(answer["text"]).strip() or "(nothing)", not answer["given"]
@@ -191,7 +191,7 @@ def _shown(chosen: Selection, sample: Sample, row: int, said: Sequence[Mapping[s
         if failed:
             text = "(failed)"
         elif success is None:  # relative to its source, see `bands.measure`
-            success = bool(np.float32(reward) > np.float32(median))
+            success = chosen.found.caption_succeeds(sample.source, reward)
         graded = reward if task.success_reward is None and not failed else None
         known = counts.setdefault(text, {"text": _short(text), "n": 0, "success": success, "reward": graded})
         known["n"] += 1
