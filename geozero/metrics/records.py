@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,6 +93,8 @@ class RecordList:
         Raises:
             InputError: one is no text; the published script stops there.
         """
+        if set(map(type, self.labels)) == {str}:
+            return list(self.labels)
         return [label if type(label) is str else self.required_text(i, label) for i, label in enumerate(self.labels)]
 
     def required_text(self, record: int, value: Any) -> str:
@@ -131,40 +133,45 @@ def read_records(source: Path | str | Sequence[Any]) -> RecordList:
 
 def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     """Every row becomes a record, in order; what is wrong with a row is listed and costs only that row."""
-    objects: list[dict[str, Any]] = [row if isinstance(row, dict) else {} for row in rows]
+    objects: list[dict[str, Any]] = list(rows)
+    if set(map(type, rows)) - {dict}:
+        objects = [row if isinstance(row, dict) else {} for row in rows]
+    keys = set(chain.from_iterable(objects))  # most columns are absent from most files
 
     def column(name: str) -> list[Any]:
-        return list(map(dict.get, objects, repeat(name)))
+        return list(map(dict.get, objects, repeat(name))) if name in keys else [None] * len(objects)
 
-    def names(column: list[Any], otherwise: Any) -> list[Any]:
-        """The texts of a column, `otherwise` for all else; most columns are all text or all absent."""
-        return (
-            [otherwise] * len(column) if not any(column) else [v if isinstance(v, str) else otherwise for v in column]
-        )
+    def names(name: str, otherwise: Any) -> list[Any]:
+        """The texts of a column, `otherwise` for all else."""
+        if name not in keys:
+            return [otherwise] * len(objects)
+        values = column(name)
+        return values if set(map(type, values)) == {str} else [v if isinstance(v, str) else otherwise for v in values]
 
     texts = column("raw_output")
     records = RecordList(
         ids=list(map(str, range(len(objects)))),
         texts=texts,
         labels=column("label"),
-        image_paths=names(column("image_path"), ""),
-        question_types=[kind or None for kind in names(column("question_type"), None)],
+        image_paths=names("image_path", ""),
+        question_types=[kind or None for kind in names("question_type", None)],
         widths=_sides(column("width")),
         heights=_sides(column("height")),
         raw=np.ones(len(objects), dtype=bool),
         readable=np.ones(len(objects), dtype=bool),
-        questions=names(column("question"), ""),
-        cut=np.array([reason == "length" for reason in column("finish_reason")], dtype=bool),
+        questions=names("question", ""),
+        cut=np.array([reason == "length" for reason in names("finish_reason", "")], dtype=bool),
         base=base,
     )
-    for i in [i for i, text in enumerate(texts) if type(text) is not str]:
-        _repair_text(records, i, rows[i])
-    for i, row in enumerate(objects):
+    if set(map(type, texts)) - {str}:
+        for i in [i for i, text in enumerate(texts) if type(text) is not str]:
+            _repair_text(records, i, rows[i])
+    for i, row in enumerate(objects if "id" in keys else ()):
         if "id" in row:
             records.ids[i] = _identity(row["id"], i)
-    records.samples = [own or name for own, name in zip(names(column("sample"), ""), records.ids, strict=True)]
-    records.tasks = names(column("task"), None)
-    if len(set(records.ids)) < len(records):
+    records.samples = [own or name for own, name in zip(names("sample", ""), records.ids, strict=True)]
+    records.tasks = names("task", None)
+    if "id" in keys and len(set(records.ids)) < len(records):
         seen: set[str] = set()
         for i, name in enumerate(records.ids):
             if name in seen:

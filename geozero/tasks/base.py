@@ -14,8 +14,9 @@ from geozero.corpus.sample import Box, Sample, TaskName, stable_choice
 from geozero.metrics.baselines import most_common
 from geozero.metrics.records import RecordList
 from geozero.metrics.scores import Scores
+from geozero.tasks import text
 from geozero.tasks.boxes import Convention
-from geozero.tasks.text import Mode, read_answer, scored_answer
+from geozero.tasks.text import Mode, read_answer
 
 # METHOD: the paper's system prompt "Type1"; it makes a completion `thought <answer>answer</answer>`.
 SYSTEM_PROMPT = (
@@ -179,9 +180,7 @@ class Task(ABC):
 
 def scored_answers(records: RecordList) -> list[str]:
     """The score's reading of every record; a completion without an answer, cut off or unfinished, is listed."""
-    if not len(records.cut):
-        return [scored_answer(text) for text in records.texts]
-    answers = [scored_answer(text, cut) for text, cut in zip(records.texts, records.cut.tolist(), strict=True)]
+    answers = text.scored_answers(records.texts, records.cut.tolist())
     for i in [i for i in np.flatnonzero(records.cut).tolist() if not answers[i]]:
         records.report(i, CUT_OFF, "the token limit came before an answer: counted wrong")
     return answers

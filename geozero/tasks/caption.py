@@ -106,7 +106,7 @@ class Captioning(Task):
         """
         if not len(records):
             raise InputError("no records to score as captions", hint=OFFICIAL_HINT)
-        predictions = [extract_answer(text) for text in records.texts]
+        predictions = list(map(extract_answer, records.texts))
         hypotheses = [normalise(text).split() for text in predictions]
         references = [_official_references(records, i) for i in range(len(records))]
         if not any(tokens for group in references for tokens in group):

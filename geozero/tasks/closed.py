@@ -39,7 +39,7 @@ class ClosedTask(Task):
 
     def readings(self, records: RecordList, texts: Sequence[str]) -> list[str]:
         """What each answer or label says (n,): equal ones agree, empty ones say nothing."""
-        return [closed_reading(text) for text in texts]
+        return list(map(closed_reading, texts))
 
     def says_the_same(self, answer: str, truth: str) -> bool:
         """Whether an answer is right, from what it and the label say."""
@@ -53,7 +53,9 @@ class ClosedTask(Task):
         predictions = scored_answers(records)
         truths = self.readings(records, records.label_texts())
         answers = self.readings(records, predictions)
-        hit = list(map(self.says_the_same, answers, truths))
+        pairs = list(zip(answers, truths, strict=True))
+        right = {pair: self.says_the_same(*pair) for pair in set(pairs)}  # short answers repeat
+        hit = [right[pair] for pair in pairs]
         for i, texts in records.alternatives().items():
             hit[i] = hit[i] or any(self.says_the_same(answers[i], self.readings(records, [t])[0]) for t in texts)
         scores = self._scores("accuracy", 1.0, np.array(hit, dtype=bool), predictions, answers, truths)
@@ -65,7 +67,7 @@ class ClosedTask(Task):
         if self.official_headline is None:
             return super().official(records)
         plain = cache(normalise)
-        predictions = [extract_answer(text) for text in records.texts]
+        predictions = list(map(extract_answer, records.texts))
         answers, truths = ([plain(text) for text in t] for t in (predictions, records.required_label_texts()))
         pairs = zip(answers, truths, strict=True)
         hit = [a == t or a in t or t in a for a, t in pairs] if self.official_substrings else [a == t for a, t in pairs]

@@ -145,7 +145,7 @@ class VisualGrounding(Task):
         Predictions are read in the frame of a resize to multiples of 28 and rounded to whole pixels; both boxes are
         then divided by the image's sides. A degenerate label stays in the denominator and is always missed.
         """
-        predictions = [extract_answer(text) for text in records.texts]
+        predictions = list(map(extract_answer, records.texts))
         truth, valid = published_boxes(records.required_label_texts())
         pred, parsed = published_boxes(predictions)
         width, height = image_sizes(records)

@@ -19,6 +19,7 @@ of its own they agree.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -30,6 +31,7 @@ OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
 _THOUGHT = r"(?:think|thinking|thought|reasoning)>"
 _THOUGHT_OPENS = re.compile(rf"\s*<{_THOUGHT}", re.IGNORECASE)
 _THOUGHT_CLOSES = re.compile(rf"</{_THOUGHT}", re.IGNORECASE)
+_THOUGHT_TAG = re.compile(rf"</?{_THOUGHT}", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[^\w\s]")
 _SPACE = re.compile(r"\s+")
 
@@ -85,6 +87,13 @@ def scored_answer(completion: str, cut: bool = False) -> str:
     return "" if (cut or unfinished) and not has_block(rest) else extract_answer(rest)
 
 
+def scored_answers(completions: Sequence[str], cut: Sequence[bool] = ()) -> list[str]:
+    """`scored_answer` of many completions; of none that was cut off where `cut` is empty."""
+    if not any(cut) and _THOUGHT_TAG.search("\n".join(completions)) is None:
+        return list(map(extract_answer, completions))
+    return list(map(scored_answer, completions, cut or [False] * len(completions)))
+
+
 def has_block(text: str) -> bool:
     """Whether an answer block was closed."""
     _, opened, rest = text.partition(OPEN_TAG)
@@ -97,11 +106,13 @@ def extract_answer(completion: str) -> str:
     Where blocks were written and all of them are empty, the answer is empty (the published rule). A block runs
     from an opening tag to the nearest closing one; the scan is linear in the text, also for a text of bare tags.
     """
-    _, opened, rest = completion.partition(OPEN_TAG)
-    block, closed, _ = rest.partition(CLOSE_TAG)
-    if not (opened and closed):
+    start = completion.find(OPEN_TAG)
+    end = completion.find(CLOSE_TAG, start + len(OPEN_TAG)) if start >= 0 else -1
+    if end < 0:
         return completion.strip()
-    block, position = block.strip(), 0
+    if block := completion[start + len(OPEN_TAG) : end].strip():
+        return block
+    rest, position = completion[start + len(OPEN_TAG) :], 0
     while not block:
         start = rest.find(OPEN_TAG, rest.index(CLOSE_TAG, position) + len(CLOSE_TAG))
         position = start + len(OPEN_TAG)

@@ -68,9 +68,10 @@ class VisualQuestionAnswering(ClosedTask):
         """
         scores = super().strict(records, boxes)
         truths, answers = scores.per_record["truth"], scores.per_record["answer"]
-        truth = np.array([count_of(text) for text in truths], dtype=np.float64)
+        counts = {text: count_of(text) for text in set(truths)}
+        truth = np.array([counts[text] for text in truths], dtype=np.float64)
         counted = np.isfinite(truth)
-        given = np.full(len(truth), np.nan)
+        given = np.full(len(truth), np.nan)  # what counts are answered with
         for i in np.flatnonzero(counted).tolist():
             number = number_of(answers[i])
             given[i] = np.nan if number is None else number
