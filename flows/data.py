@@ -20,6 +20,13 @@ from geozero.workspace import Workspace
 
 PARAMS, STAGES = "params.yaml", "dvc.yaml"  # the names that DVC reads, side by side
 ERROR_PREFIX, DVC_BUSY = "geozero: ", "is busy, it is being blocked by"  # error lines of a stage, and of DVC
+# … and what DVC says of a checkout that it cannot work in, with how to fix it
+UNFIT = {
+    "not a git repository": "git init, or dvc config --local core.no_scm true",
+    "not inside of a DVC repository": "copy the whole checkout, the directory .dvc included",
+    "Read-only file system": "work in a writable copy of the checkout",
+    "Permission denied": "give this user the checkout, or work in a copy of it",
+}
 LAST: Stage = "select"  # and the stages before it; a profile without a toy world must not render one
 CARD = "card"  # no stage depends on it; it describes the data that LAST completes
 
@@ -38,6 +45,7 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
     Returns:
         Whether any stage had to run.
     """
+    do_without_git(workspace)
     log, ran = rate_limited(get_run_logger().info), False
 
     def on_line(line: str) -> None:
@@ -50,7 +58,7 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
             [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
             log=workspace.log("dvc"),
             cwd=workspace.root,
-            env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `geozero`
+            env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `python3`
             on_line=on_line,
         )
     except process.ChildFailed as failed:
@@ -60,8 +68,23 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
     return ran
 
 
+def do_without_git(workspace: Workspace) -> None:
+    """Let DVC work in a checkout outside any git repository, such as a downloaded archive. Experiments need git."""
+    root = workspace.root
+    settings = [file.read_text() for name in ("config", "config.local") if (file := root / ".dvc" / name).is_file()]
+    if any((place / ".git").exists() for place in (root, *root.parents)) or "no_scm" in "".join(settings):
+        return
+    words = ["config", "--local", "core.no_scm", "true"]
+    try:
+        process.run([sys.executable, "-m", "dvc", *words], log=workspace.log("dvc"), cwd=root)
+    except process.ChildFailed as failed:
+        if (explained := explain(failed.tail, workspace)) is None:
+            raise
+        raise explained from None
+
+
 def explain(tail: Sequence[str], workspace: Workspace) -> InputError | None:
-    """Bad input that DVC's last lines report: that of a stage, or another DVC running in the same checkout."""
+    """Bad input that DVC's last lines report: that of a stage, another DVC at work, an unfit checkout."""
     for line in tail:
         if line.startswith(ERROR_PREFIX):
             return InputError(line.removeprefix(ERROR_PREFIX))
@@ -69,6 +92,9 @@ def explain(tail: Sequence[str], workspace: Workspace) -> InputError | None:
             holder = next((other.strip() for other in tail if "(PID " in other), "another process")
             hint = f"wait for it; if that process is gone, remove {workspace.root / '.dvc/tmp/rwlock'}"
             return InputError(f"DVC is running in this checkout: {holder}", str(workspace.root), hint)
+        unfit = next((words for words in UNFIT if words in line), None) if line.startswith("ERROR: ") else None
+        if unfit is not None:
+            return InputError(line.removeprefix("ERROR: "), str(workspace.root), UNFIT[unfit])
     return None
 
 

@@ -10,7 +10,7 @@ from build_world import corpus, keyed, pair
 from fixtures import make_sources
 from PIL import Image
 
-from geozero.common.errors import BadRecord
+from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import store
 from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus, CorpusWriter
@@ -84,14 +84,14 @@ def test_readme_and_page_tell_it(mixed: Path, tmp_path: Path) -> None:
     for text in ("not known: ask the authors", "CC-BY-4.0", "leak_key", "box_degenerate", "split is by object"):
         assert text in readme and text in page, text
     assert "| rsicd | aid | leak_key | 1 |" in readme
-    images = sorted(p.name for p in (tmp_path / "data" / "card").iterdir())
+    images = sorted(p.name for p in (tmp_path / "data" / "card").glob("*.jpg"))
     assert images == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"] and readme.count("](card/") == 4
     tables = [block.splitlines() for block in readme.split("\n\n") if block.startswith("|")]
     assert len(tables) >= 6
     for table in tables:  # the same number of cells in every row, else it is no table
         assert len({line.replace("\\|", "").count("|") for line in table}) == 1, table
     inspect(mixed, 1, card=tmp_path / "data")  # again: replaced as a whole
-    assert len(list((tmp_path / "data" / "card").iterdir())) == 1
+    assert len(list((tmp_path / "data" / "card").glob("*.jpg"))) == 1
 
 
 def test_a_box_is_drawn_where_it_is(tmp_path: Path) -> None:
@@ -132,3 +132,16 @@ def test_no_text_breaks_the_readme(tmp_path: Path) -> None:
     readme = (tmp_path / "README.md").read_text()
     assert "<script" not in readme and "\n# a" not in readme and "\n# <" not in readme
     assert readme.count("\n# ") == 0 and readme.startswith("# c\n")
+
+
+@pytest.mark.parametrize("mine", ["README.md", "card/mine.jpg", "card/0.jpg"])
+def test_a_card_replaces_nothing_that_somebody_else_wrote(mine: str, mixed: Path, tmp_path: Path) -> None:
+    """A README.md of the user's own directory was overwritten, and a directory `card` removed."""
+    if mine == "card/0.jpg":
+        inspect(mixed, 2, card=tmp_path / "data")
+    file = tmp_path / "data" / mine
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(InputError, match="choose another"):
+        inspect(mixed, 1, card=tmp_path / "data")
+    assert file.read_text() == "mine"

@@ -53,11 +53,17 @@ def test_thresholds_are_compared_by_the_queue_in_a_clone_that_pulled_its_data(tm
     before = json.loads((second / "reports/selection.json").read_text())
     for hard in ("0.3", "0.7"):
         dvc(second, "exp", "run", "--queue", "-S", f"select.hard={hard}", "-n", f"hard-{hard[-1]}")
+    code = second / "geozero/difficulty/selection/bands.py"
+    original = code.read_text()
+    code.write_text(original + '\nprint("changed code")\n')
+    dvc(second, "exp", "run", "--queue", "-n", "other-code")
+    code.write_text(original)  # the queue runs what was queued, not what stands here when it starts
     dvc(second, "queue", "start")
     end = time.monotonic() + 400
-    while dvc(second, "queue", "status").count("Success") < 2 and time.monotonic() < end:
+    while dvc(second, "queue", "status").count("Success") < 3 and time.monotonic() < end:
         time.sleep(0.5)
     assert json.loads((second / "reports/selection.json").read_text()) == before  # the checkout is as it was
+    assert "changed code" in dvc(second, "queue", "logs", "other-code")
     assert yaml.safe_load((second / "params.yaml").read_text())["select"]["hard"] == 0.5
     assert git(second, "status", "--porcelain", "-uno") == ""
     change = json.loads(dvc(second, "metrics", "diff", "--json", "hard-3", "hard-7"))["reports/selection.json"]

@@ -15,7 +15,10 @@ import yaml
 from fixtures import make_sources
 from flows_checkout import ROOT, checkout, python, settings, write_params
 
+from flows.data import explain
+from flows.runtime.retries import is_transient
 from geozero.corpus import Corpus
+from geozero.workspace import Workspace
 
 ROOTS = "in put'; touch PWNED ;`touch PWNED` $(touch PWNED)"
 OWN = '"own" ; touch PWNED'
@@ -124,3 +127,36 @@ def test_a_python_without_packages_says_in_one_line_what_to_do(tmp_path: Path, b
     (tmp_path / ".venv/lib").symlink_to(Path(sys.prefix) / "lib")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "resisc45" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_downloaded_archive_without_git_works(tmp_path: Path) -> None:
+    """DVC wants a git repository unless it is told otherwise; it was tried again for a minute and a half."""
+    path = checkout(tmp_path / "checkout", given(sources=["aid"], optional=[], eval_only=[], paths={}))
+    make_sources.write_all(path / ROOTS)
+    shutil.rmtree(path / ".git")
+    (path / "try_it.py").write_text(
+        "import logging\nfrom flows import data\nfrom geozero.workspace import Workspace\n"
+        "data.get_run_logger = logging.getLogger\nworkspace = Workspace.open('params.yaml')\n"
+        "print('ran', data.build_data.fn(workspace, 'raw'))\nprint('ran', data.build_data.fn(workspace, 'raw'))\n"
+    )
+    done = python(path, "try_it")
+    assert [line for line in done.stdout.splitlines() if line.startswith("ran ")] == ["ran True", "ran False"], (
+        done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("ERROR: /x is not a git repository", "git init"),
+        ("ERROR: you are not inside of a DVC repository (checked up to mount point '/')", ".dvc included"),
+        ("ERROR: unexpected error - [Errno 30] Read-only file system: '/x/.dvc/tmp'", "copy"),
+        ("ERROR: unexpected error - [Errno 13] Permission denied: '/x/dvc.lock'", "copy"),
+    ],
+)
+def test_a_checkout_that_dvc_cannot_work_in_is_one_line_and_no_retry(line: str, hint: str, tmp_path: Path) -> None:
+    write_params(tmp_path, given())
+    explained = explain(["INFO", line], Workspace.open(tmp_path / "params.yaml"))
+    assert explained is not None and hint in str(explained) and not is_transient(explained)

@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import ImageDraw
 
 from geozero import tasks
-from geozero.common.atomic import replacing, write_text
+from geozero.common.atomic import write_text
 from geozero.common.errors import InputError
+from geozero.common.own_files import replacing_own
 from geozero.corpus.images import STORED_PIXELS, decode
 from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus
@@ -100,11 +101,11 @@ def write_card(corpus: Corpus, samples: list[Sample], place: Path) -> list[Path]
         InputError: it cannot be written there, or an image is broken.
     """
     try:
-        with replacing(place / IMAGES) as images:
+        with replacing_own(place / IMAGES, beside=(README,), option="--card") as images:
             images.mkdir()
             for number, sample in enumerate(samples):
                 (images / f"{number}.jpg").write_bytes(drawn(corpus, sample))
-        write_text(place / README, card_text(corpus, samples))
+            write_text(place / README, card_text(corpus, samples))
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror}", str(place), "choose another --card") from None
     return [place / README, place / IMAGES]

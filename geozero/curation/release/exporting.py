@@ -19,16 +19,15 @@ import io
 import json
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from geozero import tasks
-from geozero.common.atomic import replacing
 from geozero.common.errors import InputError
+from geozero.common.own_files import replacing_own
 from geozero.common.progress import Progress
 from geozero.corpus.sample import Sample, Split
 from geozero.corpus.store import Corpus
@@ -92,14 +91,13 @@ def export(
     Raises:
         InputError: nothing to write, an unreadable corpus, something else than an older export at `out`.
     """
-    check_out(out, [*FILES.values(), IMAGES, EVAL])
     if not train and not evals:
         raise InputError("nothing to export", hint=WHAT)
     training = {kind: Corpus(path) for kind, path in train.items()}
     evaluated = [Corpus(path) for path in evals]
     lost: Counter[str] = Counter()
     files: dict[str, int] = {}
-    with replacing(out) as place, Progress(f"export {out.name}") as progress:
+    with replacing_own(out) as place, Progress(f"export {out.name}") as progress:
         place.mkdir()
         with _Tars(place / IMAGES) as tars:
             paths = ImagePaths(tars.add)
@@ -116,18 +114,6 @@ def export(
         if not sum(files.values()):
             raise InputError("the corpora hold no samples to write", hint=f"train samples, or {split} ones for --eval")
     return Exported(files, len(paths) + len(loose), {what: n for what, n in sorted(lost.items()) if n})
-
-
-def check_out(out: Path, own: Collection[str]) -> None:
-    """Refuse a directory that holds anything but an older export.
-
-    Args:
-        own: names, as patterns, that an export has.
-    """
-    if out.exists() and (
-        not out.is_dir() or [p for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in own)]
-    ):
-        raise InputError("the output exists and is something else", str(out), "choose another --out")
 
 
 def _train_item(

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from geozero import __version__, tasks
-from geozero.common.atomic import replacing
 from geozero.common.errors import BadRecord, InputError
+from geozero.common.own_files import replacing_own
 from geozero.common.progress import Progress
 from geozero.corpus.images import store
 from geozero.corpus.sample import Sample, Split
 from geozero.corpus.store import Corpus, CorpusWriter
 from geozero.curation.card.data_card import card_text, facts
 from geozero.curation.ingest.checks import Checks, storable
-from geozero.curation.release.exporting import WHAT, Exported, Kind, check_out
+from geozero.curation.release.exporting import WHAT, Exported, Kind
 from geozero.curation.reuse import finished
 from geozero.sources import open_tree
 
@@ -70,12 +70,11 @@ def export_hub(out: Path, train: Mapping[Kind, Path], evals: list[Path], split: 
     Raises:
         InputError: nothing to write, an unreadable corpus, something else than an older export at `out`.
     """
-    check_out(out, [README, DATA])
     if not train and not evals:
         raise InputError("nothing to export", hint=WHAT)
     parts = {kind: [Corpus(path)] for kind, path in train.items()} | ({EVAL: [*map(Corpus, evals)]} if evals else {})
     written: dict[str, dict[Split, _Part]] = {}
-    with replacing(out) as place, Progress(f"export {out.name}") as progress:
+    with replacing_own(out) as place, Progress(f"export {out.name}") as progress:
         for name, corpora in parts.items():
             shards: dict[Split, _Part] = {}
             written[name] = shards

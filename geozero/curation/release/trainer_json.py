@@ -17,8 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from geozero.common.atomic import replacing, write_json
+from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
+from geozero.common.own_files import replacing_own
 from geozero.common.progress import Progress
 from geozero.corpus.sample import Split
 from geozero.corpus.store import Corpus
@@ -31,7 +32,6 @@ from geozero.curation.release.exporting import (
     JsonLines,
     Kind,
     LooseImages,
-    check_out,
     training_item,
 )
 from geozero.tasks.boxes import Convention
@@ -68,13 +68,12 @@ def export_trainer(
     Raises:
         InputError: nothing to write, an unreadable corpus, something else than an older export at `out`.
     """
-    check_out(out, ["*.jsonl", INFO, IMAGES])
     if not train and not evals:
         raise InputError("nothing to export", hint=WHAT)
     parts: list[tuple[str, Kind, Corpus]] = [(kind, kind, Corpus(path)) for kind, path in train.items()]
     parts += [(EVAL, "raw", Corpus(path)) for path in evals]
     lost: Counter[str] = Counter()
-    with replacing(out) as place, Progress(f"export {out.name}") as progress, ExitStack() as stack:
+    with replacing_own(out) as place, Progress(f"export {out.name}") as progress, ExitStack() as stack:
         place.mkdir()
         paths = ImagePaths(LooseImages(place / IMAGES).add)
         files: dict[str, JsonLines] = {}

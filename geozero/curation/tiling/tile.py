@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from geozero.common.atomic import replacing
 from geozero.common.errors import BadRecord, InputError
+from geozero.common.own_files import replacing_own
 from geozero.corpus.raster import Stretch, choose_bands, to_rgb
 from geozero.corpus.sample import Box
 from geozero.curation.tiling.scenes import Scene, Tile, open_scene, tiles
@@ -73,14 +73,13 @@ def tile_scenes(
     given = [path for path in (*scenes, *([annotations] if annotations else [])) if _lies_in(path, out)]
     if given:
         raise InputError(f"what is given lies in the output: {given[0]}", str(out), "choose another --out")
-    refuse_foreign(out)
     objects = _objects(annotations) if annotations else None
     if objects is not None and not {path.name for path in scenes} & objects.boxes.keys():
         raise InputError("no scene of these annotations was given", str(annotations), "names must be the same")
     images: list[dict[str, Any]] = []
     scene_of: dict[str, str] = {}
     placed: list[dict[str, Any]] = []
-    with replacing(out) as place:
+    with replacing_own(out) as place:
         for path in scenes:
             with open_scene(path) as scene:
                 key = f"{path.stem}-{_digest(path)[:KEY_DIGITS]}"
@@ -98,9 +97,7 @@ def tile_scenes(
         if objects is not None:
             content = {"images": images, "annotations": placed, "categories": objects.categories}
             (place / ANNOTATIONS).write_text(json.dumps(content), encoding="utf-8")
-        written = {name: _digest(place / name) for name in (*scene_of, *([ANNOTATIONS] if objects else []))}
-        manifest = json.dumps({"tiles": scene_of, "files": written}, indent=1)
-        (place / TILES).write_text(manifest, encoding="utf-8")
+        (place / TILES).write_text(json.dumps({"tiles": scene_of}, indent=1), encoding="utf-8")
     vague = sum(int(row["iscrowd"]) for row in placed)
     return Tiled(len(images), len(placed) - vague, vague)
 
@@ -158,23 +155,6 @@ def _annotation(number: int, image: int, category: int, box: Box, vague: bool) -
     x1, y1, x2, y2 = box
     size = [x1, y1, x2 - x1, y2 - y1]
     return {"id": number, "image_id": image, "category_id": category, "bbox": size, "iscrowd": int(vague)}
-
-
-def refuse_foreign(out: Path) -> None:
-    """Raise InputError where `out` holds anything but what an earlier call wrote, unchanged."""
-    if not out.exists() and not out.is_symlink():
-        return
-    hint = "choose another --out, or move it away"
-    if not out.is_dir() or out.is_symlink():
-        raise InputError("the output exists and is something else", str(out), hint)
-    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink()}
-    try:
-        written = json.loads((out / TILES).read_text(encoding="utf-8"))["files"] if there else {}
-        foreign = [name for name in sorted(there - {TILES}) if written.get(name) != _digest(out / name)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError("the output exists and is something else", str(out), hint) from None
-    if foreign:
-        raise InputError(f"not written by `geozero tile`, or changed since: {foreign[0]}", str(out), hint)
 
 
 def _digest(path: Path) -> str:
