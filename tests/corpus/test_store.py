@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from paths import SUPPORT
 
 from geozero.common.atomic import write_json
 from geozero.common.errors import BadRecord, InputError
-from geozero.corpus import partial
+from geozero.corpus import partial, tar_shards
 from geozero.corpus import writer as module
 from geozero.corpus.layout import IMAGE_FILES, IMAGE_IDS, IMAGE_PLACES, IMAGES
 from geozero.corpus.parquet_images import CACHED_ROW_GROUPS, ParquetImages
@@ -511,3 +512,11 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space left"):
         write_json(tmp_path / "a.json", {})
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and "é" in (tmp_path / "a.json").read_text()
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 15_000, 8**11 - 1])
+@pytest.mark.parametrize("name", ["a.jpg", "0123456789abcdef0123456789abcdef.png"])
+def test_headers_of_shards_are_those_of_tarfile(name: str, size: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    assert tar_shards._header(name.encode(), size) == member.tobuf(tarfile.USTAR_FORMAT)

@@ -322,7 +322,8 @@ class Ingest:
         read = fresh.image_id if fresh.data is data else digest(data)
         image = self._known[name] = KnownImage(fresh.image_id, fresh.width, fresh.height, read, fresh.original)
         self._images["n"] += 1
-        self._images.update(["reduced"] if fresh.original else [])
+        if fresh.original:
+            self._images["reduced"] += 1
         size = (fresh.width, fresh.height)
         self._sizes = [min([*self._sizes, size], key=_area), max([*self._sizes, size], key=_area)]
         return image, fresh

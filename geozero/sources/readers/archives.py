@@ -73,6 +73,7 @@ class Directory:
 
     def __init__(self, root: Path, follow: Iterable[Path] = ()) -> None:
         self._root = root
+        self._top = f"{root}/"  # joined as text: as paths it is felt in ingest
         self._allowed = tuple(str(path.resolve()) for path in (root, *follow, *hub_blobs(root)))
 
     def index(self) -> tuple[dict[str, Member], list[tuple[str, str]]]:
@@ -127,7 +128,7 @@ class Directory:
         return "link_loop" if loop else ""
 
     def open(self, key: str) -> IO[bytes]:
-        return io.BufferedReader(io.FileIO(self._root / key))
+        return io.BufferedReader(io.FileIO(key if key.startswith("/") else self._top + key))
 
     def whole(self, key: str) -> IO[bytes]:
         return self.open(key)
