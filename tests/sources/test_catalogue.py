@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from paths import ROOT
 
+from geozero.sources import get
 from geozero.sources.catalogue import Way, catalogue
 
 HEAD = "| name | page | `geozero download` takes | other ways | seen |\n|---|---|---|---|---|\n"
@@ -29,3 +30,10 @@ def rows() -> Iterator[str]:
 def test_the_documentation_has_this_table() -> None:
     table = HEAD + "".join(rows())
     assert table in (ROOT / "docs/sources.md").read_text(), f"put this into docs/sources.md:\n{table}"
+
+
+def test_its_counts_are_those_that_the_adapters_know() -> None:
+    for name, entry in catalogue().items():
+        published = get(name).published
+        assert entry.images == published.images or (name == "neon" and published.images is None), name
+        assert entry.samples in (None, published.samples) or name == "neon", name
