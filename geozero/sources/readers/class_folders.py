@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from geozero.common.errors import InputError, Missing
 from geozero.corpus.sample import SPLITS, Split
@@ -26,7 +26,11 @@ MOST = 0.9  # of a data set in files called train: then they are all of it, and 
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "scene")
 STRAYS = 2  # folders of no class that any tree may hold
 
+_NUMBER_AT_END = re.compile(r"[ _-]*\(?\d+\)?$")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+_Kind = Literal["classes", "splits", "tables"]  # what a directory holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,29 +112,32 @@ class ClassFolders(Source):
 
     def _places(self, tree: Tree) -> dict[str, tuple[bool, int, int, bool, int]]:
         """Directories that may be the data set's, with how good they are; class folders at once before splits."""
-        holding: dict[tuple[str, bool], set[str]] = defaultdict(set)  # place, whether in splits → class folders
+        holding: dict[tuple[str, _Kind], set[str]] = defaultdict(set)  # classes
         for directory in {name.rpartition("/")[0] for name in tree.names(suffixes=self.suffixes)}:
             place, _, folder = directory.rpartition("/")
             above, _, last = place.rpartition("/")
             if folder and split_named(last):
-                holding[above, True].add(folder)
+                holding[above, "splits"].add(folder)
             elif folder:
-                holding[place, False].add(folder)
+                holding[place, "classes"].add(folder)
         for table in sound_tables(tree):
-            holding[table_place(table.file), True].update(self._labels(table))
+            try:
+                holding[table_place(table.file), "tables"].update(self._labels(table))
+            except InputError as error:
+                tree.pass_over(table.file, error)
         scores: dict[str, tuple[bool, int, int, bool, int]] = {}
-        for (place, split), found in holding.items():
+        for (place, kind), found in holding.items():
             named = has_usual_name(tree, place, self.folders)
             fit = _fit((*self.any_of, *self.other_spellings), found)
             other = max((_fit(names, found) for names in SCENE_SETS if names != self.any_of), default=(0, 0))
-            fits = fit[0] >= other[0] if named else fit >= other
+            fits = fit[0] >= other[0] if named or kind == "tables" else fit >= other
             foreign = max((_fit(names, found)[0] for names in OTHER_SETS.values()), default=0)
             strange = len(found) - fit[0]  # a stray folder or two is no other data set
             other_set = not fits or foreign > fit[0] or strange > max(fit[0], STRAYS)
             if not fit[0] or other_set or depth_of(place) > MAX_DEPTH:
                 continue
             if self.accepts(place or given_name(tree), fit[0] > other[0]):
-                score = (named, *fit, not split, -depth_of(place))
+                score = (named, *fit, kind == "classes", -depth_of(place))
                 scores[place] = max(score, scores.get(place, score))
         return scores
 
@@ -169,7 +176,7 @@ class ClassFolders(Source):
         column = label_column(table, self.column)
         if not table.image or not column:
             return []
-        return table.names.get(column) or sorted({str(row.get(column)) for _, row in table.rows()})
+        return table.names.get(column) or sorted(set(_names_of_labels(table, column).values()))
 
     def read_tables(self, tree: Tree, files: Sequence[str]) -> Iterator[Record | Rejected]:
         """The records of Parquet files; the word in a file's path is the split, where not all of the data set is in
@@ -188,8 +195,10 @@ class ClassFolders(Source):
                     tree.where(file),
                     "name the labels', as --set column=label",
                 )
+            named = {} if column in table.names else _names_of_labels(table, column)
             for number, row in table.rows():
-                label, name = row.get(column), stem(str(row[PATH])) or f"{part or 'row'}_{len(images):08}"
+                label = named.get(row.get(column), row.get(column))
+                name = stem(str(row[PATH])) or f"{part or 'row'}_{len(images):08}"
                 folder = str(label) if known is None else known.get(alnum_key(str(label)))
                 if label is None or folder is None:
                     yield Rejected(f"{file}/{number:08}", "class_unknown", str(label)[:80])
@@ -292,6 +301,29 @@ def label_column(table: Table, chosen: str = "") -> str:
         return chosen if chosen in table.columns else ""
     named = [column for column in table.columns if column in table.names]
     return next(iter([*named, *(column for column in LABEL_COLUMNS if column in table.columns)]), "")
+
+
+def _names_of_labels(table: Table, column: str) -> dict[Any, str]:
+    """Label → name, where the schema gives no names: texts name themselves, numbers by their images' names
+    (`airport_1.jpg`).
+
+    Raises:
+        InputError: numbers, and the images of one are called differently.
+    """
+    named: dict[Any, set[str]] = defaultdict(set)
+    for _, row in table.rows():
+        label = row.get(column)
+        if isinstance(label, str):
+            named[label].add(label)
+        elif isinstance(label, int):
+            named[label].add(_NUMBER_AT_END.sub("", stem(row[PATH])))
+    if any(len(names) != 1 or "" in names for names in named.values()):
+        raise InputError(
+            f"'{column}' holds numbers, and the schema does not say which classes they are",
+            table.tree.where(table.file),
+            "take a copy whose schema names them (ClassLabel), or add a column of class names",
+        )
+    return {label: name for label, (name,) in named.items()}
 
 
 def _fit(names: Iterable[str], found: set[str]) -> tuple[int, int]:

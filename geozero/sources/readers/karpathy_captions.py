@@ -147,10 +147,17 @@ class KarpathyCaptions(Captions):
                 yield Rejected(name if isinstance(name, str) else f"images[{place}]", bad.reason, bad.detail)
 
     def check_images(self, tree: Tree, folder: str) -> None:
-        """Raise InputError where the images are plainly those of the set that this one is confused with."""
+        """Raise InputError where the images are plainly those of the set that this one is confused with, or where their
+        numbers, which say what class they are of, begin at 0."""
         if self.confused_with is None:
             return
         other, number = self.confused_with
+        if any(stem(name) == "0" for name in tree.names(folder, IMAGE_SUFFIXES)):
+            raise InputError(
+                "images are numbered from 0, those of the release from 1",
+                tree.where(folder),
+                "take the authors' own images: other numbers are other classes",
+            )
         if len(tree.names(folder, IMAGE_SUFFIXES)) == number:
             raise InputError(
                 f"{number:,} images, which is {other}' number and not {self.n_images:,}",

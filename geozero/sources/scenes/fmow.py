@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from geozero.common.errors import BadRecord
+from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split
 from geozero.sources.base import Published, Record, Rejected, Source, stem
 from geozero.sources.readers.annotations import list_of, size_of, text_of
@@ -33,6 +33,7 @@ from geozero.sources.readers.locate_root import best_root, depth_of, has_usual_n
 from geozero.sources.readers.tree import MAX_DEPTH, Tree
 
 IMAGES = ("_rgb.jpg", "_rgb.jpeg", "_rgb.png")
+WILDS = "rgb_metadata.csv"
 NO_OBJECT = -1
 MAX_JSON_BYTES = 4 << 20
 _UNLABELLED = ("test", "seq")
@@ -72,6 +73,13 @@ class Fmow(Source):
         places = self._places(tree)
         while not places and tree.mount_archives((self.title, *self.folders)):
             places = self._places(tree)
+        wilds = [name for name in tree.names(suffixes=(".csv",)) if name.rpartition("/")[2] == WILDS]
+        if not places and wilds:
+            raise InputError(
+                f"this is WILDS' copy of fMoW ({wilds[0]}): images of 224x224 px, known by their place in a list",
+                tree.where(),
+                f"take fMoW-rgb itself: {self.layout}",
+            )
         if not places:
             return tree.locate(self.title, (), ("train/<category>", "val/<category>"), self.folders)
         return best_root(tree, self.title, places)
