@@ -50,6 +50,21 @@ def tiff16(bands: int, width: int = 4, height: int = 3, bits: int = 16) -> bytes
     return b"II*\0" + struct.pack("<IH", 8, len(tags) + 1) + entries + struct.pack("<I", 0) + depths + data
 
 
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # of a TIFF's values
+
+
+def tiff_with_tag(tag: int, kind: int, count: int) -> bytes:
+    """A sound 8-bit RGB TIFF with one more tag, of any type and number of values."""
+    pixels, extra = bytes(range(36)), bytes((7 * k + 1) % 256 for k in range(TYPE_BYTES[kind] * count))
+    end = 8 + 2 + 12 * 10 + 4  # of the directory
+    place = end + 6 if len(extra) > 4 else int.from_bytes(extra.ljust(4, b"\0"), "little")
+    rows = [(256, 4, 1, 4), (257, 4, 1, 3), (258, 3, 3, end), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3)]
+    rows += [(278, 4, 1, 3), (273, 4, 1, end + 6 + len(extra)), (279, 4, 1, len(pixels)), (tag, kind, count, place)]
+    entries = b"".join(struct.pack("<HHII", *row) for row in sorted(rows))
+    directory = struct.pack("<IH", 8, len(rows)) + entries + struct.pack("<I", 0) + struct.pack("<3H", 8, 8, 8)
+    return b"II*\0" + directory + extra + pixels
+
+
 # --- what is kept and what is stored anew -----------------------------------------------------------------
 
 
@@ -206,3 +221,23 @@ def test_damaged_metadata_does_not_cost_the_image() -> None:
 def test_a_tiff_of_many_bands_says_so(bands: int, bits: int) -> None:
     assert refused(tiff16(bands, bits=bits)).startswith(f"image_not_8bit: a TIFF of {bands} bands of {bits} bits: ")
     assert refused(b"II*\0" + b"\0" * 99).startswith("image_unreadable")
+
+
+@pytest.mark.parametrize("kind", TYPE_BYTES)
+@pytest.mark.parametrize("tag", [34_675, 700, 34_665, 33_723, 34_377, 338, 339])  # ICC, XMP, EXIF, IPTC, Photoshop, …
+def test_an_odd_tag_of_a_tiff_is_no_fault_of_ours(tag: int, kind: int) -> None:
+    for count in (0, 1, 2, 100):
+        data = tiff_with_tag(tag, kind, count)
+        for read in (store, size_of):
+            try:
+                read(data)
+            except BadRecord as bad:
+                assert bad.reason in ("image_broken", "image_unreadable")
+    if tag == 34_675:  # a profile of another type is dropped, and the pixels are kept
+        assert decode(store(tiff_with_tag(tag, kind, 100)).data).getpixel((0, 0)) == (0, 1, 2)
+
+
+def test_a_git_lfs_pointer_is_named() -> None:
+    assert refused(b"version https://git-lfs.github.com/spec/v1\noid x\n") == (
+        "image_unreadable: a Git LFS pointer, not the file itself"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -165,3 +166,20 @@ def test_fields_have_kinds() -> None:
             read(item, field)  # type: ignore[operator]
     with pytest.raises(BadRecord, match="the item is str"):
         text_of("no object", "text")
+
+
+def test_blanks_are_skipped_fast_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = time.process_time()
+    assert items(b" " * (32 << 20) + b"[1," + b"\n" * (16 << 20) + b"2]") == [1, 2]
+    assert time.process_time() - start < 2
+    monkeypatch.setattr(annotations, "MAX_ITEM_CHARS", 1 << 20)
+    with pytest.raises(InputError, match="more than 1048576 blanks in a row"):
+        items(b" " * (4 << 20))
+
+
+@pytest.mark.parametrize("data", [b"version https://git-lfs.github.com/spec/v1\n", b"<html><body>404"])
+def test_what_stands_for_an_annotation_file_is_named(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"this is (a Git LFS pointer|an HTML page), not the file itself"):
+        items(data)
+    with pytest.raises(InputError, match=r"this is (a Git LFS pointer|an HTML page), not the file itself"):
+        read_lines(OneFile(data), "f")

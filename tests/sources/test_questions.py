@@ -230,6 +230,39 @@ def test_rsvg_reads_torch_pickles(alone: Callable[[str], Path]) -> None:
     assert ("rsvg_val.pth", "split_missing") in reasons(read("rsvg", root)[1])
 
 
+@pytest.mark.slow
+def test_rsvg_reads_numpy_arrays_and_nothing_else_of_numpy(alone: Callable[[str], Path]) -> None:
+    import numpy as np
+    import torch
+
+    root = alone("rsvg")
+    rows = [
+        (
+            "1.jpg",
+            np.array([4.5, 5.0, 20.25, 18.0], np.float32),
+            np.str_("The red ship"),
+            np.array(["NN"]),
+            np.int64(1),
+        ),
+        (np.str_("1.jpg"), [np.float64(1), np.float64(2), np.int32(9), 9], "A lake", [], 1),
+        ("1.jpg", np.array([1, 2, 9, 9]), "A field", [], 1),
+    ]
+    path = root / "rsvg" / "rsvg_train.pth"
+    for content in (rows, np.array([*rows, None], dtype=object)):
+        torch.save(content, path)
+        found = [r for r in read("rsvg", root)[0] if r.split == "train"]
+        assert [r.text for r in found] == ["The red ship", "A lake", "A field"]
+        assert [r.box for r in found][:2] == [(4.5, 5, 20.25, 18), (1, 2, 9, 9)]
+    torch.save(rows, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(
+        path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    )  # as NumPy 1 has it
+    assert len([r for r in read("rsvg", root)[0] if r.split == "train"]) == 3
+    torch.save([np.load], path)
+    with pytest.raises(InputError, match=r"refused.*rsvg_train.pth"):
+        read("rsvg", root)
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("pwned"),))

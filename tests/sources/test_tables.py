@@ -256,3 +256,20 @@ def test_an_unrelated_broken_file_blocks_no_sound_set(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "train.parquet").write_bytes(b"broken")
     assert len(read("ucm", tmp_path)[0]) == 1
+
+
+@pytest.mark.parametrize("name", ["ucm", "class_folders"])
+def test_numbers_without_names_say_what_is_missing(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [inside(1, None), inside(2, None)], {"label": [0, 1]})
+    with pytest.raises(InputError, match="'label' holds numbers, and the schema does not say which classes"):
+        read(name, tmp_path)
+
+
+def test_numbers_get_their_names_from_the_images(tmp_path: Path) -> None:
+    rows = [inside(n, f"{kind}{n:02}.tif") for n, kind in enumerate(["river", "beach", "river"])]
+    write(tmp_path / "test.parquet", rows, {"label": [7, 2, 7]})
+    records, _ = read("ucm", tmp_path)
+    assert [(r.split, r.answer, r.image_key) for r in records][:2] == [
+        ("test", "river", "ucm/river/river00"),
+        ("test", "beach", "ucm/beach/beach01"),
+    ]

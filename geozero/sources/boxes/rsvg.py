@@ -57,11 +57,14 @@ class Rsvg(Source):
         while not ImageFiles(home, (IMAGES,)).are_there():
             if not home.mount_archives((IMAGES, self.title)):
                 raise home.absent(self.title, "no directory 'images' with the lists, nor 'rsvg/images' beside them")
-        return home
+        inside = IMAGES not in home.directories() and IMAGES in home.directories("rsvg")
+        return home.at("rsvg") if inside else home
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
         images = ImageFiles(tree, (IMAGES,))
         for split, file in LISTS.items():
+            beside = f"../{file}"
+            file = file if file in tree or beside not in tree else beside
             if file not in tree:
                 yield Rejected(file, "split_missing", "no list of this split", split)
                 continue
@@ -129,7 +132,7 @@ def _numpy_constructors() -> list[Any]:
         for name in ("_reconstruct", "scalar")
         for core in ("_core", "core")
     ]
-    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"}
+    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdSUO"}
     return [*constructors, np.ndarray, np.dtype, *kinds]
 
 
