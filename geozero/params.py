@@ -335,8 +335,11 @@ class A2grpo(OptimizationConfig):
     thought_words_max: Annotated[Count, METHOD] = 200  # [ours] L_max
     uniform_groups: Annotated[Literal["skip", "keep"], METHOD] = "skip"  # [ours] zero-std groups
     resample: Annotated[Number, METHOD] = 0  # [ours] times per step that zero-std groups may be replaced by new prompts
-    # [ours] by the filtering model's pass rate
-    order: Annotated[Literal["shuffled", "easy_first", "hard_first"], Mark.NOT_SPEED] = "shuffled"
+    # [ours] by the filtering model's pass rate; pools: each step draws from pools by the latest mean answer reward
+    order: Annotated[Literal["shuffled", "easy_first", "hard_first", "pools"], Mark.NOT_SPEED] = "shuffled"
+    # [ours] `order: pools`: shares of a step's prompts from the easy and the hard pool; the rest is medium
+    pool_easy: Annotated[Share, METHOD, Mark.LATER, Mark.NOT_SPEED] = 0.1
+    pool_hard: Annotated[Share, METHOD, Mark.LATER, Mark.NOT_SPEED] = 0.2
     # [ours] which checkpoint becomes the model; best: by answer reward on val
     keep: Annotated[Literal["last", "best"], Mark.NOT_SPEED] = "last"
     # validation questions at each checkpoint, one answer each (`keep: best` only)
@@ -358,6 +361,14 @@ class A2grpo(OptimizationConfig):
     # what the preflight before RL requires, measured on val
     min_well_formed: Annotated[Share, Mark.NOT_TRAINING, Mark.NOT_SPEED] = 0.8
     min_mixed_groups: Annotated[Share, Mark.NOT_TRAINING, Mark.NOT_SPEED] = 0.3
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> A2grpo:
+        if self.order == "pools" and self.resample:
+            raise ValueError("order: pools chooses prompts by difficulty, so resample has to be 0")
+        if self.pool_easy + self.pool_hard > 1:
+            raise ValueError("pool_easy and pool_hard are shares of one whole: their sum is at most 1")
+        return self
 
     @property
     def server_address(self) -> tuple[str, int]:

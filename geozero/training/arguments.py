@@ -21,6 +21,7 @@ from geozero.engines.families.base import MIN_PIXELS
 from geozero.engines.vllm_inprocess import cache_bytes, shared_arguments
 from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
 from geozero.training.estimate import memory, model_size
+from geozero.training.grpo.curriculum import rates_file
 from geozero.training.grpo.objective import THINKING_SCORES
 from geozero.training.launcher.launch import LAUNCHER
 from geozero.training.launcher.multi_node import PORT, Node
@@ -163,6 +164,8 @@ def grpo(spec: StageSpec, directory: Path) -> dict[str, Any]:
         arguments["lora_dropout"] = 0.0  # the ratio needs one policy, not two
     if settings.order != "shuffled":
         arguments["dataset_shuffle"] = False
+    if settings.order == "pools":
+        arguments["pool_rates"] = rates_file(spec.corpus)
     if spec.probes:
         arguments["probe_rows"] = directory / PROBE_ROWS
     if spec.validates:

@@ -64,7 +64,7 @@ class StageSpec:
         return int(self.settings.probes) if self.kind == "grpo" and self.val else 0
 
     @property
-    def order(self) -> Literal["shuffled", "easy_first", "hard_first"]:
+    def order(self) -> Literal["shuffled", "easy_first", "hard_first", "pools"]:
         """The order of the samples."""
         return self.settings.order if self.kind == "grpo" else "shuffled"
 
@@ -129,7 +129,7 @@ class StageSpec:
             samples = (sample for sample in samples if fold_of(sample.image_key, folds) != self.fold)
         if self.limit is not None:
             samples = curriculum.some(samples, self.limit)
-        if self.order == "shuffled":
+        if self.order == "shuffled" or self.order == "pools":
             return samples
         rates = curriculum.read_rates(curriculum.rates_file(self.corpus))
         n = self.settings.steps * self.batch_size

@@ -126,6 +126,28 @@ def test_resampling_validation_and_curriculum(sft_model: stage.StageResult, corp
     assert all(list(probe.texts) == [0, 3, 4] and all(probe.texts.values()) for probe in probes)
 
 
+def test_pools_follow_the_groups_and_survive_a_kill(sft_model: stage.StageResult, corpus: Path, tmp_path: Path) -> None:
+    """Each step draws from pools by the latest group means; a killed run goes on with the prompts of a straight one."""
+    whole = Corpus(corpus)
+    subset(whole, list(whole.samples()), tmp_path / "data/hard", {"made_by": "test"})
+    rates = {s.id: i % 4 / 3 for i, s in enumerate(whole.samples())}
+    pq.write_table(pa.table({"id": list(rates), "p": list(rates.values())}), tmp_path / "data/pass_rates.parquet")
+    more = {"order": "pools", "pool_easy": 0.25, "pool_hard": 0.25, "guards": {"well_formed": {"action": "warn"}}}
+    params = make_params(a2grpo=RL | more)
+    drawn = []
+    for name in ("straight", "killed"):
+        arguments = tmp_path / "data/hard", sft_model.model, tmp_path / name
+        if name == "killed":
+            start_and_kill(params, "grpo", *arguments, at=2)
+        result = stage.run_a2grpo(params, *arguments)
+        lines = (result.directory / "pools.jsonl").read_text().split("\n")
+        values = [json.loads(line) for line in lines if line]
+        drawn.append({value["step"]: (value["rows"], value["means"]) for value in values})
+    assert sorted(drawn[0]) == [0, 1, 2, 3] and drawn[0] == drawn[1]
+    rows = read(result.directory / "metrics.jsonl")
+    assert all({"pool_easy", "pool_medium", "pool_hard"} <= set(row) for row in rows)
+
+
 @pytest.mark.skipif(not built_for_cpu(), reason="no vLLM for CPUs is installed")
 def test_colocated_vllm_samples_with_the_weights_of_each_step(
     sft_model: stage.StageResult, corpus: Path, tmp_path: Path

@@ -7,6 +7,7 @@ and gradient of ms-swift's k3 term are exactly 0. Importing this module imports 
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import cached_property, lru_cache
@@ -30,14 +31,15 @@ from geozero.params import METHOD, A2grpo, Model
 from geozero.tasks.text import is_well_formed, thought, words
 from geozero.training.grpo import group_batching, rewards
 from geozero.training.grpo.callbacks import ProbeCallback
-from geozero.training.grpo.curriculum import Resampling
+from geozero.training.grpo.curriculum import Resampling, read_rates
 from geozero.training.grpo.objective import answer_anchored_kl, answer_mask, group_advantages, is_zero_std
 from geozero.training.grpo.patches import restore_base_on_unmerge, restore_generate_forward
+from geozero.training.grpo.pools import NAMES, PoolLog, Pools
 from geozero.training.grpo.swift_checks import check_arguments, check_swift
 from geozero.training.metrics import SOURCE
 
-# The method's parameters as trainer arguments, taken from their fields in geozero/params.py, and the file of questions
-# that are answered on the way.
+# The method's parameters as trainer arguments, taken from their fields in geozero/params.py; the file of questions that
+# are answered on the way; and the table of pass rates by which pools begin.
 MethodArguments = make_dataclass(
     "MethodArguments",
     [
@@ -48,6 +50,7 @@ MethodArguments = make_dataclass(
             if METHOD in field.metadata
         ),
         ("probe_rows", str | None, None),
+        ("pool_rates", str | None, None),
     ],
 )
 
@@ -181,6 +184,44 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         self._log("well_formed", sum(well_formed) / len(well_formed))
         self._log("distinct", sum(distinct) / len(distinct))
         return values
+
+    @cached_property
+    def _pools(self) -> Pools | None:
+        """The pools that prompts are drawn from, as the steps before this one left them; None in another order."""
+        if self.args.pool_rates is None:
+            return None
+        rates = read_rates(Path(self.args.pool_rates))
+        ids = [json.loads(row["sample"])["id"] for row in self.train_dataset]
+        easy, hard = self.settings.pool_easy, self.settings.pool_hard
+        pools = Pools([rates.get(name) for name in ids], (easy, 1 - easy - hard, hard), self.args.seed)
+        self._pool_log.replay(pools, self._prompt_step)
+        return pools
+
+    @property
+    def _pool_log(self) -> PoolLog:
+        return PoolLog(Path(self.args.output_dir))
+
+    @property
+    def _prompt_step(self) -> int:
+        """How often prompts were drawn before this step."""
+        return int(self.state.global_step // self.num_iterations)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Completions and rewards of the step's prompts: the sampler's, or those that the pools give instead."""
+        if not self.model.training or self._pools is None:
+            return list(super()._generate_and_score_completions(inputs))
+        size, own = self._group_size, len(inputs) // self._group_size
+        step, first = self._prompt_step, int(self.accelerator.process_index) * own
+        rows = self._pools.draw(step, own * int(self.accelerator.num_processes))
+        chosen = [dict(self.train_dataset[row]) for row in rows[first : first + own] for _ in range(size)]
+        found = list(super()._generate_and_score_completions(chosen))
+        means = self._rewards_per_func[:, 0].view(-1, size).mean(dim=1).tolist()
+        for name, pool in zip(NAMES, range(len(NAMES)), strict=True):
+            self._log(f"pool_{name}", sum(self._pools.pool(row) == pool for row in rows) / len(rows))
+        self._pools.update(step, rows, means)
+        if self.accelerator.is_main_process:
+            self._pool_log.write(step, rows, means)
+        return found
 
     def _score_completions(self, samples: list[Any]) -> list[Any]:
         """Rewards; zero-std groups are replaced by new prompts' groups, up to `resample` times.
