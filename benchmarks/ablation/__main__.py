@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.ablation import page, tracking
-from benchmarks.ablation.arms import ARMS, Start, finished, start_of
+from benchmarks.ablation.arms import ARMS, SELECTION_ARMS, Start, finished, start_of
 from benchmarks.ablation.statistics import markdown, report
 from geozero.common import process, process_tags
 from geozero.common.atomic import write_json, write_text
@@ -70,7 +70,13 @@ def main() -> int:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    usual = [name for name, arm in ARMS.items() if arm.data in ("instruct", "hard")]
+    arms = parser.add_mutually_exclusive_group()
+    arms.add_argument("--arms", nargs="+", choices=list(ARMS), default=usual)
+    arms.add_argument(
+        "--selection", action="store_const", const=list(SELECTION_ARMS), dest="arms",
+        help="does the selection help? GeoZero-Hard against random and middle samples of the same number",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=10, help="of the three main arms")
     parser.add_argument("--few", type=int, default=3, help="seeds of the other arms")
     parser.add_argument(

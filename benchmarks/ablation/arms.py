@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.ablation.selections import Selection, corpus_of
 from geozero import tasks
 from geozero.common.atomic import write_json
 from geozero.corpus.sample import Sample, Split, stable_unit
@@ -46,11 +47,12 @@ class Arm:
     what: str
     stage: Literal["sft", "a2grpo"] = "a2grpo"
     changes: Mapping[str, Any] = field(default_factory=dict)
-    data: Literal["instruct", "hard"] = "hard"
+    data: Literal["instruct", "hard"] | Selection = "hard"
     modes: tuple[Mode, ...] = ("tagged",)
     main: bool = False
 
 
+SELECTION_ARMS = ("a2grpo", "random", "middle")  # does GeoZero-Hard help?
 STOCK_GRPO = {"thinking_weight": 0.0, "kl_tokens": "all"}
 
 ARMS: dict[str, Arm] = {
@@ -68,6 +70,8 @@ ARMS: dict[str, Arm] = {
     "grpo_resampled": Arm("stock GRPO, groups without a signal sampled again", changes=STOCK_GRPO | {"resample": 2}),
     "light": Arm("A²GRPO, λ = 0.1", changes={"thinking_weight": 0.1}),
     "length": Arm("A²GRPO, S_t by length alone", changes={"thinking_score": "length"}),
+    "random": Arm("A²GRPO on random samples, as many of each task as GeoZero-Hard has", data="random"),
+    "middle": Arm("A²GRPO on samples of middle pass rates, as many of each task as GeoZero-Hard has", data="middle"),
 }  # fmt: skip
 
 
@@ -126,7 +130,10 @@ def train(workspace: Workspace, arm_name: str, seed: int, start: Path, out: Path
     """One arm with one seed; a finished one is reused."""
     arm = ARMS[arm_name]
     params = settings_of(workspace.settings, arm, seed)
-    corpus = workspace.hard if arm.data == "hard" else workspace.instruct
+    if arm.data in ("random", "middle"):
+        corpus = corpus_of(workspace, arm.data, out)
+    else:
+        corpus = workspace.hard if arm.data == "hard" else workspace.instruct
     run = run_sft if arm.stage == "sft" else run_a2grpo
     return run(params, corpus, start, out / "runs", f"{arm_name}-{seed}")
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from difficulty_world import make_corpus
 from reward_samples import make as make_sample
 from training_stage import make_params
 
 from benchmarks.ablation import __main__ as line
-from benchmarks.ablation import arms, page, statistics, tracking
+from benchmarks.ablation import arms, page, selections, statistics, tracking
+from geozero.corpus.store import Corpus, subset
 from geozero.tracking import Tracker
 
 
@@ -44,6 +49,32 @@ def test_every_arm_is_a_valid_profile_that_differs(name: str) -> None:
 
 def test_the_three_main_arms() -> None:
     assert [name for name, arm in arms.ARMS.items() if arm.main] == ["sft", "grpo", "a2grpo"]
+
+
+@pytest.mark.parametrize("selection", ["random", "middle"])
+def test_other_selections_have_as_many_samples_of_each_task(selection: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    raw = make_corpus(data / "geozero-raw", 40)
+    samples = list(Corpus(raw).samples())
+    subset(Corpus(raw), [s for s in samples if s.id < "c012" or "q000" <= s.id < "q005"], data / "geozero-hard", {})
+    rates = {s.id: int(s.id[-2:]) % 9 / 8 for s in samples}
+    columns = {"id": list(rates), "task": [s.task for s in samples], "p": list(rates.values())}
+    pq.write_table(pa.table(columns), data / "pass_rates.parquet")
+    workspace: Any = SimpleNamespace(hard=data / "geozero-hard", raw=raw)
+    path = selections.corpus_of(workspace, selection, tmp_path / "out")
+    chosen = list(Corpus(path).samples())
+    assert Counter(s.task for s in chosen) == Counter(s.task for s in Corpus(workspace.hard).samples())
+    before = (path / "manifest.json").stat().st_mtime_ns
+    assert selections.corpus_of(workspace, selection, tmp_path / "out") == path
+    assert (path / "manifest.json").stat().st_mtime_ns == before
+    middle = [0.25 <= rates[s.id] <= 0.75 for s in chosen]
+    assert all(middle) if selection == "middle" else 0 < sum(middle) < len(middle)
+
+
+def test_a_selection_with_too_few_samples_is_filled_up() -> None:
+    rows = [{"id": f"{i}", "task": "vqa" if i < 3 else "scene_cls", "p": i / 10} for i in range(10)]
+    assert len(selections.choose(rows, {"vqa": 5, "scene_cls": 2}, "middle")) == 7
+    assert selections.choose(rows, {"scene_cls": 3}, "middle") <= {"3", "4", "5", "6", "7"}
 
 
 def test_a_real_difference_is_found_and_none_is_not_invented() -> None:
