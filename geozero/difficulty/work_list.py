@@ -166,11 +166,13 @@ class Columns:
     def finish(self) -> list[Any]:
         """The columns: an Arrow or NumPy array each."""
         self._flush()
-        parts, self._parts = self._parts, []
-        return [
-            pa.concat_arrays(column) if isinstance(kind, pa.DataType) else np.concatenate(column)
-            for column, kind in zip(zip(*parts, strict=True), self.types, strict=True)
-        ]
+        found = []
+        for number, kind in enumerate(self.types):
+            parts = [part[number] for part in self._parts]
+            for part in self._parts:
+                part[number] = None  # one column at a time is in memory twice
+            found.append(pa.concat_arrays(parts) if isinstance(kind, pa.DataType) else np.concatenate(parts))
+        return found
 
 
 def stored_answers(
