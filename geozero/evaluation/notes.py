@@ -65,8 +65,10 @@ def both_protocols(task: Task, records: RecordList, scores: Scores) -> tuple[dic
     if official - strict < 100 * FAR_APART[0] or official < FAR_APART[1] * strict:
         return found, []
     long = sum(len(text.split()) > SENTENCE for text in scores.per_record["pred"])
-    empty = sum(not text for text in scores.per_record["answer"])
+    cut = sum(problem.reason == CUT_OFF for problem in records.problems)
+    empty = sum(not text for text in scores.per_record["answer"]) - cut
     reasons = [f"{long} answers are sentences, in which strict searches for nothing and official does"] if long else []
-    reasons += [f"{empty} are empty, which official counts as right"] if empty and task.official_draws else []
+    reasons += [f"{cut} were cut off, which official does not know"] if cut else []
+    reasons += [f"{empty} are empty, which official counts as right"] if empty > 0 and task.official_draws else []
     why = "; ".join(reasons) or "official accepts an answer that is part of the label, or the other way round"
     return found, [f"accuracy is {strict:.1f} % under strict and {official:.1f} % under official: {why}"]

@@ -152,10 +152,11 @@ def _notes(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Se
     """Metrics of these tokenised captions that can say nothing."""
     n, notes = len(hypotheses), []
     sets = [{word for reference in group for word in reference} for group in references]
-    if n < FEW_CAPTIONS:
-        notes.append(f"CIDEr weighs words by how rare they are among the records: {n} record{'s' * (n > 1)} say little")
-    elif set.union(*sets) == set.intersection(*sets):
+    if n > 1 and set.union(*sets) == set.intersection(*sets):
         notes.append("CIDEr is 0 where all records have the same reference: no word is rare")
+    elif n < FEW_CAPTIONS:
+        few = f"{n} records say" if n > 1 else "1 record says"
+        notes.append(f"CIDEr weighs words by how rare they are among the records: {few} little")
     if not any(len(words) >= ORDERS for words in hypotheses):
         notes.append(f"BLEU-{ORDERS} is 0 because no caption has {ORDERS} words")
     return notes

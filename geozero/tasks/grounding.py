@@ -114,7 +114,8 @@ class VisualGrounding(Task):
             records.report(i, "image_size_missing" if 0 in sizes[i] else "aspect_ratio_above_200", "counted wrong")
         overlap = readings[boxes]
         diagnosis, notes = _diagnosis(readings, valid, boxes)
-        notes += unread_notes([predictions[i] for i in np.flatnonzero(valid & ~parsed)], int(valid.sum()))
+        unread = valid & ~parsed & ~(records.cut if len(records.cut) else np.zeros(len(records), dtype=bool))
+        notes += unread_notes([predictions[i] for i in np.flatnonzero(unread)], int(valid.sum()))
         size = np.array([*SIZE_NAMES, None], dtype=object)[np.where(valid, np.searchsorted(SIZE_LIMITS, area), -1)]
         return Scores(
             statistics=np.column_stack([valid, overlap >= 0.5, overlap >= 0.7, overlap]).astype(np.float64),
@@ -184,7 +185,9 @@ class VisualGrounding(Task):
         )
         if not headline_only:  # the conventions side by side; under this protocol the published one is always read
             beside = self.strict(dataclasses.replace(records, problems=[]), "resized28")
-            scores.diagnosis, scores.notes = beside.diagnosis, beside.notes
+            scores.diagnosis = beside.diagnosis
+            if "conventions" in beside.diagnosis:  # its other notes are on what strict reads otherwise
+                scores.notes = better_convention(beside.diagnosis["conventions"], "resized28")
         return scores
 
     def details(self, records: RecordList, scores: Scores, boxes: str) -> dict[str, Any]:
