@@ -25,6 +25,7 @@ from geozero.evaluation.report.tables import (
     Where,
     in_order,
     interval,
+    is_small,
     joined,
     mark,
     model_label,
@@ -37,6 +38,7 @@ from geozero.evaluation.report.tables import (
     sizes,
     verdict,
 )
+from geozero.evaluation.statistics import MIN_MARKED
 from geozero.tasks import TASKS
 
 MAX_PAIRS = 400  # pairs of models that the page holds
@@ -198,7 +200,7 @@ def _pair(sheet: Sheet, first: int, second: int) -> Pair:
     names = [model_label(*sheet.models[i]) for i in (first, second)]
     groups: dict[str, Group] = {}
     found: dict[str, list[str]] = {"better": [], "worse": [], "": []}
-    n_unknown, wholes = 0, sheet.wholes()
+    n_unknown, n_few, wholes = 0, 0, sheet.wholes()
     for place in wholes:
         world, split, protocol, task, source = place
         metric = sheet.headline(place)
@@ -217,6 +219,9 @@ def _pair(sheet: Sheet, first: int, second: int) -> Pair:
                 if c is None or c.difference is None or c.low is None or c.high is None:
                     n_unknown += 1
                     continue
+                if is_small(c):
+                    n_few += 1
+                    continue
                 what = joined(TASK_TITLES.get(task, task), source, SPLITS.get(split, split) if split else "")
                 what += f" ({protocol} protocol)" if world in ("strict", "official") else ""
                 bounds = f"95 % interval {points(c.low, metric)} to {points(c.high, metric)}"
@@ -230,13 +235,16 @@ def _pair(sheet: Sheet, first: int, second: int) -> Pair:
         lead = f"{names[1]} is significantly worse than {names[0]} on {len(worse)} of {sets}."
     elif n:
         lead = f"There is no significant difference between {names[1]} and {names[0]} on {sets}."
+    elif n_few:
+        lead = f"Too few questions to tell {names[1]} from {names[0]}."
     else:
         lead = f"{names[1]} and {names[0]} were not compared question by question."
-    note = f"On {n_unknown} more only the scores are known, not who answered what." if n_unknown else ""
+    notes = [f"{n_few} more have too few questions to tell (fewer than {MIN_MARKED})."] if n_few and n else []
+    notes += [f"On {n_unknown} more only the scores are known, not who answered what."] if n_unknown else []
     head = [("Test set",), ("Metric",), (names[0],), (names[1],), ("Difference", "95 % interval")]
     head += [("Verdict",), ("p", "corrected"), ("n",)]
     table = Table(f"{names[1]} compared with {names[0]}", head, list(groups.values()))
-    return Pair(first, second, lead, better, worse, len(found[""]), note, table)
+    return Pair(first, second, lead, better, worse, len(found[""]), " ".join(notes), table)
 
 
 def _pair_row(place: Where, a: Score, b: Score, c: Comparison | None, pair: tuple[int, int]) -> Row:

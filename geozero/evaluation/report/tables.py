@@ -171,12 +171,16 @@ def mark(c: Comparison | None) -> str:
     return "better" if (c.difference > 0) is not metric_format(c.metric).lower_is_better else "worse"
 
 
+def is_small(c: Comparison) -> bool:
+    """Whether too few independent questions or images stand behind a comparison to call it significant."""
+    return (c.n if c.units is None else c.units) < MIN_MARKED
+
+
 def verdict(c: Comparison | None) -> str:
     """What a comparison says, in words."""
     if c is None or c.difference is None:
         return "not compared question by question"
-    units = c.n if c.units is None else c.units
-    if units < MIN_MARKED:
+    if is_small(c):
         return f"too few to tell (fewer than {MIN_MARKED})"
     if c.p_corrected is None:
         return "not tested"

@@ -141,7 +141,7 @@ def test_three_of_three_against_none_is_never_called_better() -> None:
     before, after = score(value=0.0, n=3), score(model="sft", value=1.0, n=3)
     own = sheet([before, after], comparisons=[compared(before, after, 0.3, 1.0, 0.0001, n=3, units=3)])
     (pair,) = pairs_of_models(own)
-    assert pair.lead == "There is no significant difference between SFT, tagged and Base, tagged on 1 test set."
+    assert pair.lead == "Too few questions to tell SFT, tagged from Base, tagged."
     assert not any(cell.best for group in score_table(own).groups for cell in values(group.rows[0]) if cell)
 
 
