@@ -172,6 +172,9 @@ def test_from_data_sets_to_raw(geozero: Callable[..., list[str]], sets: Path, tm
     out = geozero("raw", "--in", corpora, "--out", tmp_path / "raw", "--metrics", tmp_path / "new" / "raw.json")
     assert out == [f"{tmp_path / 'raw'}\t2 samples\t2 images\t2 rejected", "dior_rsvg\trejected\tleak_exact\t2"]
     assert (tmp_path / "new" / "raw.json").is_file()
+    packed = geozero("pack", tmp_path / "raw", "--out", tmp_path / "packed")
+    assert packed == [out[0].replace(str(tmp_path / "raw"), str(tmp_path / "packed")), out[1]]
+    assert geozero("pack", tmp_path / "raw", "--out", tmp_path / "packed") == packed
     again = geozero("raw", "--in", corpora / "dior_rsvg", "--in", corpora / "rsicd", "--out", tmp_path / "raw2")
     assert again[1:] == out[1:] and Corpus(tmp_path / "raw2").digest == Corpus(tmp_path / "raw").digest
     lines = geozero("inspect", tmp_path / "raw", "--n", 1)

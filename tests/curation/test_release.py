@@ -13,7 +13,8 @@ from fixtures import make_sources
 from release_samples import AREA, SAMPLES, TESTED, corpus, sample
 
 from geozero.common.errors import InputError
-from geozero.corpus.store import Corpus, CorpusWriter
+from geozero.corpus.packing import pack
+from geozero.corpus.store import Corpus, CorpusWriter, subset
 from geozero.curation.ingest.checks import with_checks
 from geozero.curation.release import exporting
 from geozero.curation.release.exporting import LOST, export
@@ -78,6 +79,18 @@ def test_a_round_trip_keeps_what_the_format_carries(kind: Any, tmp_path: Path) -
     assert (tmp_path / "r2" / name).read_bytes() == (tmp_path / "r" / name).read_bytes()
     for tar in (tmp_path / "r" / "images").iterdir():
         assert (tmp_path / "r2" / "images" / tar.name).read_bytes() == tar.read_bytes()
+
+
+def test_a_corpus_that_refers_and_a_packed_one_give_the_same_release(tmp_path: Path) -> None:
+    made = Corpus(corpus(tmp_path / "ingested", SAMPLES))
+    subset(made, list(made.samples()), tmp_path / "refers", {})
+    pack(tmp_path / "refers", tmp_path / "packed")
+    found = []
+    for form in ("ingested", "refers", "packed"):
+        export(tmp_path / "release" / form, {"raw": tmp_path / form}, [])
+        files = sorted(p for p in (tmp_path / "release" / form).rglob("*") if p.is_file())
+        found.append({p.relative_to(tmp_path / "release" / form): p.read_bytes() for p in files})
+    assert found[0] == found[1] == found[2] and len(found[0]) > 1
 
 
 def test_the_evaluation_json_keeps_all_but_classes(tmp_path: Path) -> None:

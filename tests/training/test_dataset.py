@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from earlier_corpus import earlier
 from PIL import Image
 from training_corpus import break_by_hand, build_corpus
 from training_corpus import corpus as corpus
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import store
+from geozero.corpus.packing import pack
 from geozero.corpus.sample import Sample, fold_of
-from geozero.corpus.store import Corpus, CorpusWriter
+from geozero.corpus.store import Corpus, CorpusWriter, subset
 from geozero.engines.families.qwen_vl import GridLimits
 from geozero.tasks import SYSTEM_PROMPT, get
 from geozero.training.dataset import Readable, Replay, Rows, image_uri, probe_rows, prompt_rows, read_image, swift_rows
@@ -172,7 +174,15 @@ def test_a_corpus_changed_by_hand_costs_its_broken_samples_only(mode: str, tmp_p
     assert rows.n > 0 and set(rows.rejected) <= {"answer_empty", "references_missing"} and rows.rejected.total() > 0
 
 
-def test_pixels_come_back_byte_for_byte_and_in_forked_workers(corpus: Corpus) -> None:
+@pytest.mark.parametrize("form", ["ingested", "derived", "packed", "earlier"])
+def test_pixels_come_back_byte_for_byte_and_in_forked_workers(form: str, corpus: Corpus, tmp_path: Path) -> None:
+    expected = [row["bytes"] for row in corpus.image_rows()]
+    if form != "ingested":
+        subset(corpus, list(corpus.samples()), tmp_path / "derived", {})
+        pack(tmp_path / "derived", tmp_path / "packed")
+        earlier(tmp_path / "packed", tmp_path / "earlier")
+        corpus = Corpus(tmp_path / form)
+    assert [row["bytes"] for row in corpus.image_rows()] == expected
     uris = {image_uri(corpus.path, row["image_id"]): row["bytes"] for row in corpus.image_rows()}
     assert {uri: read_image(uri) for uri in uris} == uris
     with multiprocessing.get_context("fork").Pool(2) as pool:
