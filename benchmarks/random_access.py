@@ -1,9 +1,9 @@
 """One image after another in random order: `python -m benchmarks.random_access [--images N] [--image-bytes N]`.
 
 The same images as a corpus of ours, in plain files, and in Hugging Face's Arrow files; each form is read in a process
-of its own, first after its pages were dropped from the system's cache (`posix_fadvise`), then again. A line says images
-per second by wall and by CPU time, and how many bytes the process read per byte of the images: from the disk when cold,
-by system calls when warm (a mapped file needs none). `index` opens an index of `--index` images.
+of its own, first opened after its pages were dropped from the system's cache (`posix_fadvise`), then again. A line says
+images per second by wall and by CPU time, and how many bytes the process read per byte of the images: from the disk when
+cold, by system calls when warm (a mapped file needs none). `index` opens an index of `--index` images.
 """
 
 from __future__ import annotations
@@ -88,11 +88,12 @@ def read(form: str, place: Path, n: int) -> None:
     """Read `n` images cold, then the same warm; print the figures as JSON."""
     ids = json.loads((place / "ids.json").read_text())
     order = random.Random(7).sample(range(len(ids)), n)
-    get = reader(form, place, ids)
-    get(order[0])  # what is imported and opened once
+    reader(form, place, ids)(order[0])  # what is imported once
     drop(place)
+    get = None
     for kind, counter in (("cold", "read_bytes"), ("warm", "rchar")):
         before, start, cpu = counters(), time.perf_counter(), time.process_time()
+        get = get or reader(form, place, ids)  # opened cold, too
         total = sum(len(get(number)) for number in order)
         seconds, busy = time.perf_counter() - start, time.process_time() - cpu
         ratio = (counters()[counter] - before[counter]) / total

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
+
+import xxhash
 
 _FIRST_SLOTS = 1 << 10
 _HASH_BYTES = 8
@@ -54,4 +55,4 @@ class HashSet64:
 
 
 def _hashed(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES).digest(), "big") or 1  # 0 is empty
+    return xxhash.xxh3_64_intdigest(text.encode()) or 1  # 0 is empty

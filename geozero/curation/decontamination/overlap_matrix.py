@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from geozero.corpus.store import Corpus
 from geozero.curation.decontamination.leaks import image_hashes
@@ -81,4 +81,4 @@ def _matrix(flags: Flags, source: npt.NDArray[np.intp], order: npt.NDArray[np.in
 
 
 def _hashed(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return xxhash.xxh3_64_intdigest(text.encode())
