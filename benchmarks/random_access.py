@@ -2,8 +2,8 @@
 
 The same images as a corpus of ours, in plain files, and in Hugging Face's Arrow files; each form is read in a process
 of its own, first opened after its pages were dropped from the system's cache (`posix_fadvise`), then again. A line says
-images per second by wall and by CPU time, and how many bytes the process read per byte of the images: from the disk when
-cold, by system calls when warm (a mapped file needs none). `index` opens an index of `--index` images.
+images per second by wall and by CPU time, and how many bytes the process read per byte of the images: from the disk
+when cold, by system calls when warm (a mapped file needs none). `index` opens an index of `--index` images.
 """
 
 from __future__ import annotations
