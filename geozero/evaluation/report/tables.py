@@ -122,9 +122,8 @@ def probability(p: float | None) -> str:
 
 def sample_link(**filters: str | None) -> str:
     """The address of the samples that pass these filters."""
-    return "#" + urlencode(
-        {name: value for name, value in filters.items() if value} | {"view": "gallery"}, errors="replace"
-    )
+    chosen = {name: value for name, value in filters.items() if value} | {"view": "gallery"}
+    return "#" + urlencode(chosen, errors="replace")  # a lone surrogate becomes `?`
 
 
 def sizes(scores: Iterable[Place]) -> str:

@@ -11,7 +11,7 @@ from geozero.evaluation.metric_names import METRICS, MetricFormat, metric_format
 from geozero.evaluation.report.exports import scores_markdown
 from geozero.evaluation.report.schema import Baseline, Comparison, ReportInputs, Score, correct
 from geozero.evaluation.report.scores import Sheet, pairs_of_models, ranking, score_table
-from geozero.evaluation.report.tables import NONE, Cell, Row, mark, reverse, verdict
+from geozero.evaluation.report.tables import NONE, Cell, Row, mark, reverse, sample_link, verdict
 
 ROW = {"model": "base", "mode": "tagged", "split": "test_hard", "world": "toy", "task": "vqa", "metric": "accuracy"}
 
@@ -210,6 +210,10 @@ def test_a_missing_value_is_a_dash_and_never_zero() -> None:
 )
 def test_shares_are_printed_in_percent_and_counts_are_not(metric: str, factor: float, best: float | None) -> None:
     assert metric_format(metric)[1:3] == (factor, best)
+
+
+def test_an_address_holds_any_text() -> None:
+    assert sample_link(kind="a&b \ud800", task=None) == "#kind=a%26b+%3F&view=gallery"
 
 
 def test_markdown_cells_stay_cells() -> None:
