@@ -80,6 +80,8 @@ def test_sft_then_a2grpo(sft_model: stage.StageResult, tiny_random: Path, corpus
     assert rows[0]["well_formed"] > 0.5
     assert min(row["dropped_groups"] for row in rows) < 1  # of a step's four groups all may be alike, now and then
     assert 0 < rows[0]["thinking_reward"] < rows[0]["answer_reward"] < 1
+    by_source = [value for name, value in rows[0].items() if name.startswith("answer_reward/")]
+    assert by_source and min(by_source) <= rows[0]["answer_reward"] <= max(by_source)
     assert rows[0]["reward"] == pytest.approx(rows[0]["answer_reward"] + 0.5 * rows[0]["thinking_reward"], abs=1e-6)
     assert rows[0]["answer_kl"] == 0  # the policy is its own reference before the first update
     assert rows[3]["answer_kl"] > 0

@@ -71,6 +71,14 @@ def thinking_rewards(
     return values
 
 
+def by_source(sources: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """The mean reward of each source's completions."""
+    found: dict[str, list[float]] = {}
+    for source, value in zip(sources, values, strict=True):
+        found.setdefault(source, []).append(value)
+    return {source: sum(own) / len(own) for source, own in found.items()}
+
+
 def distinct(completions: Sequence[str]) -> float:
     """Share of distinct word trigrams among all trigrams of the completions' thoughts (distinct-3); 0 without any.
 

@@ -25,6 +25,7 @@ from swift.trainers import TrainerFactory
 from transformers.integrations import sdpa_attention
 
 from geozero.common.errors import InputError
+from geozero.corpus.sample import Sample
 from geozero.engines.checkpoint import Vocabulary
 from geozero.engines.families import family_of
 from geozero.params import METHOD, A2grpo, Model
@@ -178,7 +179,10 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         n_words = gather_object([len(words(thought(completion))) for completion in completions])
         well_formed = gather_object([is_well_formed(completion) for completion in completions])
         distinct = gather_object([rewards.distinct(completions)])
+        sources = gather_object([Sample.from_json(sample.extra["sample"]).source for sample in samples])
         self._log("answer_reward", values[:, 0].mean())
+        for source, reward in rewards.by_source(sources, values[:, 0].tolist()).items():
+            self._log(f"answer_reward/{source}", reward)
         self._log("thinking_reward", values[:, 1].mean())
         self._log("thought_words", sum(n_words) / len(n_words))
         self._log("well_formed", sum(well_formed) / len(well_formed))

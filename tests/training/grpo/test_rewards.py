@@ -16,6 +16,7 @@ from geozero.training.grpo.rewards import (
     AnswerReward,
     ThinkingReward,
     answer_rewards,
+    by_source,
     thinking_rewards,
 )
 
@@ -92,3 +93,7 @@ def test_the_form_of_the_thinking_score_comes_from_the_parameters() -> None:
     assert thinking_rewards(twice, [VQA] * 2, SETTINGS, BOXES) == [0.0, 0.0]
     by_length = SETTINGS.model_copy(update={"thinking_score": "length"})
     assert thinking_rewards(twice, [VQA] * 2, by_length, BOXES) == [1.0, 1.0]
+
+
+def test_rewards_are_also_meant_by_source() -> None:
+    assert by_source(["a", "b", "a"], [1.0, 0.5, 0.0]) == {"a": 0.5, "b": 0.5} and by_source([], []) == {}

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from reward_samples import make
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow  # it imports ms-swift
@@ -137,3 +138,26 @@ def test_the_rounds_end_where_nothing_has_a_spread() -> None:
     from geozero.training.grpo.objective import is_zero_std
 
     assert int(is_zero_std(one._rewards_per_func[:, 0], SIZE).sum()) == 3
+
+
+def test_the_answer_reward_of_each_source_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    trainer = a2grpo_trainer()
+    kind = trainer.A2GRPOTrainer
+    scored = torch.tensor([[1.0, 0.5], [0.0, 0.0], [0.5, 0.25]])
+    monkeypatch.setattr(kind.__mro__[1], "_compute_rewards_per_func", lambda self, samples: scored)
+    monkeypatch.setattr(trainer, "gather_object", list)
+    one, logged = object.__new__(kind), {}
+    monkeypatch.setattr(kind, "_log", lambda self, name, value: logged.update({name: float(value)}))
+    texts = [make("vqa", str(i), source=source).to_json() for i, source in enumerate(("one", "two", "one"))]
+    samples = [
+        SimpleNamespace(messages=[{"content": "I look. <answer>yes</answer>"}], extra={"sample": text})
+        for text in texts
+    ]
+    assert one._compute_rewards_per_func(samples) is scored
+    assert {name: value for name, value in logged.items() if name.startswith("answer_reward")} == {
+        "answer_reward": 0.5,
+        "answer_reward/one": 0.75,
+        "answer_reward/two": 0.0,
+    }
