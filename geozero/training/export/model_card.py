@@ -11,7 +11,7 @@ import yaml
 
 from geozero import __version__
 from geozero.common.errors import InputError
-from geozero.corpus.store import MANIFEST
+from geozero.corpus.layout import MANIFEST, read_manifest
 from geozero.sources import SOURCES
 from geozero.training.export.engine_agreement import Agreement
 
@@ -74,8 +74,8 @@ def read_scores(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _licences(record: Mapping[str, Any]) -> dict[str, str]:
     """The corpus's sources and their licences; empty where the corpus is gone."""
-    manifest = Path(str(record.get("corpus", ""))) / MANIFEST
-    if not manifest.is_file():
+    corpus = Path(str(record.get("corpus", "")))
+    if not (corpus / MANIFEST).is_file():
         return {}
-    names = sorted({row["source"] for row in json.loads(manifest.read_text())["counts"]})
+    names = sorted({row["source"] for row in read_manifest(corpus)["counts"]})
     return {name: SOURCES[name].licence if name in SOURCES else "unknown" for name in names}
