@@ -521,3 +521,18 @@ def test_an_optional_data_set_that_is_not_there_is_said_and_passed_over(
     make_sources.write(mine / "thesis.txt", "x")
     assert run("--root", str(tmp_path / "nowhere"), "--out", str(mine), "--optional") == 2
     assert (mine / "thesis.txt").exists()
+
+
+def test_a_small_archive_of_large_files_takes_little_memory(tmp_path: Path) -> None:
+    import tracemalloc
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "AID.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for n in range(20):
+            archive.writestr(f"AID/River/river_{n}.jpg", bytes(8 << 20))  # blank, and no image
+    tracemalloc.start()
+    with pytest.raises(InputError, match="20 rejected as image_unreadable"):
+        ingest("aid", tmp_path / "AID.zip", tmp_path / "c")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 110 << 20, f"{most >> 20} MB of 160 MB at a time"

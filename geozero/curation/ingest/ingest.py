@@ -172,8 +172,8 @@ class Ingest:
         self._writer.notes |= self._tree.notes
         if split == "all" and (differing := self._differing()):
             self._writer.notes["published"] = differing
-            for what, (here, published) in differing.items():
-                log.warning("%s: %s %s here, %s published", self._data_set.name, f"{here:,}", what, f"{published:,}")
+            both = ", ".join(f"{here:,} {what} of {n:,} published" for what, (here, n) in differing.items())
+            log.warning("%s: %s", self._data_set.name, both)
         if self._repaired:
             self._writer.notes["mended"] = dict(sorted(self._repaired.items()))
 
@@ -318,7 +318,7 @@ class Ingest:
         fresh, data = self._decoded.pop(name)
         if isinstance(fresh, BadRecord):
             self._known[name] = fresh
-            raise fresh
+            raise BadRecord(fresh.reason, fresh.detail)  # raised itself, it would keep this frame, and with it `data`
         read = fresh.image_id if fresh.data is data else digest(data)
         image = self._known[name] = KnownImage(fresh.image_id, fresh.width, fresh.height, read, fresh.original)
         self._images["n"] += 1
