@@ -49,6 +49,8 @@ def make(out: Path, samples: int, k: int, chunk: int, seed: int) -> int:
             rng.integers(0, 2**31, n * k),
             np.full(n * k, fingerprint.model),
             prompts,
+            np.repeat(rng.integers(0, 2**62, n), k),
+            pa.nulls(n * k, pa.string()),
         ]
         arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, answer_store.ANSWER_SCHEMA, strict=True)]
         table = pa.table(arrays, schema=answer_store.ANSWER_SCHEMA)

@@ -144,6 +144,7 @@ class Columns:
 
     def __init__(self, types: Sequence[Any]) -> None:
         self.types, self.n = types, 0
+        self._pool = pa.system_memory_pool()  # Arrow's own keeps what is freed: a quarter more for a long list
         self._rows: list[tuple[Any, ...]] = []
         self._parts: list[list[Any]] = []
 
@@ -155,12 +156,7 @@ class Columns:
 
     def _flush(self) -> None:
         columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self.types)
-        self._parts.append(
-            [
-                pa.array(values, kind) if isinstance(kind, pa.DataType) else np.array(values, kind)
-                for values, kind in zip(columns, self.types, strict=True)
-            ]
-        )
+        self._parts.append([self._column(values, kind) for values, kind in zip(columns, self.types, strict=True)])
         self._rows = []
 
     def finish(self) -> list[Any]:
@@ -171,8 +167,14 @@ class Columns:
             parts = [part[number] for part in self._parts]
             for part in self._parts:
                 part[number] = None  # one column at a time is in memory twice
-            found.append(pa.concat_arrays(parts) if isinstance(kind, pa.DataType) else np.concatenate(parts))
+            in_arrow = isinstance(kind, pa.DataType)
+            found.append(pa.concat_arrays(parts, self._pool) if in_arrow else np.concatenate(parts))
         return found
+
+    def _column(self, values: Sequence[Any], kind: Any) -> Any:
+        if isinstance(kind, pa.DataType):
+            return pa.array(values, kind, memory_pool=self._pool)
+        return np.array(values, kind)
 
 
 def stored_answers(
