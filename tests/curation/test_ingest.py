@@ -536,3 +536,11 @@ def test_a_small_archive_of_large_files_takes_little_memory(tmp_path: Path) -> N
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 110 << 20, f"{most >> 20} MB of 160 MB at a time"
+
+
+def test_a_half_unpacked_set_names_its_archive(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "AID_dataset" / "AID.zip").write_bytes(b"never opened")
+    with caplog.at_level("WARNING"):
+        ingest("aid", root, tmp_path / "c")
+    assert "10 images of 10,000 published, 10 samples of 10,000 published" in caplog.text
+    assert "not looked into, because the set was found unpacked: ../AID.zip" in caplog.text

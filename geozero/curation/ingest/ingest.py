@@ -173,7 +173,9 @@ class Ingest:
         if split == "all" and (differing := self._differing()):
             self._writer.notes["published"] = differing
             both = ", ".join(f"{here:,} {what} of {n:,} published" for what, (here, n) in differing.items())
-            log.warning("%s: %s", self._data_set.name, both)
+            packed = self._tree.unopened() if self._images["n"] < (self._data_set.expected().images or 0) else []
+            more = f"; not looked into, because the set was found unpacked: {', '.join(packed[:4])}" if packed else ""
+            log.warning("%s: %s%s", self._data_set.name, both, more)
         if self._repaired:
             self._writer.notes["mended"] = dict(sorted(self._repaired.items()))
 

@@ -106,6 +106,11 @@ class Tree:
         there = {alnum_key(name): name for name in self.directories()} | {name: name for name in self.directories()}
         return next((there[key] for name in usual for key in (name, alnum_key(name)) if key in there), usual[0])
 
+    def unopened(self) -> list[str]:
+        """Archives in the top directory or above it that were not looked into, as paths of this tree."""
+        archives = self.beside(READ_IN_PLACE + UNPACKED_FIRST)
+        return [name for name in archives if self._full(name) not in self._state.mounted]
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._full(name) in self._members
 
