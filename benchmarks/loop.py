@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--k", type=int, default=8)
-    parser.add_argument("--list", type=int, default=1_000_000)
+    parser.add_argument("--list", type=int, default=1_500_000, help="fewer hardly show the slope")
     given = parser.parse_args()
     print(work_list(given.list), flush=True)
     print(loop(given.samples, given.k))

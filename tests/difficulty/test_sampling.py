@@ -273,6 +273,34 @@ def test_killed_in_the_middle_it_goes_on(corpus: Path, model: Path, tmp_path: Pa
     assert len(found) == len(set(found)) == 96 and done.n_new == 96 - len(before)
 
 
+def test_each_fold_has_its_servers_and_a_trusted_name_is_in_its_fingerprint(corpus: Path, tmp_path: Path) -> None:
+    models = [make_model(tmp_path / f"filter/fold-{i}", bytes([i])) for i in range(2)]
+    given: list[dict[str, Any]] = []
+
+    def opened(name: str, path: Path, **options: Any) -> FakeEngine:
+        given.append(options)
+        return FakeEngine(path, by_number)
+
+    urls = {"fold-0": ["http://a"], "fold-1": ["http://b", "http://c"]}
+    usual = {"k": 1, "engine": "server", "open_engine": opened}
+    plain = sample(corpus, models, tmp_path / "store", urls=urls, **usual)
+    assert [options["urls"] for options in given] == [("http://a",), ("http://b", "http://c")]
+    assert all("trust_server_model" not in options for options in given)
+    unnamed = sample(corpus, models, tmp_path / "other", k=1, open_engine=Opener(by_number))
+    assert [Path(d).name for d in plain.directories] == [Path(d).name for d in unnamed.directories]
+    given.clear()
+    trust = {"fold-0": "gpt-a", "fold-1": "gpt-b"}
+    trusted = sample(corpus, models, tmp_path / "store", urls=urls, trust_server_model=trust, **usual)
+    assert [options["trust_server_model"] for options in given] == ["gpt-a", "gpt-b"]
+    assert not set(trusted.directories) & set(plain.directories)
+    for wrong, words in (
+        ({"urls": {"fold-0": ["http://a"]}}, "no server is named for fold-1"),
+        ({"urls": urls, "trust_server_model": "gpt"}, "cannot stand for 2 filtering models"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sample(corpus, models, tmp_path / "store", **wrong, **usual)
+
+
 if __name__ == "__main__":
     sample(
         Path(sys.argv[1]), [sys.argv[2]], Path(sys.argv[3]), k=4, chunk=8, open_engine=Opener(by_number, seconds=0.1)
