@@ -339,7 +339,7 @@ class Ingest:
         if not self._reasons:
             return ": it lists none"
         reason, count = self._reasons.most_common(1)[0]
-        detail = self._first.get(reason, "")
+        detail = self._first.get(reason, "") if reason == "image_unreadable" else ""  # says what the files are instead
         return f": {count} rejected as {reason}" + (f" ({detail[:120]})" if detail else "")
 
 
