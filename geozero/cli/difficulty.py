@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from geozero.cli.trust import TrustCheckpoint
 from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.common.progress import Progress
@@ -56,6 +57,7 @@ def sample(
     ] = None,
     retry: Annotated[Literal["errors"] | None, typer.Option(help="Ask again for the answers that failed.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a little, print the plan and stop.")] = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Answer every sample K times in direct mode, and store each answer.
 

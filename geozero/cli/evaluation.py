@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from geozero.cli.options import task_option
+from geozero.cli.trust import TrustCheckpoint
 from geozero.common.errors import InputError
 
 app = typer.Typer()
@@ -33,6 +34,7 @@ def infer(
     max_megapixels: Annotated[
         float, typer.Option("--max_megapixels", min=0, help="A larger image is listed, not asked about.")
     ] = 64.0,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Answer the authors' evaluation JSON; a killed run resumes when it is started again.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from geozero.cli.trust import TrustCheckpoint
 from geozero.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def predict(
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per answer.")] = 1024,
     max_megapixels: Annotated[float, typer.Option(min=0, help="A larger image is not asked about.")] = 64.0,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Ask a model about your own images.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geozero.cli.trust import TrustCheckpoint
 from geozero.common.errors import InputError
 from geozero.common.terminal import PARAMS, DryRun, ParamsFile
 
@@ -19,6 +20,7 @@ def train_filter(
     params: ParamsFile = PARAMS,
     corpus: Annotated[Path | None, typer.Option(help="GeoZero-Raw; if left out, data/geozero-raw.")] = None,
     out: Annotated[Path, typer.Option(help="Directory for fold-0, fold-1, …")] = Path("models/filter"),
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Train the data filtering models on GeoZero-Raw, one per fold, each on the other folds' samples.
 
@@ -34,7 +36,7 @@ def train_filter(
 
 
 @app.command()
-def sft(params: ParamsFile = PARAMS, dry_run: DryRun = False) -> None:
+def sft(params: ParamsFile = PARAMS, dry_run: DryRun = False, trust_checkpoint: TrustCheckpoint = False) -> None:
     """Fine-tune the base model on GeoZero-Instruct: direct answers, no reasoning anywhere.
 
     Example: geozero sft --params params.yaml --dry-run
@@ -58,6 +60,7 @@ def a2grpo(
     params: ParamsFile = PARAMS,
     model: Annotated[Path | None, typer.Option(help="The SFT checkpoint; the newest one in runs/ if left out.")] = None,
     dry_run: DryRun = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Train with A²GRPO on GeoZero-Hard, from the SFT checkpoint.
 
@@ -86,6 +89,7 @@ def export(
         list[Path] | None, typer.Option(help="What `evaluate` wrote, for the card: a file or directory; repeatable.")
     ] = None,
     check: Annotated[bool, typer.Option(help="Load it in transformers and vLLM and compare their answers.")] = True,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Export a model: LoRA merged, a plain Hugging Face checkpoint with its card, checked in both engines.
 

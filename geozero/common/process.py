@@ -35,6 +35,8 @@ QUIET_AND_OFFLINE = {
 # Not the user's choice: our sampler is a logits processor of vLLM's V1 model runner. vLLM takes V2 by itself wherever
 # Triton is installed, which is on every GPU machine, and V2 refuses such a processor when the engine starts.
 REQUIRED_ENVIRONMENT = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
+# Environment variable, inherited by every process: checkpoints may run code of their own (geozero/engines/trust.py)
+TRUST_CHECKPOINT = "GEOZERO_TRUST_CHECKPOINT"
 LAST_LINES = 40
 DRAIN_SECONDS = 2.0  # for the last lines, once the child is gone
 DEVICES = Path("/dev")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geozero.common.errors import InputError
 from geozero.corpus.store import file_hash
+from geozero.engines.trust import read_json, read_object, refuse_code
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # What a checkpoint's answers depend on besides its weights
@@ -29,16 +32,31 @@ CONFIGURATION = (
     "preprocessor_config.json",
     "processor_config.json",
 )
+# Of config.json and its parts: numbers of layers, heads, tokens, sizes
+WHOLE_NUMBERS = (
+    "vocab_size",
+    "max_position_embeddings",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_size",
+    "head_dim",
+    "depth",
+    "patch_size",
+    "spatial_merge_size",
+)
+TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 HASH_THREADS = 4
 
 
 def resolve(model: Path | str) -> Path:
     """The directory of a model: a path, or a hub name whose files lie in the local Hugging Face cache.
 
-    ms-swift loads every model with `trust_remote_code=True`, so a model that brings its own code is refused here.
+    A model that brings its own code is refused here, see `trust`.
 
     Raises:
-        InputError: there is none, it holds no configuration, no weights, cut off ones, not all of its index, or code.
+        InputError: there is none, it holds no configuration or a broken one, no weights, cut off ones, not all of its
+            index, or code.
     """
     path = Path(model)
     if not path.is_dir():
@@ -51,17 +69,48 @@ def resolve(model: Path | str) -> Path:
     for file in weights:
         if file.suffix == ".safetensors" and not is_whole(file):  # older .bin files are no archives
             raise InputError("the weights are cut off", str(file), "train or download the model again")
-    _refuse_code(path)
+    refuse_code(path)
+    _check_types(path)
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
-            named = set(json.loads(index.read_text())["weight_map"].values())
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
+            named = set(read_json(index)["weight_map"].values())
+            _ = [path / name for name in named]
+        except (KeyError, AttributeError, TypeError):
             raise InputError("unreadable weight index", str(index), "download the model again") from None
         missing = sorted(name for name in named if not (path / name).is_file())
         if missing:
             raise InputError(f"weight file {missing[0]} is missing", str(path), "download the model again")
     return path
+
+
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """Turn whatever a library fails with while it loads a checkpoint's files into one line.
+
+    Raises:
+        InputError: it failed for another reason than a package that is missing here or memory that is short.
+    """
+    try:
+        yield
+    except (InputError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # a broken checkpoint fails in as many ways as there are libraries that read it
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        what = f"the checkpoint does not load: {type(error).__name__}: {lines[0][:300]}"
+        raise InputError(what, str(path), "export or download the model again") from error
+
+
+def check_tokenizer(path: Path) -> None:
+    """Refuse a checkpoint without a tokenizer, for which transformers would make one that knows no word.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not any((path / name).is_file() for name in TOKENIZERS):
+        raise InputError("the model has no tokenizer.json", str(path), "export or download the model again")
 
 
 def is_whole(file: Path) -> bool:
@@ -93,18 +142,39 @@ def _from_cache(name: str) -> Path:
     raise InputError("no such model", name, "give a checkpoint's directory, or download it first: hf download NAME")
 
 
-def _refuse_code(path: Path) -> None:
+def _check_types(path: Path) -> None:
+    """Refuse configurations that are no objects, and values of other types than those that are read here."""
     for name in CONFIGURATION:
-        if not name.endswith(".json") or not (path / name).is_file():
-            continue
-        try:
-            values = json.loads((path / name).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise InputError("unreadable JSON", str(path / name), "download the model again") from None
-        if isinstance(values, dict) and "auto_map" in values:
-            raise InputError("the model brings its own code (auto_map)", str(path / name), "use a model without it")
-    if (path / "custom_generate").exists():
-        raise InputError("the model brings its own code (custom_generate)", str(path), "use a model without it")
+        if name.endswith(".json") and (path / name).is_file():
+            read_object(path / name)
+    config = read_object(path / "config.json")
+    text = config.get("text_config", config)
+    tokenizer = read_object(path / "tokenizer.json") if (path / "tokenizer.json").is_file() else {}
+    settings = read_object(path / "tokenizer_config.json") if (path / "tokenizer_config.json").is_file() else {}
+    added, decoder = tokenizer.get("added_tokens", []), settings.get("added_tokens_decoder", {})
+    right = {
+        "config.json: model_type": isinstance(config.get("model_type", ""), str),
+        "config.json: text_config": isinstance(text, dict),
+        "config.json: vision_config": isinstance(config.get("vision_config", {}), dict),
+        "config.json: architectures": _are(config.get("architectures") or [], str),
+        **{
+            f"config.json: {name}": isinstance(part.get(name, 0), int | None) and not isinstance(part.get(name), bool)
+            for part in (config, text, config.get("vision_config"))
+            if isinstance(part, dict)
+            for name in WHOLE_NUMBERS
+        },
+        "tokenizer.json: added_tokens": _are(added, dict) and _are([token.get("content") for token in added], str),
+        "tokenizer_config.json: added_tokens_decoder": isinstance(decoder, dict)
+        and _are(list(decoder.values()), dict)
+        and _are([token.get("content") for token in decoder.values()], str),
+    }
+    for place, fits in right.items():
+        if not fits:
+            raise InputError("a value of the wrong type", f"{path}/{place}", "export or download the model again")
+
+
+def _are(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def weight_files(path: Path) -> list[Path]:

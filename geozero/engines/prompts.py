@@ -16,8 +16,9 @@ from PIL import Image
 from geozero.common import process
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.images import STORED_PIXELS, decode, plain_size
+from geozero.engines import trust
 from geozero.engines.base import Completion, EngineOptions, Request
-from geozero.engines.checkpoint import Vocabulary, positions, special_tokens
+from geozero.engines.checkpoint import Vocabulary, check_tokenizer, loading, positions, special_tokens
 from geozero.engines.families import family_at
 
 IMAGE_MARK = "<image>"
@@ -72,12 +73,16 @@ class Prompter:
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        self.processor: Any = AutoProcessor.from_pretrained(path)
-        self.tokenizer: Any = self.processor.tokenizer
-        self.vocabulary = Vocabulary.of(path, self.tokenizer)
-        self.special_tokens = special_tokens(path)
-        self.limits = self.family.limits(path, options.max_pixels, options.min_pixels)
-        self.max_length = min(options.max_length, positions(path) or options.max_length)
+        trust.forbid_code()
+        self.path = path
+        check_tokenizer(path)
+        with loading(path):
+            self.processor: Any = AutoProcessor.from_pretrained(path)
+            self.tokenizer: Any = self.processor.tokenizer
+            self.vocabulary = Vocabulary.of(path, self.tokenizer)
+            self.special_tokens = special_tokens(path)
+            self.limits = self.family.limits(path, options.max_pixels, options.min_pixels)
+            self.max_length = min(options.max_length, positions(path) or options.max_length)
         # Where an image's file says its size and is plain, its pixels are decoded only when `Prompt.image` is read
         self.reads_late = False
         self._rendered: dict[tuple[str, ...], tuple[str, int]] = {}
@@ -123,8 +128,8 @@ class Prompter:
             texts = [part.get("text", "") for turn in turns for part in turn["content"]]
             if bad := next((token for token in self.special_tokens if any(token in text for text in texts)), None):
                 raise BadRecord("special_token", bad)
-            text = str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-            text += request.prefix
+            chat = partial(self.processor.apply_chat_template, turns, tokenize=False, add_generation_prompt=True)
+            text = trust.rendered(lambda: str(chat()), self.path) + request.prefix
             found = text, len(self.tokenizer(text)["input_ids"])
             if len(self._rendered) >= MOST_RENDERED:
                 self._rendered.clear()

@@ -12,8 +12,10 @@ from typing import Any
 from geozero.common import process
 from geozero.common.errors import BadRecord
 from geozero.engines.base import ByBatch, Completion, EngineOptions, Request, SamplingParams, failed, first_seed
+from geozero.engines.checkpoint import loading
 from geozero.engines.families import check_template
 from geozero.engines.prompts import Prompt, Prompter
+from geozero.engines.trust import forbid_code_in_swift
 
 ROWS = 64  # completions generated together
 
@@ -44,14 +46,16 @@ class TransformersEngine(ByBatch):
 
         logging.getLogger("swift").setLevel(logging.ERROR)  # it logs every default that it takes
         family.register_template()
+        forbid_code_in_swift()
         self._torch = torch
-        model, processor = get_model_processor(
-            str(path),
-            torch_dtype=getattr(torch, given.dtype),
-            model_type=family.model_type,
-            attn_impl="sdpa",
-            download_model=False,
-        )
+        with loading(path):
+            model, processor = get_model_processor(
+                str(path),
+                torch_dtype=getattr(torch, given.dtype),
+                model_type=family.model_type,
+                attn_impl="sdpa",
+                download_model=False,
+            )
         # the template by its name, never from an args.json that training left beside the weights
         template = get_template(processor, template_type=template_name)
         template.limits = self.prompter.limits

@@ -18,6 +18,7 @@ from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 from geozero.engines.base import EngineDied, EngineOptions, ending
 from geozero.engines.prompts import Prompter
+from geozero.engines.trust import forbid_code
 from geozero.engines.vllm_inprocess import CPU_ENVIRONMENT, built_for_cpu, distribution, engine_arguments, inspect_here
 
 HOST = "127.0.0.1"
@@ -115,6 +116,7 @@ def main(words: list[str]) -> None:
     """Run vLLM's server in this process."""
     process_tags.end_with_owner()
     process.prepare()
+    forbid_code()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     if built_for_cpu():

@@ -6,13 +6,13 @@ base model is a new entry in `FAMILIES` (CONTRIBUTING.md, "A base model").
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from geozero.common.errors import InputError
-from geozero.engines.checkpoint import resolve
+from geozero.engines.checkpoint import loading, resolve
 from geozero.engines.families.base import Family, ImageLimits
 from geozero.engines.families.qwen_vl import QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE
+from geozero.engines.trust import read_object
 from geozero.params import Model
 from geozero.tasks.boxes import Convention
 
@@ -38,7 +38,7 @@ def family_at(path: Path) -> Family:
         InputError: there is none for it.
     """
     config = path / "config.json"
-    return family_of(str(json.loads(config.read_text()).get("model_type")), str(config))
+    return family_of(str(read_object(config).get("model_type")), str(config))
 
 
 def family_for(model: Model) -> Family:
@@ -67,7 +67,8 @@ def default_boxes(model: Path | str) -> Convention:
 def limits_at(path: Path, max_pixels: int, min_pixels: int | None = None) -> ImageLimits | None:
     """The image limits of a checkpoint; None where it is not here or its files do not say: an engine refuses that."""
     try:
-        return family_at(path).limits(path, max_pixels, min_pixels)
+        with loading(path):
+            return family_at(path).limits(path, max_pixels, min_pixels)
     except (InputError, OSError):
         return None
 

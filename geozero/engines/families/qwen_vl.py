@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from PIL import Image
 from geozero.common.atomic import write_json
 from geozero.common.errors import BadRecord, InputError
 from geozero.engines.families.base import MIN_PIXELS, Family, ImageLimits
+from geozero.engines.trust import read_object
 
 PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"  # today's file, and the older one
 # The published processor refuses 200. Rounding to the grid can double a ratio, and a fitted image must fit again.
@@ -172,7 +172,7 @@ def _processor(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     for name in (PROCESSOR, IMAGE_PROCESSOR):
         file = path / name
         if file.is_file():
-            document: dict[str, Any] = json.loads(file.read_text())
+            document = read_object(file)
             if name == IMAGE_PROCESSOR or "image_processor" in document:
                 return file, document, document.get("image_processor", document)
     raise InputError(f"no {IMAGE_PROCESSOR} or {PROCESSOR}", str(path), "download the model again")

@@ -87,20 +87,23 @@ def _destroy_process_group() -> None:
 
 
 def _run(kind: str, arguments: list[str]) -> None:
-    from geozero.engines.checkpoint import resolve
+    from geozero.engines.checkpoint import check_tokenizer, resolve
     from geozero.engines.families import FAMILIES, check_template, family_of
+    from geozero.engines.trust import forbid_code_in_swift
     from geozero.engines.vllm_inprocess import prepare_for_trainer
     from geozero.training import dataset
     from geozero.training.launcher import argument_validation
 
     for family in FAMILIES.values():  # before the arguments are parsed, which may name any of their templates
         family.register_template()
+    forbid_code_in_swift()
     dataset.install()
     given = argument_validation.validate_arguments(kind, arguments)
     if given.template:
         check_template(family_of(given.model_type), given.template)
     for model in filter(None, (given.model, getattr(given, "ref_model", None))):
-        argument_validation.validate_architecture(resolve(model), given.model_type)
+        argument_validation.validate_architecture(path := resolve(model), given.model_type)
+        check_tokenizer(path)
     if kind in ("sft", "grpo"):
         from geozero.training.grpo import callbacks
 
@@ -110,10 +113,13 @@ def _run(kind: str, arguments: list[str]) -> None:
 
         if given.use_vllm and given.vllm_mode == "colocate":
             prepare_for_trainer(Path(given.model))
+            forbid_code_in_swift(with_vllm=True)
         trainer.main(arguments)
     else:
         from swift import pipelines
 
+        if kind == "rollout":
+            forbid_code_in_swift(with_vllm=True)
         getattr(pipelines, f"{kind}_main")(arguments)  # sft_main, export_main, rollout_main
 
 
