@@ -1,9 +1,14 @@
-"""Time A²GRPO against stock ms-swift GRPO: `python -m benchmarks.step_time [--steps N] [--model DIR] …`. Goal: 1.02.
+"""What the method costs a step: `python -m benchmarks.step_time [--row tiny|2b|vllm] [--without FEATURE]`. Goal: 1.02.
 
-One training run in which steps alternate: an even step is ms-swift's own, untouched (same two rewards, KL on every
-token, its encoding, vision pass and old log-probabilities), an odd one is A²GRPO's. Both see the same policy, data and
-machine, so the ratio of neighbours is what counts: its geometric mean with a bootstrap interval over the pairs. On a
-CPU the seconds are CPU seconds of the training process, so that a busy machine does not blur them.
+One training run in which steps alternate. Without --without, an even step is stock GRPO (ms-swift's own advantages and
+KL on every token, the same two rewards) and an odd one A²GRPO; everything that is not the method (grouped sampling,
+shared encoding, one vision pass per image, the attention patch, no pass for the sampling policy's log-probabilities) is
+on in both. With --without, all steps are A²GRPO's, and the even ones lack that one feature: what does it save?
+
+Rows: the tiny model that samples itself; the widths of Qwen3-VL-2B (2 + 2 layers, LoRA, bfloat16, the 2B profile's
+pixels; needs `pip install --no-deps -r requirements/real_shape.txt`); the tiny model with a colocated vLLM. All steps
+see the same policy, data and machine, so the ratio of neighbours is what counts: its geometric mean with a bootstrap
+interval over the pairs. On a CPU the seconds are the process's CPU seconds, so that a busy machine blurs them little.
 """
 
 from __future__ import annotations
@@ -20,9 +25,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.real_shape.model import build
+
 ROOT = Path(__file__).resolve().parents[1]
 GOAL, WARM_UP, RESAMPLED = 1.02, 2, 2000
-GROUP, MICRO = 8, 16
+GROUP = 8
+FEATURES = ("attention", "encoding", "grouping", "images", "passes")
+ROWS: dict[str, dict[str, Any]] = {
+    "tiny": {"steps": 24, "prompts": 4, "micro": 16, "tokens": 64, "pixels": 16384, "length": 512, "tuner": "full"},
+    "2b": {"steps": 10, "prompts": 1, "micro": 4, "tokens": 48, "pixels": 802816, "length": 2048, "tuner": "lora"},
+    "vllm": {"steps": 24, "prompts": 4, "micro": 16, "tokens": 64, "pixels": 16384, "length": 512, "tuner": "full"},
+}
 
 
 def intervals(ratios: list[float]) -> dict[str, float]:
@@ -46,7 +59,7 @@ def train(options: argparse.Namespace, out: Path) -> None:
     ingest("neon", ROOT / "data/samples", out / "corpus", "all")
     corpus = Corpus(out / "corpus")
     swift_rows(corpus, "tagged", "norm1000", out / "rows.jsonl", choose=lambda _: corpus.samples())
-    launch._hide_unused([])
+    launch._hide_unused(["--use_vllm", "true"] if options.row == "vllm" else [])
     import torch
     from swift.rlhf_trainers import grpo_trainer
     from transformers.integrations import sdpa_attention
@@ -55,90 +68,118 @@ def train(options: argparse.Namespace, out: Path) -> None:
     from geozero.training.grpo import group_batching, trainer
 
     seconds: list[tuple[bool, float]] = []
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    gpu = torch.cuda.is_available()
+    clock = time.perf_counter if gpu or options.row == "vllm" else time.process_time
     ours, stock = trainer.A2GRPOTrainer, grpo_trainer.GRPOTrainer
-    gqa = sdpa_attention.use_gqa_in_sdpa
-    plain_encoding = grpo_trainer.encode_sample
-    look, sharing = ImageDedupHook._before, {"images": True}
+    gqa, plain_encoding = sdpa_attention.use_gqa_in_sdpa, grpo_trainer.encode_sample
+    shared_encoding = group_batching.EncodingCache(plain_encoding)
+    look, off = ImageDedupHook._before, set[str]()  # the features that this step lacks
 
-    def look_if_shared(self: Any, *given: Any) -> Any:
+    def look_unless_off(self: Any, *given: Any) -> Any:
         self._owners = None
-        return look(self, *given) if sharing["images"] else None
+        return None if "images" in off else look(self, *given)
 
-    setattr(ImageDedupHook, "_before", look_if_shared)  # noqa: B010 - its hooks are bound when the trainer is made
-
-    def overrides(name: str) -> Any:
-        """The method of whichever trainer this step belongs to."""
-
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return getattr(stock if self.is_stock else ours, name)(self, *args, **kwargs)
-
-        return method
+    setattr(ImageDedupHook, "_before", look_unless_off)  # noqa: B010 - its hooks are bound when the trainer is made
 
     class Alternating(ours):  # type: ignore[misc,valid-type]
         @property
-        def is_stock(self) -> bool:
+        def is_even(self) -> bool:
             return int(self.state.global_step) % 2 == 0
 
+        @property
+        def is_stock(self) -> bool:
+            return self.is_even and options.without is None
+
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            shared = not self.is_stock
-            sdpa_attention.use_gqa_in_sdpa = (lambda *_: True) if shared and not torch.cuda.is_available() else gqa
-            grpo_trainer.encode_sample = self.shared_encoding if shared else plain_encoding
-            sharing["images"] = shared
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            off.clear()
+            if self.is_even and options.without is not None:
+                off.add(options.without)
+            sdpa_attention.use_gqa_in_sdpa = gqa if gpu or "attention" in off else lambda *_: True
+            grpo_trainer.encode_sample = plain_encoding if "encoding" in off else shared_encoding
+            _synchronize(gpu)
             start = clock()
             loss = super().training_step(*args, **kwargs)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            step = int(self.state.global_step)
-            spent = clock() - start
+            _synchronize(gpu)
+            step, spent = int(self.state.global_step), clock() - start
             if len(seconds) > step:
-                seconds[step] = (self.is_stock, seconds[step][1] + spent)
+                seconds[step] = (self.is_even, seconds[step][1] + spent)
             else:
-                seconds.append((self.is_stock, spent))
+                seconds.append((self.is_even, spent))
             return loss
 
-    for name in expected_overrides(ours, stock):
-        setattr(Alternating, name, overrides(name))
-    Alternating.shared_encoding = group_batching.EncodingCache(plain_encoding)
+        def _colocate_rollout(self, samples: list[Any], request_config: Any) -> list[Any]:
+            if "grouping" in off:
+                return list(stock._colocate_rollout(self, samples, request_config))
+            return list(super()._colocate_rollout(samples, request_config))
+
+        def _is_sampling_policy(self, model: Any) -> bool:
+            return "passes" not in off and super()._is_sampling_policy(model)
+
+        def _prepare_batch_inputs(self, samples: list[Any]) -> list[dict[str, Any]]:
+            of = stock if self.is_stock else ours
+            return list(of._prepare_batch_inputs(self, samples))
+
+        def _compute_advantages(self, *args: Any) -> torch.Tensor:
+            of = stock if self.is_stock else ours
+            found: torch.Tensor = of._compute_advantages(self, *args)
+            return found
+
+        def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.is_stock:
+                return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+            if not torch.is_grad_enabled() and self._is_sampling_policy(model):
+                return None, None
+            return stock._get_per_token_logps_and_entropies(self, model, *args, **kwargs)
+
     Alternating.__name__ = Alternating.__qualname__ = "A2GRPOTrainer"  # found by this name in its module
     trainer.A2GRPOTrainer = Alternating  # type: ignore[misc]
-    gpu = torch.cuda.is_available()
+    half, vllm = gpu or options.row == "2b", options.row == "vllm"
     words = (
         f"--model {options.model} --model_type qwen3_vl --template geozero_qwen3_vl --dataset {out / 'rows.jsonl'} "
         "--split_dataset_ratio 0 --add_version false --check_model false --report_to none --attn_impl sdpa "
-        f"--torch_dtype {'bfloat16' if gpu else 'float32'} --bf16 {str(gpu).lower()} --fp16 false "
+        f"--torch_dtype {'bfloat16' if half else 'float32'} --bf16 {str(half).lower()} --fp16 false "
         f"--max_pixels {options.pixels} --max_length {options.length} --tuner_type {options.tuner} --freeze_vit true "
         f"--freeze_aligner true --gradient_checkpointing {str(gpu).lower()} --max_steps {options.steps} "
-        f"--per_device_train_batch_size {MICRO} --gradient_accumulation_steps {options.prompts * GROUP // MICRO} "
+        f"--per_device_train_batch_size {options.micro} "
+        f"--gradient_accumulation_steps {options.prompts * GROUP // options.micro} "
         f"--num_generations {GROUP} --max_completion_length {options.tokens} --beta 0.04 --learning_rate 1e-6 "
         "--warmup_ratio 0 --seed 7 --save_strategy no --logging_steps 1 --disable_tqdm true --dataset_num_proc 1 "
-        f"--dataloader_num_workers 0 --lora_dropout 0 --output_dir {out / 'run'} " + ("" if gpu else "--use_cpu true ")
+        f"--dataloader_num_workers 0 --lora_dropout 0 --output_dir {out / 'run'} "
+        + ("" if gpu else "--use_cpu true ")
+        + (f"--use_vllm true --vllm_mode colocate --vllm_max_model_len {options.length} " if vllm else "")
+        + ("--vllm_enforce_eager true " if vllm and not gpu else "")
     )
     launch.main(["grpo", *words.split()])
     (out / "steps.json").write_text(json.dumps(seconds))
 
 
-def expected_overrides(ours: Any, stock: Any) -> list[str]:
-    """The methods of the training loop that A²GRPO overrides; construction and sampling engine stay common."""
-    common = {"__init__", "prepare_rollout"}
-    return [n for n, v in vars(ours).items() if callable(v) and n not in common and hasattr(stock, n)]
+def _synchronize(gpu: bool) -> None:
+    import torch
+
+    if gpu:
+        torch.cuda.synchronize()
 
 
 def main() -> int:
     """Print one line of JSON; 1 where the goal is missed beyond doubt (the whole interval lies above it)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=ROOT / "models/tiny-qwen3-vl")
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--prompts", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--pixels", type=int, default=16384)
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--tuner", choices=["full", "lora"], default="full")
+    parser.add_argument("--row", choices=ROWS, default="tiny")
+    parser.add_argument("--without", choices=FEATURES, help="compare A²GRPO with itself, less this feature")
+    parser.add_argument("--model", type=Path, help="if left out, the row's")
+    for name in ("steps", "prompts", "micro", "tokens", "pixels", "length"):
+        parser.add_argument(f"--{name}", type=int, help="if left out, the row's")
+    parser.add_argument("--tuner", choices=["full", "lora"], help="if left out, the row's")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    for name, value in ROWS[options.row].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if options.child is not None:
+        if options.model is None:
+            options.model = ROOT / "models/tiny-qwen3-vl"
+            if options.row == "2b":
+                options.model = options.child / "model"
+                build(options.model)
         train(options, options.child)
         return 0
     with tempfile.TemporaryDirectory() as place:
@@ -149,11 +190,12 @@ def main() -> int:
             print(done.stdout[-2000:] + done.stderr[-4000:], file=sys.stderr)
             return done.returncode
         seconds = json.loads((Path(place) / "steps.json").read_text())[WARM_UP:]
-    stock = [spent for is_stock, spent in seconds if is_stock]
-    ours = [spent for is_stock, spent in seconds if not is_stock]
-    found = intervals([a / b for a, b in zip(ours, stock, strict=False)])
-    means = {"stock_seconds": sum(stock) / len(stock), "a2grpo_seconds": sum(ours) / len(ours)}
-    print(json.dumps({k: round(v, 4) for k, v in {**found, **means}.items()} | {"goal": GOAL}))
+    even = [spent for is_even, spent in seconds if is_even]
+    odd = [spent for is_even, spent in seconds if not is_even]
+    found = intervals([a / b for a, b in zip(odd, even, strict=False)])
+    other = "stock" if options.without is None else f"without_{options.without}"
+    means = {f"{other}_seconds": sum(even) / len(even), "a2grpo_seconds": sum(odd) / len(odd)}
+    print(json.dumps({"row": options.row, **{k: round(v, 4) for k, v in {**found, **means}.items()}, "goal": GOAL}))
     return 0 if found["low"] <= GOAL else 1
 
 
