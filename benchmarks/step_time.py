@@ -1,8 +1,8 @@
 """What the method costs a step: `python -m benchmarks.step_time [--row tiny|2b|vllm] [--without FEATURE]`. Goal: 1.02.
 
 One training run in which steps alternate. Without --without, an even step is stock GRPO (ms-swift's own advantages and
-KL on every token, the same two rewards) and an odd one A²GRPO; everything that is not the method (grouped sampling,
-shared encoding, one vision pass per image, the attention patch, no pass for the sampling policy's log-probabilities) is
+KL on every token, the same two rewards) and an odd one A²GRPO; everything that is not the method (shared
+encoding, one vision pass per image, the attention patch, no pass for the sampling policy's log-probabilities) is
 on in both. With --without, all steps are A²GRPO's, and the even ones lack that one feature: what does it save?
 
 Rows: the tiny model that samples itself; the widths of Qwen3-VL-2B (2 + 2 layers, LoRA, bfloat16, the 2B profile's
@@ -30,7 +30,7 @@ from benchmarks.real_shape.model import build
 ROOT = Path(__file__).resolve().parents[1]
 GOAL, WARM_UP, RESAMPLED = 1.02, 2, 2000
 GROUP = 8
-FEATURES = ("attention", "encoding", "grouping", "images", "passes")
+FEATURES = ("attention", "encoding", "images", "passes")
 ROWS: dict[str, dict[str, Any]] = {
     "tiny": {"steps": 24, "prompts": 4, "micro": 16, "tokens": 64, "pixels": 16384, "length": 512, "tuner": "full"},
     "2b": {"steps": 10, "prompts": 1, "micro": 4, "tokens": 48, "pixels": 802816, "length": 2048, "tuner": "lora"},
@@ -106,11 +106,6 @@ def train(options: argparse.Namespace, out: Path) -> None:
             else:
                 seconds.append((self.is_even, spent))
             return loss
-
-        def _colocate_rollout(self, samples: list[Any], request_config: Any) -> list[Any]:
-            if "grouping" in off:
-                return list(stock._colocate_rollout(self, samples, request_config))
-            return list(super()._colocate_rollout(samples, request_config))
 
         def _is_sampling_policy(self, model: Any) -> bool:
             return "passes" not in off and super()._is_sampling_policy(model)

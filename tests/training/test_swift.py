@@ -172,16 +172,11 @@ def experiments(out: Path) -> dict[str, Any]:
         "all_right_keep": train("all_right_keep", *free, *keep, reward=right),
         "half_for_all": train("half_for_all", *free, *keep, "--thinking_score", "half", reward=right),
     }
-    shared, share, images = (
-        compare_encodings(group_batching),
-        group_batching.share_a_prompt,
-        Family.dedup_images,
-    )
-    group_batching.share_a_prompt = lambda samples, size: False
+    shared, images = compare_encodings(group_batching), Family.dedup_images
     Family.dedup_images = lambda self, model: None
     unfrozen = ("--freeze_vit", "false", "--freeze_aligner", "false")  # so that the vision tower has gradients
     logs["unshared"] = train("unshared", *unfrozen, answer_mask=second_half)
-    group_batching.share_a_prompt, Family.dedup_images = share, images
+    Family.dedup_images = images
     logs["shared"] = train("shared", *unfrozen, answer_mask=second_half)
 
     mapping, stock = TrainerFactory.TRAINER_MAPPING, "swift.rlhf_trainers.GRPOTrainer"

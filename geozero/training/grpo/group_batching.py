@@ -1,27 +1,15 @@
-"""Do the shared work once per group instead of once per completion: the engine request, prompt encoding, vision tower.
-
-The completions of a group share prompt and image and are adjacent. Importing this module imports ms-swift.
-"""
+"""Groups of completions that share a prompt: it is encoded once, and groups without a spread give way to others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-from swift.infer_engine.protocol import RolloutOutput
 
 from geozero.training.grpo.objective import is_zero_std
 
 IGNORED = -100  # label of a token that is not learned
-
-
-def share_a_prompt(samples: Sequence[Any], size: int) -> bool:
-    """Whether the samples are whole groups of `size`, each of one prompt."""
-    return len(samples) % size == 0 and all(
-        _prompt(sample) == _prompt(samples[i - i % size]) for i, sample in enumerate(samples)
-    )
 
 
 def replace_zero_std_groups(
@@ -50,15 +38,6 @@ def replace_zero_std_groups(
         target = slice(group * size, (group + 1) * size)
         kept[target], result[target] = new[source], new_values[source]
     return kept, result
-
-
-def split_choices(outputs: Sequence[RolloutOutput]) -> list[RolloutOutput]:
-    """One output per completion from one per prompt, in order."""
-    return [
-        RolloutOutput(response=replace(output.response, choices=[replace(choice, index=0)]))
-        for output in outputs
-        for choice in output.response.choices
-    ]
 
 
 class EncodingCache:

@@ -45,7 +45,6 @@ OVERRIDDEN = {
     "_score_completions": ["samples"],
     "_rollout_samples": ["inputs"],
     "_prepare_batch_inputs": ["samples"],
-    "_colocate_rollout": ["samples", "request_config"],
     "_compute_loss_and_metrics": ["model", "model_inputs", "grpo_batch"],
 }
 BATCH_FIELDS = {"completion_mask", "old_per_token_logps", "ref_per_token_logps", "logits_to_keep"}

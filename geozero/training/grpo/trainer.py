@@ -165,13 +165,6 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
             self.engine.generation_config = deepcopy(self.engine.generation_config)
             self.engine.generation_config.suppress_tokens = list(vocabulary.suppressed)
 
-    def _colocate_rollout(self, samples: list[Any], request_config: Any) -> list[Any]:
-        """One request with n answers per group, not n requests, where the model itself samples."""
-        size = self._group_size
-        if self.args.use_vllm or not group_batching.share_a_prompt(samples, size):
-            return list(super()._colocate_rollout(samples, request_config))
-        return group_batching.split_choices(super()._colocate_rollout(samples[::size], replace(request_config, n=size)))
-
     def _compute_rewards_per_func(self, samples: list[Any]) -> torch.Tensor:
         """R_a and R_t of all processes' completions, shape (completions, 2); logs what the completions look like."""
         values: torch.Tensor = super()._compute_rewards_per_func(samples)
