@@ -131,13 +131,13 @@ def experiments(out: Path) -> dict[str, Any]:
     suppressed = Vocabulary.of(base, AutoTokenizer.from_pretrained(base)).suppressed
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"suppress_tokens": suppressed}))
 
-    def noise(completions: list[str], samples: list[str], boxes: str) -> list[float]:
+    def noise(completions: list[str], samples: list[str], boxes: str, graded: bool) -> list[float]:
         return [float(sum(map(ord, c)) % 2) for c in completions]
 
-    def wrong(completions: list[str], samples: list[str], boxes: str) -> list[float]:
+    def wrong(completions: list[str], samples: list[str], boxes: str, graded: bool) -> list[float]:
         return [0.0] * len(completions)
 
-    def right(completions: list[str], samples: list[str], boxes: str) -> list[float]:
+    def right(completions: list[str], samples: list[str], boxes: str, graded: bool) -> list[float]:
         return [1.0] * len(completions)
 
     def train(name: str, *extra: str, reward: Callable[..., list[float]] = noise, **changes: Any) -> dict[str, float]:
