@@ -18,6 +18,7 @@ from flows.runtime.monitoring import StageTimer
 from flows.runtime.score_logging import log_scores, tested_sources
 from flows.runtime.tracking import curve, leave_links, outbox
 from geozero.common.atomic import write_json
+from geozero.common.redaction import redacted
 from geozero.evaluation.gallery_items import gallery, probe_rows
 from geozero.evaluation.goals import Goal, method_goals, resource_goals
 from geozero.evaluation.report.build import report
@@ -106,7 +107,7 @@ def _lineage(
         "runs": {"sft": sft.directory.name, "a2grpo": rl.directory.name},
         "data": lineage.hashes(workspace.root),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "parameters": workspace.settings.model_dump(),
+        "parameters": redacted(workspace.settings.model_dump()),
     }
 
 

@@ -27,6 +27,7 @@ PROCESS_TAG = "GEOZERO_FLOW"  # environment variable that everything a flow star
 STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # set by Prefect for the process of a run
 POLL_SECONDS = 2.0
 LEAVE_SECONDS = 60.0  # for a flow without a worker to end by itself: write a checkpoint, report to the servers
+GIVEN = "GEOZERO_REAPER"  # environment variable: what the reaper has to know, as JSON
 GRACE = 3.0
 FLUSH_SECONDS = 60.0
 
@@ -50,7 +51,8 @@ class Reaper:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "reaper.log").open("w") as log:
             self._child = process.start(
-                [sys.executable, "-m", "flows.runtime.reaper", json.dumps(given)],
+                [sys.executable, "-m", "flows.runtime.reaper"],
+                env={GIVEN: json.dumps(given)},  # everybody can read arguments, and the store may need a password
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -121,4 +123,4 @@ def _end(flow: psutil.Process) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(os.environ.pop(GIVEN)))

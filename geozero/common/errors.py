@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from geozero.common.redaction import redact
+
 # What the system may refuse for reasons that only the user can fix; any other code is a bug of ours.
 _REFUSALS = {
     errno.ENOSPC: ("no space left on the disk", "make room, or choose another place"),
@@ -31,7 +33,7 @@ class InputError(Exception):
     """
 
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
-        self.what, self.where, self.hint = what, where, hint
+        self.what, self.where, self.hint = what, where, hint = redact(what), redact(where), redact(hint)
         parts = [what, f"in {where}" if where else "", f"({hint})" if hint else ""]
         super().__init__(" ".join(" ".join(p.split()) for p in parts if p))
 

@@ -14,6 +14,7 @@ import httpx
 from PIL import Image
 
 from geozero.common.errors import InputError
+from geozero.engines.serving.credentials import without_user
 from geozero.engines.serving.served_model import ServedModel, choose
 
 CONNECT_SECONDS = 30.0  # for a server to say which model it serves
@@ -135,7 +136,7 @@ def post(client: httpx.Client, server: Server, content: bytes) -> dict[str, Any]
 
 
 def address(url: str) -> str:
-    """A server's address, ending in `/v1`.
+    """A server's address, ending in `/v1`; without user and password, which `ServerAuth` sends.
 
     Raises:
         InputError: no http address.
@@ -143,7 +144,7 @@ def address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InputError(f"no server's address: '{url}'", "--url", "write http://HOST:PORT")
-    bare = url.rstrip("/")
+    bare = without_user(url).rstrip("/")
     return bare if bare.endswith("/v1") else f"{bare}/v1"
 
 

@@ -54,6 +54,7 @@ from geozero.engines.openai_client import (
 from geozero.engines.prompts import Prompt, Prompter
 from geozero.engines.serving.adaptive_limit import AdaptiveLimit
 from geozero.engines.serving.bodies import BodyMaker
+from geozero.engines.serving.credentials import ServerAuth
 from geozero.engines.serving.probe import Probe
 from geozero.engines.serving.replies import completion_of
 from geozero.engines.serving.served_model import servers_for, trusted_name
@@ -142,12 +143,14 @@ class ServerEngine(Engine):
             raise
 
     def _connect(self, options: EngineOptions, urls: Sequence[str]) -> None:
+        addresses = [address(url) for url in urls]
         self._client = httpx.Client(
             timeout=httpx.Timeout(options.patience, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=THREADS),
+            auth=ServerAuth(urls, self._own.key if self._own else None),
             trust_env=self._own is None,  # a proxy has no business between us and our own child
         )
-        self._servers = [connect(self._client, address(url), self.path, self.trusted) for url in urls]
+        self._servers = [connect(self._client, url, self.path, self.trusted) for url in addresses]
         lengths = [server.serves.max_length for server in self._servers]
         shortest = min([options.max_length, *(length for length in lengths if length)])
         self.prompter = Prompter(self.path, replace(options, max_length=shortest))

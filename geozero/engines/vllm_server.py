@@ -18,6 +18,7 @@ from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 from geozero.engines.base import EngineDied, EngineOptions, ending
 from geozero.engines.prompts import Prompter
+from geozero.engines.serving.credentials import own_key
 from geozero.engines.trust import forbid_code
 from geozero.engines.vllm_inprocess import CPU_ENVIRONMENT, built_for_cpu, distribution, engine_arguments, inspect_here
 
@@ -27,7 +28,7 @@ POLL_SECONDS = 0.25
 
 
 class VllmServer:
-    """A running server; `url` is its address.
+    """A running server; `url` is its address, `key` what it wants of every client.
 
     Args:
         path: the checkpoint's directory.
@@ -43,9 +44,10 @@ class VllmServer:
         if distribution() is None:
             raise InputError("vLLM is not installed", "--engine server", "give --url, or use --engine transformers")
         port = free_port(port)
-        self.url = f"http://{HOST}:{port}"
+        self.url, self.key = f"http://{HOST}:{port}", own_key()
         words = command_line(path, port, EngineOptions(**options))
-        self._child = process.Child([sys.executable, "-m", __name__, *words], env=_environment())
+        environment = {**_environment(), "VLLM_API_KEY": self.key}
+        self._child = process.Child([sys.executable, "-m", __name__, *words], env=environment)
         try:
             self._wait_until_ready()
         except BaseException:

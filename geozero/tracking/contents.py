@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from geozero.common.redaction import redact, redacted
 from geozero.tracking.mlflow_store import MlflowStore
 
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
@@ -35,7 +36,7 @@ class Contents(MlflowStore):
         """
         from mlflow.entities import Param
 
-        flat = {plain_name(key): str(value) for key, value in flatten(params).items()}
+        flat = {plain_name(key): str(value) for key, value in redacted(flatten(params)).items()}
         present = self.client.get_run(run_id).data.params
         fresh = [Param(key, value) for key, value in flat.items() if key not in present]
         for start in range(0, len(fresh), PARAMS_PER_BATCH):
@@ -159,6 +160,7 @@ class Contents(MlflowStore):
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if not columns:
             return
+        rows = redacted(list(rows))
         file = f"tables/{name}.json"
         self.client.log_dict(
             run_id, {"columns": columns, "data": [[_cell(r.get(c)) for c in columns] for r in rows]}, file
@@ -186,7 +188,7 @@ class Contents(MlflowStore):
             name=re.sub(r"[^\w\-]", "-", name),  # a model's name may not contain . / : %
             source_run_id=run_id,
             tags={"path": shown, "mlflow.model.isExternal": "true"},
-            params={plain_name(key): str(value) for key, value in flatten(params or {}).items()},
+            params={plain_name(key): str(value) for key, value in redacted(flatten(params or {})).items()},
             model_type="checkpoint",
         )
         self.client.finalize_logged_model(model.model_id, "READY")
@@ -195,7 +197,7 @@ class Contents(MlflowStore):
 
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         """Set a tag, under a name that MLflow accepts."""
-        self.client.set_tag(run_id, plain_name(key), value)
+        self.client.set_tag(run_id, plain_name(key), redact(value))
 
     def compare(self, run_id: str, others: Sequence[str]) -> None:
         """Tag a run with the address of the page that compares others."""

@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies
 
 from geozero.common.errors import InputError
 from geozero.common.process import QUIET_AND_OFFLINE
@@ -24,7 +26,14 @@ LOCAL_UI = "http://127.0.0.1:5000"
 STACK = ".geozero/stack/state.json"  # what `geozero stack up` writes while it runs
 PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: the address at which the pages of a SQLite store are served
 # With MLflow's own 7 retries of 120 s, an unreachable server costs four minutes before the first message.
-LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+LIMITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "PGCONNECT_TIMEOUT": "4",  # seconds per attempt of a PostgreSQL that accepts the connection and says nothing
+}
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+CONNECT_SECONDS = 10.0
+DATABASE_RETRIES = 3  # of MLflow, each twice as long as the one before; its own 15 take hours
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for something that does not exist
 
 _REFUSED = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
@@ -91,7 +100,8 @@ class MlflowStore:
     def _pages(self) -> str:
         """The address of MLflow's pages: the server's, or where the checkout's stack serves those of a SQLite store."""
         if self.store.startswith("http"):
-            return self.store.rstrip("/")
+            scheme, _, rest = self.store.rstrip("/").partition("://")
+            return f"{scheme}://{rest.rpartition('@')[2]}"  # the browser asks for a password by itself
         try:
             plan = json.loads((self.project / STACK).read_text())["plan"]
             stack = f"http://{str(plan['host']).replace('0.0.0.0', '127.0.0.1')}:{plan['mlflow_port']}"
@@ -111,9 +121,33 @@ def _client(store: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
+    _connect(store)
+    if not store.startswith(("http", "sqlite")):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = DATABASE_RETRIES
     try:
         return MlflowClient(tracking_uri=store)
     except Exception as error:
+        raise _unreachable(store, error) from error
+
+
+def _connect(store: str) -> None:
+    """Say soon that a server cannot be reached: the libraries themselves try for minutes.
+
+    Raises:
+        InputError: nothing listens there.
+    """
+    try:
+        parts = urlsplit(store)
+        host, port = parts.hostname, parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    except ValueError as error:
+        raise InputError(f"no address of a tracking store: {error}", store, "set tracking.uri") from None
+    if not host or port is None or (parts.scheme.startswith("http") and getproxies()):
+        return
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError as error:
         raise _unreachable(store, error) from error
 
 
@@ -141,5 +175,5 @@ def _experiment_id(store: str, name: str, artifacts: str) -> str:
 def _unreachable(store: str, error: Exception) -> InputError:
     hint = "start it with `geozero stack up`, or set tracking.uri" if store.startswith("http") else "set tracking.uri"
     refused = _REFUSED.search(str(error))  # the system's own words, within those of three libraries
-    reason = refused[1] if refused else str(error).splitlines()[0][:200]
+    reason = refused[1] if refused else " ".join(str(error).split())[:200]
     return InputError(f"the tracking store can't be opened: {reason}", store, hint)

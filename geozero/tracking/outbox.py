@@ -21,6 +21,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+from geozero.common.redaction import redact, redacted
 from geozero.tracking import RUN_ID_FILE, Tracker
 
 FOLDER = "tracking"  # under runs/
@@ -108,7 +109,7 @@ class Outbox:
 
     def put(self, what: str, run: str, /, **given: Any) -> None:
         """Append one entry; takes microseconds, whatever state the server is in."""
-        entry = {"do": what, "run": run, "time": int(time.time() * 1000), "with": given}
+        entry = {"do": what, "run": run, "time": int(time.time() * 1000), "with": redacted(given)}
         line = json.dumps(entry, default=lambda value: str(value.resolve() if isinstance(value, Path) else value))
         with self._lock:
             self._file.write(line.encode() + b"\n")
@@ -211,8 +212,10 @@ class Outbox:
             if not (final or self._stuck(group[0])):
                 return False
             with (self.folder / REFUSED).open("a") as out:
-                out.writelines(f"{' '.join(str(error).split())[:300]}\t{json.dumps(entry)}\n" for entry in group)
-            self._log(f"tracking: refused, see {self.folder / REFUSED}: {str(error).splitlines()[0][:200]}")
+                out.writelines(
+                    f"{redact(' '.join(str(error).split()))[:300]}\t{json.dumps(entry)}\n" for entry in group
+                )
+            self._log(f"tracking: refused, see {self.folder / REFUSED}: {redact(str(error).splitlines()[0][:200])}")
         return True
 
     def _stuck(self, entry: Entry) -> bool:

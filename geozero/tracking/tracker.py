@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geozero.common.atomic import write_text
+from geozero.common.redaction import redact
 from geozero.tracking.contents import Contents, plain_name
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Tracker(Contents):
             self.finish(former.info.run_id, "KILLED")
         self.reopen(run_id)
         for key, value in {PARENT_TAG: parent, **(tags or {})}.items():
-            self.client.set_tag(run_id, plain_name(key), value)
+            self.client.set_tag(run_id, plain_name(key), redact(value))
         return run_id
 
     def note_reused(self, parent: str, stage: str, path: Path) -> str | None:
@@ -126,5 +127,5 @@ class Tracker(Contents):
 
     def _create(self, name: str, tags: Mapping[str, str], at: int | None = None) -> str:
         experiment = self._experiment()
-        named = {plain_name(key): value for key, value in tags.items()}
+        named = {plain_name(key): redact(value) for key, value in tags.items()}
         return str(self.client.create_run(experiment, at, named, name).info.run_id)

@@ -196,7 +196,7 @@ def rollout_server(params: Params, base: Path) -> dict[str, Any]:
         "vllm_engine_kwargs": _engine_kwargs(params.model, base),
         "vllm_enable_lora": lora,
         **({"vllm_max_lora_rank": settings.lora.rank} if lora else {}),
-        "host": "0.0.0.0",
+        "host": settings.server_address[0],
         "port": settings.server_address[1],
     }
 

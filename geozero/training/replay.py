@@ -16,6 +16,7 @@ from typing import Any
 from geozero.common.atomic import write_json
 from geozero.common.child import job_main, run_job
 from geozero.common.errors import InputError
+from geozero.common.redaction import redacted
 from geozero.corpus.sample import digest, stable_choice, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.engines import SamplingParams, checkpoint
@@ -81,7 +82,13 @@ def collect(
         multi_node.wait_for_leader(out, out.with_name(LOG), 60 * params.hardware.stall_minutes)
     if not out.is_file():
         check_masters(params, "sft")
-        job = {"params": params.model_dump(), "base": str(base), "corpus": str(corpus), "n": required, "out": str(out)}
+        job = {
+            "params": redacted(params.model_dump()),
+            "base": str(base),
+            "corpus": str(corpus),
+            "n": required,
+            "out": str(out),
+        }
         run_job(__name__, job, out.with_name("job.json"), out.with_name(LOG), on_line)
     # the image's name holds the corpus's path; the same corpus may lie elsewhere by now
     rows = json.loads(out.read_text())
