@@ -17,7 +17,7 @@ from typing import Literal
 import psutil
 
 from geozero.common.process import cores, has_gpu
-from geozero.common.terminal import draw_table
+from geozero.common.terminal import draw_table, echo
 
 Status = Literal["ok", "warn", "missing"]
 Verdict = tuple[Status, str] | tuple[Status, str, str]  # status, what was found, how to fix it
@@ -118,7 +118,7 @@ def render(found: Iterable[Check]) -> None:
         return
     for check in found:
         hint = f" (fix: {check.hint})" if check.hint else ""
-        print(f"{check.status:<8}{check.name:<10}{check.detail}{hint}")
+        echo(f"{check.status:<8}{check.name:<10}{check.detail}{hint}")
 
 
 def _python(machine: Machine) -> Verdict:

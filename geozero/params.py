@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from geozero.common import unique_yaml
 from geozero.common.errors import InputError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -461,7 +462,7 @@ def load(path: Path | str) -> Params:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = unique_yaml.safe_load(path.read_text())
     except OSError:
         raise InputError("no such parameter file", str(path), "give --params, or run in a checkout") from None
     except yaml.MarkedYAMLError as error:

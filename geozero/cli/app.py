@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from geozero.cli.toy import app as toy
 from geozero.cli.training import app as training
 from geozero.common import process_tags
 from geozero.common.errors import EXIT_BAD_INPUT, InputError, refusal
+from geozero.common.redaction import PlainFormatter
+from geozero.common.terminal import echo
 
 app = typer.Typer(
     name="geozero",
@@ -33,7 +36,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(f"geozero {__version__}")
+        echo(f"geozero {__version__}")
         raise typer.Exit
 
 
@@ -64,6 +67,8 @@ app.add_typer(runs, name="runs")
 def main() -> None:
     """Run the command line: 0 done, 2 wrong use or bad input (one line), 1 our fault (traceback)."""
     process_tags.end_with_owner()
+    if logging.lastResort is not None:  # the handler of whoever sets up none, as here
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
         sys.exit(app(prog_name="geozero", standalone_mode=False))
     except InputError as error:
@@ -79,5 +84,5 @@ def main() -> None:
         if refused is None:
             raise
         fault = refused
-    typer.echo(f"geozero: {fault}", err=True)
+    echo(f"geozero: {fault}", err=True)
     sys.exit(EXIT_BAD_INPUT)

@@ -10,7 +10,7 @@ import typer
 
 from geozero.cli.options import task_option
 from geozero.common.errors import Ambiguous, InputError, Missing
-from geozero.common.terminal import summary
+from geozero.common.terminal import echo, summary
 from geozero.corpus.store import MANIFEST
 
 app = typer.Typer()
@@ -68,7 +68,7 @@ def sources(
             titled = f"{source.title}: {source.size}"
             columns = (name, ", ".join(source.tasks), state(source, tree), source.licence, titled)
             layout = gap.join(source.layout.splitlines()) + (gap if sys.stdout.isatty() else "\t") + pages.get(name, "")
-            typer.echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
+            echo("\t".join(columns) + ("\n\t" if sys.stdout.isatty() else "\t") + layout)
 
     if root is None and not Path("data").is_dir():
         show(None)
@@ -139,7 +139,7 @@ def ingest(
         if not optional:
             raise
         leave_empty(out)
-        typer.echo(f"{out}\tskipped\t{missing}")
+        echo(f"{out}\tskipped\t{missing}")
 
 
 @app.command()
@@ -175,7 +175,7 @@ def raw(
         held_out += [corpora[name] for name in sorted(corpora)]
         train += [corpora[name] for name in sorted(corpora) if name in data.trained]
         for corpus in sorted(set(_corpora([place])) - {place, *corpora.values()}):
-            typer.echo(f"{corpus}\tleft out\t{params} does not name it")
+            echo(f"{corpus}\tleft out\t{params} does not name it")
     summary(make(train, held_out, out, metrics=metrics, html=html), out)
 
 
@@ -192,7 +192,7 @@ def inspect(
     """
     from geozero.curation.card.inspect import inspect as look
 
-    typer.echo(look(corpus, n, html, card))
+    echo(look(corpus, n, html, card))
 
 
 @app.command()
@@ -244,7 +244,7 @@ def export_release(
     else:
         written = export_trainer(out, format, train, tested, boxes, split)
     for line in written.lines():
-        typer.echo(line)
+        echo(line)
 
 
 @release.command("import")
@@ -301,7 +301,7 @@ def tile(
         raise InputError(f"bands '{bands}'", "--bands", "numbers from 1, separated by commas")
     chosen, look = tuple(map(int, numbers)), Stretch(stretch, low, high, joint)
     made = tile_scenes(scenes, out, annotations, side=side, overlap=overlap, bands=chosen, stretch=look)
-    typer.echo(f"{out}\t{made.tiles} tiles\t{made.objects} objects\t{made.vague} cut off")
+    echo(f"{out}\t{made.tiles} tiles\t{made.objects} objects\t{made.vague} cut off")
 
 
 def _corpora(paths: list[Path]) -> list[Path]:

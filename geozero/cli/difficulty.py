@@ -12,7 +12,7 @@ from geozero.cli.trust import TrustCheckpoint
 from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.common.progress import Progress
-from geozero.common.terminal import summary
+from geozero.common.terminal import echo, summary
 from geozero.corpus.store import Corpus
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def sample(
         words = [f"--{name}={value}" for name, value in given.items() if value is not None]
         words += [f"--model={name}" for name in model] + [f"--url={address}" for address in url or ()]
         words += [f"--trust-server-model={name}" for name in trust_server_model or ()]
-        run_workers(words, len(gpus), typer.echo, gpus)
+        run_workers(words, len(gpus), echo, gpus)
         return
     if trust_server_model and settings.engine != "server":
         raise InputError(f"the engine is '{settings.engine}'", "--trust-server-model", "add --engine server")
@@ -106,9 +106,9 @@ def sample(
 
         shard = f"0/{len(gpus)}" if len(gpus) > 1 else shard
         for line in plan_sampling(corpus, checkpoints(model), out, settings, shard=shard, limit=limit).lines():
-            typer.echo(line)
+            echo(line)
         return
-    with Progress(write=None if sys.stdout.isatty() else typer.echo) as bar:
+    with Progress(write=None if sys.stdout.isatty() else echo) as bar:
         options: dict[str, Any] = {
             "shard": shard,
             "limit": limit,
@@ -116,15 +116,15 @@ def sample(
             "progress": lambda state: state.show(bar),
         }
         done = ask(corpus, checkpoints(model), out, settings, **options)
-    typer.echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
+    echo(f"{out}\t{done.n_samples} samples\t{done.n_answers} answers\t{done.n_new} new\t{done.seconds:.0f} s")
     for found_engine in done.engines:
-        typer.echo(f"engine\t{found_engine.get('engine')}\t{found_engine.get('reason')}")
+        echo(f"engine\t{found_engine.get('engine')}\t{found_engine.get('reason')}")
     if done.n_new:
         speed = done.rate, done.rate * done.tokens / done.n_new
-        typer.echo(f"throughput\t{speed[0]:.2f} answers a second\t{speed[1]:.1f} tokens a second")
+        echo(f"throughput\t{speed[0]:.2f} answers a second\t{speed[1]:.1f} tokens a second")
     if done.adaptive is not None:
         found = done.adaptive
-        typer.echo(
+        echo(
             f"adaptive\t{found['saved_share']:.1%} of the answers saved\tbound {found['error_bound']:.1%}\t"
             f"{found['pilot_changed_share']:.1%} of the decisions changed on {found['pilot']} fully sampled samples"
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geozero.common.errors import EXIT_BAD_INPUT
+from geozero.common.terminal import echo
 
 app = typer.Typer()
 
@@ -33,8 +34,6 @@ def download(
 
     for source in sources:
         for line in about(source, root / source) if dry_run else ():
-            typer.echo("\t".join(line))
-    if not dry_run and not fetch(
-        sources, root, jobs=jobs, extras=extras, on_line=lambda line: typer.echo("\t".join(line))
-    ):
+            echo("\t".join(line))
+    if not dry_run and not fetch(sources, root, jobs=jobs, extras=extras, on_line=lambda line: echo("\t".join(line))):
         raise typer.Exit(EXIT_BAD_INPUT)

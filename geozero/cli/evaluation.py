@@ -10,6 +10,7 @@ import typer
 from geozero.cli.options import task_option
 from geozero.cli.trust import TrustCheckpoint
 from geozero.common.errors import InputError
+from geozero.common.terminal import echo
 
 app = typer.Typer()
 
@@ -59,12 +60,12 @@ def infer(
         sampling=sampling,
         seed=seed,
         max_megapixels=max_megapixels,
-        progress=typer.echo,
+        progress=echo,
     )
     failed = f"{len(done.failed)} failed" + (f", listed in {done.failed_path}" if done.failed else "")
-    typer.echo(f"{output_path}\t{done.n} records\t{done.n_new} new\t{failed}\t{done.seconds:.0f} s")
+    echo(f"{output_path}\t{done.n} records\t{done.n_new} new\t{failed}\t{done.seconds:.0f} s")
     for note in done.notes:
-        typer.echo(f"note\t{note}")
+        echo(f"note\t{note}")
 
 
 def _list_benchmarks(name: str | None) -> str | None:
@@ -73,7 +74,7 @@ def _list_benchmarks(name: str | None) -> str | None:
 
     if name == LIST:
         for line in listing():
-            typer.echo(line)
+            echo(line)
         raise typer.Exit
     return name
 
@@ -112,20 +113,20 @@ def evaluate(
     missing: dict[str, str] = result.get("missing", {})
     for name, value in result["metrics"].items():
         if name not in missing:
-            typer.echo(f"{name}\t{value}")
-    typer.echo(f"n\t{result['n']}")
+            echo(f"{name}\t{value}")
+    echo(f"n\t{result['n']}")
     for name, bounds in result["intervals"].items():
         if bounds is not None:
-            typer.echo(f"{name} interval\t[{bounds[0]:.4f}, {bounds[1]:.4f}]")
+            echo(f"{name} interval\t[{bounds[0]:.4f}, {bounds[1]:.4f}]")
     for name, why in missing.items():
-        typer.echo(f"missing {name}\t{why}")
+        echo(f"missing {name}\t{why}")
     for name, found in result.get("comparison", {}).get("metrics", {}).items():
         numbers = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p_value:.4f}".format(**found)
-        typer.echo(f"{name} difference\t{numbers}")
+        echo(f"{name} difference\t{numbers}")
     for reason, n in result["problems"]["reasons"].items():
-        typer.echo(f"problem {reason}\t{n}")
+        echo(f"problem {reason}\t{n}")
     for note in result["notes"]:
-        typer.echo(f"note\t{note}")
+        echo(f"note\t{note}")
 
 
 @app.command()
@@ -145,4 +146,4 @@ def report(
     from geozero.evaluation.report.build import report as build
 
     for path in build(data, out, gallery):
-        typer.echo(str(path))
+        echo(str(path))

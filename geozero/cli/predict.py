@@ -11,6 +11,7 @@ import typer
 
 from geozero.cli.trust import TrustCheckpoint
 from geozero.common.errors import InputError
+from geozero.common.terminal import echo
 
 if TYPE_CHECKING:
     from geozero.inference.predict import Prediction
@@ -58,7 +59,7 @@ def predict(
     ):
         found.append(one)
         if one.error is None or len(images) > 1:
-            typer.echo(show(one))
+            echo(show(one))
     if all(one.error is not None for one in found):
         raise InputError("no image could be answered about", str(found[0].image), str(found[0].error))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geozero.common.terminal import PARAMS, draw_table
+from geozero.common.terminal import PARAMS, draw_table, echo
 
 if TYPE_CHECKING:
     from geozero.tracking import Tracker
@@ -32,7 +32,7 @@ def list_runs(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
     tracker = _tracker(params, tracking)
     require_store(tracker)
     for run in pipelines(tracker):
-        typer.echo("\t".join((*label(run).split(" ", 1), run.info.status)))
+        echo("\t".join((*label(run).split(" ", 1), run.info.status)))
 
 
 @app.command()
@@ -54,7 +54,7 @@ def compare(
     first, second = resolve(tracker, a), resolve(tracker, b)
     rows = comparing.compare(facts(tracker, first), facts(tracker, second), everything)
     _show(rows, label(first), label(second))
-    typer.echo(f"side by side\t{tracker.compare_address([first.info.run_id, second.info.run_id])}", err=True)
+    echo(f"side by side\t{tracker.compare_address([first.info.run_id, second.info.run_id])}", err=True)
 
 
 @app.command()
@@ -74,7 +74,7 @@ def promote(
     tracker = _tracker(params, tracking)
     found = resolve(tracker, run)
     verdict = move(tracker, found, force)
-    typer.echo(f"{label(found)}\t{'best' if verdict.moves else 'unchanged'}\t{verdict.reason}")
+    echo(f"{label(found)}\t{'best' if verdict.moves else 'unchanged'}\t{verdict.reason}")
 
 
 @app.command()
@@ -89,12 +89,12 @@ def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
     tracker = _tracker(params, tracking)
     folder = params.absolute().parent / "runs" / FOLDER
     if not folder.is_dir():
-        typer.echo("0 sent\t0 waiting")
+        echo("0 sent\t0 waiting")
         return
-    box = Outbox(tracker, folder, lambda line: typer.echo(line, err=True))
+    box = Outbox(tracker, folder, lambda line: echo(line, err=True))
     before = box.waiting()
     left = box.close()
-    typer.echo(f"{before - left} sent\t{left} waiting")
+    echo(f"{before - left} sent\t{left} waiting")
     if left:
         raise InputError("the tracking server does not accept them", tracker.uri, "try again when it answers")
 
@@ -112,12 +112,12 @@ def _tracker(params: Path, store: str | None) -> Tracker:
 
 def _show(rows: list[ComparedRow], first: str, second: str) -> None:
     if not sys.stdout.isatty():
-        typer.echo(f"run\t\t{first}\t{second}\t")
+        echo(f"run\t\t{first}\t{second}\t")
         for row in rows:
             gain = "" if row.change is None else f"{row.change:+.6g}"
-            typer.echo("\t".join((row.section, row.name, row.a, row.b, gain)))
+            echo("\t".join((row.section, row.name, row.a, row.b, gain)))
     elif not rows:
-        typer.echo("nothing differs")
+        echo("nothing differs")
     else:
         sections = ["", *(row.section for row in rows)]
         draw_table(

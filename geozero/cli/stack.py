@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geozero.common.terminal import draw_table
+from geozero.common.terminal import draw_table, echo
 
 if TYPE_CHECKING:
     from geozero.stack.control import ServiceStatus
@@ -70,8 +70,8 @@ def _show(services: Iterable[ServiceStatus]) -> None:
     if sys.stdout.isatty():
         draw_table(("service", "state", "pid", "address", "log"), rows)
     else:
-        typer.echo("\n".join("\t".join(row) for row in rows))
+        echo("\n".join("\t".join(row) for row in rows))
 
 
 def _log(line: str) -> None:
-    typer.echo(line, err=True)
+    echo(line, err=True)

@@ -9,7 +9,7 @@ import typer
 
 from geozero.common.errors import InputError
 from geozero.common.progress import Progress
-from geozero.common.terminal import PARAMS, ParamsFile
+from geozero.common.terminal import PARAMS, ParamsFile, echo
 
 app = typer.Typer(help="The rendered world and the tiny Qwen3-VL of the demo.", no_args_is_help=True)
 
@@ -35,7 +35,7 @@ def toy_world(
     world = settings.toy
     sizes: dict[str, dict[str, int]]
     sizes = {name: {"train": n, "val": world.val[name], "test": world.test[name]} for name, n in world.train.items()}
-    with Progress(f"render {out}", unit="scene", write=typer.echo) as bar:
+    with Progress(f"render {out}", unit="scene", write=echo) as bar:
 
         def on_scene(done: int, total: int) -> None:
             bar.total = total
@@ -54,4 +54,4 @@ def toy_model(
     """
     from geozero.toy.model.pretrain import pretrain
 
-    typer.echo(str(pretrain(out, log=typer.echo)))
+    echo(str(pretrain(out, log=echo)))

@@ -10,7 +10,7 @@ import typer
 
 from geozero.cli.trust import TrustCheckpoint
 from geozero.common.errors import InputError
-from geozero.common.terminal import PARAMS, DryRun, ParamsFile
+from geozero.common.terminal import PARAMS, DryRun, ParamsFile, echo
 
 app = typer.Typer()
 
@@ -48,11 +48,11 @@ def sft(params: ParamsFile = PARAMS, dry_run: DryRun = False, trust_checkpoint: 
     workspace = Workspace.open(params)
     replay: list[Any] = []
     if workspace.settings.sft.replay_share and not dry_run:
-        replay = collect(workspace.settings, workspace.base, workspace.instruct, workspace.runs, typer.echo)
+        replay = collect(workspace.settings, workspace.base, workspace.instruct, workspace.runs, echo)
     options: dict[str, Any] = {"replay": replay, "dry_run": dry_run, "on_line": _on_line(dry_run)}
     _trained(run_sft(workspace.settings, workspace.instruct, workspace.base, workspace.runs, **options), dry_run)
     if workspace.settings.sft.replay_share and dry_run:
-        typer.echo("note: the replay is sampled before the training; with it the directory gets another name", err=True)
+        echo("note: the replay is sampled before the training; with it the directory gets another name", err=True)
 
 
 @app.command()
@@ -97,8 +97,8 @@ def export(
     """
     from geozero.training.export.export import export as write
 
-    made = write(model, out, scores=scores or [], checked=check, log=lambda line: typer.echo(line, err=True))
-    typer.echo(f"{made}\texported")
+    made = write(model, out, scores=scores or [], checked=check, log=lambda line: echo(line, err=True))
+    echo(f"{made}\texported")
 
 
 def _on_line(dry_run: bool) -> Callable[[str], None]:
@@ -107,11 +107,11 @@ def _on_line(dry_run: bool) -> Callable[[str], None]:
 
     def progress(line: str) -> None:
         if is_progress_line(line):
-            typer.echo(format_progress_line(line))
+            echo(format_progress_line(line))
 
-    return typer.echo if dry_run else progress
+    return echo if dry_run else progress
 
 
 def _trained(result: Any, dry_run: bool) -> None:
     state = "would train" if dry_run else "reused" if result.reused else "trained"
-    typer.echo(f"{result.directory}\t{state}")
+    echo(f"{result.directory}\t{state}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from geozero.common.redaction import redact
+from geozero.common.redaction import plain, redact
 
 # What the system may refuse for reasons that only the user can fix; any other code is a bug of ours.
 _REFUSALS = {
@@ -35,7 +35,7 @@ class InputError(Exception):
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
         self.what, self.where, self.hint = what, where, hint = redact(what), redact(where), redact(hint)
         parts = [what, f"in {where}" if where else "", f"({hint})" if hint else ""]
-        super().__init__(" ".join(" ".join(p.split()) for p in parts if p))
+        super().__init__(plain(" ".join(" ".join(p.split()) for p in parts if p)))
 
 
 class Ambiguous(InputError):

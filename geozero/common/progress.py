@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from geozero.common.redaction import plain
+
 LINE_SECONDS = 15.0  # between two lines
 BAR_SECONDS = 0.1
 PUBLISH_SECONDS = 10.0
@@ -77,11 +79,13 @@ class Progress:
         if self._publish is None and (now >= self._due or done in (0, self.total)):
             self._due = now + (LINE_SECONDS if self._bar is None else BAR_SECONDS)
             if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=done, total=self.total, description=self.text())
+                self._bar.update(
+                    self._bar.task_ids[0], completed=done, total=self.total, description=plain(self.text())
+                )
             elif self._write is not None:
                 self._write(self.text())
             else:
-                print(self.text(), file=sys.stderr, flush=True)
+                print(plain(self.text()), file=sys.stderr, flush=True)
 
     def text(self) -> str:
         """How things stand, in one line."""

@@ -1,7 +1,8 @@
-"""Passwords never reach what is kept or shown: errors, logs, MLflow, lineage files, pages."""
+"""What may be shown and kept: passwords reach nothing that is, and a stranger's text cannot control a terminal."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,9 @@ _KEY = r"(?:[\w-]*[_-])?(?:password|passwd|pwd|secret|token|api[_-]?key|access[_
 _QUERY = re.compile(rf"(?i)(?<=[?&;])({_KEY})=[^\s&#'\"<>]*")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _SECRET_NAME = re.compile(rf"(?i){_KEY}")
+# Control characters except tab and newline (an escape sequence begins with one), what changes the direction of text,
+# and halves of surrogate pairs (from file names that are not UTF-8)
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def redact(text: str) -> str:
@@ -37,3 +41,15 @@ def redacted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(redacted, value)) if type(value) in (list, tuple) else [redacted(one) for one in value]
     return value
+
+
+def plain(text: str) -> str:
+    r"""The text with every character that a terminal would obey written out, as \x1b."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats log lines for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))

@@ -8,25 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
+from geozero.common.redaction import plain
+
 PARAMS = Path("params.yaml")
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file; profiles/ holds examples.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the whole plan and stop.")]
 
 
+def echo(text: str, err: bool = False) -> None:
+    """Print to the terminal; what would control it is written out."""
+    typer.echo(plain(text), err=err)
+
+
 def summary(manifest: dict[str, Any], out: Path) -> None:
     """One line of a corpus, then one for each reason of refusal and each thing fixed, from its manifest."""
-    typer.echo(
-        f"{out}\t{manifest['n_samples']} samples\t{manifest['n_images']} images\t{manifest['n_rejects']} rejected"
-    )
+    echo(f"{out}\t{manifest['n_samples']} samples\t{manifest['n_images']} images\t{manifest['n_rejects']} rejected")
     for row in manifest["rejects"]:
-        typer.echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
+        echo(f"{row['source']}\trejected\t{row['reason']}\t{row['n']}")
     notes = manifest.get("notes", {})
     for what, (here, published) in notes.get("published", {}).items():
-        typer.echo(f"{out}\tother than published\t{what}\t{here}\t{published}")
+        echo(f"{out}\tother than published\t{what}\t{here}\t{published}")
     if "splits" in notes:
-        typer.echo(f"{out}\tsplits\t{notes['splits']}")
+        echo(f"{out}\tsplits\t{notes['splits']}")
     for what, n in notes.get("mended", {}).items():
-        typer.echo(f"{out}\tfixed or unusual, kept\t{what}\t{n}")
+        echo(f"{out}\tfixed or unusual, kept\t{what}\t{n}")
 
 
 def draw_table(titles: Sequence[str], rows: Iterable[Sequence[str | tuple[str, str]]]) -> None:
@@ -39,5 +44,6 @@ def draw_table(titles: Sequence[str], rows: Iterable[Sequence[str | tuple[str, s
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(*cell) if isinstance(cell, tuple) else Text(cell) for cell in row))
+        cells = (cell if isinstance(cell, tuple) else (cell, "") for cell in row)
+        table.add_row(*(Text(plain(text), style) for text, style in cells))
     Console().print(table)

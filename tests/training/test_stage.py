@@ -79,7 +79,7 @@ def test_where_completions_are_sampled(tmp_path: Path) -> None:
     assert (server["vllm_server_host"], server["vllm_server_port"], server["vllm_mode"]) == ("node7", 8123, "server")
     params = make_params(a2grpo={"vllm": "server", "vllm_server": "node7:8123", "tuner": "lora", "lora": {"rank": 4}})
     asked = arguments.rollout_server(params, tmp_path)
-    assert (asked["port"], asked["vllm_max_lora_rank"]) == (8123, 4)
+    assert (asked["host"], asked["port"], asked["vllm_max_lora_rank"]) == ("node7", 8123, 4)
     with pytest.raises(InputError, match="host:port"):
         grpo_arguments(tmp_path, a2grpo={"vllm": "server", "vllm_server": "node7"})
     assert make_params(a2grpo={"vllm": False}).a2grpo.vllm == "off"  # what YAML makes of a bare `off`

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from geozero.common import unique_yaml
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box
 from geozero.sources.base import Record, Rejected, stem
@@ -114,7 +115,7 @@ def class_names(tree: Tree) -> dict[int, str]:
     """
     for file in tree.names(suffixes=(".yaml", ".yml")):
         try:
-            content = yaml.safe_load(tree.read(file, MAX_YAML_BYTES))
+            content = unique_yaml.safe_load(tree.read(file, MAX_YAML_BYTES))
         except (BadRecord, yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(
                 f"cannot be read: {str(error).splitlines()[0][:100]}", tree.where(file), "correct it"
