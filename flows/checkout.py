@@ -16,14 +16,17 @@ from prefect.states import Failed
 
 from geozero.common.errors import InputError
 
+IMAGE_CHECKOUT = "GEOZERO_CHECKOUT"  # environment variable, set by our images: the deployer's path is not in them
+
 
 def enter(directory: str) -> dict[str, str]:
-    """A deployment's pull step: go to the deployed checkout.
+    """A deployment's pull step: go to the deployed checkout, in a container to that of its image (`GEOZERO_CHECKOUT`).
 
     Raises:
         InputError: the checkout, the flow's code or a field of the form does not exist. The run fails with this line
             as its state's message.
     """
+    directory = os.environ.get(IMAGE_CHECKOUT) or directory
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id) if flow_run.id else None
         try:

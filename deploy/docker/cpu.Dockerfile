@@ -1,5 +1,5 @@
 # GeoZero on CPUs, and both servers of the stack: docker build -f deploy/docker/cpu.Dockerfile -t geozero:cpu .
-FROM python:3.11-slim-bookworm
+FROM python:3.11.13-slim-bookworm
 # not pinned: Debian's archive keeps a version only until the next
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -16,7 +16,7 @@ COPY --chown=1000:1000 . .
 # a volume takes the owner of the directory that it is mounted at
 RUN mkdir -p runs reports .prefect /artifacts && chown 1000:1000 . data models runs reports .prefect /artifacts
 USER 1000:1000
-ENV PATH=/geozero/.venv/bin:$PATH OMP_NUM_THREADS=1
+ENV PATH=/geozero/.venv/bin:$PATH GEOZERO_CHECKOUT=/geozero OMP_NUM_THREADS=1
 # there is no git repository in the image, which DVC would ask for
 RUN dvc config --local core.no_scm true
 CMD ["geozero", "doctor"]

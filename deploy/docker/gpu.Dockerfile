@@ -1,6 +1,6 @@
 # GeoZero on NVIDIA GPUs: docker build -f deploy/docker/gpu.Dockerfile -t geozero:gpu .
 # The CUDA libraries come with torch's wheels; the driver comes from the host (NVIDIA Container Toolkit).
-FROM python:3.11-slim-bookworm
+FROM python:3.11.13-slim-bookworm
 # a C compiler: triton and vLLM compile kernels on first use
 # not pinned: Debian's archive keeps a version only until the next
 # hadolint ignore=DL3008
@@ -18,7 +18,7 @@ COPY --chown=1000:1000 . .
 # a volume takes the owner of the directory that it is mounted at
 RUN mkdir -p runs reports .prefect /artifacts && chown 1000:1000 . data models runs reports .prefect /artifacts
 USER 1000:1000
-ENV PATH=/geozero/.venv/bin:$PATH NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV PATH=/geozero/.venv/bin:$PATH GEOZERO_CHECKOUT=/geozero NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # there is no git repository in the image, which DVC would ask for
 RUN dvc config --local core.no_scm true
 CMD ["geozero", "doctor"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +108,47 @@ def test_the_kubernetes_template_names_only_variables_that_it_declares() -> None
     users = {words for path in DOCKERFILES for name, words in instructions(path) if name == "USER"}
     assert users == {"{0}:{0}".format(spec["securityContext"]["fsGroup"])}  # else the claim is root's alone
     assert template["job_configuration"]["job_manifest"]["spec"]["backoffLimit"] == 0  # Prefect decides on retries
+
+
+def test_prefect_kubernetes_takes_the_template_and_its_pods_have_no_privileges() -> None:
+    """What its `KubernetesWorkerJobConfiguration` requires of a job, where the library is not installed."""
+    template = json.loads((DEPLOY / "kubernetes/gpu-job-template.json").read_text())
+    manifest = template["job_configuration"]["job_manifest"]
+    assert (manifest["apiVersion"], manifest["kind"]) == ("batch/v1", "Job") and "labels" in manifest["metadata"]
+    spec, pod = manifest["spec"], manifest["spec"]["template"]["spec"]
+    assert (spec["completions"], spec["parallelism"], pod["restartPolicy"]) == (1, 1, "Never")
+    assert all({"name", "image"} <= container.keys() for container in pod["containers"])
+    (worker,) = [
+        o for o in yaml.safe_load_all((DEPLOY / "kubernetes/worker.yaml").read_text()) if o["kind"] == "Deployment"
+    ]
+    for one in (pod, worker["spec"]["template"]["spec"]):
+        assert one["securityContext"]["runAsNonRoot"] is True and one["securityContext"]["runAsUser"] > 0
+        for container in one["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_images_are_pinned() -> None:
+    named = [words for path in DOCKERFILES for name, words in instructions(path) if name == "FROM"]
+    named += [service["image"] for service in SERVICES.values() if not service["image"].startswith("geozero:")]
+    assert named and all(re.search(r":\d+\.\d+", name) for name in named)
+    image = json.loads((DEPLOY / "kubernetes/gpu-job-template.json").read_text())["variables"]["properties"]["image"]
+    assert "default" not in image and re.search(image["pattern"], "registry/geozero@sha256:" + 64 * "0")
+
+
+def test_a_run_in_an_image_enters_the_images_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import checkout
+
+    for path in DOCKERFILES:
+        found = instructions(path)
+        (place,) = [words for name, words in found if name == "WORKDIR"]
+        assert any(name == "ENV" and f"{checkout.IMAGE_CHECKOUT}={place}" in words for name, words in found)
+    monkeypatch.chdir("/")
+    monkeypatch.setenv(checkout.IMAGE_CHECKOUT, str(tmp_path))
+    monkeypatch.setattr(checkout, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(checkout, "flow_run", SimpleNamespace(id=None))
+    assert checkout.enter("/home/deployer/geozero") == {"directory": str(tmp_path)}
+    assert Path.cwd() == tmp_path
 
 
 def test_the_kubernetes_objects_belong_together() -> None:
