@@ -21,7 +21,7 @@ from geozero.common.errors import InputError
 
 ROWS_AT_ONCE = 500_000  # answers looked up together; bounds the memory of a reader
 FINISH = ("stop", "length", "error")  # the last stands for all that is no answer of the model
-FAILED = FINISH.index("error")
+FAILED, CUT = FINISH.index("error"), FINISH.index("length")
 
 ANSWER_SCHEMA = pa.schema(
     [

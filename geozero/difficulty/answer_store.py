@@ -41,7 +41,8 @@ from geozero.difficulty.answer_files import (
     rollouts_stored,
 )
 from geozero.tasks.boxes import CONVENTIONS, Convention
-from geozero.tasks.text import normalise, read_answer
+from geozero.tasks.numbers import says_none
+from geozero.tasks.text import closed_reading, read_answer
 
 CURRENT = "_current.json"
 FINGERPRINT = "_fingerprint.json"
@@ -114,7 +115,7 @@ class Answers:
         success: 1, 0, or −1 where unknown.
         reward: R_a.
         finish: index into `FINISH`.
-        meaning: hash of the normalised answer; equal ones agree; 0 for no answer.
+        meaning: hash of what the answer says (`meaning`); equal ones agree; 0 for no answer.
     """
 
     present: npt.NDArray[np.bool_]
@@ -357,8 +358,10 @@ def _meanings(texts: pa.ChunkedArray) -> Ints:
 
 
 def meaning(answer: str | None) -> int:
-    """A number for an answer, the same in this process for all that compare equal in `tasks.text`; 0 for none."""
-    text = normalise(answer or "").strip()
+    """A number for an answer, the same in this process for all that `tasks.text` finds equal (an answer without
+    its unit, which equals several, stands for itself); 0 for none."""
+    text = closed_reading(answer or "")
+    text = "0" if says_none(text) else text
     return hash(text) if text else 0
 
 

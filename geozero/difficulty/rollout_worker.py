@@ -269,7 +269,7 @@ def answer_row(
 ) -> dict[str, Any]:
     """One row of the store: the completion, its reward in direct mode, and whether it is a success."""
     failed = not completion.is_answer
-    reward = 0.0 if failed else reward_of(completion.text, s, boxes)
+    reward = 0.0 if failed else reward_of(completion.text, s, boxes, cut=completion.finish_reason == "length")
     return {
         "id": s.id,
         "rollout": rollout,

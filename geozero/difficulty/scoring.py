@@ -25,11 +25,12 @@ import geozero
 from geozero import tasks
 from geozero.corpus.sample import Sample
 from geozero.difficulty import answer_store
-from geozero.difficulty.answer_files import FAILED, Bools, Ints, Reader
+from geozero.difficulty.answer_files import CUT, FAILED, Bools, Ints, Reader
 from geozero.difficulty.answer_store import Answers
 from geozero.tasks.boxes import Convention
 
-RULES = ("tasks", "metrics", "common/lenient_json.py")  # of the package: the code that decides a reward
+# of the package: the code that decides a reward
+RULES = ("tasks", "metrics", "common/lenient_json.py", "difficulty/scoring.py")
 SPOT_SAMPLES = 64  # of each task, scored anew whatever the cache says
 SAMPLES_AT_ONCE = 250_000  # whose truths are in memory while their answers are scored
 
@@ -55,9 +56,9 @@ def score_key(sample: Sample, boxes: Convention) -> int:
     return int.from_bytes(blake2b(data.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def reward_of(text: str, sample: Sample, boxes: Convention) -> float:
-    """R_a of a text in direct mode."""
-    return tasks.get(sample.task).reward(text, sample, "direct", boxes)
+def reward_of(text: str, sample: Sample, boxes: Convention, cut: bool = False) -> float:
+    """R_a of a text in direct mode; 0 where the token limit `cut` it off, as under `strict`."""
+    return 0.0 if cut else tasks.get(sample.task).reward(text, sample, "direct", boxes)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class _CachedScores:
         spots = np.flatnonzero(self._is_spot[rows] & given)
         for i, text in zip(spots.tolist(), table["text"].take(pa.array(spots)).to_pylist(), strict=True):
             sample = self.truth.spots[int(rows[i])]
-            reward = reward_of(text, sample, self.truth.boxes)
+            reward = reward_of(text, sample, self.truth.boxes, finish[i] == CUT)
             if same[i] and reward != rewards[i]:
                 self.wrong.add(sample.task)
             rewards[i] = reward
@@ -165,14 +166,15 @@ def _score(
     chosen[list(batch)] = True
     reader = Reader(directory, truth.ids, truth.prompts, k, chosen if members is None else chosen & members)
     for rows, rollouts, table, finish in reader.rows(["text"], report=False):
-        found: dict[tuple[int, str], float] = {}  # most answers of a sample say the same
+        found: dict[tuple[int, str, bool], float] = {}  # most answers of a sample say the same
         rewards = np.zeros(len(rows))
         for i, (row, text) in enumerate(zip(rows.tolist(), table["text"].to_pylist(), strict=True)):
             if finish[i] == FAILED:
                 continue
-            reward = found.get((row, text))
+            key = row, text, bool(finish[i] == CUT)
+            reward = found.get(key)
             if reward is None:
-                reward = found[row, text] = reward_of(text, batch[row], truth.boxes)
+                reward = found[key] = reward_of(text, batch[row], truth.boxes, key[2])
             rewards[i] = reward
         answers.reward[rows, rollouts] = rewards
         answers.success[rows, rollouts] = np.where(finish == FAILED, -1, successes(truth.tasks[rows], rewards))

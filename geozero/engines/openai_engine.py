@@ -243,7 +243,7 @@ class ServerEngine(Engine):
         prompt, choices = upload.prompt, list[dict[str, Any]]()
         try:
             reply = self._ask(request, upload, seed, n, params)
-            choices = reply["choices"][:n]
+            choices = _in_order(reply["choices"])[:n]
         except RequestRefused:
             self._refuses_many = True  # or it refuses the sample: asked for one by one it will say so
         if choices and len(choices) < n:
@@ -366,3 +366,11 @@ class ServerEngine(Engine):
         self._client.close()
         if self._own is not None:
             self._own.close()
+
+
+def _in_order(choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A reply's choices by their `index`, as sent where they have none: choice i was drawn with seed i."""
+    numbers = [choice.get("index") for choice in choices]
+    if sorted(number for number in numbers if isinstance(number, int)) != list(range(len(choices))):
+        return choices
+    return sorted(choices, key=lambda choice: int(choice["index"]))

@@ -9,6 +9,11 @@ number has a sign, a point, an exponent or a unit (`px`, `%`), and is no part of
 in quotes or before a colon, and what `<ref>`, `<|object_ref_start|>` and `<p>` enclose are labels. The coordinates
 stand as written; what they mean is a convention (`geozero.tasks.boxes`) and never guessed here.
 
+Four numbers are x1, y1, x2, y2, unless their key or the text states another order: `box_2d` (Gemini: y first), `yxyx`,
+`xywh`, `cxcywh`, "[ymin, xmin, ymax, xmax]", the head of a table. Ranges by axis ("x: [100, 500], y: [150, 650]") are a
+box, and two points named as other corners than top left and bottom right are put in order. A slice ("[150:650,
+100:500]") and what `<point>`, `<poly>` and `<quad>` hold is no box.
+
 Marked boxes come first: where there are any, only they count; else those in brackets or with names; else bare numbers.
 So a reference "[1]", a size "512x512" or a confidence beside a box does no harm. A text that breaks off holds the boxes
 that were closed before.
@@ -26,6 +31,7 @@ import unicodedata
 from dataclasses import dataclass, field
 
 from geozero.corpus.sample import Box
+from geozero.tasks.box_orders import CORNERS, SIZES, corners_of, order_of, plain_name, stated_order
 
 MAX_STRING = 400  # characters; what is quoted and longer is read as if it were not quoted
 MAX_DEPTH = 50  # of brackets; deeper ones are passed over
@@ -36,6 +42,7 @@ _UNIT = r"(?:\s?(?:px|pix|pixels?)\b|\s?%)?"
 _TOKEN = re.compile(
     rf"""(?P<angle><\s*[-+\u2212]?{_DIGITS}\s*>)
     | (?P<location><loc_?\d{{1,4}}>)
+    | (?P<shape><(?:points?|poly(?:gon)?|quad)\s[^<>]{{0,{MAX_STRING}}}>)
     | <(?P<tag>[/|]{{0,2}}[A-Za-z][\w.-]*\|?)>
     | (?P<open>[\[({{]) | (?P<close>[\])}}])
     | (?P<string>"(?:[^"\\\n]|\\.){{0,{MAX_STRING}}}+"|(?<!\w)'[^'\n]{{0,{MAX_STRING}}}+'(?!\w))
@@ -45,19 +52,20 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _NUMBER = re.compile(rf"\s*({_SIGNED}){_UNIT}\s*")
-_LABEL_TAGS = {"ref": "</ref>", "p": "</p>", "|ref|": "<|/ref|>", "|object_ref_start|": "<|object_ref_end|>"}
-_BOX_KEYS = ("box", "coord", "location", "position", "region", "rect", "xyxy", "xywh")
+_LABEL_TAGS = {
+    "ref": "</ref>",
+    "p": "</p>",
+    **{name: f"</{name}>" for name in ("point", "points", "poly", "polygon", "quad")},  # shapes that are no box
+    "|ref|": "<|/ref|>",
+    "|object_ref_start|": "<|object_ref_end|>",
+}
+_BOX_KEYS = ("box", "coord", "location", "position", "region", "rect", "xyxy", "xywh", "cxcywh", "yxyx")
 _OTHER_KEYS: tuple[str, ...] = ("point", "size", "shape", "resolution", "color", "colour", "score", "conf")
 _OTHER_KEYS += ("poly", "segm", "cent", "angle")
 _JOINING = frozenset(("to", "and", "from", "at", "is", "of", "through", "until"))  # between numbers, not in a label
-_CORNERS = (
-    ("x0", "y0", "x1", "y1"),
-    ("x1", "y1", "x2", "y2"),
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("left", "top", "right", "bottom"),
-)
-_SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
-_NAMES = frozenset(name for scheme in (*_CORNERS, *_SIZES) for name in scheme)
+_NAMES = frozenset(name for scheme in (*CORNERS, *SIZES) for name in scheme)
+_AXES = frozenset(("x", "y", "xrange", "yrange", "xs", "ys", "xcoordinates", "ycoordinates", "xcoords", "ycoords"))
+_CORNER_NAME = re.compile(r"(?:top|upper|bottom|lower)[\s_-]{0,3}(?:left|right)", re.IGNORECASE)
 _MARKED, _BRACKETED, _BARE = range(3)
 
 
@@ -111,7 +119,7 @@ def read_box_text(text: str) -> BoxText:
 class _Reader:
     """One pass over the tokens of a text, with a stack of open groups."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, order: tuple[str, ...] = ()) -> None:
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
         self.text = html.unescape(text) if "&" in text else text
@@ -123,6 +131,9 @@ class _Reader:
         self.last: dict[str, int] = {}  # where the last label of each tag ends
         self.empty = self.malformed = False
         self.all_points: list[tuple[float, float]] = []  # outside brackets
+        self.order = order or stated_order(self.text)
+        corner = _CORNER_NAME.search(self.text)
+        self.sorts_corners = corner is not None and plain_name(corner[0]) not in ("topleft", "upperleft")
 
     def read(self) -> BoxText:
         skip_to = 0
@@ -152,12 +163,12 @@ class _Reader:
     def _finish(self) -> BoxText:
         for group in self.stack[1:]:  # what never closed: points in a box tag are whole, numbers may be cut
             if group.kind == "tag" and len(group.points) == 2 and not group.numbers:
-                self._emit((*group.points[0], *group.points[1]), _MARKED)
+                self._emit(self._between(*group.points), _MARKED)
         self._end_run()
         self._end_points()
         best = next((boxes for boxes in self.found if boxes), [])
         if not best and len(self.all_points) == 2:  # "from (1, 2) at the top left to (3, 4)"
-            best = [(*self.all_points[0], *self.all_points[1])]
+            best = [self._between(*self.all_points)]
         marked = bool(self.found[_MARKED])
         return BoxText(best, self.empty, self.malformed and not marked)
 
@@ -195,7 +206,7 @@ class _Reader:
             return
         marked = parent.marked or any(name in key for name in _BOX_KEYS)
         ignored = parent.ignored or (not marked and any(name in key for name in _OTHER_KEYS))
-        self.stack.append(_Group(bracket, marked, ignored, key))
+        self.stack.append(_Group(bracket, marked, ignored, key or (parent.key if parent.kind in "[(" else "")))
 
     def _close(self, bracket: str) -> None:
         if bracket == "tag":
@@ -222,11 +233,15 @@ class _Reader:
         """What a closed group is: a box, a point of the group around it, a reference mark, or nothing known."""
         numbers, points, parent = group.numbers, group.points, self.stack[-1]
         if len(numbers) == 4 and not points:
-            x1, y1, x2, y2 = numbers
-            box = (x1, y1, x1 + x2, y1 + y2) if "xywh" in group.key else (x1, y1, x2, y2)
-            self._emit(box, _MARKED if group.marked else _BRACKETED)
+            self._emit(corners_of(numbers, order_of(group.key) or self.order), _MARKED if group.marked else _BRACKETED)
         elif len(points) == 2 and not numbers:
-            self._emit((*points[0], *points[1]), _MARKED if group.marked else _BRACKETED)
+            self._emit(self._between(*points), _MARKED if group.marked else _BRACKETED)
+        elif len(numbers) == 2 and not points and group.key in _AXES:  # "x: [100, 500], y: [150, 650]"
+            axis = group.key[0]
+            parent.named |= {f"{axis}1": numbers[0], f"{axis}2": numbers[1]}
+            if (box := self._complete(parent)) is not None:
+                self._emit(box, _MARKED if group.marked else _BRACKETED)
+                parent.named.clear()
         elif len(numbers) == 2 and not points:
             point = numbers[0], numbers[1]
             parent.points.append(point)
@@ -276,7 +291,7 @@ class _Reader:
         content, group = match[0][1:-1], self.stack[-1]
         following = self.text[match.end() : match.end() + 8].lstrip()
         if following.startswith(":"):
-            self.key = _name(content)
+            self.key = plain_name(content)
             group.blank = False
             return
         if number := _NUMBER.fullmatch(content):
@@ -288,13 +303,13 @@ class _Reader:
         boxed = not key or any(name in key for name in _BOX_KEYS)
         if boxed and not group.ignored:
             marked = bool(key) or group.marked
-            for box in _Reader(content.replace('\\"', " ")).read().boxes:
+            for box in _Reader(content.replace('\\"', " "), order_of(key) or self.order).read().boxes:
                 self._emit(box, _MARKED if marked else _BRACKETED)
 
     def _word(self, match: re.Match[str]) -> None:
         group, word = self.stack[-1], match[0]
         group.blank = False
-        name = _name(word)
+        name = plain_name(word)
         if name in _NAMES:
             self.key = name
         elif self.text[match.end() : match.end() + 3].lstrip().startswith((":", "=")):
@@ -316,6 +331,8 @@ class _Reader:
         elif kind == "colon":
             if group is self.top and not self.key:
                 self._end_run()
+            elif group.kind in "[(" and group.numbers:  # "image[150:650, 100:500]"
+                group.numbers.append(math.nan)
         elif group is self.top:
             self._break()
 
@@ -330,13 +347,19 @@ class _Reader:
     def _end_run(self) -> None:
         numbers, self.top.numbers = self.top.numbers, []
         if len(numbers) == 4 and self.top.kind == "text":
-            self._emit((numbers[0], numbers[1], numbers[2], numbers[3]), _BARE)
+            self._emit(corners_of(numbers, self.order), _BARE)
         self.top.kind = "text"
+
+    def _between(self, a: tuple[float, float], b: tuple[float, float]) -> Box:
+        """The box of two points, which are the top left and the bottom right unless the text names others first."""
+        if self.sorts_corners:
+            return min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])
+        return *a, *b
 
     def _end_points(self) -> None:
         points, self.top.points = self.top.points, []
         if len(points) == 2:
-            self._emit((*points[0], *points[1]), _BRACKETED)
+            self._emit(self._between(*points), _BRACKETED)
         elif len(points) > 2:
             self.malformed = True
 
@@ -349,18 +372,13 @@ class _Reader:
     @staticmethod
     def _complete(group: _Group) -> Box | None:
         named = group.named
-        for a, b, c, d in _CORNERS:
+        for a, b, c, d in CORNERS:
             if a in named and b in named and c in named and d in named:
                 return named[a], named[b], named[c], named[d]
-        for a, b, c, d in _SIZES:
+        for a, b, c, d in SIZES:
             if a in named and b in named and c in named and d in named:
                 return named[a], named[b], named[a] + named[c], named[b] + named[d]
         return None
-
-
-def _name(text: str) -> str:
-    """A key without case, spaces, dashes and underscores."""
-    return "".join(c for c in text.lower() if c.isalnum())
 
 
 def _float(text: str) -> float:

@@ -1,8 +1,8 @@
 """Multiple choice: the question lists options, the answer is the letter of one, or its text.
 
 Example: question "What crosses the river?\nA. a road\nB. a bridge\nAnswer with the letter of the right option.",
-answer "B"; "(B)", "b.", "B: a bridge" and "A bridge" are right too, "A or B" and "B: a road" are wrong. Where several
-options are right, the answer is all of their letters: "A C", "A, C" or "A and C".
+answer "B"; "(B)", "b.", "**B**", "The answer is B", "B: a bridge" and "A bridge" are right too, "A or B", "B: a road"
+and "not B" are wrong. Where several options are right, the answer is all of their letters: "A C", "A, C" or "A and C".
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from geozero.corpus.sample import Sample
 from geozero.metrics.records import RecordList
 from geozero.tasks.boxes import Convention
 from geozero.tasks.closed import ClosedTask
-from geozero.tasks.text import normalise
+from geozero.tasks.text import normalise, unwrapped
 
 _MARK = re.compile(r"(?<!\S)(?:\(([A-Z])\)[.:]?|([A-Z])[.:)])\s*(?=\S)")  # of an option in a question
 _LETTER = re.compile(r"(?:\(([A-Za-z])\)[.:]?|([A-Za-z])[.:)]?)\s*")
 _LETTER_AND_TEXT = re.compile(r"(?:\(([A-Za-z])\)[.:]?|([A-Za-z])[.:)])\s*(\S.*)", re.DOTALL)
 
 _LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:\s*[,;&]\s*|\s+)(?:and\s+)?\(?[A-Z]\)?)+\.?")
+_LEAD = re.compile(
+    r"(?:the )?(?:(?:correct|right|best|final) )?(?:answer|option|choice)\b(?: is\b)?[\s:*]*"
+    r"(?:option\s+)?(?=\(?[A-Z]\b)",
+    re.IGNORECASE,
+)
+_MARKUP = '*`"\u201c\u201d[]{}$!\u3002 \t\r\n'
 
 
 class MultipleChoice(ClosedTask):
@@ -105,12 +111,15 @@ def choice(answer: str, options: dict[str, str]) -> str:
 
     Where the options are not known a letter stands for itself, and any other text for its normalised form.
     """
-    answer, plain, found = answer.strip(), normalise(answer).strip(), set()
+    answer = _LEAD.sub("", unwrapped(answer).strip(_MARKUP).rstrip("."), count=1).strip(_MARKUP)
+    plain, found = normalise(answer).strip(), set()
     if alone := _LETTER.fullmatch(answer):
         found.add((alone[1] or alone[2]).upper())
     if both := _LETTER_AND_TEXT.fullmatch(answer):
         letter = (both[1] or both[2]).upper()
-        if not options or normalise(options.get(letter, "")).strip() == normalise(both[3]).strip():
+        if (not options and not _MARK.search(both[3])) or normalise(options.get(letter, "")).strip() == normalise(
+            both[3]
+        ).strip():
             found.add(letter)
     if _LETTERS.fullmatch(answer) and (listed := set(re.findall(r"\b[A-Z]\b", answer))) <= (options.keys() or listed):
         found = {" ".join(sorted(listed))}

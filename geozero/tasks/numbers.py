@@ -10,7 +10,9 @@ A whole answer is a *quantity* where it is one number or one range, perhaps with
 
 Two quantities are the same where their numbers are, and their units where both have one: "5 ships" is 5 and not 5
 planes, and nothing is converted. "none", "nothing", "zero" and "no ships" are 0; "no" alone answers another question.
-What is hedged ("about 5", "5 or 6", "at least 5") is no quantity, and is compared as text.
+What is hedged ("about 5", "~5", "5 or 6", "at least 5", "5+", "<5") is no quantity, and is compared as text; so are
+fractions ("two thirds") and thousands grouped by spaces or points ("1 234", "1.234.567"). "exactly 3", "three (3)" and
+"minus 3" are.
 """
 
 from __future__ import annotations
@@ -50,9 +52,9 @@ _UNITS = {
     "pixel": "px",
 }
 _ATTACHED = frozenset(("%", "m", "m2", "km", "km2", "ha", "px", "cm"))  # written without a space
-_SIGN = r"(?:(?<![\w.,)\]])[-+\u2212])?"
+_SIGN = r"(?:(?<![\w.,)\]])[-+\u2212\u2013])?"
 _DIGITS = re.compile(
-    rf"{_SIGN}(?:(?:\d{{1,3}}(?:,\d{{3}})+(?![\d,])|\d+)(?:\.\d+)?(?:e[-+]?\d{{1,3}}\b)?|(?<![\d.])\.\d+)"
+    rf"{_SIGN}(?:(?:[1-9]\d{{0,2}}(?:,\d{{3}})+(?![\d,])|\d+)(?:\.\d+)?(?:e[-+]?\d{{1,3}}\b)?|(?<![\d.])\.\d+)"
 )
 _RANGE = re.compile(
     rf"(?:(?P<between>between )|from )?(?P<low>{_DIGITS.pattern})(?P<unit1>\s?[a-z%²^]*2?)"
@@ -62,10 +64,32 @@ _NOT_A_NOUN = frozenset(
     re.findall(
         r"\w+",
         "or and to of per more less fewer plus minus at in on about least most than but out by from up over under not "
-        "if as for a an the is are am pm x st nd rd th",
+        "if as for a an the is are am pm x st nd rd th half halves third thirds quarter quarters fourth fourths fifth "
+        "fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth hundredths pair pairs "
+        "couple couples dozens hundreds thousands millions billions k mn bn mio tons lots maybe perhaps probably "
+        "possibly approximately approx roughly circa around almost nearly ish so yes no none never unsure",
     )
+) | frozenset((*_WORDS, *_SCALES))
+_NO_NOUN = (  # what after "no" does not say that there are 0 of it
+    "more|less|fewer|longer|one|way|idea|clue|answer|comment|problem|information|info|data|details?|doubt|reason|need|"
+    "matter|sign|evidence|indication|change|thanks?|thank|worries|guess|sorry|unsure|sir|madam|yes|no|not|none|never|maybe|"
+    "i|we|you|he|she|it|its|they|there|that|this|these|those|the|is|are|was|were|but|and|or|image|number|count"
 )
-_NONE = re.compile(r"(?:there (?:is|are) )?(?:none|nothing|zero|no (?!more\b|one\b|idea\b|answer\b)[a-z]+(?: [a-z]+)?)")
+_NONE = re.compile(
+    rf"(?:there (?:is|are) )?(?:none|nothing|zero|no (?!(?:{_NO_NOUN})\b)[a-z]+(?: (?!but\b|or\b|and\b)[a-z]+)?)"
+)
+_COMPARISONS = (  # as the words that say the same
+    (re.compile(r"(?<!\S)(?:>=|=>|[\u2265\u2267\u2a7e])\s*(?=\.?\d)"), "at least "),
+    (re.compile(r"(?<!\S)(?:<=|=<|[\u2264\u2266\u2a7d])\s*(?=\.?\d)"), "at most "),
+    (re.compile(r"(?<!\S)>\s*(?=\.?\d)"), "more than "),
+    (re.compile(r"(?<!\S)<\s*(?=\.?\d)"), "less than "),
+    (re.compile(r"(?<!\S)[~\u2248\u223c\u2243\u00b1]\s*(?=\.?\d)"), "about "),
+    (re.compile(r"(?<=\d)\+(?![\w+])"), " or more"),
+)
+_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[\u00a0\u202f\u2009'\u2019]\d{3})+(?![\d'\u2019])")  # 1'234
+_EXACTLY = re.compile(r"(?:exactly|precisely|only|just) ")
+_MINUS = re.compile(r"(?:minus|negative) ")
+_TWICE = re.compile(r"([^()]+) \(([^()]+)\)?(?P<rest>(?: [^()]*)?)")  # "three (3) ships"
 _BULLET = re.compile(r"^(?:[-\u2022]\s+|\.+(?!\d))+")
 _EDGES = " \t\r\n,;:!?*`\"'()[]{}_~\u3002\u200b\ufeff"
 MAX_LENGTH = 200  # characters; a longer answer is no quantity
@@ -94,10 +118,29 @@ def quantity(text: str) -> Quantity | None:
     """The number or range that a whole answer is; None where it is something else."""
     if len(text) > MAX_LENGTH:
         return None
-    bare = " ".join(_BULLET.sub("", text.lower().strip(_EDGES)).split())
-    if (worded := _in_digits(bare.rstrip(". "))) is None:
+    bare = " ".join(_BULLET.sub("", spelled_out(text).lower().strip(_EDGES)).split()).rstrip(". ")
+    bare = _EXACTLY.sub("", bare, count=1) if _EXACTLY.match(bare) else bare
+    if negative := _MINUS.match(bare):
+        found = quantity(bare[negative.end() :])
+        return (
+            None
+            if found is None or found.number is None or found.low < 0
+            else found._replace(low=-found.low, high=-found.high)
+        )
+    if (twice := _TWICE.fullmatch(bare)) and (found := quantity(twice[1])) is not None:
+        bare = twice[1] + twice["rest"] if found == quantity(twice[2]) else bare
+    if (worded := _in_digits(bare)) is None:
         return None
     return _range(worded) or _single(worded)
+
+
+def spelled_out(text: str) -> str:
+    """A text in which comparisons are words (">3" is "more than 3") and thousands are grouped by commas, if at all."""
+    if not any(map(str.isdigit, text)):
+        return text
+    for sign, words in _COMPARISONS:
+        text = sign.sub(words, text)
+    return _GROUPED.sub(lambda match: re.sub(r"\D", "", match[0]), text)
 
 
 def same_quantity(first: str, second: str) -> bool:
@@ -213,7 +256,7 @@ def _worded(words: list[str]) -> tuple[int, int]:
 
 
 def _decimal(text: str) -> Decimal:
-    return Decimal(text.replace(",", "").replace("\u2212", "-"))
+    return Decimal(text.replace(",", "").replace("\u2212", "-").replace("\u2013", "-"))
 
 
 def _plain(value: Decimal) -> str:

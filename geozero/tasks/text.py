@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
-from geozero.tasks.numbers import keep_numbers, quantity, same_quantity
+from geozero.tasks.numbers import keep_numbers, quantity, same_quantity, spelled_out
 
 Mode = Literal["direct", "tagged"]
 
@@ -34,6 +34,10 @@ _THOUGHT_CLOSES = re.compile(rf"</{_THOUGHT}", re.IGNORECASE)
 _THOUGHT_TAG = re.compile(rf"</?{_THOUGHT}", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[^\w\s]")
 _SPACE = re.compile(r"\s+")
+_END_TOKENS = re.compile(r"(?:\s*(?:<\|(?!end_of_box)[^|<>\s]{1,40}\|>|</s>|<eos>|<end_of_\w{1,20}>))+\s*\Z")
+_BOXED = re.compile(
+    r"<\|begin_of_box\|>(.{1,200}?)<\|end_of_box\|>|\\boxed\{(?:\\text\{)?([^{}\\]{1,200})\}", re.DOTALL
+)
 
 
 def is_well_formed(completion: str) -> bool:
@@ -135,11 +139,21 @@ def normalise(text: str) -> str:
 def closed_reading(text: str) -> str:
     """What a short answer says under `strict`: a quantity in digits (`geozero.tasks.numbers`), else the published
     normalisation, trimmed, in which numbers keep their sign and their point."""
+    text = unwrapped(text)
     if (found := quantity(text)) is not None:
         return str(found)
     if not any(map(str.isdigit, text)):
         return normalise(text).strip()
-    return _SPACE.sub(" ", keep_numbers(text.strip().lower(), _PUNCTUATION)).strip()
+    return _SPACE.sub(" ", keep_numbers(spelled_out(text).strip().lower(), _PUNCTUATION)).strip()
+
+
+def unwrapped(text: str) -> str:
+    """A short answer without the marks that models write around it: `\\boxed{…}`, box tags, tokens of the end."""
+    if "<" not in text and "\\boxed" not in text:
+        return text
+    text = _END_TOKENS.sub("", text)
+    boxed = {match[1] or match[2] for match in _BOXED.finditer(text)}
+    return boxed.pop() if len(boxed) == 1 else text
 
 
 @lru_cache(maxsize=65_536)

@@ -19,9 +19,10 @@ from geozero.common.errors import InputError
 from geozero.corpus.sample import Sample
 from geozero.corpus.store import Corpus, CorpusWriter, copy_image
 from geozero.difficulty import scoring
-from geozero.difficulty.answer_store import ANSWER_SCHEMA, AnswerWriter, Fingerprint, answer_files, current
+from geozero.difficulty.answer_store import ANSWER_SCHEMA, AnswerWriter, Fingerprint, answer_files, current, meaning
+from geozero.difficulty.rollout_worker import answer_row
 from geozero.difficulty.selection.select import select
-from geozero.engines.base import Request
+from geozero.engines.base import Completion, Request
 
 
 @pytest.fixture
@@ -124,6 +125,39 @@ def test_rules_of_another_version_are_computed_again(
     found = rates(corpus, store, tmp_path)
     assert closed(found) == by_hand(corpus, store)
     assert "576 answers are scored anew" in caplog.text
+
+
+@pytest.mark.parametrize("spots", [0, 64])
+def test_a_direct_answer_that_was_cut_off_earns_nothing(
+    corpus: Path, store: Path, tmp_path: Path, monkeypatch: Any, spots: int
+) -> None:
+    """Neither one that is scored when it is sampled nor one of a store of an earlier rule version."""
+    monkeypatch.setattr(scoring, "SPOT_SAMPLES", spots)
+    before = closed(rates(corpus, store, tmp_path / "a"))
+    assert max(p for i, p in before.items() if i[0] == "g") > 0
+    for path in files_of(store):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("finish_reason")
+        reasons = pa.array(["length" if name.startswith("g") else "stop" for name in table["id"].to_pylist()])
+        table = table.set_column(place, ANSWER_SCHEMA.field("finish_reason"), reasons)
+        pq.write_table(table.drop_columns(["score_key"]), path)
+    after = closed(rates(corpus, store, tmp_path / "b"))
+    assert after == {i: 0.0 if i[0] == "g" else p for i, p in before.items()}
+    s = next(s for s in Corpus(corpus).samples() if s.task == "vqa")
+    for reason, reward in (("stop", 1.0), ("length", 0.0)):
+        row = answer_row(s, 0, Completion(s.answer, reason, 9, 1), "norm1000", "m", "p")
+        assert (row["reward"], row["success"], row["error"]) == (reward, reward == 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "agree"),
+    [
+        *[("two", "2", True), ("2.0 ships", "2 ships", True), ("none", "0", True), ("Yes.", "yes", True)],
+        *[("3.5", "35", False), ("-5", "5", False), (">3", "3", False), ("25m2", "25km2", False), ("", "...", True)],
+    ],
+)
+def test_two_answers_agree_by_the_strict_rule(a: str, b: str, agree: bool) -> None:
+    assert (meaning(a) == meaning(b)) is agree
 
 
 def test_a_lie_under_the_right_key_is_found_out(corpus: Path, store: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -404,6 +404,21 @@ def test_a_server_that_draws_many_alike_is_asked_one_by_one(start: Any, fault: s
     assert [c.text for c in row] == [f"answer {request_seed(3, 'a') + i}" for i in range(8)]
 
 
+@pytest.mark.parametrize("owned_by", ["vllm", "somebody"])
+def test_choices_in_another_order_keep_their_seeds(start: Any, owned_by: str) -> None:
+    def rule(body: dict[str, Any]) -> Answer:
+        status, found = complete(body)
+        for number, choice in enumerate(found["choices"]):
+            choice["index"] = number
+        found["choices"].reverse()
+        return status, found
+
+    many = SamplingParams(n=8, temperature=0.7, max_tokens=20, seed=3)
+    (row,) = engine_over(start(rule, owned_by=owned_by)).generate(ask("a"), many)
+    seeds = [request_seed(3, "a") + i for i in range(8)]
+    assert [(c.seed, c.text.split()[-1 if owned_by == "somebody" else 0]) for c in row] == [(s, str(s)) for s in seeds]
+
+
 def test_no_server_and_no_address_are_told_apart(start: Any) -> None:
     port = vllm_server.free_port()
     with pytest.raises(InputError, match=rf"no server answers: ConnectError .* http://127.0.0.1:{port}/v1"):

@@ -24,7 +24,22 @@ def make(question: str = QUESTION, answer: str = "B", **more: Any) -> Sample:
 
 
 @pytest.mark.parametrize(
-    "answer", ["B", "b", "(B)", "(b).", "B.", "B)", "B:", " B \n", "B: river", "(B) River.", "river"]
+    "answer",
+    [
+        *["B", "b", "(B)", "(b).", "B.", "B)", "B:", " B \n", "B: river", "(B) River.", "river", "B!", "\\boxed{B}"],
+        *[
+            "**B**",
+            "[B]",
+            '"B"',
+            "`B`",
+            "$B$",
+            "<|begin_of_box|>B<|end_of_box|>",
+            "B<|im_end|>",
+            "Option B",
+            "option (B)",
+        ],
+        *["The answer is B.", "The correct answer is **B**.", "**Answer:** B", "Answer: B. River"],
+    ],
 )
 def test_an_option_is_named_by_its_letter_or_its_text(answer: str) -> None:
     assert choice(answer, OPTIONS) == "B"
@@ -46,6 +61,16 @@ def test_an_option_is_named_by_its_letter_or_its_text(answer: str) -> None:
         "",
         "...",
         "ABC",
+        *[
+            "not B",
+            "The answer is not B",
+            "Answer: A or B",
+            "B and not A",
+            "A. a lake or B. River",
+            "A/B",
+            "B?",
+            "Neither",
+        ],
         "the sea",
     ],
 )
@@ -58,6 +83,7 @@ def test_an_answer_that_may_mean_two_options_is_none() -> None:
     assert choice("D: the sea", OPTIONS) == "D"  # the letter settles it
     assert choice("A", {"A": "B", "B": "A"}) == ""  # the letter of one, the text of the other
     assert choice("B", {"A": "x", "B": "B"}) == "B"
+    assert choice("A. a lake or B. River", {}) not in ("A", "B")  # nor where the options are not known
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,21 @@ SAME = [
     *[("1-2", "1 to 2"), ("1–2", "from 1 to 2"), ("between 1 and 2", "1 - 2"), ("one to two", "1-2")],
     *[("0 to 10 m2", "between 0m2 and 10m2"), ("between 0 m² and 10 m²", "between 0m2 and 10m2")],
     *[("25 m2", "25m2"), ("25 m²", "25m2"), ("25 square metres", "25m2"), ("10 percent", "10%"), ("25", "25m2")],
+    *[
+        ("exactly three ships", "3"),
+        ("only 3", "3"),
+        ("three (3) ships", "3"),
+        ("3 (three)", "3"),
+        ("minus three", "-3"),
+    ],
+    *[("\u20133", "-3"), ("1\u00a0234", "1234"), ("1'234'567", "1234567"), (">3", "more than 3"), ("3+", "3 or more")],
+    *[("3<|im_end|>", "3"), ("yes</s>", "yes"), ("\\boxed{3}", "3"), ("so \\boxed{\\text{yes}}.", "yes")],
+    *[
+        ("<|begin_of_box|>No<|end_of_box|>", "no"),
+        ("\u0661\u0662", "12"),
+        ("no visible ships", "0"),
+        ("3\ufe0f\u20e3", "3"),
+    ],
     *[("3.50 or 4", "3.5 or 4"), ("more than 1,000m2", "more than 1000m2"), ("Yes.", "yes"), ("Airport .", "airport")],
 ]
 DIFFERENT = [
@@ -45,6 +60,24 @@ DIFFERENT = [
     *[("1/2", "12"), ("10:30", "1030"), ("5 6", "56"), ("1-2", "1"), ("1 to 2", "2"), ("25m2", "25km2"), ("5th", "5")],
     *[("about 5", "5"), ("5 or 6", "5"), ("5 or more", "5"), ("3D", "3"), ("several", "3"), ("twenty-one", "201")],
     *[("no", "0"), ("none", "1"), ("no idea", "0"), ("yes", "1"), ("", "0"), ("5 ships", "5 planes"), ("...", "---")],
+    *[(sign + "3", "3") for sign in (">", "<", ">=", "\u2265", "~", "\u2248", "> ", "\u00b1", "at least ", "not ")],
+    *[("3+", "3"), ("3+ ships", "3"), ("12 \u00b1 2", "12"), ("\u20133", "3"), ("minus 3", "3"), ("three (4)", "3")],
+    *[
+        ("two thirds", "2"),
+        ("one half", "1"),
+        ("3 quarters", "3"),
+        ("2\u00bd", "2"),
+        ("three pairs", "3"),
+        ("3 k", "3"),
+    ],
+    *[("3 maybe", "3"), ("3 four", "3"), ("3 no", "3"), ("two or three", "3"), ("a few", "3"), ("3;4", "34")],
+    *[("0,500", "500"), ("1.234.567", "1234567"), ("1 234", "1234"), ("1,5 million", "15000000"), ("0x3", "3")],
+    *[
+        (f"no {word}", "0")
+        for word in ("way", "comment", "doubt", "information", "thanks", "it is not", "sorry", "yes")
+    ],
+    *[("2023-05-14", "20230514"), ("512x512", "512512"), ("\\boxed{3} or \\boxed{4}", "3"), ("not no", "no")],
+    *[("yes and no", "yes"), ("Yes/No", "yes"), ("there is no ship but 3", "0"), ("1st", "1"), ("one and a half", "1")],
     *[("more than 1000m2", "1000m2"), ("3.5 or 4", "35 or 4"), ("runway -5", "runway 5"), ("5", "")],
 ]
 
