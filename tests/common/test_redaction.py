@@ -46,7 +46,7 @@ def test_an_address_is_shown_without_its_password(address: str) -> None:
         "http://127.0.0.1:5000/#/runs/a@b",
         "http://host:8000/path@x",
         "sqlite:///mlflow.db",
-        "sqlite:////home/a@b/mlflow.db",
+        "sqlite:////data/a@b/mlflow.db",
         "me@example.org",
         "the bearer of news, in basic terms",
     ],

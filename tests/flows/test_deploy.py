@@ -147,7 +147,7 @@ def test_a_run_in_an_image_enters_the_images_checkout(tmp_path: Path, monkeypatc
     monkeypatch.setenv(checkout.IMAGE_CHECKOUT, str(tmp_path))
     monkeypatch.setattr(checkout, "get_client", lambda **_: nullcontext())
     monkeypatch.setattr(checkout, "flow_run", SimpleNamespace(id=None))
-    assert checkout.enter("/home/deployer/geozero") == {"directory": str(tmp_path)}
+    assert checkout.enter("/elsewhere/geozero") == {"directory": str(tmp_path)}
     assert Path.cwd() == tmp_path
 
 
