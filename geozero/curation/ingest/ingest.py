@@ -199,12 +199,15 @@ class Ingest:
         """The box in pixels of its image, scaled if it was drawn on an image of another size.
 
         Raises:
-            BadRecord: it was, and the checks refuse that.
+            BadRecord: it was, and the checks refuse that, or the image was turned; the box is in shares, not in pixels.
         """
+        if max(box) <= 1 < max(image.frame) and not all(map(float.is_integer, map(float, box))):
+            raise BadRecord("box_in_shares", f"pixels expected, found {', '.join(f'{edge:g}' for edge in box)}")
         drawn_on = record.drawn_on or image.frame
         if drawn_on == image.frame:
             return box
-        if self.checks.resized == "refuse":
+        turned = drawn_on == image.frame[::-1]  # as before an EXIF orientation was applied: no scale puts that right
+        if self.checks.resized == "refuse" or turned:
             sizes = [f"{wide}x{high}" for wide, high in (drawn_on, image.frame)]
             raise BadRecord("box_of_other_size", f"drawn on {sizes[0]} px, it has {sizes[1]}")
         self._mark("box_scaled")

@@ -11,8 +11,10 @@ one that is absent, where there are at most `most_boxes`.
 Splits: the word train, val (valid, validation) or test in the file's name or directory (`instances_train2017.json`,
 `valid/_annotations.coco.json`); else a stable hash of the image's key, train 0.8, val 0.1, test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
-Traps: boxes are x, y, width, height in pixels; a category with a crowd (or a broken box) in an image is not located,
-detected or counted there; a box listed twice is one. Questions take the annotations for complete: do not ask for them
+Traps: boxes are x, y, width, height in pixels, or corners where Detectron2's `bbox_mode` is 0. Categories of one name
+are one. An image that is listed twice is refused; one in the files of two splits stops the reading. A category with a
+crowd (or a broken box) in an image is not located, detected or counted there; a box listed twice is one.
+Questions take the annotations for complete: do not ask for them
 where they are not. Where other JSON files lie there as well, choose (option `file`); give it a name of its own (option
 `name`).
 """
@@ -20,20 +22,21 @@ where they are not. Where other JSON files lie there as well, choose (option `fi
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box, Split, stable_unit
 from geozero.sources.base import Ratio, Record, Rejected, Source
 from geozero.sources.custom.common import RATIO, ImageKeys
 from geozero.sources.readers.annotations import int_of, json_items, list_of, size_of, text_of
-from geozero.sources.readers.boxes import from_corner
+from geozero.sources.readers.boxes import CornerSigns, four_numbers, from_corner
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.splits import split_of_path
 from geozero.sources.readers.tree import Tree
 
+XYXY, XYWH = 0, 1  # Detectron2's numbers of the forms of boxes
 QUESTIONS = ("presence", "count", "detection")
 
 
@@ -116,36 +119,55 @@ class OwnBoxes(Source):
                     )
             except BadRecord as bad:
                 yield Rejected(f"{file}/category", bad.reason, bad.detail, split)
-        listed = Counter(item.get("id") for item in json_items(tree, file, "images") if isinstance(item, dict))
+        names, same = one_per_name(names)
+        sizes: dict[Any, tuple[int, int] | None] = {}
+        listed, named_twice = Counter[Any](), Counter[Any]()
+        for item in json_items(tree, file, "images"):
+            if isinstance(item, dict):
+                listed[str(item.get("id"))] += 1
+                named_twice[str(item.get("file_name"))] += 1
+                sizes[str(item.get("id"))] = size_of(item)
+        signs = CornerSigns()
         found: dict[int, Objects] = defaultdict(Objects)
         for place, item in enumerate(json_items(tree, file, "annotations")):
             try:
                 category, image_id = int_of(item, "category_id"), int_of(item, "image_id")
-                if category not in names:
+                if category not in same:
                     raise BadRecord("category_unknown", str(category))
-                objects = found[image_id]
+                category, objects = same[category], found[image_id]
                 if item.get("iscrowd") in (1, True):
                     objects.vague.add(category)
                     continue
                 try:
-                    box = from_corner(list_of(item, "bbox"))
+                    box = _box(item)
+                    size = sizes.get(str(image_id))
+                    if size is not None and "bbox_mode" not in item:
+                        signs.add(item["bbox"], size)
                 except BadRecord:
                     objects.vague.add(category)
                     raise
                 objects.boxes[category].add(box)
             except BadRecord as bad:
                 yield Rejected(f"{file}/annotations[{place}]", bad.reason, bad.detail, split)
+        if signs.found():
+            raise InputError(
+                "the boxes seem to be corners x1, y1, x2, y2, not x, y, width, height",
+                tree.where(file),
+                "convert them, or write bbox_mode 0 into each annotation; bbox_mode 1 says that they are as in COCO",
+            )
         for place, item in enumerate(json_items(tree, file, "images")):
             try:
                 image_id, named = int_of(item, "id"), text_of(item, "file_name")
-                if listed[image_id] > 1:
+                if named_twice[str(item["file_name"])] > listed[str(image_id)]:
+                    raise BadRecord("image_listed_twice", f"{named[:60]}: its objects are known in part")
+                if listed[str(image_id)] > 1:
                     raise BadRecord("image_id_twice", f"{image_id}: whose the boxes are cannot be known")
                 image = images.find(f"{file.rpartition('/')[0]}/{named}".lstrip("/"))
                 objects = found.pop(image_id, Objects())
                 yield from self.ask(f"{file}/{image_id}", image, split, objects, names, size_of(item), keys)
             except BadRecord as bad:
                 yield Rejected(f"{file}/images[{place}]", bad.reason, bad.detail, split)
-        for image_id in sorted(found.keys() - listed.keys()):
+        for image_id in sorted(number for number in found if str(number) not in listed):
             yield Rejected(f"{file}/{image_id}", "image_not_listed", "annotations of no listed image", split)
 
     def ask(
@@ -174,6 +196,7 @@ class OwnBoxes(Source):
         except BadRecord as bad:
             yield Rejected(key, bad.reason, bad.detail, split)
             return
+        keys.annotate(image, split, key)
         counted = {category: boxes for category, boxes in objects.boxes.items() if category not in objects.vague}
 
         def question(kind: str, category: int, text: str, answer: str) -> Record:
@@ -229,3 +252,25 @@ class OwnBoxes(Source):
                     question_type=names[category],
                     drawn_on=drawn_on,
                 )
+
+
+def one_per_name(names: Mapping[int, str]) -> tuple[dict[int, str], dict[int, int]]:
+    """Categories without those of a name that another has, letters' case apart; number → the number that stands for it.
+
+    "the ship" is to be one category, or there would be two right answers."""
+    first: dict[str, int] = {}
+    same = {number: first.setdefault(name.casefold(), number) for number, name in names.items()}
+    return {number: names[number] for number in first.values()}, same
+
+
+def _box(item: Any) -> Box:
+    """The box of an annotation, in COCO's form or as Detectron2's `bbox_mode` says."""
+    mode, values = item.get("bbox_mode", XYWH), list_of(item, "bbox")
+    if mode == XYWH:
+        return from_corner(values)
+    if mode != XYXY:
+        raise BadRecord("box_malformed", f"bbox_mode {mode}, read are {XYXY} and {XYWH}"[:80])
+    box = four_numbers(values, "box_malformed")
+    if box[2] <= box[0] or box[3] <= box[1]:
+        raise BadRecord("box_degenerate", str(values)[:80])
+    return box

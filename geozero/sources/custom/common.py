@@ -82,6 +82,7 @@ class ImageKeys:
         self._source = source
         self._scenes: dict[str, str] = {}  # file name of a tile → its scene
         self._splits: dict[str, Split] = {}
+        self._annotated: dict[str, Split] = {}
         for file in tree.names(suffixes=(TILES,)):
             try:
                 content = json.loads(tree.read(file, MAX_MANIFEST))
@@ -98,3 +99,21 @@ class ImageKeys:
         scene = self._scenes.get(member.rpartition("/")[2])
         if scene is not None and self._splits.setdefault(scene, split) != split:
             raise BadRecord("scene_in_two_splits", f"{scene}: {self._splits[scene]} and {split}")
+
+    def is_annotated(self, member: str) -> bool:
+        """Whether `annotate` was called with the image."""
+        return member in self._annotated
+
+    def annotate(self, member: str, split: Split, where: str) -> None:
+        """Note that an annotation file shows the whole of an image.
+
+        Raises:
+            InputError: another file did, and put it into another split.
+        """
+        earlier = self._annotated.setdefault(member, split)
+        if earlier != split:
+            raise InputError(
+                f"{member} is annotated here for {split}, and elsewhere for {earlier}",
+                where,
+                "an image belongs to one split; choose one of the annotation files with --set file=…",
+            )

@@ -5,8 +5,9 @@ Layout: `.xml` files and images in any directories (`Annotations/a.xml` and `JPE
       <object><name>ship</name><difficult>0</difficult>
         <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>
 What is asked: as `geozero.sources.custom.boxes` says.
-Splits: lists of names `train.txt`, `val.txt`, `test.txt` (`ImageSets/Main/`); without them the word train, val or test
-in the file's path; else a stable hash of the image's key, train 0.8, val 0.1, test 0.1 (option `ratio`).
+Splits: lists of names `train.txt`, `val.txt`, `test.txt` (`ImageSets/Main/`; `trainval.txt` is trained on), where what
+they do not name is refused; without them the word train, val or test in the file's path; else a stable hash of the
+image's key, train 0.8, val 0.1, test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
 Traps: boxes are corners in pixels and are taken as they are written, from 0 or from 1 on; where `<size>` differs from
 the image, they are refused or scaled. Objects marked `difficult` are neither located nor counted. An image that stands
@@ -19,15 +20,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from geozero.common.errors import BadRecord, InputError
-from geozero.corpus.sample import Split
+from geozero.common.errors import BadRecord
 from geozero.sources.base import Record, Rejected, stem
-from geozero.sources.custom.boxes import Objects, OwnBoxes
+from geozero.sources.custom.boxes import Objects, OwnBoxes, one_per_name
 from geozero.sources.custom.common import ImageKeys
-from geozero.sources.readers.annotations import read_lines, read_xml
+from geozero.sources.readers.annotations import read_xml
 from geozero.sources.readers.boxes import voc_box, voc_size
 from geozero.sources.readers.image_files import ImageFiles
-from geozero.sources.readers.splits import split_named, split_of_path
+from geozero.sources.readers.splits import split_of_path, splits_of_names
 from geozero.sources.readers.tree import Tree
 
 
@@ -42,17 +42,23 @@ class OwnVoc(OwnBoxes):
     title: str = "boxes in Pascal VOC's form"
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images, listed, keys = ImageFiles(tree), _lists(tree), ImageKeys(self.name, tree)
-        numbers = {name: number for number, name in enumerate(sorted(self._categories(tree)))}
-        names = {number: name for name, number in numbers.items()}
+        images, keys = ImageFiles(tree), ImageKeys(self.name, tree)
+        listed = splits_of_names(tree, self.annotations(tree))
+        names = dict(enumerate(sorted(self._categories(tree))))
+        numbers = {name: number for number, name in names.items()}
+        names, same = one_per_name(names)
         for file in self.annotations(tree):
-            split = listed.get(stem(file)) or split_of_path(file)
+            split = listed.get(file) or split_of_path(file)
             try:
+                if listed and split is None:
+                    raise BadRecord("in_no_split", "no list names it")
                 annotation = read_xml(tree, file)
                 if annotation.tag != "annotation":
                     raise BadRecord("record_malformed", f"<{annotation.tag[:40]}>, expected <annotation>")
                 named = (annotation.findtext("filename") or "").strip() or stem(file)
                 image = _image(images, named, file)
+                if keys.is_annotated(image):
+                    raise BadRecord("image_listed_twice", image)
             except BadRecord as bad:
                 yield Rejected(file, bad.reason, bad.detail, split)
                 continue
@@ -62,7 +68,7 @@ class OwnVoc(OwnBoxes):
                 if not name:
                     yield Rejected(f"{file}/{place}", "category_missing", "", split)
                     continue
-                category = numbers[name]
+                category = same[numbers[name]]
                 try:
                     if box is None:
                         raise BadRecord("box_missing", f"object {place}")
@@ -99,22 +105,3 @@ def _image(images: ImageFiles, named: str, file: str) -> str:
         if bad.reason != "image_missing":
             raise
         return images.find(stem(file), place=place)
-
-
-def _lists(tree: Tree) -> dict[str, Split]:
-    """Name of an annotation without suffix → its split, from lists of names.
-
-    Raises:
-        InputError: a name stands in two splits.
-    """
-    listed: dict[str, Split] = {}
-    for file in tree.names(suffixes=(".txt",)):
-        split = split_named(stem(file))
-        for number, line in read_lines(tree, file) if split else ():
-            if split is not None and listed.setdefault(stem(line), split) != split:
-                raise InputError(
-                    f"line {number}: {line[:60]} stands in the list of {listed[stem(line)]}, too",
-                    tree.where(file),
-                    "an image belongs to one split; correct the lists",
-                )
-    return listed

@@ -5,10 +5,12 @@ Each line is the number of a class, then centre x, centre y, width and height as
 corners of a polygon. The classes' names stand in a `.yaml` (`names: [ship, harbor]` or `names: {0: ship}`), or one per
 line in `classes.txt`, `obj.names` or another `.names`.
 What is asked: as `geozero.sources.custom.boxes` says; nothing of an image whose label file is empty.
-Splits: the word train, val (valid) or test in the label file's path; else a stable hash of the image's key, train 0.8,
-val 0.1, test 0.1 (option `ratio`).
+Splits: lists of images `train.txt`, `val.txt`, `test.txt`, where what they do not name is refused; without them the
+word train, val (valid) or test in the label file's path; else a stable hash of the image's key, train 0.8, val 0.1,
+test 0.1 (option `ratio`).
 Licence: yours to say (option `licence`). Citation: option `citation`.
-Traps: shares need no size, so that resized images keep their boxes. Of a polygon the box around it is taken.
+Traps: files that number the classes differently stop the reading, and so do keypoints. Shares need no size, so that
+resized images keep their boxes. Of a polygon the box around it is taken.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from geozero.common import unique_yaml
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Box
 from geozero.sources.base import Record, Rejected, stem
-from geozero.sources.custom.boxes import Objects, OwnBoxes
+from geozero.sources.custom.boxes import Objects, OwnBoxes, one_per_name
 from geozero.sources.custom.common import ImageKeys
 from geozero.sources.readers.annotations import read_lines
-from geozero.sources.readers.boxes import whole_number
+from geozero.sources.readers.archive_members import image_stem
+from geozero.sources.readers.boxes import EDGES, CornerSigns, whole_number
 from geozero.sources.readers.image_files import ImageFiles
-from geozero.sources.readers.splits import split_of_path
+from geozero.sources.readers.splits import split_of_path, splits_of_names
 from geozero.sources.readers.tree import Tree
 
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels")
@@ -52,7 +55,7 @@ class OwnYolo(OwnBoxes):
 
     def annotations(self, tree: Tree) -> list[str]:
         """Text files that are called as an image is."""
-        images = {stem(name) for name in ImageFiles(tree)}
+        images = {image_stem(name) for name in ImageFiles(tree)}
         return [
             file
             for file in super().annotations(tree)
@@ -60,12 +63,16 @@ class OwnYolo(OwnBoxes):
         ]
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
-        images, names, keys = ImageFiles(tree), class_names(tree), ImageKeys(self.name, tree)
+        images, keys = ImageFiles(tree), ImageKeys(self.name, tree)
+        names, same = one_per_name(class_names(tree))
+        listed, signs = splits_of_names(tree, images), CornerSigns()
         for file in self.annotations(tree):
             split = split_of_path(file)
             try:
                 image = images.find(_image_path(file), place=file.rpartition("/")[0])
-                size = images.size(image)
+                split, size = listed.get(image) or split, images.size(image)
+                if listed and split is None:
+                    raise BadRecord("in_no_split", "no list names it")
             except BadRecord as bad:
                 yield Rejected(file, bad.reason, bad.detail, split)
                 continue
@@ -73,14 +80,23 @@ class OwnYolo(OwnBoxes):
             for number, line in read_lines(tree, file):
                 category = whole_number(line.split()[0])
                 try:
-                    if category is None or category not in names:
+                    if category is None or category not in same:
                         raise BadRecord("category_unknown", line[:40])
-                    objects.boxes[category].add(box_of(line.split()[1:], size))
+                    words = line.split()[1:]
+                    objects.boxes[same[category]].add(box_of(words, size))
+                    if len(words) == len(EDGES):
+                        signs.add([float(word) for word in words], (1, 1))
                 except BadRecord as bad:
-                    if category is not None and category in names:
-                        objects.vague.add(category)
+                    if category is not None and category in same:
+                        objects.vague.add(same[category])
                     yield Rejected(f"{file}:{number}", bad.reason, bad.detail, split)
             yield from self.ask(file, image, split, objects, names, None, keys)
+        if signs.found():
+            raise InputError(
+                "the boxes seem to be corners x1, y1, x2, y2, not centre, width and height",
+                tree.where(),
+                "convert them to YOLO's form",
+            )
 
 
 def box_of(words: list[str], size: tuple[int, int]) -> Box:
@@ -113,6 +129,7 @@ def class_names(tree: Tree) -> dict[int, str]:
     Raises:
         InputError: there are none, or they are malformed.
     """
+    found: dict[str, dict[int, str]] = {}
     for file in tree.names(suffixes=(".yaml", ".yml")):
         try:
             content = unique_yaml.safe_load(tree.read(file, MAX_YAML_BYTES))
@@ -120,17 +137,37 @@ def class_names(tree: Tree) -> dict[int, str]:
             raise InputError(
                 f"cannot be read: {str(error).splitlines()[0][:100]}", tree.where(file), "correct it"
             ) from None
-        names = content.get("names") if isinstance(content, dict) else None
-        if names is not None:
-            return _numbered(names, tree.where(file))
+        if isinstance(content, dict) and content.get("names") is not None:
+            found[file] = _of_yaml(content, tree.where(file))
     for file in tree.names(suffixes=(".txt", ".names", ".labels")):
         if file.rpartition("/")[2] in NAME_FILES or file.endswith(".names"):
-            return _numbered([line for _, line in read_lines(tree, file)], tree.where(file))
+            lines = {number - 1: line for number, line in read_lines(tree, file)}  # a blank line has its number, too
+            found[file] = _numbered(lines, tree.where(file))
+    if found:
+        file, names = next(iter(found.items()))
+        other = next((one for one, its in found.items() if its != names), "")
+        if other:
+            raise InputError(
+                f"{file} and {other} name the classes differently",
+                tree.where(),
+                "what the boxes show cannot be known; remove the one that is not of these labels",
+            )
+        return names
     raise InputError(
         f"no names of classes: looked for 'names' in a .yaml, and for {', '.join(NAME_FILES)}",
         tree.where(),
         "write them into classes.txt, one a line",
     )
+
+
+def _of_yaml(content: dict[str, Any], where: str) -> dict[int, str]:
+    """The names of a data set's `.yaml`, whose other fields must allow that its labels are read as boxes."""
+    names = _numbered(content["names"], where)
+    if content.get("kpt_shape"):
+        raise InputError("the labels hold keypoints (kpt_shape)", where, "export them as boxes or polygons")
+    if type(content.get("nc")) is int and content["nc"] != len(names):
+        raise InputError(f"'nc' is {content['nc']}, but {len(names)} 'names' stand there", where, "correct the names")
+    return names
 
 
 def _numbered(names: Any, where: str) -> dict[int, str]:

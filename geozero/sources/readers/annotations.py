@@ -261,9 +261,19 @@ def list_of(item: Any, field: str) -> list[Any]:
 
 
 def size_of(item: Any, width: str = "width", height: str = "height") -> tuple[int, int] | None:
-    """Width and height that an item gives its image; None where they are no whole numbers above 0."""
-    sides = _field(item, width), _field(item, height)
-    return sides if all(type(side) is int and side > 0 for side in sides) else None
+    """Width and height that an item gives its image, as numbers or as texts; None where they are no whole numbers above
+    0."""
+    wide, high = (_whole(_field(item, side)) for side in (width, height))
+    return (wide, high) if wide > 0 and high > 0 else None
+
+
+def _whole(value: Any) -> int:
+    """A whole number that may be written as a float or a text; 0 for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}(\.0*)?\s*", value, re.ASCII):
+        value = float(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else 0
+    return value if type(value) is int else 0
 
 
 def _field(item: Any, field: str) -> Any:

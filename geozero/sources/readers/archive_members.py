@@ -54,6 +54,12 @@ def stem(path: str) -> str:
     return name.rsplit(".", 1)[0] if "." in name[1:] else name
 
 
+def image_stem(path: str) -> str:
+    """The file name of an image without directories and an image's suffix: `tile.1` stays, `tile.1.jpg` becomes so."""
+    name = path.rsplit("/", 1)[-1]
+    return stem(name) if name.lower().endswith((*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) else name
+
+
 def alnum_key(name: str) -> str:
     """A name by its letters and digits alone, in lower case."""
     return "".join(c for c in name.lower() if c.isalnum())

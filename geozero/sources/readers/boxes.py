@@ -11,7 +11,9 @@ from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Box
 
 EDGES = ("xmin", "ymin", "xmax", "ymax")
+_SIDES = ({"w", "h"}, {"width", "height"})  # tags of a box that is no pair of corners
 _MOST_DIGITS = 9
+_ENOUGH = 20  # boxes from which on their form shows [ours]
 
 
 def four_numbers(values: Any, not_finite: str = "box_not_finite") -> Box:
@@ -46,6 +48,24 @@ def from_corner(values: Any) -> Box:
     return x, y, x + width, y + height
 
 
+class CornerSigns:
+    """Whether boxes that are read as x, y, width, height are the corners x1, y1, x2, y2: then the second pair of
+    numbers exceeds the first in every box, and some of the boxes, read so, reach out of their images."""
+
+    def __init__(self) -> None:
+        self._boxes, self._outside, self._sides = 0, 0, False
+
+    def add(self, values: Sequence[float], size: tuple[float, float]) -> None:
+        """Count a box as it is written, in an image of this width and height."""
+        x, y, width, height = values
+        self._boxes += 1
+        self._sides |= width <= x or height <= y
+        self._outside += x + width > size[0] * 1.01 or y + height > size[1] * 1.01
+
+    def found(self) -> bool:
+        return self._boxes >= _ENOUGH and not self._sides and self._outside > 0
+
+
 def voc_box(box: Element) -> Box:
     """The edges of a `<bndbox>`, xyxy in pixels, by tag or, without these tags, by position.
 
@@ -53,6 +73,9 @@ def voc_box(box: Element) -> Box:
         BadRecord: an edge is missing or no finite number.
     """
     texts = [box.findtext(edge) for edge in EDGES]
+    tags = {str(edge.tag).lower() for edge in box}
+    if None in texts and any(sides <= tags for sides in _SIDES):
+        raise BadRecord("box_malformed", f"corners expected, found {', '.join(sorted(tags))}"[:80])
     if None in texts and len(box) == len(EDGES):
         texts = [edge.text for edge in box]
     try:

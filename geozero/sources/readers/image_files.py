@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from geozero.common.errors import BadRecord
 from geozero.corpus.images import size_of
-from geozero.sources.readers.archive_members import IMAGE_SUFFIXES, alnum_key, stem
+from geozero.sources.readers.archive_members import IMAGE_SUFFIXES, alnum_key, image_stem
 from geozero.sources.readers.tree import Tree
 
 
@@ -31,7 +31,7 @@ class ImageFiles:
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for member in self._members:
             self._by_name[member.rpartition("/")[2]].append(member)
-            self._by_stem[stem(member)].append(member)
+            self._by_stem[image_stem(member)].append(member)
         self._folded: tuple[dict[str, list[str]], ...] = ()  # made where a name is not found as it is written
 
     def __iter__(self) -> Iterator[str]:
@@ -76,7 +76,7 @@ class ImageFiles:
                 self._index()
                 found = self._named(path_parts[-1], near)
         if len(found) > 1:
-            agreeing = [_agreement(member, path_parts) for member in found]
+            agreeing = [agreement(member, path_parts) for member in found]
             found = [member for member, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
             found = _above_all(found)
         if not found:
@@ -87,12 +87,12 @@ class ImageFiles:
 
     def _named(self, name: str, near: Sequence[str]) -> list[str]:
         """Members of this file name, else of this stem; letters' case and accents apart where there are none."""
-        for index, key in ((self._by_name, name), (self._by_stem, stem(name))):
+        for index, key in ((self._by_name, name), (self._by_stem, image_stem(name))):
             if found := self._in_place(index.get(key, []), near):
                 return found
         if not self._folded:
             self._folded = _fold_all(self._by_name), _fold_all(self._by_stem)
-        for folded, key in zip(self._folded, (name, stem(name)), strict=True):
+        for folded, key in zip(self._folded, (name, image_stem(name)), strict=True):
             if found := self._in_place(folded.get(_fold(key), []), near):
                 return found
         return []
@@ -145,7 +145,7 @@ def _above_all(found: list[str]) -> list[str]:
     return [top] if len(others) == 1 and all(member.startswith(directory) for member in found) else found
 
 
-def _agreement(member: str, path_parts: list[str]) -> int:
+def agreement(member: str, path_parts: Sequence[str]) -> int:
     """How many of the directories in front of the file name agree, counted from the file name on."""
     agreeing = 0
     for have, want in zip(reversed(member.split("/")[:-1]), reversed(path_parts[:-1]), strict=False):

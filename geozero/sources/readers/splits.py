@@ -5,26 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import SPLITS, Split
 from geozero.sources.readers.annotations import MAX_LINES_BYTES, read_lines
-from geozero.sources.readers.archive_members import IMAGE_SUFFIXES, alnum_key, stem
+from geozero.sources.readers.archive_members import IMAGE_SUFFIXES, alnum_key, image_stem, stem
+from geozero.sources.readers.image_files import agreement
 from geozero.sources.readers.tree import Tree
 
 _NAMES: dict[str, Split] = {
-    **dict.fromkeys(("train", "training", "restval"), "train"),
+    **dict.fromkeys(("train", "training", "trainval", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _WORD = re.compile(r"[a-z]+")
+_FLAG = re.compile(r"\s+-?[01]$")  # behind a name: whether Pascal VOC's class is there
 _COLUMNS = ("filename", "file_name", "image", "image_path", "path", "file")  # of a list of images
 
 
 def split_named(text: str) -> Split | None:
-    """The split that people mean by a word; None for any other word. Karpathy's `restval` is trained on."""
+    """The split that people mean by a word; None for any other. `trainval` and Karpathy's `restval` are trained on."""
     return _NAMES.get(text.strip().lower())
 
 
@@ -89,6 +92,46 @@ def read_split_lists(tree: Tree, files: Mapping[Split, str], images: Mapping[str
                     f"line {number}: {name[:60]} could be {len(keys)} images", where, "write class folders in front"
                 )
             listed |= dict.fromkeys(keys, split)
+    return listed
+
+
+def splits_of_names(tree: Tree, files: Iterable[str]) -> dict[str, Split]:
+    """File → its split, by lists of names that lie anywhere in the tree (`ImageSets/Main/train.txt`, `val2017.txt`).
+
+    Empty where no list names one of the files. Names may have directories in front, a suffix, and VOC's flag behind.
+
+    Args:
+        files: images or their annotations.
+
+    Raises:
+        InputError: a file stands in the lists of two splits, or a name could be several files.
+    """
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        by_stem[image_stem(file.removesuffix(".xml"))].append(file)
+    there = {file for named in by_stem.values() for file in named}
+    lists = [(split_of_path(stem(file)), file) for file in tree.names(suffixes=(".txt",)) if file not in there]
+    listed: dict[str, Split] = {}
+    for split, file in sorted(lists, key=lambda each: "trainval" in each[1].lower()):  # its halves first
+        for number, line in read_lines(tree, file) if split and image_stem(file[:-4]) not in by_stem else ():
+            parts = [part for part in _FLAG.sub("", line).replace("\\", "/").split("/") if part not in ("", ".", "..")]
+            found = by_stem.get(image_stem(parts[-1].removesuffix(".xml")), []) if parts else []
+            agreeing = [agreement(one, parts) for one in found]
+            found = [one for one, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
+            if len(found) > 1:
+                where = tree.where(file)
+                raise InputError(
+                    f"line {number}: {line[:60]} could be {', '.join(found[:3])}", where, "name directories"
+                )
+            both = bool(found) and "trainval" in file.lower() and found[0] in listed
+            if split and found and not both and listed.setdefault(found[0], split) != split:
+                raise InputError(
+                    f"line {number}: {line[:60]} stands in the list of {listed[found[0]]}, too",
+                    tree.where(file),
+                    "an image belongs to one split; correct the lists",
+                )
+    if listed:
+        tree.notes["splits"] = f"by lists of names: {', '.join(sorted({str(split) for split in listed.values()}))}"
     return listed
 
 
