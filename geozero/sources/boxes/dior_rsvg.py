@@ -33,7 +33,7 @@ from geozero.sources.readers.annotations import list_of, read_lines, read_xml
 from geozero.sources.readers.boxes import four_numbers, voc_box, voc_size, whole_number
 from geozero.sources.readers.locate_root import best_root, depth_of
 from geozero.sources.readers.splits import split_of_path
-from geozero.sources.readers.tables import IMAGE, PATH, Table, sound_tables, table_files, table_place
+from geozero.sources.readers.tables import IMAGE, PATH, Table, check_whole, sound_tables, table_files, table_place
 from geozero.sources.readers.tree import Tree
 
 ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
@@ -76,6 +76,7 @@ class DiorRsvg(Source):
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
         if not {ANNOTATIONS.casefold()} & {name.casefold() for name in tree.directories()}:
+            check_whole(tree, table_files(tree))
             for file in table_files(tree):
                 yield from self._read_table(Table(tree, file))
             return

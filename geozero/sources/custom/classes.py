@@ -20,11 +20,14 @@ from geozero.common.errors import BadRecord, InputError
 from geozero.corpus.sample import Split
 from geozero.sources.base import Ratio, Record, Rejected
 from geozero.sources.custom.common import RATIO, ImageKeys
-from geozero.sources.readers.archive_members import OTHER_IMAGE_SUFFIXES
+from geozero.sources.readers.archive_members import OTHER_IMAGE_SUFFIXES, alnum_key
 from geozero.sources.readers.class_folders import ClassFolders
 from geozero.sources.readers.splits import split_named
 from geozero.sources.readers.tables import table_files
 from geozero.sources.readers.tree import Tree
+
+# directories that hold images of all classes, by letters and digits
+_NO_CLASSES = {"image", "images", "img", "imgs", "jpegimages", "photos", "mask", "masks", "labels", "annotations"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class OwnClasses(ClassFolders):
     def _above_classes(self, tree: Tree) -> list[str]:
         """The directories that hold directories with images."""
         directories = {name.rpartition("/")[0] for name in tree.names(suffixes=self.suffixes)} - {""}
+        if all(alnum_key(directory.rpartition("/")[2]) in _NO_CLASSES for directory in directories):
+            return []
         return sorted({f"/{directory}".rpartition("/")[0] or "/" for directory in directories})
 
     def read(self, tree: Tree) -> Iterator[Record | Rejected]:
@@ -68,7 +73,9 @@ class OwnClasses(ClassFolders):
             return
         tops = {name.split("/")[0] for name in tree.names(suffixes=self.suffixes) if "/" in name}
         official: dict[str, Split] = {top: split for top in tops if (split := split_named(top))}
-        levels = 3 if official.keys() == tops else 2
+        if any(name.count("/") < 2 and name.split("/")[0] in official for name in tree.names(suffixes=self.suffixes)):
+            official = {}  # a class may be called so
+        levels = 3 if official else 2
         if levels == 3:
             tree.notes["splits"] = f"by directory or file: {', '.join(sorted(official))}"
         strays: Counter[str] = Counter()
@@ -76,7 +83,11 @@ class OwnClasses(ClassFolders):
         images: list[tuple[str, str, str]] = []  # member, its key, folder
         for name in tree.names(suffixes=(*self.suffixes, *OTHER_IMAGE_SUFFIXES)):
             parts = name.split("/")
-            if len(parts) != levels or (self.labels is not None and parts[-2] not in self.labels):
+            if (
+                len(parts) != levels
+                or (official and parts[0] not in official)
+                or (self.labels is not None and parts[-2] not in self.labels)
+            ):
                 strays[name.rpartition("/")[0] or name] += 1
             elif name.lower().endswith(OTHER_IMAGE_SUFFIXES):
                 yield Rejected(name, "format_not_read", f"read are {', '.join(self.suffixes)}")

@@ -13,6 +13,7 @@ from geozero.sources.readers.annotations import text_of
 from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.rows import IMAGE_COLUMNS, are_one_table, row_files
 from geozero.sources.readers.splits import split_named
+from geozero.sources.readers.tables import check_whole
 from geozero.sources.readers.tree import Tree
 
 __all__ = ["RATIO", "ImageKeys", "image_of", "make_image_key", "split_named", "the_files"]
@@ -44,6 +45,7 @@ def the_files(tree: Tree, suffixes: Sequence[str], chosen: str, what: str) -> li
             tree.where(),
             f"choose one with --set file={found[0]}",
         )
+    check_whole(tree, found)
     return found
 
 

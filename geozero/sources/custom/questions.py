@@ -15,6 +15,7 @@ stops the reading. Where several such files lie there, choose one (option `file`
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -151,6 +152,8 @@ def _answer(value: Any) -> str:
     """An answer as text: texts, numbers, yes and no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and not math.isfinite(value):  # what tables write for nothing
+        raise BadRecord("answer_missing", str(value))
     if isinstance(value, str | int | float):
         return " ".join(str(value).split())
     raise BadRecord("answer_malformed", type(value).__name__)

@@ -17,7 +17,7 @@ from geozero.sources.readers.archive_members import OTHER_IMAGE_SUFFIXES, alnum_
 from geozero.sources.readers.class_names import OTHER_SETS, SCENE_SETS
 from geozero.sources.readers.locate_root import best_root, depth_of, given_name, has_usual_name
 from geozero.sources.readers.splits import read_split_lists, split_lists, split_named, split_of_path
-from geozero.sources.readers.tables import IMAGE, PATH, Table, sound_tables, table_files, table_place
+from geozero.sources.readers.tables import IMAGE, PATH, Table, check_whole, sound_tables, table_files, table_place
 from geozero.sources.readers.tree import MAX_DEPTH, Tree
 
 log = logging.getLogger(__name__)
@@ -181,6 +181,7 @@ class ClassFolders(Source):
     def read_tables(self, tree: Tree, files: Sequence[str]) -> Iterator[Record | Rejected]:
         """The records of Parquet files; the word in a file's path is the split, where not all of the data set is in
         files called train."""
+        check_whole(tree, files)
         known: dict[str, str] | None = None
         if self.labels is not None:
             known = {alnum_key(other): folder for other, folder in self.other_spellings.items()}
@@ -193,7 +194,9 @@ class ClassFolders(Source):
                 raise InputError(
                     f"no column of {'labels' if table.image else 'images'} (found {', '.join(table.columns)[:120]})",
                     tree.where(file),
-                    "name the labels', as --set column=label",
+                    "name the labels', as --set column=label"
+                    if table.image
+                    else "images are structs with bytes or a path, or bytes in a column called image",
                 )
             named = {} if column in table.names else _names_of_labels(table, column)
             for number, row in table.rows():
@@ -201,7 +204,8 @@ class ClassFolders(Source):
                 name = stem(str(row[PATH])) or f"{part or 'row'}_{len(images):08}"
                 folder = str(label) if known is None else known.get(alnum_key(str(label)))
                 if label is None or folder is None:
-                    yield Rejected(f"{file}/{number:08}", "class_unknown", str(label)[:80])
+                    detail = "no label, or one without a name" if label is None else str(label)[:80]
+                    yield Rejected(f"{file}/{number:08}", "class_unknown", detail)
                 else:
                     images.append(_Image(row[IMAGE], part, folder, name))
         if len({(i.part, i.folder, i.name) for i in images}) < len(images):  # names that tell nothing

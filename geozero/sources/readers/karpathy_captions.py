@@ -23,7 +23,7 @@ from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.locate_root import best_root, depth_of, given_name, has_usual_name
 from geozero.sources.readers.rows import IMAGE, PATH, texts_in
 from geozero.sources.readers.splits import split_of_path
-from geozero.sources.readers.tables import Table, sound_tables, table_files, table_place
+from geozero.sources.readers.tables import Table, check_whole, sound_tables, table_files, table_place
 from geozero.sources.readers.tree import MAX_DEPTH, Tree
 
 KNOWN = ("ucm", "sydney", "rsicd", "nwpu")  # what `dataset` says in the sets of this form
@@ -114,6 +114,7 @@ class KarpathyCaptions(Captions):
         return scores
 
     def _read_tables(self, tree: Tree) -> Iterator[Record | Rejected]:
+        check_whole(tree, table_files(tree))
         for file in table_files(tree):
             table, split = Table(tree, file), split_of_path(file) or "train"
             columns = caption_columns(table.columns)

@@ -94,7 +94,12 @@ def _read_table(
     try:
         columns = [name.strip() for name in next(rows, [])]
         refuse_other_kind(delimiter.join(columns[:2]).encode(errors="replace"), tree.where(file))
+        if re.fullmatch(r"(?i)sep=.?", columns[0] if columns else ""):
+            raise InputError("the first line is a spreadsheet's 'sep='", tree.where(file), "remove that line")
         check(columns)
+        twice = next((name for name in columns if name and columns.count(name) > 1), "")
+        if twice:
+            raise InputError(f"two columns are called '{twice}'", tree.where(file), "rename one of them")
         for row in rows:
             if row and len(row) != len(columns):
                 yield rows.line_num, BadRecord("columns_wrong", f"{len(row)} values, {len(columns)} columns")

@@ -1,6 +1,6 @@
 """Parquet files as the Hugging Face hub holds them: rows with their image inside, labels as numbers of named classes.
 
-    image    {"bytes": …, "path": "airport_1.jpg"}, or the bytes alone
+    image    {"bytes": …, "path": "airport_1.jpg"}, or the bytes alone, or a list of one; without bytes the path's file
     label    3, whose name stands in the schema's metadata: {"info": {"features": {"label": {"names": […]}}}}
 
 Every other column is a value, a list or a struct. Images are read row by row, a few at a time, whatever the size of the
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -21,13 +23,16 @@ import pyarrow.parquet as pq
 from geozero.common.errors import BadRecord, InputError
 from geozero.common.file_kinds import HEAD_BYTES, kind_of
 from geozero.sources.readers.archives import MAX_UNPACKED_RATIO, Member, most_unpacked
+from geozero.sources.readers.image_files import ImageFiles
 from geozero.sources.readers.splits import split_named
 from geozero.sources.readers.tree import MAX_DEPTH, MAX_IMAGE_BYTES, Tree
 
 SUFFIX = ".parquet"
 IMAGE = "image"  # under this name a row holds the member of its image, whatever the column is called
 PATH = "image_path"  # … and the image's own name, where the file has it
-_IMAGE_COLUMNS = ("image", "img", "jpg", "png", "tif", "picture", "pixel_values")  # of plain bytes
+_IMAGE_COLUMNS = ("image", "img", "jpg", "png", "tif", "picture", "pixel_values", "images")  # of plain bytes
+_SHARD = re.compile(r"(.*)-(\d{4,6})-of-(\d{4,6})(\D*)")
+_COPY = re.compile(r"(.*?)(?: - Copy)?(?: ?\(\d+\))?(\.\w+)")  # as browsers and desktops name a second one
 _ROWS_AT_ONCE, _IMAGES_AT_ONCE = 1_024, 8
 _BUFFER_BYTES = 1 << 20
 _DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
@@ -43,6 +48,35 @@ def table_place(file: str) -> str:
     place = file.rpartition("/")[0]
     above, _, last = place.rpartition("/")
     return above if split_named(last) else place
+
+
+def check_whole(tree: Tree, files: Sequence[str]) -> None:
+    """Stop at tables that are not the shards and splits of one data set.
+
+    Raises:
+        InputError: a shard is missing, a file is the copy of another, or the files lie in several directories.
+    """
+    shards: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for file in files:
+        if shard := _SHARD.fullmatch(file):
+            before, number, total, after = shard.groups()
+            shards[before, total, after].add(int(number))
+        copy = _COPY.fullmatch(file)
+        if copy and (original := "".join(copy.groups())) != file and original in files:
+            raise InputError(f"'{file}' seems to be a copy of '{original}'", tree.where(), "remove one of them")
+    for (before, total, after), numbers in shards.items():
+        if missing := sorted(set(range(int(total))) - numbers):
+            name = f"{before}-{missing[0]:0{len(total)}}-of-{total}{after}"
+            raise InputError(
+                f"{len(missing)} of {int(total)} shards are missing, such as {name}", tree.where(), "download it again"
+            )
+    places = sorted({table_place(file) or "." for file in files if file.lower().endswith(SUFFIX)})
+    if len(places) > 1:
+        raise InputError(
+            f"tables of several data sets, or of several configurations of one: in {', '.join(places[:4])}",
+            tree.where(),
+            "give the right directory as --root",
+        )
 
 
 @dataclass(slots=True)
@@ -146,6 +180,7 @@ class _Images:
         self._parquet: pq.ParquetFile | None = None
         self._rows: Iterator[Any] = iter(())
         self._next = 0
+        self._files: ImageFiles | None = None
 
     def open(self, key: str) -> IO[bytes]:
         return io.BytesIO(self._bytes(int(key)))
@@ -169,7 +204,15 @@ class _Images:
         except (*_DAMAGED, StopIteration) as error:
             self._next = self._table.n_rows + 1  # start anew
             raise BadRecord("file_unreadable", f"row {number}: {error}"[:200]) from None
+        if isinstance(value, list):
+            if len(value) != 1:
+                raise BadRecord("file_missing", f"row {number} holds {len(value)} images, expected one")
+            value = value[0]
         data = value.get("bytes") if isinstance(value, dict) else value
+        if data is None and isinstance(value, dict) and isinstance(value.get("path"), str):
+            tree = self._table.tree
+            self._files = self._files or ImageFiles(tree)
+            return tree.read(self._files.find(value["path"], place=self._table.file.rpartition("/")[0]))
         if not isinstance(data, bytes):
             raise BadRecord("file_missing", f"row {number} holds no image")
         if len(data) > MAX_IMAGE_BYTES:
@@ -210,8 +253,10 @@ class _Images:
 
 
 def _holds_images(column: pa.Field) -> bool:
-    """Whether a column holds encoded images: a struct with bytes, or bytes under an image's name."""
+    """Whether a column holds encoded images: a struct with bytes, or bytes under an image's name, or lists of these."""
     kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
         return at >= 0 and _is_binary(kind.field(at).type)
@@ -219,7 +264,7 @@ def _holds_images(column: pa.Field) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
@@ -237,7 +282,9 @@ def _is_text(value: object) -> bool:
 
 
 def _name_of(value: Any, names: list[str]) -> Any:
-    """The name of a class, or of each of several; a number without a name stays."""
+    """The name of a class, or of each of several; None for a number without one, such as the -1 of unlabelled rows."""
     if isinstance(value, list):
         return [_name_of(one, names) for one in value]
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+    if isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None
+    return value
