@@ -19,7 +19,7 @@ from geozero.engines.serving.served_model import ServedModel, choose
 
 CONNECT_SECONDS = 30.0  # for a server to say which model it serves
 MESSAGE_LENGTH = 200  # characters of a server's message
-WRONG_ADDRESS = (401, 403, 404, 405)
+WRONG_ADDRESS = (401, 402, 403, 404, 405, 407)  # or no key, no credit: every request would be refused
 TRANSIENT = (408, 425, 429, 502, 503, 504)  # the server is busy, away or starting; not the request's fault
 IMAGE_PLACE = "geozero:image"  # stands in a body where the image's URL goes
 
@@ -120,7 +120,7 @@ def post(client: httpx.Client, server: Server, content: bytes) -> dict[str, Any]
     except httpx.TransportError as error:
         raise ServerFailed(f"{server.url} does not answer: {type(error).__name__} {error}", unreachable=True) from error
     status = reply.status_code
-    if status in WRONG_ADDRESS:
+    if status in WRONG_ADDRESS or 300 <= status < 400:
         raise InputError(f"the server answers {status}: {message_of(reply)}", server.url, "check the address")
     if 400 <= status < 500 and status not in TRANSIENT:
         raise RequestRefused(f"refused: {message_of(reply)}")
@@ -130,9 +130,19 @@ def post(client: httpx.Client, server: Server, content: bytes) -> dict[str, Any]
         found: dict[str, Any] = reply.json()
         _ = found["choices"][0]["message"]["content"], int(found["usage"]["completion_tokens"])
         _ = int(found["usage"]["prompt_tokens"]), [choice["message"].get("content") for choice in found["choices"]]
+        if found.get("error") or not all(map(_has_tokens, found["choices"])):
+            raise ValueError
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise ServerFailed(f"{server.url} answers rubbish: {message_of(reply)}") from None
     return found
+
+
+def _has_tokens(choice: dict[str, Any]) -> bool:
+    """Whether a choice's token ids, if it has any, can be some."""
+    tokens = choice.get("token_ids")
+    return tokens is None or (
+        isinstance(tokens, list) and all(isinstance(token, int) and 0 <= token < 2**31 for token in tokens)
+    )
 
 
 def address(url: str) -> str:

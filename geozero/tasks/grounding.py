@@ -101,7 +101,7 @@ class VisualGrounding(Task):
         truth, label_parsed = _label_boxes(records.label_texts(boxes=True))
         pred, parsed = parse_boxes(predictions)
         parsed &= np.isfinite(pred).all(axis=1)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             valid = label_parsed & np.isfinite(truth).all(axis=1) & _has_area(truth)
             degenerate = parsed & ~_has_area(pred)
             outside = (truth < 0).any(axis=1) | ((truth[:, 2:] > sizes) & (sizes > 0)).any(axis=1)

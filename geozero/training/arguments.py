@@ -59,9 +59,8 @@ def visible_gpus() -> int:
     """GPUs that this process may use."""
     if not process.has_gpu():
         return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip()])
+    if process.VISIBLE_GPUS in os.environ:
+        return len(process.visible_gpus())
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from geozero.common import process
 from geozero.common.errors import InputError
+from geozero.training import arguments
 
 MIG = """GPU 0: NVIDIA A100 (UUID: GPU-aaaa)
   MIG 3g.20gb     Device  0: (UUID: MIG-1111)
@@ -52,9 +53,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (8, "NoDevFiles", []),
     ],
 )
-def test_visible_gpus(machine: Any, n: int, mask: str | None, names: list[str]) -> None:
+def test_visible_gpus(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, n: int, mask: str | None, names: list[str]
+) -> None:
     machine(n, mask)
     assert process.visible_gpus() == names
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    if mask is not None:
+        assert arguments.visible_gpus() == len(names)  # training counts them alike
 
 
 def test_a_partitioned_gpu_stands_for_its_instances(machine: Any) -> None:

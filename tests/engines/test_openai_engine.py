@@ -199,6 +199,12 @@ def test_a_refused_request_costs_only_itself(start: Any) -> None:
         (lambda body: (200, "certainly!"), "answers rubbish: certainly!"),
         (lambda body: (200, {"choices": []}), "answers rubbish"),
         (lambda body: (429, "slow down"), "answers 429: slow down"),
+        (lambda body: (200, complete(body)[1] | {"error": {"message": "out of memory"}}), "answers rubbish"),
+        (lambda body: (200, {"error": {"message": "boom"}}), "answers rubbish: .*boom"),
+        (lambda body: (200, f"data: {json.dumps(complete(body)[1])}\n\ndata: [DONE]"), "answers rubbish: data:"),
+        (lambda body: with_tokens({}), "answers rubbish"),
+        (lambda body: with_tokens(["a"]), "answers rubbish"),
+        (lambda body: with_tokens([10**12]), "answers rubbish"),
     ],
 )
 def test_a_server_that_only_fails_is_taken_for_dead(start: Any, rule: Any, words: str) -> None:
@@ -206,6 +212,22 @@ def test_a_server_that_only_fails_is_taken_for_dead(start: Any, rule: Any, words
     with pytest.raises(EngineDied, match=words) as caught:
         engine_over(fake).generate(ask("a"), SamplingParams())
     assert len(fake.asked) == openai_engine.ATTEMPTS and "\n" not in str(caught.value)
+
+
+def with_tokens(tokens: Any) -> Answer:
+    """An answer with these token ids."""
+    status, found = complete({})
+    found["choices"][0]["token_ids"] = tokens
+    return status, found
+
+
+@pytest.mark.parametrize("status", [301, 307, 308, 402, 407])
+def test_what_every_request_would_meet_ends_the_run_in_one_line(start: Any, status: int) -> None:
+    """A redirect, no credit, a proxy's password: neither worth half a minute of retries nor an answer that failed."""
+    fake = start(lambda body: (status, "elsewhere"))
+    with pytest.raises(InputError, match=f"the server answers {status}: elsewhere in http.*check the address"):
+        engine_over(fake).generate(ask("a"), SamplingParams())
+    assert len(fake.asked) == 1
 
 
 def test_one_request_that_a_server_always_fails_on_is_recorded(start: Any) -> None:

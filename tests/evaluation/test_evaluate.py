@@ -167,3 +167,10 @@ def test_a_record_of_another_task_is_listed() -> None:
     result = evaluate("vqa", "strict", rows)
     assert result["n"] == 3 and result["problems"]["reasons"] == {"other_task": 1}
     assert result["problems"]["first"][0]["id"] == "q1"
+
+
+def test_a_label_beyond_all_numbers_costs_only_itself(recwarn: pytest.WarningsRecorder) -> None:
+    good = {"raw_output": "[1, 2, 30, 40]", "label": "[1, 2, 30, 40]", "width": 1000, "height": 1000}
+    rows = [good, good | {"label": [1e308, 1e308, -1e308, 5]}]
+    found = evaluate("grounding", "strict", rows, resamples=5)["metrics"]
+    assert (found["n_evaluated"], found["n_invalid_gt"], found["acc@0.5"]) == (1, 1, 1.0) and not list(recwarn)

@@ -44,7 +44,8 @@ def text_of(message: Mapping[str, Any]) -> str | None:
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    content = content if isinstance(content, str) else None
     thought = next((message[name] for name in REASONING if message.get(name)), None)
     if thought is None:
-        return None if content is None else str(content)
+        return content
     return f"{thought}{THOUGHT_END}{content}" if content else str(thought)

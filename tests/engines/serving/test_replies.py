@@ -52,6 +52,8 @@ def test_no_text_in_spite_of_tokens_is_no_empty_answer() -> None:
     found = said("stop", None, 9)
     assert found.finish_reason == "error" and "sends no text though it counts 8 tokens" in (found.error or "")
     assert said("stop", None, 1).is_answer
+    for content in ({"text": "forest"}, 5, True):  # no text either
+        assert said("stop", content, 9).finish_reason == "error"
 
 
 def test_parts_are_joined() -> None:
