@@ -20,16 +20,20 @@ _ORDERS = (  # that the name of a list may state; Gemini's `box_2d` begins with 
     ("yxyx", ("y1", "x1", "y2", "x2")),
     ("box2d", ("y1", "x1", "y2", "x2")),  # not in "bbox2d"
 )
-_STATED = re.compile(  # "format": "xywh"; [ymin, xmin, ymax, xmax]; | x1 | y1 | x2 | y2 |
-    r"(?:format|order|mode)['\"]?\s{0,3}[:=]?\s{0,3}\(?['\"]?(?P<key>cxcywh|xywh|yxyx)\b"
-    r"|\b(?P<key2>cxcywh|xywh|yxyx)[ -](?:format|order)"
-    r"|(?<![\w-])"
+_STYLES = {"coco": "xywh", "yolo": "cxcywh"}
+_STATED = re.compile(  # "format": "xywh"; COCO format; [ymin, xmin, ymax, xmax]; | x1 | y1 | x2 | y2 |
+    r"(?<![a-z])(?P<key>cxcywh|xywh|yxyx)(?![a-z])|\b(?P<style>coco|yolo)(?=[ -](?:format|style))|(?<![\w-])"
     + r"['\"`*]{0,2}\s?[,;|]\s?['\"`*]{0,2}".join(
-        [r"([xy]_?(?:min|max|[0-2])?|left|top|right|bottom|w(?:idth)?|h(?:eight)?|[cC]_?[xy])"] * 4
+        [
+            r"([xy]_?(?:min|max|[0-2])?|left|top|right|bottom|w(?:idth)?|h(?:eight)?|c_?[xy]|[xy]_?c(?:ent(?:er|re))?"
+            r"|cent(?:er|re)_?[xy])"
+        ]
+        * 4
     )
     + r"(?![\w-])",
     re.IGNORECASE,
 )
+_HINT = re.compile(r"ywh|yxyx|coco|yolo|[|,;]['\"`* ]{0,3}(?:[xy]|left|top|w|h|c)", re.IGNORECASE)
 _SCHEMES = (
     *[(scheme, CORNERS[1]) for scheme in CORNERS],
     *[(scheme, ("x", "y", "w", "h")) for scheme in SIZES],
@@ -57,15 +61,23 @@ def order_of(key: str) -> tuple[str, ...]:
 def stated_order(text: str) -> tuple[str, ...]:
     """The order of four numbers that a text states, x1, y1, x2, y2 where it states none; the last one counts."""
     order: tuple[str, ...] = CORNERS[1]
+    if not _HINT.search(text):  # most texts, ten times as fast
+        return order
     for match in _STATED.finditer(text):
-        if key := (match["key"] or match["key2"]):
-            order = dict(_ORDERS)[key.lower()]
+        if match["key"] or match["style"]:
+            order = dict(_ORDERS)[(match["key"] or _STYLES[match["style"].lower()]).lower()]
             continue
-        names = [plain_name(name) for name in match.groups()[2:]]
+        names = [_centre(plain_name(name)) for name in match.groups()[2:]]
         for scheme, standard in _SCHEMES:
             if sorted(names) == sorted(scheme):
                 order = tuple(standard[scheme.index(name)] for name in names)
     return order
+
+
+def _centre(name: str) -> str:
+    """`xcenter` and the like as `cx`."""
+    short = name.replace("center", "c").replace("centre", "c")
+    return {"xc": "cx", "yc": "cy"}.get(short, short)
 
 
 def plain_name(text: str) -> str:

@@ -64,7 +64,13 @@ _OTHER_KEYS: tuple[str, ...] = ("point", "size", "shape", "resolution", "color",
 _OTHER_KEYS += ("poly", "segm", "cent", "angle")
 _JOINING = frozenset(("to", "and", "from", "at", "is", "of", "through", "until"))  # between numbers, not in a label
 _NAMES = frozenset(name for scheme in (*CORNERS, *SIZES) for name in scheme)
-_AXES = frozenset(("x", "y", "xrange", "yrange", "xs", "ys", "xcoordinates", "ycoordinates", "xcoords", "ycoords"))
+_AXES = {f"{axis}{word}": axis for axis in "xy" for word in ("", "s", "range", "axis", "coords", "coordinates")}
+_AXES |= {"horizontal": "x", "horizontally": "x", "vertical": "y", "vertically": "y"}
+_NO_CORNER = frozenset(("center", "centre", "centered", "centred", "size", "keypoint", "keypoints", "line", "radius"))
+_PLAIN = r"(?<![\d.])(\d{1,9}(?:\.\d{1,9})?)"
+_TWO_RANGES = re.compile(  # "[100-500, 150-650]": of x and y, it seems, and no corners
+    r"\s?[,;]\s?".join([rf"{_PLAIN}\s?(?:[-\u2013]|to)\s?{_PLAIN}"] * 2) + r"(?![\d.]|\s?-\s?\d)"
+)
 _CORNER_NAME = re.compile(r"(?:top|upper|bottom|lower)[\s_-]{0,3}(?:left|right)", re.IGNORECASE)
 _MARKED, _BRACKETED, _BARE = range(3)
 
@@ -122,17 +128,20 @@ class _Reader:
     def __init__(self, text: str, order: tuple[str, ...] = ()) -> None:
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
-        self.text = html.unescape(text) if "&" in text else text
+        text = html.unescape(text) if "&" in text else text
+        joined = "-" in text or "\u2013" in text or "to" in text
+        self.text = _TWO_RANGES.sub(r"\1:\2,\3:\4", text) if joined else text
         self.found: tuple[list[Box], list[Box], list[Box]] = ([], [], [])
         self.top = _Group("text")
         self.stack = [self.top]
         self.key = ""  # the name whose value comes next
+        self.no_corner = False  # after "center" and the like: a point is no corner
         self.after_word = False  # directly after a word that may be a label
         self.last: dict[str, int] = {}  # where the last label of each tag ends
         self.empty = self.malformed = False
         self.all_points: list[tuple[float, float]] = []  # outside brackets
         self.order = order or stated_order(self.text)
-        corner = _CORNER_NAME.search(self.text)
+        corner = _CORNER_NAME.search(self.text) if "eft" in text or "ight" in text else None
         self.sorts_corners = corner is not None and plain_name(corner[0]) not in ("topleft", "upperleft")
 
     def read(self) -> BoxText:
@@ -237,11 +246,13 @@ class _Reader:
         elif len(points) == 2 and not numbers:
             self._emit(self._between(*points), _MARKED if group.marked else _BRACKETED)
         elif len(numbers) == 2 and not points and group.key in _AXES:  # "x: [100, 500], y: [150, 650]"
-            axis = group.key[0]
+            axis = _AXES[group.key]
             parent.named |= {f"{axis}1": numbers[0], f"{axis}2": numbers[1]}
             if (box := self._complete(parent)) is not None:
                 self._emit(box, _MARKED if group.marked else _BRACKETED)
                 parent.named.clear()
+        elif len(numbers) == 2 and not points and parent is self.top and self.no_corner:
+            return
         elif len(numbers) == 2 and not points:
             point = numbers[0], numbers[1]
             parent.points.append(point)
@@ -312,12 +323,15 @@ class _Reader:
         name = plain_name(word)
         if name in _NAMES:
             self.key = name
-        elif self.text[match.end() : match.end() + 3].lstrip().startswith((":", "=")):
-            self.key = name if group.kind == "{" or any(part in name for part in _BOX_KEYS) else ""
+        elif self.text[match.end() : match.end() + 5].lstrip(" `*").startswith((":", "=")):
+            wanted = group.kind == "{" or name in _AXES or any(part in name for part in _BOX_KEYS)
+            self.key = name if wanted else ""
         elif name not in _JOINING:
             self.after_word = True
-        if group is self.top and name not in _JOINING:
-            self._break()
+        if name not in _JOINING:
+            self.no_corner = name in _NO_CORNER
+            if group is self.top:
+                self._break()
 
     def _punctuation(self, kind: str) -> None:
         group = self.stack[-1]

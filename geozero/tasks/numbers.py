@@ -67,25 +67,31 @@ _NOT_A_NOUN = frozenset(
         "if as for a an the is are am pm x st nd rd th half halves third thirds quarter quarters fourth fourths fifth "
         "fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth hundredths pair pairs "
         "couple couples dozens hundreds thousands millions billions k mn bn mio tons lots maybe perhaps probably "
+        "max min maximum minimum each score b "
         "possibly approximately approx roughly circa around almost nearly ish so yes no none never unsure",
     )
 ) | frozenset((*_WORDS, *_SCALES))
 _NO_NOUN = (  # what after "no" does not say that there are 0 of it
     "more|less|fewer|longer|one|way|idea|clue|answer|comment|problem|information|info|data|details?|doubt|reason|need|"
     "matter|sign|evidence|indication|change|thanks?|thank|worries|guess|sorry|unsure|sir|madam|yes|no|not|none|never|maybe|"
-    "i|we|you|he|she|it|its|they|there|that|this|these|those|the|is|are|was|were|but|and|or|image|number|count"
-)
+    "ambiguity|question|response|result|limit|label|prediction|output|text|match|please|stop|wait|course|ofcourse|unclear|"
+    "definitely|really|actually|clearly|absolutely|certainly|"
+    "i|we|you|he|she|it|its|they|there|that|this|these|those|the|is|are|was|were|but|and|or|image|number|count|"
+) + "|".join(_WORDS)
 _NONE = re.compile(
-    rf"(?:there (?:is|are) )?(?:none|nothing|zero|no (?!(?:{_NO_NOUN})\b)[a-z]+(?: (?!but\b|or\b|and\b)[a-z]+)?)"
+    rf"(?:there (?:is|are) )?(?:none|nothing|zero|"
+    rf"no (?!(?:{_NO_NOUN})\b)[a-z]+(?: (?!(?:but|or|and|yes|no|not|maybe|wait)\b)[a-z]+)?)"
 )
+_A_NUMBER = rf"(?=\.?\d|(?:{'|'.join(_WORDS)})\b)"
 _COMPARISONS = (  # as the words that say the same
-    (re.compile(r"(?<!\S)(?:>=|=>|[\u2265\u2267\u2a7e])\s*(?=\.?\d)"), "at least "),
-    (re.compile(r"(?<!\S)(?:<=|=<|[\u2264\u2266\u2a7d])\s*(?=\.?\d)"), "at most "),
-    (re.compile(r"(?<!\S)>\s*(?=\.?\d)"), "more than "),
-    (re.compile(r"(?<!\S)<\s*(?=\.?\d)"), "less than "),
-    (re.compile(r"(?<!\S)[~\u2248\u223c\u2243\u00b1]\s*(?=\.?\d)"), "about "),
-    (re.compile(r"(?<=\d)\+(?![\w+])"), " or more"),
+    (re.compile(rf"(?<!\S)(?:>=|=>|[\u2265\u2267\u2a7e])\s*{_A_NUMBER}", re.IGNORECASE), "at least "),
+    (re.compile(rf"(?<!\S)(?:<=|=<|[\u2264\u2266\u2a7d])\s*{_A_NUMBER}", re.IGNORECASE), "at most "),
+    (re.compile(rf"(?<!\S)>\s*{_A_NUMBER}", re.IGNORECASE), "more than "),
+    (re.compile(rf"(?<!\S)<\s*{_A_NUMBER}", re.IGNORECASE), "less than "),
+    (re.compile(rf"(?<!\S)[~\u2248\u223c\u2243\u00b1]\s*{_A_NUMBER}", re.IGNORECASE), "about "),
+    (re.compile(rf"(\d|\b(?:{'|'.join(_WORDS)}))\+(?![\w+])", re.IGNORECASE), r"\1 or more"),
 )
+_COMPARED = re.compile("[<>=+~\u00b1\u223c\u2243\u2248\u2264-\u2267\u2a7d\u2a7e]")
 _GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[\u00a0\u202f\u2009'\u2019]\d{3})+(?![\d'\u2019])")  # 1'234
 _EXACTLY = re.compile(r"(?:exactly|precisely|only|just) ")
 _MINUS = re.compile(r"(?:minus|negative) ")
@@ -136,10 +142,9 @@ def quantity(text: str) -> Quantity | None:
 
 def spelled_out(text: str) -> str:
     """A text in which comparisons are words (">3" is "more than 3") and thousands are grouped by commas, if at all."""
-    if not any(map(str.isdigit, text)):
-        return text
-    for sign, words in _COMPARISONS:
-        text = sign.sub(words, text)
+    if _COMPARED.search(text):
+        for sign, words in _COMPARISONS:
+            text = sign.sub(words, text)
     return _GROUPED.sub(lambda match: re.sub(r"\D", "", match[0]), text)
 
 

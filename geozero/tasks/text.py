@@ -139,12 +139,12 @@ def normalise(text: str) -> str:
 def closed_reading(text: str) -> str:
     """What a short answer says under `strict`: a quantity in digits (`geozero.tasks.numbers`), else the published
     normalisation, trimmed, in which numbers keep their sign and their point."""
-    text = unwrapped(text)
+    text = spelled_out(unwrapped(text))
     if (found := quantity(text)) is not None:
         return str(found)
     if not any(map(str.isdigit, text)):
         return normalise(text).strip()
-    return _SPACE.sub(" ", keep_numbers(spelled_out(text).strip().lower(), _PUNCTUATION)).strip()
+    return _SPACE.sub(" ", keep_numbers(text.strip().lower(), _PUNCTUATION)).strip()
 
 
 def unwrapped(text: str) -> str:

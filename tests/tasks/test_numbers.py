@@ -77,6 +77,16 @@ DIFFERENT = [
         for word in ("way", "comment", "doubt", "information", "thanks", "it is not", "sorry", "yes")
     ],
     *[("2023-05-14", "20230514"), ("512x512", "512512"), ("\\boxed{3} or \\boxed{4}", "3"), ("not no", "no")],
+    *[
+        ("~three", "3"),
+        (">three", "3"),
+        ("three+", "3"),
+        ("3 max", "3"),
+        ("3 each", "3"),
+        ("no two", "0"),
+        ("5\u00b10", "5"),
+    ],
+    *[("no wait", "0"), ("no response", "0"), ("no ship; yes", "0"), ("no longer visible", "0"), ("non-zero", "0")],
     *[("yes and no", "yes"), ("Yes/No", "yes"), ("there is no ship but 3", "0"), ("1st", "1"), ("one and a half", "1")],
     *[("more than 1000m2", "1000m2"), ("3.5 or 4", "35 or 4"), ("runway -5", "runway 5"), ("5", "")],
 ]
