@@ -12,7 +12,7 @@ _PART = re.compile(
     r"\.(?:z\d\d|(?:zip|7z|rar|tar|t?gz)\.\d{3}|r\d\d|part\d+\.rar|part\d+|(?:zip|tar|t?gz|bz2|xz)[._-](?:part)?a[a-z])$"
 )
 _UNFINISHED = (".part", ".crdownload", ".aria2", ".incomplete", ".download", ".partial", ".!ut")
-_PACKED = (".rar", ".7z")
+_PACKED = {".rar": "a RAR archive", ".7z": "a 7z archive", ".zst": "a Zstandard archive", ".lz4": "an LZ4 archive"}
 SPLIT = "part of a split archive"
 
 
@@ -36,7 +36,7 @@ def kind_of(head: bytes, name: str = "") -> tuple[str, str] | None:
         )
     if head.startswith((_RAR, _SEVEN_ZIP)) and not is_part(name):
         return "a RAR archive" if head.startswith(_RAR) else "a 7z archive", unpacking(name)
-    return None if name.lower().endswith(_PACKED) else kind_of_name(name)
+    return None if name.lower().endswith(tuple(_PACKED)) else kind_of_name(name)
 
 
 def kind_of_name(name: str) -> tuple[str, str] | None:
@@ -46,9 +46,8 @@ def kind_of_name(name: str) -> tuple[str, str] | None:
         return "an unfinished download", "wait until it is finished, or download it again"
     if is_part(lower):
         return SPLIT, joining(name)
-    if lower.endswith(_PACKED):
-        return "a RAR archive" if lower.endswith(".rar") else "a 7z archive", unpacking(name)
-    return None
+    packed = next((kind for suffix, kind in _PACKED.items() if lower.endswith(suffix)), None)
+    return (packed, unpacking(name)) if packed else None
 
 
 def is_part(name: str) -> bool:
@@ -64,5 +63,6 @@ def joining(name: str) -> str:
 def unpacking(name: str) -> str:
     """What to do with an archive that cannot be read in place."""
     quoted = shlex.quote(name)
-    command = f"unrar x {quoted}" if ".rar" in name.lower() else f"7z x {quoted}"
+    tools = {".rar": "unrar x", ".zst": "unzstd", ".lz4": "unlz4"}
+    command = next((f"{tool} {quoted}" for suffix, tool in tools.items() if suffix in name.lower()), f"7z x {quoted}")
     return f"unpack it with `{command}` and give the directory"

@@ -18,7 +18,8 @@ from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
 from geozero.curation.release import hub_parquet
 from geozero.curation.release.hub_parquet import export_hub, import_hub
-from geozero.curation.release.trainer_json import export_trainer
+from geozero.curation.release.importing import import_release
+from geozero.curation.release.trainer_json import Style, export_trainer
 from geozero.tasks import SYSTEM_PROMPT
 
 VALIDATED = sample(21, "vqa", "rsvqa_hr/Data/21", split="val")
@@ -139,6 +140,22 @@ def test_a_changed_or_hostile_row_costs_that_row(tmp_path: Path) -> None:
     manifest = import_hub(tmp_path / "hub", tmp_path / "back")
     assert manifest["n_samples"] == 2
     assert {row["reason"] for row in manifest["rejects"]} == {"image_changed", "image_unreadable", "special_token"}
+
+
+def test_a_lost_shard_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_parquet, "SHARD_BYTES", 1)
+    monkeypatch.setattr(hub_parquet, "GROUP_ROWS", 2)
+    export_hub(tmp_path / "hub", {"raw": corpus(tmp_path / "c", SAMPLES)}, [])
+    next((tmp_path / "hub/data/raw").glob("train-00001-of-*")).unlink()
+    with pytest.raises(InputError, match="shards are missing, such as raw/train-00001-of-"):
+        import_hub(tmp_path / "hub", tmp_path / "back")
+
+
+@pytest.mark.parametrize("trainer", ["swift", "llamafactory"])
+def test_rows_for_trainers_are_not_read_back(trainer: Style, tmp_path: Path) -> None:
+    export_trainer(tmp_path / "out", trainer, {"raw": corpus(tmp_path / "c", SAMPLES)}, [])
+    with pytest.raises(InputError, match="rows for another trainer"):
+        import_release(tmp_path / "out", tmp_path / "back")
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:

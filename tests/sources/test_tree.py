@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from geozero.common.errors import BadRecord, InputError
 from geozero.sources.readers import archives
+from geozero.sources.readers.annotations import json_items
 from geozero.sources.readers.archive_members import clean_name
 from geozero.sources.readers.tree import open_tree
 
@@ -252,6 +253,7 @@ def test_archives_that_lie_in_the_tree_are_looked_into(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
+        ("set.tar.zst", "set.tar.zst is a Zstandard archive .* .unpack it with `unzstd .*set.tar.zst`"),
         ("set.rar", "set.rar is a RAR archive .* .unpack it with `unrar x .*set.rar`"),
         ("set.tar.gz", "set.tar.gz: this is an empty file .* .download it again"),
         ("set.z01", "set.z01 is part of a split archive .* .put all parts into one directory"),
@@ -317,3 +319,35 @@ def test_an_archive_in_an_archive_may_be_no_bomb(tmp_path: Path, monkeypatch: py
     zipped(tmp_path / "outer.zip", {"top/sets.tar": b"\0" * (3 << 20), "top/x.txt": b""})
     with open_tree(tmp_path / "outer.zip") as tree, pytest.raises(InputError, match="unpacks to more than"):
         tree.locate("the set", ("list.json",))
+
+
+@pytest.mark.parametrize("packed", ["plain", "gz"])
+def test_a_tar_that_breaks_off_between_two_files_is_damaged(packed: str, tmp_path: Path) -> None:
+    path = tarred(tmp_path / "t.tar")
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[2].offset
+    data = path.read_bytes()[:end]
+    path.write_bytes(data if packed == "plain" else gzip.compress(data))
+    with pytest.raises(InputError, match="the mark of its end is missing"):
+        open_tree(path)
+
+
+def test_what_is_left_out_of_an_archive_in_the_tree_is_listed(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "x.zip", {"set/locked.jpg": b"1"}).read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "x.zip").write_bytes(data)
+    with open_tree(tmp_path) as tree, pytest.raises(InputError, match=r"encrypted, such as set/locked\.jpg"):
+        tree.locate("the set", ["locked.jpg"])
+    zipped(tmp_path / "y.zip", {"set/open.jpg": b"1"})
+    with open_tree(tmp_path) as tree:
+        assert tree.locate("the set", ["open.jpg"]).left_out() == [("set/locked.jpg", "encrypted: in x.zip")]
+
+
+def test_a_list_in_a_zip_of_another_compression_says_why_it_cannot_be_read(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "x.zip", {"list.json": b"[]"}).read_bytes())
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(mark) + at] = 93  # Zstandard
+    (tmp_path / "x.zip").write_bytes(data)
+    with open_tree(tmp_path / "x.zip") as tree, pytest.raises(InputError, match="compression method"):
+        list(json_items(tree, "list.json"))

@@ -30,6 +30,7 @@ from geozero.curation.ingest.checks import Checks, storable
 from geozero.curation.release.exporting import WHAT, Exported, Kind
 from geozero.curation.reuse import finished
 from geozero.sources import open_tree
+from geozero.sources.readers.tables import check_whole
 
 README, DATA, EVAL = "README.md", "data", "eval"
 HUB_SPLITS: dict[Split, str] = {"train": "train", "val": "validation", "test": "test"}
@@ -241,6 +242,7 @@ def import_hub(root: Path, out: Path, *, file: str = "", checks: Checks | None =
     checks = checks or Checks()
     shards = _shards_of(root, file)
     with open_tree(root / DATA) as tree:
+        check_whole(tree, [str(path.relative_to(root / DATA)) for path, _ in shards])
         made_by = {
             "command": "release import",
             "geozero": __version__,

@@ -82,6 +82,12 @@ class Released(Source):
         lists = [n for n in tree.names(suffixes=(".json",)) if not self.file or n.rpartition("/")[2] == self.file]
         known = [n for n in lists if n.rpartition("/")[2] in FILES.values()]
         chosen = lists if self.file else known or lists
+        if not known and not self.file and tree.names(suffixes=(".jsonl",)):
+            raise InputError(
+                "rows for another trainer, which lack ids, references and splits, are not read back",
+                tree.where(),
+                "keep the corpus, or export it without --format or with --format hf",
+            )
         if len(chosen) != 1:
             what = f"no {self.file or 'JSON list'}" if not chosen else f"several lists: {', '.join(chosen[:4])}"
             raise InputError(what, tree.where(), "name one with --file" if chosen else "give the release's directory")

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from geozero.common.errors import BadRecord, InputError
+from geozero.common.errors import BadRecord
 from geozero.corpus.sample import Split
 from geozero.sources.base import Ratio, Record, Rejected
 from geozero.sources.custom.common import RATIO, ImageKeys
@@ -55,7 +55,7 @@ class OwnClasses(ClassFolders):
         if not places and table_files(tree):
             return tree
         if not places:
-            raise InputError("no class folders with images", tree.where(), f"expected {self.layout}")
+            raise tree.absent("class folders with images", f"looked for {self.layout}")
         top = os.path.commonpath(places).strip("/")
         above, _, last = top.rpartition("/")
         return tree.at(above if split_named(last) else top)  # one split alone is still a split

@@ -35,7 +35,7 @@ def json_items(tree: Tree, name: str, key: str | None = None) -> Iterator[Any]:
     try:
         file = tree.open(name)
     except BadRecord as bad:
-        raise InputError(bad.reason.replace("_", " "), where, "the data set needs this file") from None
+        raise _needed(bad, where) from None
     with file:
         reader = _JsonReader(file, where)
         if key is not None:
@@ -53,9 +53,15 @@ def json_groups(tree: Tree, name: str) -> Iterator[tuple[str, Any]]:
     try:
         file = tree.open(name)
     except BadRecord as bad:
-        raise InputError(bad.reason.replace("_", " "), where, "the data set needs this file") from None
+        raise _needed(bad, where) from None
     with file:
         yield from _JsonReader(file, where).groups()
+
+
+def _needed(bad: BadRecord, where: str) -> InputError:
+    detail = bad.detail.rpartition(": ")[2]
+    why = f": {detail}" if detail and bad.reason != "file_missing" else ""
+    return InputError(bad.reason.replace("_", " ") + why, where, "the data set needs this file")
 
 
 class _JsonReader:
@@ -208,7 +214,7 @@ def read_lines(tree: Tree, name: str) -> list[tuple[int, str]]:
     try:
         text = tree.read(name, MAX_LINES_BYTES).decode("utf-8-sig")
     except BadRecord as bad:
-        raise InputError(bad.reason.replace("_", " "), tree.where(name), "the data set needs this file") from None
+        raise _needed(bad, tree.where(name)) from None
     except UnicodeDecodeError:
         raise InputError("not a text file", tree.where(name), "download it again") from None
     refuse_other_kind(text[:HEAD_BYTES].encode(), tree.where(name))

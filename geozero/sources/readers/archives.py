@@ -224,6 +224,9 @@ class _Tar:
                     self._places[name] = (info.offset_data, info.size)
                     members[name] = Member(self, name, info.size)
                     _check_count(len(members), self._label)
+        self._file.seek(max(0, self._file.tell() - tarfile.BLOCKSIZE))
+        if any(self._file.read(tarfile.BLOCKSIZE)):  # the end is marked by blocks of zeros
+            raise tarfile.ReadError("it breaks off, because the mark of its end is missing")
         return members, ignored
 
     def open(self, key: str) -> IO[bytes]:

@@ -338,7 +338,12 @@ class Tree:
             prefix = name[: name.rfind("/") + 1]
             for inner, member in members.items():
                 self.add(prefix + inner, member)
-            self.ignored.extend((f"{self._top}{name}:{inner}", reason) for inner, reason in ignored)
+            self.ignored.extend(
+                (f"{self._top}{name}:{inner}", reason)
+                if reason == "unsafe_name"
+                else (f"{self._top}{prefix}{inner}", f"{reason}: in {name}")
+                for inner, reason in ignored
+            )
 
     def absent(self, title: str, looked: str, like: Iterable[str] = ()) -> InputError:
         """The error of a data set that is not there: what was looked for and found, and the likely reason.
@@ -361,7 +366,12 @@ class Tree:
         return Missing(what, self.where(), self._how_to_fix())
 
     def _how_to_fix(self) -> str:
-        links = [name for name, reason in self.ignored if reason == "link"]
+        locked = [name for name, reason in self.ignored if reason.startswith("encrypted")]
+        if locked:
+            return (
+                f"files are encrypted, such as {locked[0][:80]}: unpack them with their password and give the directory"
+            )
+        links = [name for name, reason in self.ignored if reason.partition(":")[0] == "link"]
         if links:
             return (
                 f"links are not followed, such as {links[0]}, where they lead out of the directory: give their target "
