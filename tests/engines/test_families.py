@@ -327,7 +327,7 @@ def all_sizes(out: Path) -> dict[str, Any]:
                 turns = [{"role": "user", "content": "<image>What is this?"}]
                 prompt = prompter.prepare(Request("a", turns, buffer.getvalue()))
                 encoded = template.encode({"messages": turns, "images": [image]})
-                request = Image.open(io.BytesIO(base64.b64decode(data_url(prompt.image).partition(",")[2])))
+                request = Image.open(io.BytesIO(base64.b64decode(data_url(prompt.image).partition(b",")[2])))
                 pixels = plain.image_processor(request, return_tensors="pt")["pixel_values"]
                 rows.append({
                     "image": [width, height],

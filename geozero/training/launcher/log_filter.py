@@ -20,6 +20,7 @@ LOG_PREFIXES = (
     "selected",
     "replay:",
     "left out:",
+    "padding:",
     "interrupted",
     "waiting for",
 )
