@@ -11,6 +11,7 @@ import ctypes
 import json
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -156,27 +157,31 @@ class _TooLong(BaseException):
 
 
 def within(seconds: float, function: Callable[[], T]) -> T | None:
-    """The result of a function of pure Python, or None if it took longer and was interrupted; in any thread."""
-    thread, lock, finished = threading.get_ident(), threading.Lock(), False
+    """The result of a function of pure Python, or None if it took longer and was interrupted.
 
-    def interrupt() -> None:
-        with lock:
-            if not finished:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TooLong))
+    It runs in a thread of its own, untraced: an interruption leaves the locks of a tracer such as coverage's taken.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
 
-    timer = threading.Timer(seconds, interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
+    def call() -> None:
+        sys.settrace(None)
         try:
-            return function()
-        finally:
-            with lock:
-                finished = True
-            timer.cancel()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # one that came too late
-    except _TooLong:
+            results.append(function())
+        except _TooLong:
+            pass
+        except BaseException as error:  # raised where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TooLong))
         return None
+    if errors:
+        raise errors[0]
+    return results[0] if results else None
 
 
 def rendered(render: Callable[[], str], path: Path) -> str:
