@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from geozero.engines.base import EngineDied, EngineOptions, Request, SamplingPar
 from geozero.engines.openai_client import address
 from geozero.engines.openai_engine import ServerEngine
 from geozero.engines.prompts import Prompt, Prompter
+from geozero.engines.serving.credentials import API_KEY
 
 HOT = SamplingParams(n=2, temperature=0.7, top_p=0.9, max_tokens=20, seed=3)
 
@@ -502,6 +504,8 @@ def refusals(engine: ServerEngine, model: Path) -> list[str]:
         data[-1] ^= 1
         weights.write_bytes(data)
         found = []
+        assert engine._own is not None
+        os.environ[API_KEY] = engine._own.key  # our server refuses whoever has no key
         for attempt in (
             lambda: ServerEngine(other, [engine._servers[0].url], **agree.LIMITS),
             lambda: engine._probe.check_weights(engine._servers[0], other),

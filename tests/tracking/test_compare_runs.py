@@ -127,8 +127,9 @@ def test_runs_are_found_compared_and_the_best_is_promoted(tracker: Tracker, tmp_
 
 @pytest.mark.slow
 def test_a_reused_stage_counts_as_the_run_s_own(tracker: Tracker) -> None:
+    pipeline(tracker, 50.0, 61, "reused")
     parent = tracker.open_pipeline("reuses")
-    tracker.note_reused(parent, "a2grpo", tracker.project / "runs/a2grpo-60")
+    tracker.note_reused(parent, "a2grpo", tracker.project / "runs/a2grpo-61")
     found = facts(tracker, resolve(tracker, parent))
     assert found.scores == {"a2grpo: reward": 0.5}
-    assert found.data == {"data/geozero-hard": "hard60"}
+    assert found.data == {"data/geozero-hard": "hard61"}
