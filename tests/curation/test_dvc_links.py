@@ -30,7 +30,7 @@ rows = [{f.name: None for f in ANSWER_SCHEMA} | {"id": sys.argv[1], "rollout": 0
 AnswerWriter(Path("store"), fingerprint).write(rows)
 write_json(Path("store/_current.json"), {"k": sys.argv[1]})
 """
-TYPES = ("hardlink", "symlink", "reflink,hardlink,symlink")
+CONFIGURED = "hardlink,symlink"
 
 
 def dvc(place: Path, *words: str) -> str:
@@ -59,11 +59,12 @@ def cache_is_whole(place: Path) -> int:
 def test_the_cache_is_linked() -> None:
     config = configparser.ConfigParser()
     config.read_string("\n".join(line.strip() for line in (ROOT / ".dvc/config").read_text().splitlines()))
-    assert config["cache"]["type"].strip('"') == "reflink,hardlink,symlink"
+    # `reflink` first would leave copies where the file system has no reflinks: DVC takes any file of its own for one
+    assert config["cache"]["type"].strip('"') == CONFIGURED
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", [CONFIGURED, "symlink"])
 def test_no_stage_writes_into_the_cache(kind: str, tmp_path: Path) -> None:
     dvc(tmp_path, "init", "--no-scm", "-q")
     dvc(tmp_path, "config", "cache.type", kind)
@@ -82,7 +83,9 @@ def test_no_stage_writes_into_the_cache(kind: str, tmp_path: Path) -> None:
     dvc(tmp_path, "add", "-q", "one")
     dvc(tmp_path, "repro", "-q")
     tar = tmp_path / "one" / "images-00000.tar"
-    assert tar.is_symlink() or tar.stat().st_nlink > 1 or "reflink" in kind
+    assert tar.is_symlink() or tar.stat().st_nlink > 1
+    made = [p for p in (*tmp_path.glob("raw/*"), *tmp_path.glob("store/**/*.parquet"))]
+    assert made and all(p.is_symlink() or p.stat().st_nlink > 1 for p in made)
     before = cache_is_whole(tmp_path)
     # what people do by hand over a linked output: the same again, then other content
     assert raw([tmp_path / "one"], [], tmp_path / "raw") == Corpus(tmp_path / "raw").manifest
