@@ -16,6 +16,7 @@ from typing import Any
 
 from geozero.common import process
 from geozero.common.errors import InputError
+from geozero.common.redaction import redacted
 from geozero.engines.families import family_for, limits_at
 from geozero.engines.families.base import MIN_PIXELS
 from geozero.engines.vllm_inprocess import cache_bytes, shared_arguments
@@ -214,14 +215,17 @@ def export(base: Path, adapter: Path, model: Model, out: Path) -> dict[str, Any]
 def flatten(arguments: Mapping[str, Any]) -> list[str]:
     """As words of a command line: true and false for booleans, lists as several words, mappings as JSON.
 
-    None leaves an argument out.
+    None leaves an argument out. A secret is shown as `***`; `secret_arguments` passes it on.
     """
-    words: list[str] = []
-    for name, value in arguments.items():
-        if value is not None:
-            values = value if isinstance(value, list | tuple) else [value]
-            words += [f"--{name}", *(_word(v) for v in values)]
-    return words
+    return [word for name, value in redacted(arguments).items() for word in words_of(name, value)]
+
+
+def words_of(name: str, value: Any) -> list[str]:
+    """One argument's words, a secret as it is."""
+    if value is None:
+        return []
+    values = value if isinstance(value, list | tuple) else [value]
+    return [f"--{name}", *(_word(v) for v in values)]
 
 
 def _word(value: Any) -> str:

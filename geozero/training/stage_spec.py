@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geozero.common.errors import InputError
+from geozero.common.redaction import redacted
 from geozero.corpus.sample import Sample, fold_of
 from geozero.corpus.store import Corpus, file_hash
 from geozero.engines import checkpoint as models
@@ -140,7 +141,7 @@ class StageSpec:
         identity = self.identity()
         return {
             **identity,
-            "settings": self.settings.model_dump(exclude=self.settings.marked(Mark.NOT_TRAINING)),
+            "settings": redacted(self.settings.model_dump(exclude=self.settings.marked(Mark.NOT_TRAINING))),
             "corpus": str(self.corpus),
             "base": str(self.base),
             "corpus_digest": identity["corpus"],

@@ -84,7 +84,7 @@ def test_no_stage_writes_into_the_cache(kind: str, tmp_path: Path) -> None:
     dvc(tmp_path, "repro", "-q")
     tar = tmp_path / "one" / "images-00000.tar"
     assert tar.is_symlink() or tar.stat().st_nlink > 1
-    made = [p for p in (*tmp_path.glob("raw/*"), *tmp_path.glob("store/**/*.parquet"))]
+    made = [*tmp_path.glob("raw/*"), *tmp_path.glob("store/**/*.parquet")]
     assert made and all(p.is_symlink() or p.stat().st_nlink > 1 for p in made)
     before = cache_is_whole(tmp_path)
     # what people do by hand over a linked output: the same again, then other content

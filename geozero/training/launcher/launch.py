@@ -16,6 +16,7 @@ from pathlib import Path
 from geozero.common import process, process_tags
 from geozero.common.errors import InputError
 from geozero.engines.vllm_server import free_port
+from geozero.training.launcher import secret_arguments
 
 LAUNCHER = "geozero.training.launcher.launch"  # this module, by which its processes are known
 KINDS = ("sft", "grpo", "export", "rollout")
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
     _hide_unused(arguments)
     _init_deepspeed_on_cpu(arguments)
     try:
-        _run(kind, arguments)
+        _run(kind, secret_arguments.restore(arguments))
     except InputError as error:
         print(f"{REFUSAL}{error}", file=sys.stderr)
         return 2

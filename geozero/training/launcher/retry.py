@@ -15,7 +15,7 @@ from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.training import arguments, checkpoints
 from geozero.training.checkpoints import Checkpoint
-from geozero.training.launcher import multi_node
+from geozero.training.launcher import multi_node, secret_arguments
 from geozero.training.launcher.launch import LAUNCHER, PARENT, REFUSAL
 from geozero.training.launcher.multi_node import Node
 from geozero.training.launcher.watchdog import HangDetected, OutOfMemory, PeerFailed, Preempted, Watchdog
@@ -134,7 +134,7 @@ def _start(run: TrainingRun, planned: dict[str, Any], last: Checkpoint | None) -
         planned = planned | {"resume_from_checkpoint": last.path}
         run.log(f"resuming from {last.path.name} (step {last.step}/{planned['max_steps']})")
     hardware, directory = run.spec.params.hardware, run.directory
-    log_file, env = directory / LOG, environment(directory)
+    log_file, env = directory / LOG, environment(directory) | secret_arguments.environment(planned)
     command = arguments.launch_command(run.spec.kind, planned, hardware, run.node)
     run.log(f"$ {shlex.join(command)}")
     with multi_node.leader_launch(directory, run.node, [run.spec.kind, *arguments.flatten(planned)]) as launch:
@@ -156,7 +156,8 @@ def _start(run: TrainingRun, planned: dict[str, Any], last: Checkpoint | None) -
 
 def follow_leader(spec: StageSpec, directory: Path, node: Node, done: Path, log: Log) -> None:
     """On a node that is not the first: start what node 0 starts, until `done` is there."""
-    hardware, log_file, env = spec.params.hardware, directory / f"train-{node.rank}.log", environment(directory)
+    hardware, log_file = spec.params.hardware, directory / f"train-{node.rank}.log"
+    env = environment(directory) | secret_arguments.environment(spec.settings.extra)
     command = [sys.executable, *arguments.torchrun(node, arguments.devices(hardware)), "-m", LAUNCHER]
     for launch in multi_node.launches(directory, done, 60 * hardware.stall_minutes):
         try:
