@@ -101,6 +101,14 @@ class Section(BaseModel):
         return values | {name: old.default for name, old in self.removed.items()}
 
 
+class Suite(Section):
+    """The suite of the rendered world: questions of each type in each split, whose answers take several steps."""
+
+    train: Count = 400
+    val: Count = 100
+    test: Count = 400  # each test split
+
+
 class Toy(Section):
     """The rendered world of the demo; other profiles leave it out."""
 
@@ -108,6 +116,7 @@ class Toy(Section):
     train: Scenes = {"aid": 700, "rsvqa_lr": 300, "rsicd": 300, "dior_rsvg": 300}
     val: Scenes = {"aid": 64, "rsvqa_lr": 40, "rsicd": 64, "dior_rsvg": 64}
     test: Scenes = {"aid": 280, "rsvqa_lr": 100, "rsicd": 260, "dior_rsvg": 150}  # each test split
+    suite: Suite | None = None  # {}: its defaults; then `data` may name toy_suite_vqa, toy_suite_vg and their `_hard`
 
     @model_validator(mode="after")
     def _same_sets(self) -> Toy:

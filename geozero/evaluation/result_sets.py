@@ -16,7 +16,7 @@ from geozero.metrics.records import parse_records
 from geozero.tasks.boxes import Convention
 
 HARD_SUFFIX = "_hard"
-TOY_PREFIX = "toy_"
+TOY_PREFIX, SUITE_PREFIX = "toy_", "toy_suite_"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def split_of(source: str, split: str = "test") -> str:
 
 
 def world_of(source: str) -> str:
-    """Rendered and real imagery are never averaged."""
+    """Rendered and real imagery are never averaged; nor are the suite's questions with the toy world's others."""
+    if source.startswith(SUITE_PREFIX):
+        return "suite"
     return "toy" if source.startswith(TOY_PREFIX) else source
 
 

@@ -44,6 +44,10 @@ ADAPTERS = {  # name: the module below this package, and its class
 }
 
 
+def _adapter(name: str) -> str:
+    return (ADAPTERS | toy.SUITE)[toy.RENDERED.get(name, name)]
+
+
 class _Sources(Mapping[str, Source]):
     """The data sets, each made when it is asked for."""
 
@@ -52,7 +56,7 @@ class _Sources(Mapping[str, Source]):
 
     def __getitem__(self, name: str) -> Source:
         if name not in self._made:
-            module, _, adapter = ADAPTERS[toy.RENDERED.get(name, name)].partition(":")
+            module, _, adapter = _adapter(name).partition(":")
             source: Source = getattr(import_module(f"{__name__}.{module}"), adapter)()
             self._made[name] = toy.rendered(source, name) if name in toy.RENDERED else source
         return self._made[name]
@@ -83,7 +87,7 @@ def get(name: str) -> Source:
 
 def modules(name: str) -> tuple[str, ...]:
     """The modules that read the data set of this name; what they import is not among them."""
-    module = f"{__name__}.{ADAPTERS[toy.RENDERED.get(name, name)].partition(':')[0]}"
+    module = f"{__name__}.{_adapter(name).partition(':')[0]}"
     return (module, toy.__name__) if name in toy.RENDERED else (module,)
 
 

@@ -1,6 +1,7 @@
 """The rendered toy world, read by the adapters of the real data sets under other names.
 
-The trees stand in the layouts of AID, RSVQA-LR, RSICD and DIOR-RSVG. Their own names keep the rendered images apart
+The trees stand in the layouts of AID, RSVQA-LR, RSICD and DIOR-RSVG; so do those of the suite, whose adapters look for
+them in directories of other names. Their own names keep the rendered images apart
 from the real sets' keys. A set whose name ends in `_hard` is for evaluation alone: all of it is `test`.
 """
 
@@ -13,7 +14,13 @@ from geozero.sources.base import Ratio, Source
 
 PREFIX, HARD = "toy_", "_hard"
 SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
-RENDERED = {f"{PREFIX}{name}{suffix}": name for suffix in ("", HARD) for name in SETS}  # and whose adapter reads it
+SUITE = {  # as ADAPTERS of geozero.sources, but only under the names of the toy world
+    "suite_vqa": "mixed.toy_suite:SuiteQuestions",
+    "suite_vg": "mixed.toy_suite:SuiteBoxes",
+}
+RENDERED = {
+    f"{PREFIX}{name}{suffix}": name for suffix in ("", HARD) for name in (*SETS, *SUITE)
+}  # and whose adapter reads it
 RATIO = Ratio(train=0.6, val=0.1)  # toy AID has few images: more of them to learn from, the rest is test [ours]
 OPTIONS: dict[str, dict[str, Any]] = {"aid": {"labels": None, "ratio": RATIO, "stratify": False}}
 

@@ -10,6 +10,7 @@ import pytest
 
 from geozero.curation.decontamination.name_maps import SETS
 from geozero.sources import ADAPTERS, SOURCES
+from geozero.sources.toy import SUITE
 from geozero.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +81,7 @@ def test_every_set_with_a_name_map_is_in_the_table_of_maps() -> None:
     ("folder", "registered"),
     [
         ("geozero/tasks", {type(task).__module__ for task in TASKS.values()}),
-        ("geozero/sources", {f"geozero.sources.{place.partition(':')[0]}" for place in ADAPTERS.values()}),
+        ("geozero/sources", {f"geozero.sources.{place.partition(':')[0]}" for place in (ADAPTERS | SUITE).values()}),
     ],
 )
 def test_every_task_and_data_set_that_has_a_file_is_registered(folder: str, registered: set[str]) -> None:

@@ -35,8 +35,16 @@ from geozero.tasks import TASKS
 # what the project promises, by task
 WANTED = {
     "scene_cls": {"ucm", "aid", "whu_rs19", "resisc45", "eurosat", "nasc_tg2", "siri_whu"},
-    "vqa": {"rsvqa_lr", "rsvqa_hr", "rsvqa_hr_phili", "vrsbench_vqa", "neon_vqa"},
-    "grounding": {"rsvg", "dior_rsvg", "vrsbench_referring", "neon_grounding"},
+    "vqa": {
+        "rsvqa_lr",
+        "rsvqa_hr",
+        "rsvqa_hr_phili",
+        "vrsbench_vqa",
+        "neon_vqa",
+        "toy_suite_vqa",
+        "toy_suite_vqa_hard",
+    },
+    "grounding": {"rsvg", "dior_rsvg", "vrsbench_referring", "neon_grounding", "toy_suite_vg", "toy_suite_vg_hard"},
     "caption": {"ucm_captions", "sydney_captions", "nwpu_captions", "rsicd", "vrsbench_cap"},
     "multiple_choice": {"xlrs_bench", "xlrs_bench_lite", "mme_realworld_lite_rs"},
 }

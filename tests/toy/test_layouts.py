@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from geozero.common.errors import InputError
+from geozero.toy.model.pretrain import FIRST_SEED, PretrainConfig
 from geozero.toy.world import layouts
-from geozero.toy.world.layouts import SETS, SPLITS, scene_seed, world_sizes, write_world
+from geozero.toy.world.layouts import SETS, SPLITS, SUITE_SETS, scene_seed, world_sizes, write_world
 from geozero.toy.world.scene import SCENE_CLASSES
 
 SIZES = world_sizes({"aid": 10, "rsvqa_lr": 6, "rsicd": 12, "dior_rsvg": 6}, val=3, test=4)
@@ -129,14 +130,14 @@ def test_no_image_occurs_twice(world: Path, hard_world: Path) -> None:
 
 
 def test_seed_blocks_are_disjoint() -> None:
-    names = (*SETS, "pretrain", "samples")
+    names = (*SETS, "pretrain", "samples", *SUITE_SETS)
     blocks = [
         (scene_seed(seed, name, split, 0, hard), scene_seed(seed, name, split, 199_999, hard))
         for seed in (0, 1)
         for name in names
         for split, hard in (("train", False), ("val", False), ("test", False), ("test", True))
     ]
-    ordered = sorted(blocks)
+    ordered = sorted([*blocks, (FIRST_SEED, FIRST_SEED + PretrainConfig().scenes - 1)])
     assert all(low[1] < high[0] for low, high in itertools.pairwise(ordered))
     with pytest.raises(InputError):
         scene_seed(0, "aid", "train", 200_000)

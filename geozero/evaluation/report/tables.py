@@ -19,7 +19,13 @@ from geozero.tasks import TASKS
 MODELS = {"base": "Base", "sft": "SFT", "a2grpo": "A²GRPO"}
 MODES = {"direct": "direct", "tagged": "tagged", "forced": "answer prefilled", "swapped": "another's thought"}
 SPLITS = {"test_hard": "hard test split", "test": "test split", "": "scored records", CHOOSING: "validation split"}
-WORLDS = {"toy": "Rendered toy world", "neon": "Real aerial imagery (NEON)", "strict": "", "official": ""}
+WORLDS = {
+    "toy": "Rendered toy world",
+    "suite": "Rendered questions in several steps",
+    "neon": "Real aerial imagery (NEON)",
+    "strict": "",
+    "official": "",
+}
 TASK_TITLES = {name: task.title for name, task in TASKS.items()}
 NONE = "–"
 SIGNIFICANT = 0.05

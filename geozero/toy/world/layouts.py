@@ -1,8 +1,9 @@
-"""Writes the toy world as four data sets in the layouts in which the real ones are distributed.
+"""Writes the toy world as data sets in the layouts in which the real ones are distributed.
 
 Under one root: `AID/<Class>/<class>_<n>.jpg`; `RSVQA_LR/Images_LR/<id>.tif` with its JSON lists;
 `RSICD/RSICD_images/<n>.jpg` with `dataset_rsicd.json`; `DIOR_RSVG/{JPEGImages,Annotations}` with its index lists;
-`world.json`, written last. The real adapters read them under the names `toy_aid`, `toy_aid_hard`, ….
+`world.json`, written last. The real adapters read them under the names `toy_aid`, `toy_aid_hard`, …. On request also
+the suite of `geozero.toy.world.suite`: `SUITE_VQA` in RSVQA-LR's layout, `SUITE_VG` in DIOR-RSVG's.
 
 Seeds: no scene is used twice. `scene_seed` gives every data set, split and difficulty a block of its own; the
 block "pretrain" is for the scenes that the tiny base model is pre-trained on, "samples" for images kept in git.
@@ -15,7 +16,7 @@ import os
 import random
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,20 @@ from typing import Any
 from PIL import Image
 
 from geozero.common.errors import InputError
+from geozero.toy.world import suite
 from geozero.toy.world.language import captions, questions_about, referring
 from geozero.toy.world.scene import DEFAULT_SIZE, SCENE_CLASSES, SIZE_RANGE, Scene, render, sample_scene
 
 WORLD_VERSION = 2  # raise it when scenes, images or texts of the same seed change
 SETS = ("aid", "rsvqa_lr", "rsicd", "dior_rsvg")
+SUITE_SETS = ("suite_vqa", "suite_vg")
 SPLITS = ("train", "val", "test")
 MANIFEST = "world.json"
 
-_BLOCKS = (*SETS, "pretrain", "samples")
+_BLOCKS = {  # place of a data set's seeds in a world; 6 and 7 are left to the scenes of pre-training
+    **{name: place for place, name in enumerate((*SETS, "pretrain", "samples"))},
+    **dict(zip(SUITE_SETS, (8, 9), strict=True)),
+}
 _BLOCK = 200_000  # seeds of one data set, split and difficulty
 _BLOCKS_A_SET = 4  # train, val, test, and the hard world's test
 _WORLD = 10_000_000  # seeds of one world; larger than all blocks together
@@ -41,7 +47,9 @@ DATE_ADDED = 1_558_602_098  # RSVQA-LR's items carry a Unix time; a fixed one ke
 MOST_REFERENCES = 2  # expressions per image in DIOR-RSVG, which has 2.2 on average
 REPEATED_CAPTIONS = 0.35  # share of RSICD images whose five sentences are made up by repetition
 
-Sizes = Mapping[str, Mapping[str, int]]  # scenes by data set and split
+Sizes = Mapping[str, Mapping[str, int]]  # scenes by data set and split; of the suite's sets questions of each type
+_Asked = tuple[str, Scene, list[tuple[str, str, str]]]  # split, scene, (type, question, answer)
+_Referred = tuple[str, Scene, list[tuple[int, str]]]  # split, scene, (index into its objects, expression)
 OnProgress = Callable[[int, int], None]
 
 
@@ -54,7 +62,7 @@ DEFAULT_SIZES = world_sizes({"aid": 700, "rsvqa_lr": 300, "rsicd": 300, "dior_rs
 
 
 def scene_seed(seed: int, name: str, split: str, index: int, hard: bool = False) -> int:
-    """The seed of one scene. `name`: a data set of SETS, "pretrain" or "samples"; the hard world is all test.
+    """The seed of one scene. `name`: a data set, "pretrain" or "samples"; the hard world is all test.
 
     Raises:
         InputError: negative seed, unknown name or split, or more scenes than a block holds.
@@ -66,7 +74,7 @@ def scene_seed(seed: int, name: str, split: str, index: int, hard: bool = False)
             f"a seed from 0 on, one of {', '.join(_BLOCKS)}, and fewer than {_BLOCK} scenes per split",
         )
     block = _BLOCKS_A_SET - 1 if hard else SPLITS.index(split)
-    return seed * _WORLD + (_BLOCKS.index(name) * _BLOCKS_A_SET + block) * _BLOCK + index
+    return seed * _WORLD + (_BLOCKS[name] * _BLOCKS_A_SET + block) * _BLOCK + index
 
 
 def write_world(
@@ -78,12 +86,13 @@ def write_world(
     hard: bool = False,
     progress: OnProgress | None = None,
 ) -> None:
-    """Writes the four data sets under `root`, or returns at once if the same world is already complete.
+    """Writes the data sets under `root`, or returns at once if the same world is already complete.
 
     Args:
         root: made by this function; everything appears in it at once, by renaming a finished directory.
         seed: the world; worlds of different seeds share no scene.
-        sizes: scenes by data set and split. AID has no split files: its adapter splits what is there.
+        sizes: scenes by data set and split; of the suite's sets questions of each type. What is not named is not
+            written. AID has no split files: its adapter splits what is there.
         size: side of an image in pixels.
         hard: small, crowded, noisy scenes, all of them in the test split; only the sizes of "test" count.
         progress: called with (scenes done, scenes in all).
@@ -111,13 +120,14 @@ def write_world(
 
 
 def _plan(sizes: Sizes, hard: bool) -> dict[str, dict[str, int]]:
+    known = (*SETS, *SUITE_SETS)
     for name, by_split in sizes.items():
-        if name not in SETS or any(split not in SPLITS or n < 0 for split, n in by_split.items()):
+        if name not in known or any(split not in SPLITS or n < 0 for split, n in by_split.items()):
             raise InputError(
-                f"toy sizes {name}: {dict(by_split)}", hint=f"sets {', '.join(SETS)}; splits {', '.join(SPLITS)}"
+                f"toy sizes {name}: {dict(by_split)}", hint=f"sets {', '.join(known)}; splits {', '.join(SPLITS)}"
             )
     splits = ("test",) if hard else SPLITS
-    return {name: {split: sizes[name].get(split, 0) for split in splits} for name in SETS if name in sizes}
+    return {name: {split: sizes[name].get(split, 0) for split in splits} for name in known if name in sizes}
 
 
 def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
@@ -189,21 +199,42 @@ class _Writer:
         return counts
 
     def rsvqa_lr(self) -> dict[str, int]:
+        """Five questions about each scene."""
+        scenes = ((split, self._scene("rsvqa_lr", split, index)) for split, index in self._mixed("rsvqa_lr"))
+        asked = ((split, scene, questions_about(scene, random.Random(scene.seed))) for split, scene in scenes)
+        return self._rsvqa("RSVQA_LR", asked)
+
+    def suite_vqa(self) -> dict[str, int]:
+        """The suite's questions, in the layout of RSVQA-LR."""
+        drawn = self._balanced("suite_vqa", suite.QUESTIONS)
+        return self._rsvqa(
+            "SUITE_VQA", ((split, scene, [(c.kind, c.text, c.answer) for c in own]) for split, scene, own in drawn)
+        )
+
+    def _balanced(self, name: str, types: Mapping[str, suite.Type]) -> list[tuple[str, Scene, list[suite.Candidate]]]:
+        """Scenes with what the suite asks about them, of all splits, in a shuffled order."""
+        found: list[tuple[str, Scene, list[suite.Candidate]]] = []
+        for split, n in self.plan[name].items():
+            rng = random.Random(f"{self.seed} {name} {split} {self.hard}")
+            scenes = (self._scene(name, split, index) for index in range(_BLOCK))
+            found += [(split, scene, own) for scene, own in suite.balanced(scenes, types, n, rng)]
+        random.Random(f"{self.seed} {name} {self.hard}").shuffle(found)
+        return found
+
+    def _rsvqa(self, directory: str, asked: Iterable[_Asked]) -> dict[str, int]:
         """Images by id; per split and for all: images, questions and answers whose list index is their id.
 
         A split's lists keep an inactive placeholder where an id belongs to another split. The images' list has
         full length, the other two end after the split's last active item.
         """
-        folder = self.root / "RSVQA_LR"
+        folder = self.root / directory
         lists: dict[str, list[dict[str, Any]]] = {"images": [], "questions": [], "answers": []}
         splits: dict[str, list[str]] = {kind: [] for kind in lists}
-        for image_id, (split, index) in enumerate(self._mixed("rsvqa_lr")):
-            scene = self._scene("rsvqa_lr", split, index)
+        for image_id, (split, scene, rows_of_image) in enumerate(asked):
             self._save(scene, folder / "Images_LR" / f"{image_id}.tif")
             common = {"date_added": DATE_ADDED, "people_id": 0, "active": True}
             first = len(lists["questions"])
-            asked = questions_about(scene, random.Random(scene.seed))
-            for number, (kind, question, answer) in enumerate(asked, start=first):
+            for number, (kind, question, answer) in enumerate(rows_of_image, start=first):
                 link = {"img_id": image_id, "type": kind, "question": question, "answers_ids": [number]}
                 lists["questions"].append({"id": number, **common, **link})
                 lists["answers"].append({"id": number, **common, "question_id": number, "answer": answer})
@@ -259,17 +290,28 @@ class _Writer:
         return {"images": len(images), "sentences": 5 * len(images)}
 
     def dior_rsvg(self) -> dict[str, int]:
+        """Scenes with an object that can be referred to."""
+        supply = {split: self._with_references(split) for split in self.plan["dior_rsvg"]}
+        return self._rsvg("DIOR_RSVG", ((split, *next(supply[split])) for split, _ in self._mixed("dior_rsvg")))
+
+    def suite_vg(self) -> dict[str, int]:
+        """The suite's expressions, in the layout of DIOR-RSVG."""
+        drawn = self._balanced("suite_vg", suite.EXPRESSIONS)
+        return self._rsvg(
+            "SUITE_VG",
+            ((split, scene, [(c.target, c.text) for c in own if c.target is not None]) for split, scene, own in drawn),
+        )
+
+    def _rsvg(self, directory: str, referred: Iterable[_Referred]) -> dict[str, int]:
         """Images, annotations, and per split the indices over all objects of the sorted annotation files.
 
         All objects of an image belong to one split here, unlike in the real set.
         """
-        folder = self.root / "DIOR_RSVG"
+        folder = self.root / directory
         (folder / "Annotations").mkdir(parents=True)
         lines: dict[str, list[int]] = {split: [] for split in SPLITS}
-        supply = {split: self._with_references(split) for split in self.plan["dior_rsvg"]}
         objects = 0
-        for number, (split, _) in enumerate(self._mixed("dior_rsvg"), start=1):
-            scene, references = next(supply[split])
+        for number, (split, scene, references) in enumerate(referred, start=1):
             self._save(scene, folder / "JPEGImages" / f"{number:05d}.jpg")
             annotation = _annotation(f"{number:05d}.jpg", scene, references)
             ET.ElementTree(annotation).write(folder / "Annotations" / f"{number:05d}.xml")
