@@ -160,7 +160,7 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
         raw=np.ones(len(objects), dtype=bool),
         readable=np.ones(len(objects), dtype=bool),
         questions=names("question", ""),
-        cut=np.array([reason == "length" for reason in names("finish_reason", "")], dtype=bool),
+        cut=np.fromiter(map("length".__eq__, names("finish_reason", "")), bool, len(objects)),
         base=base,
     )
     if set(map(type, texts)) - {str}:
@@ -169,7 +169,9 @@ def parse_records(rows: Sequence[Any], base: Path | None = None) -> RecordList:
     for i, row in enumerate(objects if "id" in keys else ()):
         if "id" in row:
             records.ids[i] = _identity(row["id"], i)
-    records.samples = [own or name for own, name in zip(names("sample", ""), records.ids, strict=True)]
+    records.samples = list(records.ids)
+    if "sample" in keys:
+        records.samples = [own or name for own, name in zip(names("sample", ""), records.ids, strict=True)]
     records.tasks = names("task", None)
     if "id" in keys and len(set(records.ids)) < len(records):
         seen: set[str] = set()
