@@ -35,3 +35,11 @@ def no_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LookupError("no WordNet")
 
     monkeypatch.setattr(captions, "wordnet_synsets", absent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever is `long`, or needs the extra `ray` or `deepspeed`, is `slow` too: `-m "not slow"` leaves it out."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("long", "ray", "deepspeed")):
+            item.add_marker("slow")
