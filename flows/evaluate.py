@@ -12,7 +12,7 @@ from flows.runtime.monitoring import rate_limited
 from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.score_logging import log_scores, tested_sources
 from flows.runtime.shell import start
-from flows.runtime.tracking import leave_links, log_data, pipeline_run
+from flows.runtime.tracking import leave_links, log_data, log_model, pipeline_run
 from geozero.evaluation.result_sets import ModelAnswers, eval_slices
 from geozero.evaluation.score_rows import rows_of
 from geozero.inference.corpus_job import CorpusJob, run_in_child
@@ -68,6 +68,7 @@ def evaluate(
     prompt_modes: tuple[Mode, ...] = ("direct", "tagged") if modes == "both" else (modes,)
     with pipeline_run(workspace, f"evaluate-{name}", alone=False) as parent:
         log_data(workspace, parent, *workspace.corpora_with("test"))
+        log_model(workspace, parent, model)
         answered = answer(workspace, name, model, prompt_modes, workspace.runs / f"answers-{name}")
         slices = eval_slices([answered], tested_sources(workspace), workspace.settings.model.boxes)
         log_scores(workspace, parent, list(rows_of(slices)))

@@ -24,16 +24,29 @@ from flows.runtime import locks
 from flows.runtime.monitoring import system_metrics
 from flows.runtime.progress import artifact_progress
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
+from geozero.common.atomic import write_text
 from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
+from geozero.engines import checkpoint
+from geozero.params import load
 from geozero.tasks.text import extract_answer, thought
-from geozero.tracking import RUN_ID_FILE, Tracker, lineage
+from geozero.tracking import RUN_ID_FILE, Tracker, lineage, origin
 from geozero.tracking.outbox import FOLDER, Outbox
+from geozero.tracking.trace import (
+    BASE_HASH,
+    BASE_PATH,
+    CORPUS_TAG,
+    FLOW_PAGE_TAG,
+    FLOW_RUN_TAG,
+    FLOW_TAG,
+    MODEL_HASH,
+    MODEL_PATH,
+)
 from geozero.training.grpo import probe_log
 from geozero.training.stage import StageResult
+from geozero.training.stage_spec import STAGE
 from geozero.workspace import Workspace
 
-FLOW_RUN_TAG, FLOW_PAGE_TAG = "prefect.flow_run", "prefect.page"
 LEAVE_SECONDS = 5.0  # for the last entries of a flow that is being ended
 
 
@@ -68,6 +81,7 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
             parent = _open(workspace, name)
             reaper.watch_run(parent)
             box = outbox(workspace)
+            _log_origin(workspace, parent)
             leave_links(workspace, parent)
             with system_metrics(lambda values, step: box.log_metrics(parent, values, step)):
                 try:
@@ -100,8 +114,16 @@ def _open(workspace: Workspace, name: str) -> str:
         if known is not None:
             tracker.reopen(known)
             return known
-    tags = {FLOW_RUN_TAG: own, FLOW_PAGE_TAG: flow_run.ui_url or ""} if own else {}
+    tags = {FLOW_RUN_TAG: own, FLOW_PAGE_TAG: flow_run.ui_url or "", FLOW_TAG: flow_run.flow_name or ""} if own else {}
     return tracker.open_pipeline(name, workspace.settings.model_dump(), tags | lineage.code_tags(workspace.root))
+
+
+def _log_origin(workspace: Workspace, parent: str) -> None:
+    """What it takes to make this run again, as artifacts: `geozero trace --rebuild` reads them."""
+    given, used = (one.model_dump(mode="json") for one in (load(workspace.file), workspace.settings))
+    out = workspace.runs / FOLDER / parent / origin.FOLDER
+    origin.write_origin(workspace.root, workspace.file, used, given, out)
+    outbox(workspace).log_artifact(parent, out, origin.FOLDER)
 
 
 def leave_links(workspace: Workspace, parent: str) -> None:
@@ -127,14 +149,30 @@ def log_data(workspace: Workspace, parent: str, *corpora: Path) -> None:
     box = outbox(workspace)
     for key, value in lineage.data_tags(workspace.root).items():
         box.set_tag(parent, key, value)
+    if (lock := workspace.root / lineage.LOCK).is_file():
+        copy = workspace.runs / FOLDER / parent / origin.FOLDER / lineage.LOCK
+        write_text(copy, lock.read_text())
+        box.log_artifact(parent, copy, origin.FOLDER)
     for corpus in corpora:
         box.log_dataset(parent, corpus, _digest(workspace, corpus), "data")
+        box.set_tag(parent, CORPUS_TAG + _place(workspace, corpus), Corpus(corpus).digest)
+
+
+def log_model(workspace: Workspace, parent: str, model: Path) -> None:
+    """The checkpoint that a flow evaluates, as tags of its run."""
+    path = checkpoint.resolve(model)
+    outbox(workspace).set_tag(parent, MODEL_PATH, _place(workspace, path.absolute()))
+    outbox(workspace).set_tag(parent, MODEL_HASH, checkpoint.content_hash(path))
 
 
 def _digest(workspace: Workspace, corpus: Path) -> str:
     """DVC's hash of a corpus; for one that DVC does not know, its own digest."""
-    place = corpus.relative_to(workspace.root).as_posix() if corpus.is_relative_to(workspace.root) else ""
-    return lineage.hashes(workspace.root).get(place) or Corpus(corpus).digest
+    return lineage.hashes(workspace.root).get(_place(workspace, corpus)) or Corpus(corpus).digest
+
+
+def _place(workspace: Workspace, path: Path) -> str:
+    """A path as DVC and runs call it: relative to the checkout that it lies in."""
+    return path.relative_to(workspace.root).as_posix() if path.is_relative_to(workspace.root) else str(path)
 
 
 def trained(
@@ -172,6 +210,11 @@ def trained(
         box.log_traces(child, _probe_rows(result.directory))
         box.register_checkpoint(child, result.model, f"{stage}-{result.fingerprint}", settings["steps"])
         box.log_artifact(child, result.directory / "args.json")
+        record = json.loads((result.directory / STAGE).read_text())
+        box.set_tag(child, BASE_PATH, _place(workspace, Path(record["base"])))
+        box.set_tag(child, BASE_HASH, record["base_hash"])
+        box.set_tag(child, MODEL_HASH, checkpoint.content_hash(result.model))
+        box.set_tag(child, CORPUS_TAG + _place(workspace, corpus), record["corpus_digest"])
     return result
 
 

@@ -18,6 +18,7 @@ from geozero.cli.predict import app as predict
 from geozero.cli.runs import app as runs
 from geozero.cli.stack import app as stack
 from geozero.cli.toy import app as toy
+from geozero.cli.trace import app as trace
 from geozero.cli.training import app as training
 from geozero.common import process_tags
 from geozero.common.errors import EXIT_BAD_INPUT, InputError, refusal
@@ -59,6 +60,7 @@ app.add_typer(difficulty)
 app.add_typer(training)
 app.add_typer(evaluation)
 app.add_typer(predict)
+app.add_typer(trace)
 app.add_typer(toy, name="toy")
 app.add_typer(stack, name="stack")
 app.add_typer(runs, name="runs")

@@ -29,7 +29,7 @@ def list_runs(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
     """
     from geozero.tracking.runs import label, pipelines, require_store
 
-    tracker = _tracker(params, tracking)
+    tracker = open_tracker(params, tracking)
     require_store(tracker)
     for run in pipelines(tracker):
         echo("\t".join((*label(run).split(" ", 1), run.info.status)))
@@ -50,7 +50,7 @@ def compare(
     from geozero.tracking import compare_runs as comparing
     from geozero.tracking.runs import facts, label, resolve
 
-    tracker = _tracker(params, tracking)
+    tracker = open_tracker(params, tracking)
     first, second = resolve(tracker, a), resolve(tracker, b)
     rows = comparing.compare(facts(tracker, first), facts(tracker, second), everything)
     _show(rows, label(first), label(second))
@@ -71,7 +71,7 @@ def promote(
     from geozero.tracking.model_promotion import promote as move
     from geozero.tracking.runs import label, resolve
 
-    tracker = _tracker(params, tracking)
+    tracker = open_tracker(params, tracking)
     found = resolve(tracker, run)
     verdict = move(tracker, found, force)
     echo(f"{label(found)}\t{'best' if verdict.moves else 'unchanged'}\t{verdict.reason}")
@@ -86,7 +86,7 @@ def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
     from geozero.common.errors import InputError
     from geozero.tracking.outbox import FOLDER, Outbox
 
-    tracker = _tracker(params, tracking)
+    tracker = open_tracker(params, tracking)
     folder = params.absolute().parent / "runs" / FOLDER
     if not folder.is_dir():
         echo("0 sent\t0 waiting")
@@ -99,7 +99,7 @@ def send(params: ParamsFile = PARAMS, tracking: Store = None) -> None:
         raise InputError("the tracking server does not accept them", tracker.uri, "try again when it answers")
 
 
-def _tracker(params: Path, store: str | None) -> Tracker:
+def open_tracker(params: Path, store: str | None) -> Tracker:
     """The given store, or that of the parameter file, or mlflow.db here."""
     from geozero.params import load
     from geozero.tracking import Tracker

@@ -48,7 +48,7 @@ def require_store(tracker: Tracker) -> None:
 
 def pipelines(tracker: Tracker) -> Iterator[Run]:
     """Every pipeline run, the newest first."""
-    for run in _all(tracker):
+    for run in all_runs(tracker):
         if PARENT_TAG not in run.data.tags:
             yield run
 
@@ -61,7 +61,7 @@ def resolve(tracker: Tracker, text: str) -> Run:
         Ambiguous: there are several.
     """
     require_store(tracker)
-    runs = list(_all(tracker))
+    runs = list(all_runs(tracker))
     if text == LATEST:
         found = [run for run in runs if PARENT_TAG not in run.data.tags][:1]
     else:
@@ -97,7 +97,7 @@ def facts(tracker: Tracker, run: Run) -> Facts:
     return Facts(run.info.run_id, run.info.run_name, run.info.status, dict(run.data.params), data, code, scores)
 
 
-def _all(tracker: Tracker) -> Iterator[Run]:
+def all_runs(tracker: Tracker) -> Iterator[Run]:
     """Every run of the experiment, the newest first, page by page."""
     token = None
     while True:
