@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,12 +10,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from prefect.concurrency.sync import concurrency
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
 
 from flows.runtime.reaper import PROCESS_TAG, STARTED_BY_WORKER
 from geozero.common import process, process_tags
@@ -22,7 +24,8 @@ from geozero.common.errors import InputError
 from geozero.workspace import Workspace
 
 LOCK = ".geozero/flow.lock"
-GPU = "gpu"  # the limit that `geozero stack up` creates
+GPU_SECONDS = 1.0  # between two tries to get a GPU
+CHECKOUT_SECONDS = 60.0  # for a run that was cancelled or suspended a moment ago to leave the checkout to the next
 LEAVE_SECONDS = 15.0  # for a training to write its checkpoint on a cancel; Prefect kills the flow after 30
 
 _gpu = threading.Lock()
@@ -31,19 +34,48 @@ _turns: dict[str, threading.Lock] = {}  # of each GPU
 
 @contextmanager
 def gpu() -> Iterator[None]:
-    """Lock the machine's GPUs: within this process by a lock, among the runs of one server by its limit `gpu`.
+    """Lock the GPUs that this process sees, among the threads of this process and among all flows of this machine.
 
-    Without a GPU nothing is locked: each process uses one core.
+    What the block starts holds the lock as well: a training that outlives its flow keeps the next one off its GPU, and
+    the kernel frees the lock once the last of them is gone. Without a GPU nothing is locked: a process uses one core.
     """
     if not process.has_gpu():
         yield
         return
-    with _gpu:
-        if STARTED_BY_WORKER in os.environ:
-            with concurrency(GPU, occupy=1):  # a lease: it ends some minutes after its run has died
-                yield
-        else:
+    with _gpu, ExitStack() as stack:
+        for name in sorted(process.gpu_identities()):  # in one order, so that two flows never wait for each other
+            stack.enter_context(_machine_lock(f"gpu-{name}"))
+        yield
+
+
+@contextmanager
+def _machine_lock(name: str) -> Iterator[None]:
+    """Wait for a name that one process of this machine can have: an abstract socket, without a file and its rights."""
+    with socket.socket(socket.AF_UNIX) as held:
+        waits = False
+        while True:
+            try:
+                held.bind(f"\0geozero-{name}")
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            if not waits:
+                _log(f"waiting for {name}: another run on this machine uses it")
+                waits = True
+            time.sleep(GPU_SECONDS)
+        process.held.add(held.fileno())
+        try:
             yield
+        finally:
+            process.held.discard(held.fileno())
+
+
+def _log(line: str) -> None:
+    try:
+        get_run_logger().info(line)
+    except MissingContextError:  # outside a flow
+        print(line)
 
 
 @contextmanager
@@ -60,7 +92,8 @@ def turn_of(device: str | None) -> Iterator[None]:
 def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
     """Lock the checkout: two pipelines in it would train into the same directories.
 
-    The kernel frees the lock of a process that was killed; the processes that it left running are ended.
+    The kernel frees the lock of a process that was killed; the processes that it left running are ended. A worker's run
+    waits a minute: Prefect frees the slot of a suspended run before its training has written its checkpoint.
 
     Raises:
         InputError: another flow runs here.
@@ -69,14 +102,15 @@ def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
     with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{_holder(path)} is running in this checkout",
-                str(workspace.root),
-                "wait for it, cancel it, or work in another clone",
-            ) from None
+        end = time.monotonic() + (CHECKOUT_SECONDS if STARTED_BY_WORKER in os.environ else 0.0)
+        while not _try_lock(lock):
+            if time.monotonic() >= end:
+                raise InputError(
+                    f"{_holder(path)} is running in this checkout",
+                    str(workspace.root),
+                    "wait for it, cancel it, or work in another clone",
+                )
+            time.sleep(1.0)
         former = _read(path)
         if former.get("tag") and former.get("host") == host:
             process_tags.end_tagged(PROCESS_TAG, former["tag"])
@@ -86,6 +120,14 @@ def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _holder(path: Path) -> str:

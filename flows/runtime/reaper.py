@@ -3,6 +3,7 @@
 A flow that is killed with -9 can end nothing and report nothing. The reaper waits for the end of the pipe between the
 two; then it ends every process that carries the flow's tag, and closes the flow's MLflow run. Where a worker started
 the flow, the reaper watches the worker as well: without it, the flow would continue unsupervised and keep its slot.
+Beside that it speaks for the flow to Prefect (`liveness.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import suppress
@@ -20,13 +22,15 @@ from typing import Any
 
 import psutil
 
+from flows.runtime.liveness import FlowRun
 from geozero.common import process, process_tags
 from geozero.tracking import Tracker
 
 PROCESS_TAG = "GEOZERO_FLOW"  # environment variable that everything a flow starts carries
 STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # set by Prefect for the process of a run
 POLL_SECONDS = 2.0
-LEAVE_SECONDS = 60.0  # for a flow without a worker to end by itself: write a checkpoint, report to the servers
+LEAVE_SECONDS = 60.0  # for a flow under a worker to end by itself: write a checkpoint, report to the servers
+SHELL_LEAVE_SECONDS = 660.0  # for one from a shell, whose training may take hardware.leave_seconds
 GIVEN = "GEOZERO_REAPER"  # environment variable: what the reaper has to know, as JSON
 GRACE = 3.0
 FLUSH_SECONDS = 60.0
@@ -39,14 +43,15 @@ class Reaper:
         tag: the value of `PROCESS_TAG` in every process that the flow starts.
     """
 
-    def __init__(self, tracker: Tracker, folder: Path) -> None:
-        self.tag = uuid.uuid4().hex
+    def __init__(self, tracker: Tracker, folder: Path, run: FlowRun | None = None) -> None:
+        self.tag, self.run = uuid.uuid4().hex, run
         given = {
             "tag": self.tag,
             "flow": os.getpid(),
             "worker": os.getppid() if STARTED_BY_WORKER in os.environ and os.getppid() > 1 else None,
             "store": [tracker.uri, tracker.experiment, str(tracker.project)],
             "folder": str(folder),
+            "run": [run.address, run.run_id] if run is not None else None,
         }
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "reaper.log").open("w") as log:
@@ -83,7 +88,12 @@ class Reaper:
 
 def main(given: dict[str, Any]) -> None:
     """Wait for the flow's end, then end everything that it has left running."""
-    flow, worker, text = _process(given["flow"]), _process(given["worker"]), ""
+    own, worker, text = _process(given["flow"]), _process(given["worker"]), ""
+    flow = own
+    run = FlowRun(*given["run"]) if given.get("run") else None
+    leave = SHELL_LEAVE_SECONDS if given["worker"] is None else LEAVE_SECONDS
+    if run is not None and own is not None:
+        threading.Thread(target=run.watch, args=(lambda: _end(own, leave),), daemon=True).start()
     while True:
         ready, _, _ = select.select([0], [], [], POLL_SECONDS)
         if ready:
@@ -91,10 +101,13 @@ def main(given: dict[str, Any]) -> None:
             if not data:
                 break
             text += data.decode()
-        if flow is not None and given["worker"] is not None and not (worker and process_tags.alive(worker)):
-            _end(flow)
+        if flow is not None and given["worker"] is not None and not _lives(worker):
+            _end(flow, leave)
             flow = None
     process_tags.end_tagged(PROCESS_TAG, given["tag"], GRACE)
+    if run is not None:
+        _wait(own, LEAVE_SECONDS)
+        run.settle(lambda: _lives(worker))
     lines = text.splitlines()
     runs = [line.removeprefix("run ") for line in lines if line.startswith("run ")]
     if runs and "done" not in lines:
@@ -106,20 +119,28 @@ def main(given: dict[str, Any]) -> None:
         box.close(FLUSH_SECONDS)
 
 
+def _lives(process: psutil.Process | None) -> bool:
+    return process is not None and process_tags.alive(process)
+
+
 def _process(pid: int | None) -> psutil.Process | None:
     with suppress(psutil.Error):
         return psutil.Process(pid) if pid else None
     return None
 
 
-def _end(flow: psutil.Process) -> None:
+def _end(flow: psutil.Process, leave: float) -> None:
     """Ask the flow to end, as a cancel does; kill it if it does not."""
-    for stop, seconds in ((flow.terminate, LEAVE_SECONDS), (flow.kill, 1.0)):
+    for stop, seconds in ((flow.terminate, leave), (flow.kill, 1.0)):
         with suppress(psutil.Error):
             stop()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and process_tags.alive(flow):
-            time.sleep(0.2)
+        _wait(flow, seconds)
+
+
+def _wait(process: psutil.Process | None, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and _lives(process):
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

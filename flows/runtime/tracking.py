@@ -17,10 +17,13 @@ from typing import Any
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.exceptions import MissingContextError, TerminationSignal
+from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingContextError, Pause, TerminationSignal
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 
 from flows.runtime import locks
+from flows.runtime.liveness import FlowRun
 from flows.runtime.monitoring import system_metrics
 from flows.runtime.progress import artifact_progress
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
@@ -67,7 +70,8 @@ def outbox(workspace: Workspace) -> Outbox:
 def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterator[str]:
     """The id of a new parent run, which ends with the block: FAILED after an error, KILLED after an interrupt.
 
-    Everything that the block has started ends with it. A retry of the same Prefect run continues the same MLflow run.
+    Everything that the block has started ends with it. A retry of the same Prefect run continues the same MLflow run. A
+    run that was suspended in Prefect leaves as such: Resume starts it again.
 
     Args:
         alone: hold the checkout: no other such flow may run in it.
@@ -75,7 +79,7 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
     Raises:
         InputError: another flow runs in this checkout, or the tracking store cannot be reached.
     """
-    reaper = Reaper(workspace.tracker, workspace.runs / FOLDER)
+    reaper = Reaper(workspace.tracker, workspace.runs / FOLDER, _server_run())
     try:
         with locks.checkout_lock(workspace, name) if alone else nullcontext():
             parent = _open(workspace, name)
@@ -93,18 +97,27 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
                     else:
                         box.kill(parent)
                     box.flush(LEAVE_SECONDS)
+                    left = None if isinstance(error, Exception) or reaper.run is None else reaper.run.suspended()
+                    if left is not None:
+                        raise Pause(state=State.model_validate(left)) from error
                     if isinstance(error, SystemExit) and STARTED_BY_WORKER in os.environ:
                         raise TerminationSignal(signal.SIGTERM) from error  # how Prefect recognises a cancel
                     raise
             box.finish(parent)
-            if left := box.flush():
+            if waiting := box.flush():
                 where = f"in {box.folder}; the next run sends them, or `geozero runs send`"
-                print(f"{left} entries for MLflow are waiting {where}")
+                print(f"{waiting} entries for MLflow are waiting {where}")
     finally:
         reaper.close()
         if _outbox.cache_info().currsize:
             outbox(workspace).close(0.1)
             _outbox.cache_clear()
+
+
+def _server_run() -> FlowRun | None:
+    """This flow's run on a Prefect server; None where the flow runs without one."""
+    address = PREFECT_API_URL.value()
+    return FlowRun(address.rstrip("/").removesuffix("/api"), str(flow_run.id)) if address and flow_run.id else None
 
 
 def _open(workspace: Workspace, name: str) -> str:

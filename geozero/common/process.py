@@ -43,8 +43,10 @@ DEVICES = Path("/dev")
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 GPU_LIST_SECONDS = 20.0  # nvidia-smi wakes the driver
 _GPU_LINE = re.compile(r"GPU (\d+):")
+_GPU_UUID = re.compile(r"^GPU (\d+): .*\(UUID: (GPU-[^)]+)\)", re.MULTILINE)
 _MIG_LINE = re.compile(r"MIG .*\(UUID: (MIG-[^)]+)\)")
 
+held: set[int] = set()  # file descriptors of locks: what `start` starts holds them too, as long as it lives
 _libraries: list[Any] = []  # torch.library.Library unregisters its operators when it is collected
 
 
@@ -148,19 +150,34 @@ def visible_gpus() -> list[str]:
 
 def _listed() -> list[str]:
     """What nvidia-smi lists: the numbers of the GPUs, but for one with MIG instances their UUIDs; none without it."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=GPU_LIST_SECONDS).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
     found: dict[str, list[str]] = {}
     number = ""
-    for line in listed.splitlines():
+    for line in _nvidia_smi().splitlines():
         if gpu := _GPU_LINE.match(line):
             number = gpu[1]
             found[number] = []
         elif (instance := _MIG_LINE.search(line)) and number:
             found[number].append(instance[1])
     return [name for gpu, instances in found.items() for name in instances or [gpu]]
+
+
+def _nvidia_smi() -> str:
+    try:
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=GPU_LIST_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def gpu_identities() -> list[str]:
+    """What names the visible GPUs on this machine whatever mask shows them: their UUIDs, or else their numbers.
+
+    A number names another GPU in each job of a batch system that shows a job only its own.
+    """
+    uuids = dict(_GPU_UUID.findall(_nvidia_smi()))
+    names = visible_gpus()
+    if not names and has_gpu() and VISIBLE_GPUS not in os.environ:
+        return ["all"]  # there is a driver, but nothing that tells its GPUs apart
+    return [uuids.get(name, name) for name in names]
 
 
 def gpu_name(number: int, where: str) -> str:
@@ -255,7 +272,7 @@ def start(
         text=True,
         errors="replace",
         start_new_session=True,
-        pass_fds=pass_fds,
+        pass_fds=(*pass_fds, *held),
     )
 
 

@@ -6,7 +6,9 @@ five seconds to import Prefect, and `geozero` does not import it.
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -21,8 +23,13 @@ BUSY = 503  # its SQLite database is locked by another request, for a moment
 BUSY_TRIES = 6
 BUSY_SECONDS = 0.5  # before the second try; doubled with each
 ZOMBIES = "Crash zombie flows"
-MISSED_HEARTBEATS = 4  # after so many a run is dead: two minutes
-ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+MISSED_HEARTBEATS = 10  # after so many a run is dead: five minutes, of six that its slot may stay occupied
+# Names of states in which no heartbeats are due: ended, held, or waiting to be started again
+QUIET = (
+    *("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended"),
+    *("AwaitingRetry", "Scheduled", "Late", "Resuming", "Pending", "AwaitingConcurrencySlot"),
+)
+LEFT = "geozero.flow-run.left"  # event: the flow's process has ended, and its run is in one of these states
 
 
 def call(address: str, path: str, body: Any = None, method: str | None = None) -> Any:
@@ -33,7 +40,8 @@ def call(address: str, path: str, body: Any = None, method: str | None = None) -
         OSError: no server answers.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{address}/api/{path}", data, {"Content-Type": "application/json"}, method=method)
+    headers = {"Content-Type": "application/json", **_credentials()}
+    request = urllib.request.Request(f"{address}/api/{path}", data, headers, method=method)
 
     def send() -> bytes:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
@@ -41,6 +49,14 @@ def call(address: str, path: str, body: Any = None, method: str | None = None) -
 
     text = retry(send, lambda error: getattr(error, "code", None) == BUSY, BUSY_TRIES, BUSY_SECONDS)
     return json.loads(text) if text else None
+
+
+def _credentials() -> dict[str, str]:
+    """The header for a server that wants one, from the variables that Prefect reads it from."""
+    if user := os.environ.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
+    key = os.environ.get("PREFECT_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def healthy(address: str) -> bool:
@@ -72,18 +88,21 @@ def furnish(address: str) -> None:
     """Create what does not exist yet; what exists keeps its values, which a user may have changed."""
     for pool, limit in POOLS.items():
         _create(address, "work_pools/", {"name": pool, "type": "process", "concurrency_limit": limit})
-    limits = call(address, "v2/concurrency_limits/filter", {})  # first, because creating a second one logs a traceback
-    if not any(limit["name"] == "gpu" for limit in limits):
-        _create(address, "v2/concurrency_limits/", {"name": "gpu", "limit": POOLS["gpu"], "active": True})
-    if not call(address, "automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):
-        call(address, "automations/", zombies())
+    wanted = zombies()
+    found = call(address, "automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}})
+    if not found:
+        call(address, "automations/", wanted)
+    for one in found:  # that of an earlier version marked living runs as crashed
+        old, new = one["trigger"], wanted["trigger"]
+        if old["within"] < new["within"] or not set(new["expect"]) <= set(old["expect"]):
+            call(address, f"automations/{one['id']}", wanted | {"enabled": one["enabled"]}, "PUT")
 
 
 def zombies() -> dict[str, Any]:
     """The automation that marks a run as crashed when its heartbeats stop before it has ended.
 
-    A flow that is killed with -9 together with its worker reports nothing; without this it stays Running for ever and
-    keeps its slot (Prefect's documentation, "Detect zombie flows").
+    A flow that is killed with -9 together with its worker and its reaper reports nothing; without this it stays Running
+    for ever and keeps its slot (Prefect's documentation, "Detect zombie flows").
     """
     return {
         "name": ZOMBIES,
@@ -95,7 +114,7 @@ def zombies() -> dict[str, Any]:
             "match": {"prefect.resource.id": "prefect.flow-run.*"},
             "for_each": ["prefect.resource.id"],
             "after": ["prefect.flow-run.heartbeat"],
-            "expect": ["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ENDS)],
+            "expect": ["prefect.flow-run.heartbeat", LEFT, *(f"prefect.flow-run.{name}" for name in QUIET)],
             "threshold": 1,
             "within": MISSED_HEARTBEATS * HEARTBEAT_SECONDS,
         },

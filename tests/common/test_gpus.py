@@ -83,3 +83,23 @@ def test_each_worker_has_a_gpu_of_its_own(machine: Any) -> None:
 def test_without_gpus_workers_share_the_cores(machine: Any) -> None:
     machine(0)
     assert process.worker_gpus(None, "--workers") == [None] and process.worker_gpus(3, "--workers") == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("n", "mask", "listed", "names"),
+    [
+        (2, "1", MIG, ["GPU-bbbb"]),
+        (2, None, MIG, ["MIG-1111", "MIG-2222", "GPU-bbbb"]),
+        (2, "GPU-bbbb", MIG, ["GPU-bbbb"]),
+        (2, "1", None, ["1"]),
+        (0, None, None, ["all"]),  # a driver without device files
+        (2, "", MIG, []),
+    ],
+)
+def test_a_gpu_has_one_identity_whatever_shows_it(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, n: int, mask: str | None, listed: str | None, names: list[str]
+) -> None:
+    """A batch system may show each of two jobs another GPU as number 0."""
+    machine(n, mask, listed)
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    assert process.gpu_identities() == names

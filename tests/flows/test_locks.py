@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from flows_checkout import ROOT
 
@@ -67,9 +69,66 @@ def test_under_a_worker_a_training_leaves_before_prefect_kills_its_flow(
     assert with_worker_grace_period(replace(workspace, settings=quick)).settings.hardware.leave_seconds == 2.0
 
 
-def test_one_gpu_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(reaper.STARTED_BY_WORKER, raising=False)
+def test_a_workers_run_waits_for_one_that_is_leaving(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(reaper.STARTED_BY_WORKER, "x")
+    with checkout_lock(workspace, "first") as _, pytest.raises(InputError), monkeypatch.context() as patch:
+        patch.setattr(locks, "CHECKOUT_SECONDS", 1.5)
+        with checkout_lock(workspace, "second"):
+            pass
+    first = checkout_lock(workspace, "first")
+    first.__enter__()
+    threading.Timer(1.5, first.__exit__, (None, None, None)).start()
+    with checkout_lock(workspace, "second"):
+        assert json.loads((workspace.root / LOCK).read_text())["flow"] == "second"
+
+
+HOLDER = """
+import sys, time
+from flows.runtime import locks
+from geozero.common import process
+process.has_gpu, process.gpu_identities = (lambda: True), (lambda: sys.argv[1].split(","))
+with locks.gpu():
+    child = process.start([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(child.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_gpu_is_locked_while_any_process_of_its_run_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever server, pool, checkout or user started it: a training that outlives its flow keeps its GPU."""
+    mine, other = f"test-{os.getpid()}-a", f"test-{os.getpid()}-b"
+    words = [sys.executable, "-c", HOLDER, f"{mine},{other}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = list[str]()
+    monkeypatch.setattr(locks, "GPU_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "_log", said.append)
     monkeypatch.setattr(process, "has_gpu", lambda: True)
+    monkeypatch.setattr(process, "gpu_identities", lambda: [other])
+    got = threading.Event()
+
+    def next_run() -> None:
+        with locks.gpu():
+            got.set()
+
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        child = psutil.Process(int(holder.stdout.readline()))
+        try:
+            threading.Thread(target=next_run, daemon=True).start()
+            assert not got.wait(0.5)
+            holder.kill()
+            holder.wait()
+            assert not got.wait(0.5)
+        finally:
+            child.kill()
+    assert got.wait(10)
+    assert said == [f"waiting for gpu-{other}: another run on this machine uses it"]
+    assert process.held == set()
+
+
+def test_one_gpu_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    monkeypatch.setattr(process, "gpu_identities", lambda: [f"test-{os.getpid()}"])
     with locks.gpu():
         assert locks._gpu.locked()
     assert not locks._gpu.locked()

@@ -225,9 +225,32 @@ def test_the_services_of_the_configuration_are_those_of_the_plan() -> None:
         assert written[f"program:{name}"]["stdout_logfile"].endswith(f"/{name}.log")
 
 
-def test_the_zombie_watch_waits_longer_than_a_heartbeat() -> None:
+def test_the_zombie_watch_outlasts_a_flow_that_is_held_up_and_frees_the_slot_in_six_minutes() -> None:
+    """It looks every five seconds, and the last heartbeat came up to 30 s before the kill."""
     trigger = prefect_api.zombies()["trigger"]
-    assert int(StackPlan(ROOT).environment()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) * 3 < trigger["within"] < 360
+    beat = int(StackPlan(ROOT).environment()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert 165 + 3 * beat < trigger["within"] < 360 - beat
+    for state in ("AwaitingRetry", "Scheduled", "Suspended", "Paused", "Resuming", "Completed"):
+        assert f"prefect.flow-run.{state}" in trigger["expect"]
+    assert "prefect.flow-run.Running" not in trigger["expect"]  # a kill right behind it would never be noticed
+
+
+@pytest.mark.parametrize(("within", "changed", "enabled"), [(120, True, False), (300, False, True), (600, False, True)])
+def test_the_automation_of_an_earlier_version_is_replaced(
+    within: int, changed: bool, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It marked living runs as crashed. Whether it is on stays the user's choice, and so does a longer window."""
+    wanted, sent = prefect_api.zombies(), list[object]()
+    found = wanted | {"id": "x", "enabled": enabled, "trigger": wanted["trigger"] | {"within": within}}
+
+    def call(address: str, path: str, body: object = None, method: str | None = None) -> object:
+        if method == "PUT":
+            sent.append((path, body))
+        return [found] if path == "automations/filter" else []
+
+    monkeypatch.setattr(prefect_api, "call", call)
+    prefect_api.furnish("http://x")
+    assert sent == ([("automations/x", wanted | {"enabled": enabled})] if changed else [])
 
 
 @pytest.mark.parametrize(("busy", "says"), [(2, {"id": "x"}), (99, None)])
@@ -286,8 +309,7 @@ def test_the_real_stack_comes_up_holds_what_runs_need_and_goes(tmp_path: Path) -
         prefect_api.furnish(plan.prefect_address)  # a second time: nothing doubles
         (watch,) = prefect_api.call(plan.prefect_address, "automations/filter", {})
         assert watch["enabled"]
-        limits = prefect_api.call(plan.prefect_address, "v2/concurrency_limits/filter", {})
-        assert [(limit["name"], limit["limit"]) for limit in limits] == [("gpu", 1)]
+        assert watch["trigger"]["within"] == prefect_api.zombies()["trigger"]["within"]
     finally:
         control.down(tmp_path, log=quiet)
     assert process_tags.find_tagged(PROCESS_TAG, str(plan.directory)) == []

@@ -6,14 +6,14 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import psutil
 import pytest
 from flows_checkout import ROOT, checkout
 from ports import free_port, quiet
 from smallest_pipeline import mlflow_runs, smallest
+from stack_runs import FINAL, start, state, wait_for
 
 from flows.runtime import reaper
 from geozero.common import process_tags
@@ -23,7 +23,6 @@ from geozero.stack.services import PROCESS_TAG, SERVER, StackPlan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 CANCEL_SECONDS, CRASH_SECONDS = 30.0, 360.0  # the figures promised
 
 
@@ -40,24 +39,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPlan]:
             yield made
         finally:
             control.down(root, log=quiet)
-
-
-def start(plan: StackPlan, flow: str, **parameters: Any) -> str:
-    deployment = call(plan.prefect_address, f"deployments/name/geozero-{flow}/{flow}")
-    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    run: dict[str, Any] = call(plan.prefect_address, f"deployments/{deployment['id']}/create_flow_run", body)
-    return str(run["id"])
-
-
-def state(plan: StackPlan, run: str) -> str:
-    return str(call(plan.prefect_address, f"flow_runs/{run}")["state"]["type"])
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.25)
-    return found
 
 
 def of_flows(plan: StackPlan) -> list[psutil.Process]:

@@ -12,7 +12,7 @@ import time
 class Handler(http.server.BaseHTTPRequestHandler):
     """Every pool has its worker online; a second work pool of a name is refused, as Prefect does."""
 
-    known: set[str] = set()  # noqa: RUF012
+    known: dict[str, dict[str, object]] = {}  # noqa: RUF012
     asked: dict[str, int] = {}  # noqa: RUF012
 
     def do_GET(self) -> None:
@@ -28,10 +28,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             moment = datetime.datetime.fromtimestamp(beat, datetime.UTC).isoformat().replace("+00:00", "Z")
             self._answer([{"name": f"geozero-{pool}", "status": "ONLINE", "last_heartbeat_time": moment}])
         elif self.path.endswith("/filter"):
-            self._answer([{"name": name} for name in self.known])
+            self._answer([one for one in self.known.values() if ("trigger" in one) == ("automations" in body)])
         else:
             code = 409 if body["name"] in self.known else 201
-            self.known.add(body["name"])
+            self.known.setdefault(body["name"], {"id": body["name"], **body})
             self._answer({}, code)
 
     def _answer(self, value: object, code: int = 200) -> None:
