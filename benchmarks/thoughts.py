@@ -21,6 +21,7 @@ import numpy as np
 from geozero.corpus.store import Corpus
 from geozero.tasks.text import thought, words
 from geozero.training.grpo import objective
+from geozero.training.grpo.thinking_scores import jaccard, ngrams
 from geozero.training.stage_spec import STAGE
 
 LONG = 4  # letters: shorter words of a question name nothing
@@ -69,7 +70,7 @@ def groups(run: Path, size: int, first: int, last: int) -> Iterator[tuple[str, l
 def features(question: str, completions: Sequence[str], settings: dict[str, Any]) -> dict[str, list[float]]:
     """By name, one value a completion: words, S_t, likeness to the group's other thoughts, words of the question."""
     thoughts = [thought(text) for text in completions]
-    grams = [frozenset(objective.ngrams(words(text))) for text in thoughts]
+    grams = [frozenset(ngrams(words(text))) for text in thoughts]
     asked = {_stem(word) for word in words(question.splitlines()[0]) if len(word) >= LONG}
     return {
         "words": [float(len(words(text))) for text in thoughts],
@@ -78,9 +79,10 @@ def features(question: str, completions: Sequence[str], settings: dict[str, Any]
             settings["thought_words"],
             settings["thought_words_max"],
             form=settings.get("thinking_score", "product"),
+            question=question,
         ),
         "like the others": [
-            float(np.mean([objective.jaccard(one, other) for j, other in enumerate(grams) if j != i]))
+            float(np.mean([jaccard(one, other) for j, other in enumerate(grams) if j != i]))
             for i, one in enumerate(grams)
         ],
         "names what is asked": [

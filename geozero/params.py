@@ -334,12 +334,16 @@ class A2grpo(OptimizationConfig):
     max_completion_tokens: Annotated[Count, swift("max_completion_length")] = 512
     beta: Annotated[NotNegative, swift()] = 0.04  # [ours] weight of the answer-anchored KL
     thinking_weight: Annotated[NotNegative, METHOD] = 0.5  # [ours] λ
-    thinking_score: Annotated[str, METHOD, Mark.LATER] = "product"  # [ours] form of S_t, see objective.THINKING_SCORES
+    # [ours] form of S_t, by its name in geozero/training/grpo/thinking_scores.py
+    thinking_score: Annotated[str, METHOD, Mark.LATER] = "product"
+    # [ours] gdpo: each reward is normalised by itself, as in GDPO (for ablations)
+    reward_scaling: Annotated[Literal["group", "gdpo"], METHOD, Mark.LATER, Mark.NOT_SPEED] = "group"
     # [ours] whether a count that is nearly right earns part of R_a: 1 − |answer − truth| / max(truth, 1)
     graded_counts: Annotated[bool, METHOD, Mark.LATER] = False
     gate_k: Annotated[Positive, METHOD] = 10.0  # [ours]
     gate_tau: Annotated[Share, METHOD] = 0.5  # [ours]
-    gate: Annotated[Literal["curve", "sigmoid", "open"], METHOD] = "curve"  # [ours] the other two are for ablations
+    # [ours] the other forms than `curve` are for ablations
+    gate: Annotated[Literal["curve", "sigmoid", "open", "step"], METHOD] = "curve"
     kl_tokens: Annotated[Literal["answer", "all"], METHOD] = "answer"  # all: stock GRPO's constraint, for ablations
     thought_words: Annotated[Count, METHOD] = 40  # [ours] L0
     thought_words_max: Annotated[Count, METHOD] = 200  # [ours] L_max

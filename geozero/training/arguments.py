@@ -23,7 +23,7 @@ from geozero.engines.vllm_inprocess import cache_bytes, shared_arguments
 from geozero.params import A2grpo, Hardware, Model, OptimizationConfig, Params
 from geozero.training.estimate import memory, model_size
 from geozero.training.grpo.curriculum import rates_file
-from geozero.training.grpo.objective import THINKING_SCORES
+from geozero.training.grpo.thinking_scores import THINKING_SCORES
 from geozero.training.launcher.launch import LAUNCHER
 from geozero.training.launcher.multi_node import PORT, Node
 from geozero.training.stage_spec import PROBE_ROWS, ROWS, VAL_ROWS, StageSpec

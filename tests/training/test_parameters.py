@@ -103,7 +103,8 @@ def test_every_argument_of_a2grpo_reaches_the_command(name: str, tmp_path: Path)
 def test_a_form_of_the_thinking_score_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     params = make_params(a2grpo={"thinking_score": "beauty"})
     with pytest.raises(
-        InputError, match=r"no form 'beauty' of S_t in a2grpo.thinking_score \(one of product, length\)"
+        InputError,
+        match=r"no form 'beauty' of S_t in a2grpo.thinking_score \(one of product, length, coverage, novelty\)",
     ):
         arguments.grpo(spec_of(params, "a2grpo"), tmp_path)
 

@@ -7,10 +7,11 @@ our choice stands in each docstring (paper: arXiv 2511.22645).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from geozero.tasks.text import OPEN_TAG, words
+from geozero.tasks.text import OPEN_TAG
+from geozero.training.grpo.thinking_scores import THINKING_SCORES, Thought, product
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     Values: TypeAlias = "Tensor | Sequence[float]"
 
 UniformGroups = Literal["skip", "keep"]
-GateForm = Literal["curve", "sigmoid", "open"]
+GateForm = Literal["curve", "sigmoid", "open", "step"]
 
 GATE_K = 10.0
 GATE_TAU = 0.5
 THINKING_WEIGHT = 0.5
 THOUGHT_WORDS = 40
 THOUGHT_WORDS_MAX = 200
-NGRAM = 3
 ADVANTAGE_EPS = 1e-4  # as ms-swift
+GDPO_EPS = 1e-8  # as ms-swift
 
 
 @overload
@@ -63,9 +64,12 @@ def gate(answer_reward: float | Values, k: float = GATE_K, tau: float = GATE_TAU
 
 
 def gate_value(answer_reward: float, form: GateForm = "curve", k: float = GATE_K, tau: float = GATE_TAU) -> float:
-    """The gate (`curve`), or what an ablation puts in its place: a plain sigmoid σ(k(r−τ)), or none, which is 1."""
+    """The gate (`curve`), or what an ablation puts in its place: a plain sigmoid σ(k(r−τ)), 1 from τ on (`step`), or
+    none, which is 1."""
     if form == "open":
         return 1.0
+    if form == "step":
+        return float(answer_reward >= tau)
     return _sigmoid(k * (answer_reward - tau)) if form == "sigmoid" else gate(float(answer_reward), k, tau)
 
 
@@ -78,49 +82,6 @@ def _gate_of_float(reward: float, k: float, tau: float) -> float:
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-
-
-class Thought(NamedTuple):
-    """A thought as the forms of S_t see it: its text, its words and trigrams counted."""
-
-    text: str
-    n_words: int
-    n_grams: int
-    distinct: frozenset[tuple[str, ...]]
-
-    @classmethod
-    def read(cls, text: str) -> Thought:
-        tokens = words(text)
-        grams = ngrams(tokens)
-        return cls(text, len(tokens), len(grams), frozenset(grams))
-
-
-def product(thought: Thought, others: Sequence[Thought], l0: int, l_max: int, decay: float | None = None) -> float:
-    """Adequacy (`length`) × non-repetition × diversity.
-
-    Non-repetition is the share of distinct word trigrams, diversity 1 − the mean trigram Jaccard similarity to the
-    other thoughts of the group.
-    """
-    if not thought.n_words:
-        return 0.0
-    score = length(thought, others, l0, l_max, decay) * len(thought.distinct) / thought.n_grams
-    return score * (1 - sum(jaccard(thought.distinct, o.distinct) for o in others) / len(others)) if others else score
-
-
-def length(thought: Thought, others: Sequence[Thought], l0: int, l_max: int, decay: float | None = None) -> float:
-    """`min(1, words / l0)`, past `l_max` times `exp(−(words − l_max) / decay)`."""
-    adequacy = min(1.0, thought.n_words / l0)
-    if thought.n_words > l_max:
-        adequacy *= math.exp((l_max - thought.n_words) / (decay or l_max / 2))
-    return adequacy
-
-
-# The forms of S_t that `a2grpo.thinking_score` names. A form takes a thought, the other thoughts of its group, L0,
-# L_max and the decay (None: half of L_max) and returns a number in [0, 1], 0 for an empty thought.
-THINKING_SCORES: dict[str, Callable[[Thought, Sequence[Thought], int, int, float | None], float]] = {
-    "product": product,
-    "length": length,
-}
 
 
 def thinking_score(
@@ -148,22 +109,22 @@ def thinking_scores(
     l_max: int = THOUGHT_WORDS_MAX,
     decay: float | None = None,
     form: str = "product",
+    question: str = "",
 ) -> list[float]:
-    """S_t of every thought of a group in one of the `THINKING_SCORES`; each is read once."""
-    read, score = [Thought.read(thought) for thought in thoughts], THINKING_SCORES[form]
-    return [score(one, read[:i] + read[i + 1 :], l0, l_max, decay) for i, one in enumerate(read)]
+    """S_t of every thought of a group in one of the `THINKING_SCORES`; each is read once.
+
+    Args:
+        question: what was asked, without the classes that it offers.
+    """
+    return group_scores([Thought.read(thought, question) for thought in thoughts], l0, l_max, decay, form)
 
 
-def ngrams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
-    """Word trigrams in order; a text of one or two words is one gram, an empty one has none."""
-    n = min(NGRAM, len(tokens))
-    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)] if n else []
-
-
-def jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
-    """Share of the n-grams of two texts that both have; 1 where neither has any."""
-    common = len(a & b)
-    return common / (len(a) + len(b) - common) if a or b else 1.0
+def group_scores(
+    group: Sequence[Thought], l0: int, l_max: int, decay: float | None = None, form: str = "product"
+) -> list[float]:
+    """S_t of every thought of a group that was read before."""
+    score = THINKING_SCORES[form]
+    return [score(one, [*group[:i], *group[i + 1 :]], l0, l_max, decay) for i, one in enumerate(group)]
 
 
 @overload
@@ -232,6 +193,32 @@ def group_advantages(
     std = grouped.std(dim=1, keepdim=True) if group_size > 1 else torch.zeros_like(grouped)
     advantages = (grouped - grouped.mean(dim=1, keepdim=True)) / (std + eps)
     return advantages.masked_fill(dropped.unsqueeze(1), 0.0).reshape(-1)
+
+
+def decoupled_advantages(
+    rewards: Tensor,
+    weights: Tensor,
+    group_size: int,
+    uniform_groups: UniformGroups = "keep",
+) -> Tensor:
+    """Advantages as in GDPO (arXiv 2601.05242): each reward normalised by itself within its group, and the weighted sum
+    over the batch.
+
+    Args:
+        rewards: shape (groups · group_size, rewards), R_a first.
+        weights: shape (rewards,).
+        uniform_groups: `skip` gives zero-std groups 0 afterwards, as in `group_advantages`.
+
+    Returns:
+        Shape (groups · group_size,).
+    """
+    columns = [group_advantages(column, column, group_size, "keep", GDPO_EPS) for column in rewards.unbind(dim=1)]
+    total = sum(weight * column for weight, column in zip(weights, columns, strict=True))
+    advantages = (total - total.mean()) / (total.std() + GDPO_EPS)
+    if uniform_groups == "skip":
+        dropped = is_zero_std(rewards[:, 0], group_size).repeat_interleave(group_size)
+        advantages = advantages.masked_fill(dropped, 0.0)
+    return advantages
 
 
 def is_zero_std(rewards: Values, group_size: int) -> Tensor:

@@ -6,6 +6,7 @@ of their rows; the column `sample` carries the `Sample` as JSON. A process must 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,8 @@ from geozero.params import METHOD, A2grpo
 from geozero.tasks import get
 from geozero.tasks.boxes import Convention
 from geozero.tasks.text import thought, words
-from geozero.training.grpo.objective import gate_value, ngrams, thinking_scores
+from geozero.training.grpo.objective import gate_value, group_scores
+from geozero.training.grpo.thinking_scores import Thought, ngrams
 
 ANSWER_REWARD = "geozero_answer"
 THINKING_REWARD = "geozero_thinking"
@@ -56,19 +58,28 @@ def thinking_rewards(
     groups: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
         groups.setdefault(sample, []).append(i)
+    gates = [gate_value(reward, settings.gate, settings.gate_k, settings.gate_tau) for reward in rewards]
+    questions = {sample: asked(Sample.from_json(sample)) for sample in groups}
+    batch: list[Thought] = []
+    batch += [
+        Thought.read(thought(completion), questions[sample], gate > 0, batch)
+        for completion, sample, gate in zip(completions, samples, gates, strict=True)
+    ]
     values = [0.0] * len(completions)
+    bounds = settings.thought_words, settings.thought_words_max
     for group in groups.values():
-        gates = [gate_value(rewards[i], settings.gate, settings.gate_k, settings.gate_tau) for i in group]
-        if any(gates):
-            scores = thinking_scores(
-                [thought(completions[i]) for i in group],
-                settings.thought_words,
-                settings.thought_words_max,
-                form=settings.thinking_score,
-            )
-            for i, gate, score in zip(group, gates, scores, strict=True):
-                values[i] = gate * score
+        if any(gates[i] for i in group):
+            scores = group_scores([batch[i] for i in group], *bounds, form=settings.thinking_score)
+            for i, score in zip(group, scores, strict=True):
+                values[i] = gates[i] * score
     return values
+
+
+def asked(sample: Sample) -> str:
+    """The first line of a question without the classes that it offers, which are not what is asked."""
+    line = sample.question.strip().partition("\n")[0]
+    offered = "|".join(map(re.escape, sorted(sample.classes, key=len, reverse=True)))
+    return re.sub(rf"\b(?:{offered})\b", " ", line) if offered else line
 
 
 def by_source(sources: Sequence[str], values: Sequence[float]) -> dict[str, float]:

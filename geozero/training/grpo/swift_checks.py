@@ -7,8 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from geozero.common.errors import InputError
-from geozero.training.grpo.objective import THINKING_SCORES
 from geozero.training.grpo.rewards import REWARD_FUNCS, method_settings
+from geozero.training.grpo.thinking_scores import THINKING_SCORES
 
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")  # those with GRPO's clipped ratio
 

@@ -33,7 +33,13 @@ from geozero.tasks.text import is_well_formed, thought, words
 from geozero.training.grpo import group_batching, rewards
 from geozero.training.grpo.callbacks import ProbeCallback
 from geozero.training.grpo.curriculum import Resampling, read_rates
-from geozero.training.grpo.objective import answer_anchored_kl, answer_mask, group_advantages, is_zero_std
+from geozero.training.grpo.objective import (
+    answer_anchored_kl,
+    answer_mask,
+    decoupled_advantages,
+    group_advantages,
+    is_zero_std,
+)
 from geozero.training.grpo.patches import restore_base_on_unmerge, restore_generate_forward
 from geozero.training.grpo.pools import NAMES, PoolLog, Pools
 from geozero.training.grpo.swift_checks import check_arguments, check_swift
@@ -273,6 +279,9 @@ class A2GRPOTrainer(grpo_trainer.GRPOTrainer):  # type: ignore[misc]
         total, answer = (rewards_per_func * self.reward_weights).sum(dim=1), rewards_per_func[:, 0]
         skip = self.settings.uniform_groups == "skip"
         self._log("dropped_groups", is_zero_std(answer, self._group_size).float().mean() if skip else 0.0)
+        if self.settings.reward_scaling == "gdpo":
+            weights = self.reward_weights.to(rewards_per_func.device)
+            return decoupled_advantages(rewards_per_func, weights, self._group_size, self.settings.uniform_groups)
         return group_advantages(total, answer, self._group_size, self.settings.uniform_groups)
 
     def _prepare_batch_inputs(self, samples: list[Any]) -> list[dict[str, Any]]:

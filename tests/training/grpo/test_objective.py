@@ -18,7 +18,9 @@ from geozero.training.grpo.objective import (
     answer_anchored_kl,
     answer_mask,
     combine,
+    decoupled_advantages,
     gate,
+    gate_value,
     group_advantages,
     thinking_score,
     thinking_scores,
@@ -76,6 +78,31 @@ def test_thinking_score_of_plain_cases() -> None:
     assert thinking_score(long, [], decay=50) == pytest.approx(math.exp(-2))
     assert thinking_score("two words", [], l0=2) == 1.0
     assert thinking_score("two words", ["two words", "other"], l0=2) == pytest.approx(0.5)
+
+
+def test_the_step_is_the_gate_of_a_published_reward() -> None:
+    assert [gate_value(r, "step") for r in (0.0, 0.49, 0.5, 1.0)] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_rewards_normalised_by_themselves() -> None:
+    """By hand: R_a (1, 0) and (1, 1), S_t (1, 0) and (0.2, 0.6). In a group of two a difference becomes ±1/√2."""
+    rewards = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.2], [1.0, 0.6]], dtype=torch.float64)
+    weights = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    half = 0.5**0.5
+    total = np.array([1.5 * half, -1.5 * half, -0.5 * half, 0.5 * half])
+    expected = total / total.std(ddof=1)
+    assert decoupled_advantages(rewards, weights, 2).tolist() == pytest.approx(expected, abs=1e-6)
+    skipped = decoupled_advantages(rewards, weights, 2, "skip").tolist()
+    assert skipped[:2] == pytest.approx(expected[:2], abs=1e-6) and skipped[2:] == [0.0, 0.0]
+
+
+def test_decoupled_advantages_are_ms_swift_s() -> None:
+    from swift.rl_core.advantage import compute_advantages
+
+    rewards = torch.rand(24, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    weights = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    theirs, _ = compute_advantages(rewards, weights, 8, scale_rewards="gdpo")
+    assert decoupled_advantages(rewards, weights, 8).tolist() == pytest.approx(theirs.tolist(), abs=1e-9)
 
 
 def test_the_form_of_the_thinking_score_is_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
