@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.error
+from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from flows.runtime.retries import is_transient, retry_condition
 from geozero.common import process
@@ -34,6 +37,30 @@ DVC = "ERROR: failed to reproduce"
         (ChildFailed(["dvc"], 255, [f"{DVC} 'raw': failed to run: geozero raw, exited with -9"]), True),
         (ChildFailed(["dvc"], 255, [f"{DVC} 'raw': failed to run: geozero raw, exited with 137", "more"]), True),
         (ChildFailed(["x"], 1, ["RuntimeError: CUDA error: an illegal access", "more"]), True),
+        (ChildFailed(["x"], 1, ["RuntimeError: CUDA error: device-side assert triggered"]), False),
+        (ChildFailed(["x"], 1, ["RuntimeError: CUDA error: no kernel image is available"]), False),
+        (ChildFailed(["x"], 134, ["terminate called", "  what(): CUDA error: x", "CUDA error: unspecified"]), True),
+        (ChildFailed(["x"], 1, ["[rank1]: torch.distributed.DistBackendError: NCCL error in: x", "end"]), True),
+        (ChildFailed(["x"], 1, ["torch.distributed.DistBackendError: NCCL error in: x, invalid usage"]), False),
+        (ChildFailed(["x"], 1, ["    sock.connect()", "ConnectionRefusedError: [Errno 111] Connection refused"]), True),
+        (ChildFailed(["x"], 1, ["requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='a')"]), True),
+        (ChildFailed(["x"], 1, ["OSError: [Errno 116] Stale file handle: '/data'"]), True),
+        (ChildFailed(["x"], 1, ["OSError: [Errno 28] No space left on device"]), False),
+        # words of such faults in a bug's own lines
+        (ChildFailed(["x"], 1, ["Connection to 4 workers", "    raise Timeout", "KeyError: 'Connection'"]), False),
+        (ChildFailed(["x"], 1, ["ValueError: no class 'Timeout'", "Connections: 3", "NCCL_DEBUG=WARN"]), False),
+        (ChildFailed(["x"], 1, ["ConnectionResetError: reset", "During handling", "TypeError: not a number"]), False),
+        (ChildFailed(["dvc"], 255, ["ConnectionError: no", f"{DVC} 'raw': failed to run: g, exited with 2"]), False),
+        (ChildFailed(["dvc"], 255, ["ERROR: Connection to remote is not configured"]), False),
+        *((ChildFailed(["x"], code, []), False) for code in (-11, 139, -6, 134, -8, 132)),  # native code's own faults
+        *((ChildFailed(["x"], code, []), True) for code in (-15, 143, 130, 129)),
+        (OSError(5, "Input/output error"), True),
+        (OSError(28, "No space left on device"), False),
+        (OSError("cannot identify image file"), False),
+        (IsADirectoryError("x"), False),
+        (urllib.error.HTTPError("http://x", 404, "no", Message(), None), False),
+        (urllib.error.HTTPError("http://x", 503, "busy", Message(), None), True),
+        (requests.ConnectionError("no route"), True),
         (ConnectionError("reset"), True),
         (FileNotFoundError("x"), False),
         (TimeoutError("too long"), False),
