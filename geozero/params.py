@@ -430,7 +430,7 @@ class Evaluation(Section):
 
 
 class Tracking(Section):
-    uri: str = "sqlite:///mlflow.db"  # relative to the directory of params.yaml
+    uri: str = "sqlite:///mlflow.db"  # relative to params.yaml; the variable MLFLOW_TRACKING_URI replaces this default
     experiment: str = "geozero"
 
 

@@ -13,6 +13,7 @@ from geozero.corpus.sample import Split
 from geozero.corpus.store import MANIFEST, Corpus
 from geozero.engines import checkpoint
 from geozero.tracking import Tracker
+from geozero.tracking.mlflow_store import configured_uri
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Workspace:
 
     @property
     def tracker(self) -> Tracker:
-        return Tracker(self.settings.tracking.uri, self.settings.tracking.experiment, self.root)
+        return Tracker(configured_uri(self.settings.tracking.uri), self.settings.tracking.experiment, self.root)
 
     @property
     def engine(self) -> dict[str, Any]:

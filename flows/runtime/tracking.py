@@ -21,12 +21,14 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingContextError, Pause, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
+from prefect.utilities.urls import url_for
 
 from flows.runtime import locks
 from flows.runtime.liveness import FlowRun
 from flows.runtime.monitoring import system_metrics
 from flows.runtime.progress import artifact_progress
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
+from flows.runtime.run_names import run_name
 from geozero.common.atomic import write_text
 from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
@@ -127,8 +129,12 @@ def _open(workspace: Workspace, name: str) -> str:
         if known is not None:
             tracker.reopen(known)
             return known
-    tags = {FLOW_RUN_TAG: own, FLOW_PAGE_TAG: flow_run.ui_url or "", FLOW_TAG: flow_run.flow_name or ""} if own else {}
-    return tracker.open_pipeline(name, workspace.settings.model_dump(), tags | lineage.code_tags(workspace.root))
+    tags = {FLOW_RUN_TAG: own, FLOW_TAG: flow_run.flow_name or ""} if own else {}
+    if own and PREFECT_API_URL.value() and (page := url_for("flow-run", own)):  # a temporary server ends with it
+        tags[FLOW_PAGE_TAG] = page
+    return tracker.open_pipeline(
+        run_name(name, workspace), workspace.settings.model_dump(), tags | lineage.code_tags(workspace.root)
+    )
 
 
 def _log_origin(workspace: Workspace, parent: str) -> None:

@@ -103,11 +103,12 @@ def open_tracker(params: Path, store: str | None) -> Tracker:
     """The given store, or that of the parameter file, or mlflow.db here."""
     from geozero.params import load
     from geozero.tracking import Tracker
+    from geozero.tracking.mlflow_store import configured_uri
 
     root = params.absolute().parent
     settings = load(params).tracking if params.is_file() or (params != PARAMS and store is None) else None
     experiment = settings.experiment if settings else Tracker.experiment
-    return Tracker(store or (settings.uri if settings else Tracker.uri), experiment, root)
+    return Tracker(store or configured_uri(settings.uri if settings else Tracker.uri), experiment, root)
 
 
 def _show(rows: list[ComparedRow], first: str, second: str) -> None:

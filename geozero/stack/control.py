@@ -28,6 +28,7 @@ from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.stack import prefect_api
 from geozero.stack.services import MLFLOW, PROCESS_TAG, SERVER, SERVICES, StackPlan
+from geozero.tracking.mlflow_store import ARTIFACTS, follow_move
 
 Log = Callable[[str], None]
 State = Literal["up", "starting", "silent", "dead", "down"]
@@ -70,6 +71,7 @@ def up(plan: StackPlan, timeout: float = 240.0, log: Log = print) -> list[Servic
         end = time.monotonic() + timeout
         try:
             if fresh:
+                follow_move(plan.root / "mlflow.db", plan.root / ARTIFACTS)
                 _launch(plan, log)
             else:
                 _require_same_place(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -44,4 +45,5 @@ def _texts(section: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator
 def _scores(a: Mapping[str, float], b: Mapping[str, float]) -> Iterator[ComparedRow]:
     for name in sorted({*a, *b}):
         first, second = (f"{scores[name]:.6g}" if name in scores else ABSENT for scores in (a, b))
-        yield ComparedRow("scores", name, first, second, b[name] - a[name] if name in a and name in b else None)
+        gain = b[name] - a[name] if name in a and name in b else math.nan
+        yield ComparedRow("scores", name, first, second, gain if math.isfinite(gain) else None)

@@ -16,10 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from geozero.common.errors import InputError
 from geozero.common.redaction import redact, redacted
 from geozero.tracking.mlflow_store import MlflowStore
 
-PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH = 100, 1000, 36  # MLflow's limits
+PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH, NAME_LENGTH = 100, 1000, 36, 250  # MLflow's limits
 TRACES_PER_PAGE = 500  # a tracking server refuses more
 PROBE, STEP, RUN = "probe", "step", "mlflow.sourceRun"  # tags of a trace, and the metadata that names its run
 TABLES_TAG = "mlflow.loggedArtifacts"  # what MLflow's pages show as tables
@@ -46,12 +47,12 @@ class Contents(MlflowStore):
                 self.client.set_tag(run_id, f"changed.{key}", value)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log finite numbers at one step; `acc@0.5` becomes `acc_at_0.5` (MLflow's names allow no @)."""
+        """Log numbers at one step; `acc@0.5` becomes `acc_at_0.5` (MLflow's names allow no @)."""
         now = _now()
         self.log_points(run_id, [(key, step, value, now) for key, value in metrics.items()])
 
     def log_points(self, run_id: str, points: Sequence[tuple[str, int, Any, int]]) -> int:
-        """Log `(name, step, value, milliseconds since 1970)`; values that are not finite numbers are skipped.
+        """Log `(name, step, value, milliseconds since 1970)`; what is no number is skipped, NaN and infinities are not.
 
         MLflow keeps one of two equal points. Returns how many were sent.
         """
@@ -65,7 +66,7 @@ class Contents(MlflowStore):
     def log_curve(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Log rows `{step, loss, …}`, without the steps that the run already has. Returns how many points are new.
 
-        Rows without an integer `step` (a trainer's summaries) and values that are not finite numbers are skipped.
+        Rows without an integer `step` (a trainer's summaries) and values that are no numbers are skipped.
         """
         logged: dict[str, set[int]] = {}
         fresh: list[tuple[str, int, float, int]] = []
@@ -195,6 +196,19 @@ class Contents(MlflowStore):
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
         return str(model.model_id)
 
+    def upload_checkpoint(self, model_id: str) -> str:
+        """Copy the files of a registered checkpoint into MLflow's artifacts; returns their address.
+
+        Raises:
+            InputError: the checkpoint is gone.
+        """
+        model = self.client.get_logged_model(model_id)
+        path = self.project / model.tags["path"]  # an absolute one stays as it is
+        if not path.is_dir():
+            raise InputError("the run's checkpoint is gone", str(path), "train again, or promote another run")
+        self.client.log_model_artifacts(model_id, str(path))
+        return str(model.artifact_location)
+
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         """Set a tag, under a name that MLflow accepts."""
         self.client.set_tag(run_id, plain_name(key), redact(value))
@@ -221,8 +235,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain_name(key: str) -> str:
-    """A name that MLflow accepts."""
-    return _NOT_IN_A_NAME.sub("_", key.replace("@", "_at_"))
+    """A name that MLflow accepts: no other characters than its own, not too long, and no path to elsewhere."""
+    name = _NOT_IN_A_NAME.sub("_", key.replace("@", "_at_"))
+    parts = ["_" if part in (".", "..") else part for part in name.split("/") if part]
+    return "/".join(parts)[:NAME_LENGTH].rstrip("/") or "_"
 
 
 def _now() -> int:
@@ -230,7 +246,7 @@ def _now() -> int:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cell(value: Any) -> Any:

@@ -41,6 +41,16 @@ def git_state(project: Path) -> dict[str, str]:
     return {"commit": commit, "dirty": "true", "changed": f"{named} ({digest})"}
 
 
+def committed(file: Path) -> str | None:
+    """The text of a file as committed; None where git does not know it."""
+    words = ["git", "-C", str(file.parent), "show", f"HEAD:./{file.name}"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
 def hashes(project: Path) -> dict[str, str]:
     """`{output path: md5}` of all data stages, as `dvc.lock` records them; empty where there is no readable lock."""
     try:

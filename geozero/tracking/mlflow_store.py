@@ -7,12 +7,14 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies
 
 from geozero.common.errors import InputError
@@ -31,6 +33,16 @@ LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "PGCONNECT_TIMEOUT": "4",  # seconds per attempt of a PostgreSQL that accepts the connection and says nothing
 }
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+ARTIFACTS = "mlartifacts"  # of a SQLite store, beside it
+# Columns of MLflow's database that hold places of artifacts.
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CONNECT_SECONDS = 10.0
 DATABASE_RETRIES = 3  # of MLflow, each twice as long as the one before; its own 15 take hours
@@ -110,7 +122,40 @@ class MlflowStore:
         return os.environ.get(PAGES, stack)
 
     def _experiment(self) -> str:
-        return _experiment_id(self.store, self.experiment, str((self.project / "mlartifacts").resolve()))
+        return _experiment_id(self.store, self.experiment, str((self.project / ARTIFACTS).resolve()))
+
+
+def configured_uri(uri: str) -> str:
+    """The address of the store: the parameter file's, where it is not the default, or else `MLFLOW_TRACKING_URI`."""
+    return (os.environ.get(URI_VARIABLE) or uri) if uri == MlflowStore.uri else uri
+
+
+def follow_move(database: Path, artifacts: Path) -> int:
+    """Correct the places of artifacts in the SQLite store of a checkout that was moved or copied.
+
+    MLflow records absolute paths: without this the pages of a moved checkout show no artifacts, and new ones go to the
+    directory it was moved from. Returns how many entries were corrected.
+    """
+    database, artifacts = database.resolve(), artifacts.resolve()
+    if not database.is_file() or database.parent != artifacts.parent:
+        return 0
+    n = 0
+    with closing(sqlite3.connect(database, timeout=CONNECT_SECONDS)) as connection, suppress(sqlite3.OperationalError):
+        locations = [row[0] for row in connection.execute("SELECT artifact_location FROM experiments") if row[0]]
+        for old in locations:
+            place = Path(unquote(urlsplit(old).path))
+            if urlsplit(old).scheme not in ("", "file") or place.name != ARTIFACTS or place == artifacts:
+                continue
+            if place.is_dir() and not artifacts.is_dir():
+                continue  # the database was moved without its artifacts
+            with connection:
+                for table, column in PLACES:
+                    n += connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                        f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (artifacts.as_uri(), len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    ).rowcount
+    return n
 
 
 @lru_cache(maxsize=8)
@@ -156,6 +201,8 @@ def _experiment_id(store: str, name: str, artifacts: str) -> str:
     """The experiment's id, created if necessary: MLflow's own default for artifacts is the current directory."""
     from mlflow.exceptions import MlflowException
 
+    if store.startswith("sqlite:///"):
+        follow_move(Path(store.removeprefix("sqlite:///")), Path(artifacts))
     client = _client(store)
     try:
         found = client.get_experiment_by_name(name)

@@ -9,6 +9,7 @@ Otherwise the alias stays. To move it by hand (`geozero runs promote RUN --force
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ def judge(scores: Mapping[str, float], data: str, best: Mapping[str, float] | No
     mine = {name: value for name, value in scores.items() if name.startswith(SCORES)}
     if not mine:
         return Verdict(False, f"the run holds no scores {SCORES}…")
+    if not math.isfinite(_mean(mine)):
+        return Verdict(False, f"a score {SCORES}… is not a number")
     if best is None:
         return Verdict(True, f"the first with scores: {_mean(mine):.2f}")
     theirs = {name: value for name, value in best.items() if name.startswith(SCORES)}
@@ -62,8 +65,10 @@ def judge(scores: Mapping[str, float], data: str, best: Mapping[str, float] | No
 def promote(tracker: Tracker, run: Run, force: bool = False) -> Verdict:
     """Register the A²GRPO model of a pipeline run, and move the alias if the rule says so, or by `force`.
 
+    The checkpoint is copied into MLflow's artifacts, so that `models:/geozero@best` can be downloaded anywhere.
+
     Raises:
-        InputError: the run has no A²GRPO model.
+        InputError: the run has no A²GRPO model, or its checkpoint is gone.
     """
     holder = best_run(tracker)
     verdict = judge(
@@ -81,8 +86,15 @@ def promote(tracker: Tracker, run: Run, force: bool = False) -> Verdict:
     if not any(model.name == MODEL for model in client.search_registered_models(f"name = '{MODEL}'")):
         client.create_registered_model(MODEL, description="Models of GeoZero's pipeline runs; `best`: see its rule")
     # by its place, not as models:/ID: MLflow's own database would look that up in the process's default store
-    source = str(client.get_logged_model(model_id).artifact_location)
-    version = client.create_model_version(MODEL, source, run.info.run_id, description=verdict.reason, model_id=model_id)
+    source = tracker.upload_checkpoint(model_id)
+    version = client.create_model_version(
+        MODEL,
+        source,
+        run.info.run_id,
+        tags={"model_id": model_id},  # MLflow's database forgets the argument
+        description=verdict.reason,
+        model_id=model_id,
+    )
     client.set_registered_model_alias(MODEL, ALIAS, version.version)
     client.set_tag(run.info.run_id, "best", f"version {version.version}: {verdict.reason}")
     return Verdict(True, verdict.reason if verdict.moves else f"by hand ({verdict.reason})")

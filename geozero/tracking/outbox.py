@@ -211,6 +211,8 @@ class Outbox:
             final = isinstance(error, FAULTS) if code is None else code in FINAL
             if not (final or self._stuck(group[0])):
                 return False
+            if final and len(group) > 1:  # what is wrong with one entry must not cost the others
+                return all(self._try([entry]) for entry in group)
             with (self.folder / REFUSED).open("a") as out:
                 out.writelines(
                     f"{redact(' '.join(str(error).split()))[:300]}\t{json.dumps(entry)}\n" for entry in group

@@ -66,7 +66,7 @@ def resolve(tracker: Tracker, text: str) -> Run:
         found = [run for run in runs if PARENT_TAG not in run.data.tags][:1]
     else:
         found = [run for run in runs if run.info.run_id == text]
-        found = found or [run for run in runs if run.info.run_name == text or run.info.run_id.startswith(text)]
+        found = found or [run for run in runs if _is_named(run, text)]
     if not text or not found:
         near = "; ".join(label(run) for run in runs if PARENT_TAG not in run.data.tags)[:300]
         raise InputError(f"no run '{text}'", tracker.uri, f"runs: {near}" if near else "it holds no runs")
@@ -74,6 +74,12 @@ def resolve(tracker: Tracker, text: str) -> Run:
         names = "; ".join(label(run) for run in found[:SHOWN]) + ("; …" if len(found) > SHOWN else "")
         raise Ambiguous(f"'{text}' is {len(found)} runs: {names}", tracker.uri, "give more of the id")
     return found[0]
+
+
+def _is_named(run: Run, text: str) -> bool:
+    """By its name, with or without the changed parameters that follow it, or by the beginning of its id."""
+    name = str(run.info.run_name)
+    return text in (name, name.partition(" ")[0]) or str(run.info.run_id).startswith(text)
 
 
 def label(run: Run) -> str:

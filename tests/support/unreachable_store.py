@@ -41,6 +41,8 @@ class FakeTracker:
 
     def log_points(self, run: str, points: list[tuple[str, int, float, int]]) -> None:
         self._arrive()
+        if any(name == "bad" for name, *_ in points):
+            raise Refusal("no such metric")
         for name, step, value, at in points:
             self.points[run, name, step, at] = value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_only_what_differs_is_shown_and_scores_with_their_change() -> None:
 
 
 def test_a_change_too_small_for_its_digits_is_a_change() -> None:
+    assert compare(run(scores={"x": float("nan")}), run(scores={"x": float("nan")})) == []
     (row,) = compare(run(scores={"x": 1.0}), run(scores={"x": 1.0 + 1e-9}))
     assert row.change == pytest.approx(1e-9)
 
@@ -67,6 +69,7 @@ def scores(*values: float) -> dict[str, float]:
         (scores(50.0 + MARGIN), "d", scores(50.0), False, "not better"),
         (scores(40.0), "d", scores(50.0), False, "not better"),
         (scores(90.0), "other", scores(50.0), False, "not comparable"),
+        (scores(90.0, float("nan")), "d", None, False, "not a number"),
         (scores(90.0, 90.0), "d", scores(50.0), False, "not comparable"),
     ],
 )
@@ -123,6 +126,15 @@ def test_runs_are_found_compared_and_the_best_is_promoted(tracker: Tracker, tmp_
     assert "best already" in promote(tracker, resolve(tracker, third)).reason
     version = tracker.client.get_model_version_by_alias("geozero", "best")
     assert (version.run_id, int(version.version)) == (third, 3)
+    import mlflow
+
+    mlflow.set_tracking_uri(tracker.store)
+    found = Path(mlflow.artifacts.download_artifacts("models:/geozero@best", dst_path=str(tmp_path / "best")))
+    assert (found / "config.json").read_text() == "90"
+    shutil.rmtree(tracker.project / "runs/a2grpo-60")
+    with pytest.raises(InputError, match="checkpoint is gone"):
+        promote(tracker, resolve(tracker, first), force=True)
+    assert tracker.client.get_model_version_by_alias("geozero", "best").run_id == third
 
 
 @pytest.mark.slow

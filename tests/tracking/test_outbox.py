@@ -289,3 +289,15 @@ def test_a_real_server_stopped_for_the_middle_third_gets_every_point(
     assert box.close(60.0) == 0
     other = (tmp_path / "runs/a2grpo-1" / RUN_ID_FILE).read_text()
     assert [tracker.client.get_run(one).info.status for one in (parent, other)] == ["KILLED", "KILLED"]
+
+
+def test_a_metric_that_is_refused_does_not_cost_its_batch(tracker: FakeTracker, tmp_path: Path) -> None:
+    tracker.state = "down"
+    box = Outbox(tracker, tmp_path)  # type: ignore[arg-type]
+    for step in range(20):
+        box.log_metrics("run", {"bad" if step == 7 else "loss": 1.0}, step)
+    tracker.state = "up"
+    assert box.close(10.0) == 0
+    assert steps(tracker, "run") == [step for step in range(20) if step != 7]
+    (line,) = (tmp_path / REFUSED).read_text().splitlines()
+    assert '"step": 7' in line

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from paths import ROOT
 
+from geozero.cli.runs import open_tracker
 from geozero.common.errors import InputError
+from geozero.params import Tracking
 from geozero.stack import control
 from geozero.stack.services import StackPlan
 from geozero.tracking import RUN_ID_FILE, Tracker, mlflow_store
+from geozero.workspace import Workspace
 
 pytestmark = pytest.mark.slow  # MLflow's import takes 3 s and a new SQLite store 5 s
 
@@ -46,7 +53,7 @@ def test_children_hang_under_the_parent_and_scores_stand_on_it(tracker: Tracker,
     child = tracker.child(parent, "sft", tmp_path / "sft-1a2b")
     tracker.log_metrics(child, {"loss": 0.5}, step=3)
     tracker.finish(child)
-    tracker.log_metrics(parent, {"a2grpo.grounding.acc@0.5": 0.61, "unmeasured": float("nan")})
+    tracker.log_metrics(parent, {"a2grpo.grounding.acc@0.5": 0.61, "nothing": None})  # type: ignore[dict-item]
     tracker.finish(parent)
     top, below = run_of(tracker, parent), run_of(tracker, child)
     assert top.data.params == {"sft.steps": "40"}
@@ -108,6 +115,88 @@ def test_datasets_checkpoints_and_artifacts(tracker: Tracker, tmp_path: Path) ->
     tracker.log_artifact(parent, tmp_path / "log.txt")
     assert [a.path for a in tracker.client.list_artifacts(parent)] == ["log.txt"]
     assert list((tracker.project / "mlartifacts").rglob("log.txt"))
+
+
+def test_a_number_that_is_none_is_recorded_as_such(tracker: Tracker) -> None:
+    """A loss that became NaN is what one looks for; MLflow shows an infinity as the largest number."""
+    parent = tracker.open_pipeline("diverged")
+    tracker.log_metrics(parent, {"loss": math.nan, "grad_norm": math.inf, "lr": 0.1}, 3)
+    assert tracker.log_curve(parent, [{"step": 4, "loss": math.nan}, {"step": 5, "loss": 0.5}]) == 2
+    assert [math.isnan(m.value) for m in tracker.client.get_metric_history(parent, "loss")] == [True, True, False]
+    assert steps(tracker, parent, "grad_norm")[0][1] > 1e300
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("acc@0.5", "acc_at_0.5"),
+        ("/absolute", "absolute"),
+        ("a//b/", "a/b"),
+        ("../up", "_/up"),
+        (".", "_"),
+        ("", "_"),
+        ("loss (train)", "loss _train_"),
+        ("n" * 300, "n" * 250),
+        ("Größe/ü", "Größe/ü"),
+    ],
+)
+def test_any_name_of_a_metric_is_taken(tracker: Tracker, name: str, taken: str) -> None:
+    run = tracker.open_pipeline("names")
+    tracker.log_metrics(run, {name: 1.0, "loss": 2.0})
+    assert run_of(tracker, run).data.metrics == {taken: 1.0, "loss": 2.0}
+
+
+def test_a_moved_or_copied_checkout_keeps_its_artifacts(tmp_path: Path) -> None:
+    """MLflow records absolute paths: the old artifacts would be gone, and new ones would go to the former place."""
+    old, new, copy = (tmp_path / name for name in ("old 100%", "new", "copy"))
+    old.mkdir()
+    before = Tracker(project=old)
+    run = before.open_pipeline("first")
+    (old / "runs/sft-1/model").mkdir(parents=True)
+    (old / "runs/sft-1/model/config.json").write_text("{}")
+    (old / "log.txt").write_text("one line")
+    before.log_artifact(run, old / "log.txt")
+    model = before.register_checkpoint(run, old / "runs/sft-1/model", "m")
+    shutil.copytree(old, copy)
+    old.rename(new)
+    for place in (new, copy):
+        after = Tracker(project=place)
+        assert [one.info.run_id for one in after.search()] == [run]
+        fetched = after.client.download_artifacts(run, "log.txt", str(tmp_path))
+        assert Path(fetched).read_text() == "one line"
+        assert after.upload_checkpoint(model).startswith(place.as_uri())
+        second = after.open_pipeline("second")
+        after.log_artifact(second, place / "log.txt")
+        assert len(list((place / "mlartifacts").rglob("log.txt"))) == 2
+        assert mlflow_store.follow_move(place / "mlflow.db", place / "mlartifacts") == 0
+    assert not old.exists()
+
+
+def test_artifacts_elsewhere_stay_there(tmp_path: Path) -> None:
+    """Those of a database that was moved without them, and of one that another checkout uses."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for place in (first, second):
+        place.mkdir()
+    run = Tracker(project=first).open_pipeline("x")
+    (first / "log.txt").write_text("x")
+    Tracker(project=first).log_artifact(run, first / "log.txt")
+    shutil.move(first / "mlflow.db", second / "mlflow.db")
+    assert mlflow_store.follow_move(second / "mlflow.db", second / "mlartifacts") == 0
+    assert mlflow_store.follow_move(second / "mlflow.db", tmp_path / "third/mlartifacts") == 0
+
+
+def test_the_variable_of_mlflow_is_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But for an address that the parameter file states, or the command line."""
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    default = Workspace.open(tmp_path / "params.yaml")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default.tracker.uri == "sqlite:///mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000")
+    assert default.tracker.uri == "http://lab:5000"
+    assert open_tracker(tmp_path / "params.yaml", None).uri == "http://lab:5000"
+    assert open_tracker(tmp_path / "params.yaml", "sqlite:///x.db").uri == "sqlite:///x.db"
+    stated = default.settings.model_copy(update={"tracking": Tracking(uri="http://ours:5000")})
+    assert replace(default, settings=stated).tracker.uri == "http://ours:5000"
 
 
 def test_threads_and_pickles_log_to_the_run_they_name(tracker: Tracker) -> None:
