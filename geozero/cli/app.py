@@ -15,6 +15,7 @@ from geozero.cli.difficulty import app as difficulty
 from geozero.cli.download import app as download
 from geozero.cli.evaluation import app as evaluation
 from geozero.cli.predict import app as predict
+from geozero.cli.probe_thinking import app as probe_thinking
 from geozero.cli.runs import app as runs
 from geozero.cli.stack import app as stack
 from geozero.cli.toy import app as toy
@@ -59,6 +60,7 @@ app.add_typer(data)
 app.add_typer(difficulty)
 app.add_typer(training)
 app.add_typer(evaluation)
+app.add_typer(probe_thinking)
 app.add_typer(predict)
 app.add_typer(trace)
 app.add_typer(toy, name="toy")

@@ -29,8 +29,9 @@ from geozero.tasks.boxes import Convention
 from geozero.tasks.text import OPEN_TAG, Mode, extract_answer, thought
 
 # How a question is put: in a reading mode, or ("forced") in tagged mode with the answer's opening tag prefilled, so
-# that the model answers without a thought, or ("swapped") with another sample's thought before the tag.
-PromptMode = Literal["direct", "tagged", "forced", "swapped"]
+# that the model answers without a thought, or ("swapped") with another sample's thought before the tag, or ("opened")
+# with a beginning of its own for each sample.
+PromptMode = Literal["direct", "tagged", "forced", "swapped", "opened"]
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,12 @@ class CorpusJob:
     shard: str = "0/1"  # i/n: answer the i-th part of the questions alone, and write no records
     prefilled: int | None = None  # questions per corpus that are asked in prompt mode "forced", too, if also in tagged
     swapped: int | None = None  # the same of prompt mode "swapped"
+    opened: str | None = None  # a JSON file: sample → beginning; those are asked in prompt mode "opened", too
 
     @property
     def prompt_modes(self) -> tuple[PromptMode, ...]:
-        numbers: dict[PromptMode, int | None] = {"forced": self.prefilled, "swapped": self.swapped}
+        opened = None if self.opened is None else 1
+        numbers: dict[PromptMode, int | None] = {"forced": self.prefilled, "swapped": self.swapped, "opened": opened}
         return (*self.modes, *(mode for mode, n in numbers.items() if n and "tagged" in self.modes))
 
 
@@ -122,7 +125,11 @@ def _outputs(job: CorpusJob, corpus: Corpus) -> list[_Output]:
     if not samples:
         raise InputError(f"no {job.split} samples", str(corpus.path), "ingest that split, or name another corpus")
     limits = {"forced": job.prefilled, "swapped": job.swapped}
-    return [_Output(job, corpus, mode, choose(samples, limits.get(mode))) for mode in job.prompt_modes]
+    chosen = {mode: choose(samples, limits.get(mode)) for mode in job.prompt_modes}
+    if job.opened is not None:
+        beginnings = json.loads(Path(job.opened).read_bytes())
+        chosen["opened"] = [sample for sample in samples if sample.id in beginnings]
+    return [_Output(job, corpus, mode, own) for mode, own in chosen.items() if own]
 
 
 class _Output:
@@ -151,9 +158,12 @@ class _Output:
     @cached_property
     def prefixes(self) -> dict[str, str]:
         """What the answer to each sample has to begin with: the opening tag, behind the tagged thought about the next
-        sample of its task by stable hash where thoughts are swapped."""
+        sample of its task by stable hash where thoughts are swapped; or what the job's file says."""
         if self.prompt_mode == "forced":
             return {s.id: OPEN_TAG for s in self.samples}
+        if self.prompt_mode == "opened":
+            beginnings: dict[str, str] = json.loads(Path(str(self.job.opened)).read_bytes())
+            return beginnings
         if self.prompt_mode != "swapped":
             return {}
         rows = json.loads(records_path(self.job.out, "tagged", self.source).read_bytes())
@@ -189,7 +199,7 @@ class _Output:
 
     def _identity(self, model: LazyEngine) -> dict[str, Any]:
         """All that the records depend on; stamps of earlier versions hold the same."""
-        left_out = ("model", "corpora", "out", "modes", "prefilled", "swapped", "shard")
+        left_out = ("model", "corpora", "out", "modes", "prefilled", "swapped", "opened", "shard")
         prompts = json.dumps([(s.id, tasks.messages(s, self.mode)) for s in self.samples])
         identity = {name: value for name, value in asdict(self.job).items() if name not in left_out} | {
             "model": model.identity["model"],
@@ -197,7 +207,7 @@ class _Output:
             "corpus": self.corpus.digest,
             "prompts": digest(prompts.encode()),
         }
-        if self.prompt_mode == "swapped":
+        if self.prompt_mode in ("swapped", "opened"):
             identity["prefixes"] = digest(json.dumps(self.prefixes).encode())
         return dict(json.loads(json.dumps(identity)))
 

@@ -17,7 +17,13 @@ from geozero.evaluation.statistics import MIN_MARKED
 from geozero.tasks import TASKS
 
 MODELS = {"base": "Base", "sft": "SFT", "a2grpo": "A²GRPO"}
-MODES = {"direct": "direct", "tagged": "tagged", "forced": "answer prefilled", "swapped": "another's thought"}
+MODES = {
+    "direct": "direct",
+    "tagged": "tagged",
+    "forced": "answer prefilled",
+    "swapped": "another's thought",
+    "opened": "thought prefilled",
+}
 SPLITS = {"test_hard": "hard test split", "test": "test split", "": "scored records", CHOOSING: "validation split"}
 WORLDS = {
     "toy": "Rendered toy world",
