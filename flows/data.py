@@ -10,6 +10,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 
 from flows.runtime.flow_parameters import Stage, form
+from flows.runtime.locks import gpu
 from flows.runtime.monitoring import rate_limited
 from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.shell import start
@@ -54,13 +55,14 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
         log(line)
 
     try:
-        process.run(
-            [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
-            log=workspace.log("dvc"),
-            cwd=workspace.root,
-            env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # the stages call `python3`
-            on_line=on_line,
-        )
+        with gpu():  # the stages filter and difficulty use it; which of them have to run, only DVC knows
+            process.run(
+                [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
+                log=workspace.log("dvc"),
+                cwd=workspace.root,
+                env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # they call `python3`
+                on_line=on_line,
+            )
     except process.ChildFailed as failed:
         if (explained := explain(failed.tail, workspace)) is None:
             raise

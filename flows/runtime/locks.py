@@ -32,6 +32,33 @@ _gpu = threading.Lock()
 _turns: dict[str, threading.Lock] = {}  # of each GPU
 
 
+class _Usage:
+    """Seconds for which this process has held GPUs, times their number."""
+
+    def __init__(self) -> None:
+        self._ended, self._running = 0.0, (0, 0.0)
+
+    @contextmanager
+    def measure(self, gpus: int) -> Iterator[None]:
+        self._running = gpus, time.monotonic()
+        try:
+            yield
+        finally:
+            self._ended, self._running = self.seconds(), (0, 0.0)
+
+    def seconds(self) -> float:
+        gpus, since = self._running
+        return self._ended + gpus * (time.monotonic() - since)
+
+
+_usage = _Usage()
+
+
+def gpu_hours() -> float:
+    """GPU hours of this process so far: the time in which it held GPUs, times their number."""
+    return _usage.seconds() / 3600
+
+
 @contextmanager
 def gpu() -> Iterator[None]:
     """Lock the GPUs that this process sees, among the threads of this process and among all flows of this machine.
@@ -43,9 +70,11 @@ def gpu() -> Iterator[None]:
         yield
         return
     with _gpu, ExitStack() as stack:
-        for name in sorted(process.gpu_identities()):  # in one order, so that two flows never wait for each other
+        names = sorted(process.gpu_identities())  # in one order, so that two flows never wait for each other
+        for name in names:
             stack.enter_context(_machine_lock(f"gpu-{name}"))
-        yield
+        with _usage.measure(len(names)):
+            yield
 
 
 @contextmanager

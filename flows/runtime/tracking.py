@@ -29,6 +29,7 @@ from flows.runtime.monitoring import system_metrics
 from flows.runtime.progress import artifact_progress
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
 from flows.runtime.run_names import run_name
+from geozero.common import process
 from geozero.common.atomic import write_text
 from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
@@ -52,6 +53,7 @@ from geozero.training.stage import StageResult
 from geozero.training.stage_spec import STAGE
 from geozero.workspace import Workspace
 
+GPU_HOURS = "system/gpu_hours"  # among the machine's curves, which comparisons leave out
 LEAVE_SECONDS = 5.0  # for the last entries of a flow that is being ended
 
 
@@ -89,11 +91,18 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
             box = outbox(workspace)
             _log_origin(workspace, parent)
             leave_links(workspace, parent)
-            with system_metrics(lambda values, step: box.log_metrics(parent, values, step)):
+            log_gpu_hours = _gpu_hours(workspace, parent)
+
+            def log_machine(values: dict[str, float], step: int) -> None:
+                box.log_metrics(parent, values, step)
+                log_gpu_hours()
+
+            with system_metrics(log_machine):
                 try:
                     yield parent
                 except BaseException as error:
                     reaper.end_children()  # tasks in other threads wait for their child processes
+                    log_gpu_hours()
                     if isinstance(error, Exception):
                         box.finish(parent, "FAILED")
                     else:
@@ -105,6 +114,7 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
                     if isinstance(error, SystemExit) and STARTED_BY_WORKER in os.environ:
                         raise TerminationSignal(signal.SIGTERM) from error  # how Prefect recognises a cancel
                     raise
+            log_gpu_hours()
             box.finish(parent)
             if waiting := box.flush():
                 where = f"in {box.folder}; the next run sends them, or `geozero runs send`"
@@ -114,6 +124,21 @@ def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterato
         if _outbox.cache_info().currsize:
             outbox(workspace).close(0.1)
             _outbox.cache_clear()
+
+
+def _gpu_hours(workspace: Workspace, parent: str) -> Callable[[], None]:
+    """A function that logs the GPU hours of a run, those of its earlier tries included; on a CPU it logs nothing."""
+    if not process.has_gpu():
+        return lambda: None
+    box, run = outbox(workspace), workspace.tracker.run(parent)
+    before = run.data.metrics.get(GPU_HOURS, 0.0) if run is not None else 0.0
+    began = locks.gpu_hours()
+
+    def log() -> None:
+        hours = before + locks.gpu_hours() - began
+        box.log_metrics(parent, {GPU_HOURS: hours}, int(3600 * hours))  # its step never falls: the last is the sum
+
+    return log
 
 
 def _server_run() -> FlowRun | None:

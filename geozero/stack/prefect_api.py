@@ -1,20 +1,24 @@
 """Set up a Prefect server: work pools, limits, and the automation that marks dead runs as crashed.
 
-`python -m geozero.stack.prefect_api http://HOST:4200` sets up any server. Plain HTTP: each `prefect` command takes
+`python -m geozero.stack.prefect_api http://HOST:4200` sets up any server; `--notify TYPE/NAME` has it tell of runs that
+fail, by a notification block. Plain HTTP: each `prefect` command takes
 five seconds to import Prefect, and `geozero` does not import it.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from geozero.common.errors import EXIT_BAD_INPUT, InputError
 from geozero.common.retry import retry
 from geozero.stack.services import HEARTBEAT_SECONDS, POOLS
 
@@ -29,6 +33,8 @@ QUIET = (
     *("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended"),
     *("AwaitingRetry", "Scheduled", "Late", "Resuming", "Pending", "AwaitingConcurrencySlot"),
 )
+NOTIFY = "Notify about ended runs"
+NOTIFIED = ("Failed", "Crashed")
 LEFT = "geozero.flow-run.left"  # event: the flow's process has ended, and its run is in one of these states
 
 
@@ -124,6 +130,54 @@ def zombies() -> dict[str, Any]:
     }
 
 
+def notify(address: str, block: str, states: Sequence[str] = NOTIFIED) -> None:
+    """Create or replace the automation that sends a notification when one of our runs enters a state.
+
+    Args:
+        block: a notification block as TYPE/NAME: `custom-webhook/lab`, `slack-webhook/lab`, `sendgrid-email/me`.
+        states: names of states.
+
+    Raises:
+        InputError: the server has no such block.
+    """
+    kind, _, name = block.partition("/")
+    try:
+        document = call(address, f"block_types/slug/{kind}/block_documents/name/{name}")
+    except urllib.error.HTTPError as refused:
+        if refused.code != 404:
+            raise
+        hint = "create it in Prefect's pages under Blocks"
+        raise InputError(f"no notification block '{block}'", address, hint) from None
+    automation = {
+        "name": NOTIFY,
+        "description": "Tells by a notification block that a run of GeoZero has entered one of the states.",
+        "enabled": True,
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "match_related": {"prefect.resource.id": "prefect.tag.geozero", "prefect.resource.role": "tag"},
+            "for_each": ["prefect.resource.id"],
+            "expect": [f"prefect.flow-run.{state}" for state in states],
+            "threshold": 1,
+            "within": 0,
+        },
+        "actions": [
+            {
+                "type": "send-notification",
+                "block_document_id": document["id"],
+                "subject": "{{ flow.name }}: {{ flow_run.state.name }}",
+                "body": "{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+            }
+        ],
+    }
+    found = call(address, "automations/filter", {"automations": {"name": {"any_": [NOTIFY]}}})
+    if found:
+        call(address, f"automations/{found[0]['id']}", automation, "PUT")
+    else:
+        call(address, "automations/", automation)
+
+
 def _create(address: str, path: str, body: Any) -> None:
     try:
         call(address, path, body)
@@ -132,5 +186,23 @@ def _create(address: str, path: str, body: Any) -> None:
             raise
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Set up a Prefect server for GeoZero.")
+    parser.add_argument("address", help="http://HOST:4200")
+    parser.add_argument("--notify", metavar="TYPE/NAME", help="a notification block that tells of ended runs")
+    parser.add_argument("--on", nargs="+", default=NOTIFIED, metavar="STATE", help="default: Failed Crashed")
+    given = parser.parse_args(words)
+    address = given.address.rstrip("/").removesuffix("/api")
+    try:
+        furnish(address)
+        if given.notify is not None:
+            notify(address, given.notify, given.on)
+    except (InputError, urllib.error.URLError) as error:
+        print(f"geozero: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
+
+
 if __name__ == "__main__":
-    furnish(sys.argv[1].rstrip("/").removesuffix("/api"))
+    sys.exit(main())

@@ -15,6 +15,7 @@ POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each takes at a ti
 SERVICES = (SERVER, MLFLOW, *(f"worker-{pool}" for pool in POOLS))
 PROCESS_TAG = "GEOZERO_STACK"  # environment variable that every process of a stack carries, its directory as the value
 HEARTBEAT_SECONDS = 30  # the shortest that Prefect accepts
+KEPT_DAYS = 90  # of ended runs in Prefect's database
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PRIVATE = ("localhost:*", "127.*", "10.*", "192.168.*", *(f"172.{i}.*" for i in range(16, 32)))  # MLflow's own defaults
 CONFIG = Path(__file__).with_name("supervisord.conf")
@@ -86,6 +87,10 @@ class StackPlan:
                 "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an unreachable server is an error, not another server
                 # kept in memory, as by default, a restart of the server would end every run that holds a limit
                 "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+                # runs, their logs and artifacts are removed after 90 days, heartbeats after one; MLflow keeps its own
+                "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+                "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(KEPT_DAYS * 86_400),
+                "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 86400}',
                 **self._allowed_names(),
             }
         )

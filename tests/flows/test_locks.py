@@ -10,6 +10,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -124,6 +125,23 @@ def test_a_gpu_is_locked_while_any_process_of_its_run_lives(monkeypatch: pytest.
     assert got.wait(10)
     assert said == [f"waiting for gpu-{other}: another run on this machine uses it"]
     assert process.held == set()
+
+
+def test_hours_count_while_a_gpu_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    monkeypatch.setattr(process, "gpu_identities", lambda: [f"test-{os.getpid()}-{i}" for i in range(2)])
+    now = [1000.0]
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
+    before = locks.gpu_hours()
+    with locks.gpu():
+        now[0] += 1800
+        assert locks.gpu_hours() - before == pytest.approx(1.0)  # half an hour of two
+        now[0] += 1800
+    now[0] += 9999
+    with pytest.raises(KeyError), locks.gpu():
+        now[0] += 360
+        raise KeyError
+    assert locks.gpu_hours() - before == pytest.approx(2.2)
 
 
 def test_one_gpu_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,13 @@ import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from flows_checkout import ROOT
 from paths import SUPPORT
 from ports import free_port, quiet
@@ -27,7 +30,7 @@ from ports import free_port, quiet
 from geozero.common import process_tags
 from geozero.common.errors import InputError
 from geozero.stack import control, prefect_api
-from geozero.stack.services import CONFIG, MLFLOW, PROCESS_TAG, SERVICES, StackPlan
+from geozero.stack.services import CONFIG, KEPT_DAYS, MLFLOW, PROCESS_TAG, SERVICES, StackPlan
 
 FAKE = SUPPORT / "fake_supervisord.conf"
 
@@ -233,6 +236,34 @@ def test_the_zombie_watch_outlasts_a_flow_that_is_held_up_and_frees_the_slot_in_
     for state in ("AwaitingRetry", "Scheduled", "Suspended", "Paused", "Resuming", "Completed"):
         assert f"prefect.flow-run.{state}" in trigger["expect"]
     assert "prefect.flow-run.Running" not in trigger["expect"]  # a kill right behind it would never be noticed
+
+
+@pytest.mark.parametrize("where", ["stack", "composition"])
+def test_a_server_vacuums_its_database(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Prefect itself reads what the stack and the composition set: ended runs too, which it keeps by default."""
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
+
+    composition = yaml.safe_load((ROOT / "deploy/docker/docker-compose.yaml").read_text())
+    for name, value in {
+        "stack": StackPlan(ROOT).environment(),
+        "composition": composition["services"]["prefect"]["environment"],
+    }[where].items():
+        monkeypatch.setenv(name, value)
+    found = ServerServicesDBVacuumSettings()
+    assert found.enabled_vacuum_types == {"events", "flow_runs"}
+    assert found.retention_period.days == KEPT_DAYS
+    assert found.event_retention_overrides["prefect.flow-run.heartbeat"].days == 1
+
+
+def test_notifications_need_a_block_that_exists(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def call(address: str, path: str, body: object = None, method: str | None = None) -> object:
+        if path.startswith("block_types/"):
+            raise urllib.error.HTTPError(path, 404, "", Message(), None)
+        return []
+
+    monkeypatch.setattr(prefect_api, "call", call)
+    assert prefect_api.main(["http://x/api", "--notify", "slack-webhook/lab"]) == 2
+    assert capsys.readouterr().err.startswith("geozero: no notification block 'slack-webhook/lab' in http://x")
 
 
 @pytest.mark.parametrize(("within", "changed", "enabled"), [(120, True, False), (300, False, True), (600, False, True)])

@@ -5,11 +5,14 @@ The training is a counter in a child process (`trial_flow.py`); server, workers,
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
@@ -22,7 +25,7 @@ from stack_runs import FINAL, start, state, wait_for
 
 from flows.runtime import reaper
 from geozero.common import process_tags
-from geozero.stack import control
+from geozero.stack import control, prefect_api
 from geozero.stack.prefect_api import call, healthy
 from geozero.stack.services import PROCESS_TAG, SERVER, StackPlan
 
@@ -82,6 +85,48 @@ def processes(plan: StackPlan, words: str) -> list[psutil.Process]:
 def trainers(plan: StackPlan) -> list[psutil.Process]:
     tagged = process_tags.find_tagged(PROCESS_TAG, str(plan.directory))
     return [one for one in tagged if reaper.PROCESS_TAG in one.environ()]
+
+
+def test_a_failed_run_is_told_by_one_notification(plan: StackPlan) -> None:
+    """By a webhook, one of Prefect's notification blocks."""
+    told = list[dict[str, str]]()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kind = call(plan.prefect_address, "block_types/slug/custom-webhook")
+        (schema, *_) = call(
+            plan.prefect_address,
+            "block_schemas/filter",
+            {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}},
+        )
+        data = {
+            "name": "lab",
+            "url": f"http://127.0.0.1:{server.server_port}",
+            "json_data": {"text": "{{subject}} {{body}}"},
+            "allow_private_urls": True,
+        }
+        block = {"name": "lab", "data": data, "block_schema_id": schema["id"], "block_type_id": kind["id"]}
+        call(plan.prefect_address, "block_documents/", block)
+        for _ in range(2):  # a second time replaces it
+            assert prefect_api.main([plan.prefect_address, "--notify", "custom-webhook/lab"]) == 0
+        run = start(plan, "trial", steps=-1)
+        assert wait_for(lambda: state(plan, run) in FINAL, 240)
+        assert state(plan, run) == "FAILED"
+        assert wait_for(lambda: told, 60)
+        time.sleep(5)
+        server.shutdown()
+    ((_, text),) = [item for one in told for item in one.items()]
+    assert text.startswith("geozero-trial: Failed") and "steps must not be negative" in text
+    assert f"{plan.prefect_address}/runs/flow-run/{run}" in text
 
 
 def test_a_run_that_is_held_up_while_the_server_restarts_goes_on_and_none_starts_beside_it(plan: StackPlan) -> None:

@@ -78,3 +78,19 @@ def test_a_page_is_linked_only_where_a_server_stays(workspace: Workspace, monkey
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:4711/api"}):
         tracking._open(workspace, "sft")
     assert [one.get("prefect.page") for one in opened] == [None, f"http://127.0.0.1:4711/runs/flow-run/{RUN}"]
+
+
+def test_gpu_hours_add_up_over_the_tries_of_a_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged, held = list[tuple[str, dict[str, float], int]](), [5.0]
+    earlier = SimpleNamespace(data=SimpleNamespace(metrics={"system/gpu_hours": 2.0}))
+    box = SimpleNamespace(log_metrics=lambda run, values, step: logged.append((run, values, step)))
+    monkeypatch.setattr(tracking, "outbox", lambda _: box)
+    monkeypatch.setattr(Tracker, "run", lambda self, run: earlier)
+    monkeypatch.setattr(tracking.locks, "gpu_hours", lambda: held[0])
+    monkeypatch.setattr(tracking.process, "has_gpu", lambda: False)
+    tracking._gpu_hours(workspace, "p")()
+    monkeypatch.setattr(tracking.process, "has_gpu", lambda: True)
+    log = tracking._gpu_hours(workspace, "p")
+    held[0] = 6.5
+    log()
+    assert logged == [("p", {"system/gpu_hours": 3.5}, 12_600)]

@@ -10,6 +10,7 @@ from prefect import flow, task
 from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.tracking import outbox, pipeline_run
 from geozero.common import process
+from geozero.common.errors import InputError
 from geozero.workspace import Workspace
 
 TRAINING = """
@@ -47,5 +48,7 @@ def trial(steps: int = 100) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with pipeline_run(workspace, "trial") as parent:
         outbox(workspace).log_metrics(parent, {"begun": 1.0})
+        if steps < 0:
+            raise InputError("steps must not be negative")
         train(folder, steps)
     return steps
