@@ -25,6 +25,11 @@ def safe_load(text: str | bytes) -> Any:
     """As `yaml.safe_load`.
 
     Raises:
-        yaml.YAMLError: no YAML, or a key stands twice in one mapping.
+        yaml.YAMLError: no YAML, nested too deeply, or a key stands twice in one mapping.
     """
-    return yaml.load(text, _UniqueLoader)  # a SafeLoader
+    try:
+        return yaml.load(text, _UniqueLoader)  # a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except ValueError as error:  # a number or a date that Python cannot hold
+        raise yaml.YAMLError(str(error).partition(";")[0]) from None

@@ -48,6 +48,7 @@ CURRENT = "_current.json"
 FINGERPRINT = "_fingerprint.json"
 ABANDONED_SECONDS = 3600.0  # a chunk is written in well under a second
 MOST_ROLLOUTS = 1024  # that a sample may have
+LONGEST_KEY = 64  # characters of a fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,11 +328,17 @@ def current(store: Path) -> dict[str, Any]:
         fingerprints, k = value["fingerprints"], value["k"]
     except OSError:
         raise InputError("no answer store here", str(store), "run `geozero sample` first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError("unreadable answer store", str(path), "run `geozero sample` again") from None
-    if not isinstance(k, int) or k < 1 or not isinstance(fingerprints, list) or not fingerprints:
+    keys = fingerprints if isinstance(fingerprints, list) and all(map(_is_key, fingerprints)) else []
+    if not keys or not isinstance(k, int) or k < 1:
         raise InputError("unreadable answer store", str(path), "run `geozero sample` again")
     return value
+
+
+def _is_key(name: Any) -> bool:
+    """Whether this names a directory of a store, and none elsewhere."""
+    return isinstance(name, str) and name.isascii() and name.isalnum() and len(name) <= LONGEST_KEY
 
 
 def convention(directory: Path) -> Convention:

@@ -193,20 +193,30 @@ def content_hash(path: Path) -> str:
 
 
 def special_tokens(path: Path) -> frozenset[str]:
-    """The texts that the checkpoint's tokenizer reads as special tokens."""
-    try:
-        added = json.loads((path / "tokenizer.json").read_text())["added_tokens"]
-    except FileNotFoundError:
-        config = path / "tokenizer_config.json"
-        added = json.loads(config.read_text()).get("added_tokens_decoder", {}).values() if config.is_file() else []
-    return frozenset(token["content"] for token in added if token.get("special"))
+    """The texts that the checkpoint's tokenizer reads as special tokens.
+
+    Raises:
+        InputError: its files do not say.
+    """
+    with loading(path):
+        if (path / "tokenizer.json").is_file():
+            added = read_json(path / "tokenizer.json").get("added_tokens", [])
+        else:
+            config = path / "tokenizer_config.json"
+            added = read_json(config).get("added_tokens_decoder", {}).values() if config.is_file() else []
+        return frozenset(str(token["content"]) for token in added if token.get("special"))
 
 
 def positions(path: Path) -> int | None:
-    """The longest sequence that the model knows, in tokens; None where its configuration does not say."""
-    config = json.loads((path / "config.json").read_text())
-    found = config.get("text_config", config).get("max_position_embeddings")
-    return None if found is None else int(found)
+    """The longest sequence that the model knows, in tokens; None where its configuration does not say.
+
+    Raises:
+        InputError: the configuration is unreadable.
+    """
+    with loading(path):
+        config = read_object(path / "config.json")
+        found = config.get("text_config", config).get("max_position_embeddings")
+        return None if found is None else int(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def connect(client: httpx.Client, url: str, path: Path, trusted: str | None = No
         ) from None
     try:
         models = [ServedModel.of(row) for row in reply.json()["data"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         what = f"no OpenAI-compatible server: status {reply.status_code}: {message_of(reply)}"
         raise InputError(what, url, "check the address") from None
     chosen = choose(models, path, trusted, url)
@@ -132,7 +132,7 @@ def post(client: httpx.Client, server: Server, content: bytes) -> dict[str, Any]
         _ = int(found["usage"]["prompt_tokens"]), [choice["message"].get("content") for choice in found["choices"]]
         if found.get("error") or not all(map(_has_tokens, found["choices"])):
             raise ValueError
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ServerFailed(f"{server.url} answers rubbish: {message_of(reply)}") from None
     return found
 

@@ -55,11 +55,11 @@ def hashes(project: Path) -> dict[str, str]:
     """`{output path: md5}` of all data stages, as `dvc.lock` records them; empty where there is no readable lock."""
     try:
         lock = yaml.safe_load((project / LOCK).read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        stages = (lock.get("stages") or {}).values()
+        outs = [out for stage in stages for out in (stage or {}).get("outs") or []]
+        return {str(out["path"]): str(out["md5"]) for out in outs if "path" in out and "md5" in out}
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError):
         return {}
-    stages = lock.get("stages") if isinstance(lock, dict) else None
-    outs = [out for stage in (stages or {}).values() for out in (stage or {}).get("outs") or []]
-    return {out["path"]: str(out["md5"]) for out in outs if "path" in out and "md5" in out}
 
 
 def code_tags(project: Path) -> dict[str, str]:

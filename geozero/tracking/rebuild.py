@@ -164,6 +164,6 @@ def _git(place: Path, log: Log, *words: str) -> None:
 def _yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -147,7 +147,7 @@ def _objects(path: Path) -> _Objects:
         return _Objects(dict(boxes), list(content["categories"]), sizes)
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", str(path), "give COCO's detection JSON") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"malformed annotations: {error!r}"[:200], str(path), "give COCO's detection JSON") from None
 
 
