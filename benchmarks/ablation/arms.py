@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
@@ -17,17 +17,20 @@ from geozero import tasks
 from geozero.common.atomic import write_json
 from geozero.corpus.sample import Sample, Split, stable_unit
 from geozero.corpus.store import Corpus
+from geozero.evaluation.thinking.probe import FULL_WORDS
 from geozero.inference.corpus_job import CorpusJob, records_path, run_in_child
 from geozero.params import Params
 from geozero.tasks.text import OPEN_TAG, Mode, is_well_formed, thought, words
+from geozero.training.estimate.dry_run import COMPLETION
 from geozero.training.grpo.collapse_monitor import VIOLATIONS
 from geozero.training.grpo.rewards import distinct
 from geozero.training.metrics import read
 from geozero.training.replay import collect
-from geozero.training.stage import StageResult, run_a2grpo, run_sft
+from geozero.training.stage import Options, StageResult, run_a2grpo, run_sft
 from geozero.workspace import Workspace
 
 RIGHT_IOU = 0.5
+REPORTED: tuple[Split, ...] = ("val", "test")
 Start = Literal["sft", "terse", "mixed"]
 SHORTENED: dict[Start, float] = {"terse": 1.0, "mixed": 0.75}  # share of rehearsed thoughts cut to their first sentence
 
@@ -53,6 +56,10 @@ class Arm:
 
 
 SELECTION_ARMS = ("a2grpo", "random", "middle")  # does GeoZero-Hard help?
+THINKING_ARMS = (  # where thinking pays, what of the method does it, and what else would
+    *("sft", "sft_hard", "grpo", "a2grpo", "kl_everywhere", "no_thinking", "no_gate", "gdpo", "dr_grpo", "length"),
+    *("coverage", "hyre", "random"),
+)
 STOCK_GRPO = {"thinking_weight": 0.0, "kl_tokens": "all"}
 
 ARMS: dict[str, Arm] = {
@@ -70,9 +77,31 @@ ARMS: dict[str, Arm] = {
     "grpo_resampled": Arm("stock GRPO, groups without a signal sampled again", changes=STOCK_GRPO | {"resample": 2}),
     "light": Arm("A²GRPO, λ = 0.1", changes={"thinking_weight": 0.1}),
     "length": Arm("A²GRPO, S_t by length alone", changes={"thinking_score": "length"}),
+    "coverage": Arm("A²GRPO, S_t by coverage of what is asked", changes={"thinking_score": "coverage"}),
+    "gdpo": Arm("GDPO: R_a and S_t each normalised by itself, KL on all tokens", changes={
+        "reward_scaling": "gdpo", "gate": "open", "kl_tokens": "all", "uniform_groups": "keep",
+    }),
+    "dr_grpo": Arm("stock GRPO with Dr. GRPO's loss", changes=STOCK_GRPO | {"extra": {"loss_type": "dr_grpo"}}),
+    # 0.7 R_a + 0.2 novelty, scaled; its 0.1 for the form is left out, since all arms start well formed
+    "hyre": Arm("RS-HyRe-R1's reward: novelty where R_a ≥ 0.5, KL on all tokens", changes={
+        "thinking_score": "novelty", "gate": "step", "thinking_weight": 2 / 7, "kl_tokens": "all",
+        "uniform_groups": "keep",
+    }),
     "random": Arm("A²GRPO on random samples, as many of each task as GeoZero-Hard has", data="random"),
     "middle": Arm("A²GRPO on samples of middle pass rates, as many of each task as GeoZero-Hard has", data="middle"),
 }  # fmt: skip
+
+
+def arm_of(name: str) -> Arm:
+    """The arm of a name; `ARM@BETA` is it with another β."""
+    base, _, beta = name.partition("@")
+    arm = ARMS[base]
+    return replace(arm, what=f"{arm.what}, β = {beta}", changes={**arm.changes, "beta": float(beta)}) if beta else arm
+
+
+def with_beta(params: Params, name: str, beta: float) -> str:
+    """The name of an arm with this β: its own, where that is the profile's."""
+    return name if beta == params.a2grpo.beta else f"{name}@{beta:g}"
 
 
 def settings_of(params: Params, arm: Arm, seed: int) -> Params:
@@ -82,7 +111,10 @@ def settings_of(params: Params, arm: Arm, seed: int) -> Params:
     """
     values = params.model_dump()
     values["seed"] = seed
-    values[arm.stage] |= dict(arm.changes)
+    changes = dict(arm.changes)
+    if "extra" in changes:
+        changes["extra"] = values[arm.stage]["extra"] | changes["extra"]
+    values[arm.stage] |= changes
     if arm.stage == "sft":
         values["sft"] |= {"steps": params.a2grpo.steps, "replay_share": 0.0}
     else:
@@ -126,27 +158,29 @@ def outcome(record: Mapping[str, Any], sample: Sample, boxes: Any) -> float:
     return float(found) if sample.task == "caption" else float(found >= 1.0)
 
 
-def train(workspace: Workspace, arm_name: str, seed: int, start: Path, out: Path) -> StageResult:
+def train(
+    workspace: Workspace, arm_name: str, seed: int, start: Path, out: Path, **options: Unpack[Options]
+) -> StageResult:
     """One arm with one seed; a finished one is reused."""
-    arm = ARMS[arm_name]
+    arm = arm_of(arm_name)
     params = settings_of(workspace.settings, arm, seed)
     if arm.data in ("random", "middle"):
         corpus = corpus_of(workspace, arm.data, out)
     else:
         corpus = workspace.hard if arm.data == "hard" else workspace.instruct
     run = run_sft if arm.stage == "sft" else run_a2grpo
-    return run(params, corpus, start, out / "runs", f"{arm_name}-{seed}")
+    return run(params, corpus, start, out / "runs", f"{arm_name}-{seed}", **options)
 
 
-def judge(workspace: Workspace, arm_name: str, model: Path, out: Path, limit: int | None) -> dict[str, Any]:
-    """Answer val and every test split in each of the arm's modes and score each question: mode → what was found.
+def judge(
+    workspace: Workspace, arm_name: str, model: Path, out: Path, limit: int | None, splits: Sequence[Split]
+) -> dict[str, Any]:
+    """Answer these splits in each of the arm's modes and score each question: mode → what was found.
 
     What val says is for choosing, and its sources are called `val`.
     """
-    corpora: dict[Split, list[Path]] = {
-        "val": workspace.val_corpora,
-        "test": workspace.corpora_with("test"),
-    }
+    there: dict[Split, list[Path]] = {"val": workspace.val_corpora, "test": workspace.corpora_with("test")}
+    corpora = {split: there[split] for split in splits}
     boxes = workspace.settings.model.boxes
     for split, paths in corpora.items():
         job = CorpusJob(
@@ -154,14 +188,14 @@ def judge(workspace: Workspace, arm_name: str, model: Path, out: Path, limit: in
             corpora=tuple(map(str, paths)),
             out=str(out / split),
             split=split,
-            modes=ARMS[arm_name].modes,
+            modes=arm_of(arm_name).modes,
             max_tokens=workspace.settings.evaluation.max_tokens,
             limit=limit,
             boxes=boxes,
             engine=workspace.engine,
         )
         run_in_child(job, out / f"answers-{split}.log")
-    return {mode: _judged(corpora, mode, out, boxes) for mode in ARMS[arm_name].modes}
+    return {mode: _judged(corpora, mode, out, boxes) for mode in arm_of(arm_name).modes}
 
 
 def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: Any) -> dict[str, Any]:
@@ -174,7 +208,7 @@ def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: A
         for record in json.loads(records_path(out / split, mode, source).read_text()):
             sample = samples[record["sample"]]
             outcomes.setdefault(name, {}).setdefault(sample.task, {})[sample.id] = outcome(record, sample, boxes)
-            if split == "test":
+            if split == "test" or len(corpora) == 1:
                 texts.append(record["raw_output"])
     if mode == "direct":
         return {"outcomes": outcomes}
@@ -183,23 +217,37 @@ def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: A
         "well_formed": sum(map(is_well_formed, texts)) / len(texts),
         "thought_words": sum(len(words(thought(text))) for text in texts) / len(texts),
         "distinct": distinct(texts),
+        "thinks": sum(len(words(thought(text))) >= FULL_WORDS for text in texts) / len(texts),
     }
 
 
-def finished(workspace: Workspace, start: Path, out: Path, limit: int | None, item: tuple[str, int]) -> dict[str, Any]:
+def result_path(out: Path, arm: str, seed: int) -> Path:
+    """Where the result of an arm and seed is, once it is there."""
+    return out / "results" / f"{arm}-{seed}.json"
+
+
+def finished(
+    workspace: Workspace,
+    start: Path,
+    out: Path,
+    limit: int | None,
+    item: tuple[str, int],
+    splits: Sequence[Split] = REPORTED,
+) -> dict[str, Any]:
     """Train and judge an arm with a seed, unless its result is there; the result is written last.
 
-    `seconds` is the training's wall time, `cpu_seconds` what it took of the processors (other work does not show).
+    `sampled_tokens` is what RL sampled to learn from (without resampled groups), `seconds` the training's wall time,
+    `cpu_seconds` what it took of the processors (other work does not show).
     """
     arm, seed = item
-    target = out / "results" / f"{arm}-{seed}.json"
+    target = result_path(out, arm, seed)
     if not target.is_file():
         begun, used = time.monotonic(), _cpu()
         result = train(workspace, arm, seed, start, out)
         seconds, cpu_seconds = time.monotonic() - begun, _cpu() - used
         answers = result.directory / "answers"
         answers.mkdir(exist_ok=True)
-        modes = judge(workspace, arm, result.model, answers, limit)
+        modes = judge(workspace, arm, result.model, answers, limit, splits)
         curve = read(result.directory / "metrics.jsonl")
         found = {
             "arm": arm,
@@ -210,6 +258,7 @@ def finished(workspace: Workspace, start: Path, out: Path, limit: int | None, it
             "guarded": sum(VIOLATIONS in row for row in curve),
             "silent": _mean(curve, "dropped_groups"),
             "rounds": _mean(curve, "resampled"),
+            "sampled_tokens": _sampled(curve, settings_of(workspace.settings, arm_of(arm), seed)),
             "run": result.directory.name,
             "modes": modes,
         }
@@ -224,6 +273,12 @@ def _mean(curve: Sequence[Mapping[str, Any]], name: str) -> float | None:
     """Mean over the steps that logged it."""
     values = [row[name] for row in curve if name in row]
     return float(np.mean(values)) if values else None
+
+
+def _sampled(curve: Sequence[Mapping[str, Any]], params: Params) -> float | None:
+    """Tokens of all completions that were learned from; None for SFT, which samples none."""
+    lengths = [row[COMPLETION] for row in curve if COMPLETION in row]
+    return sum(lengths) * params.a2grpo.prompts_per_step * params.a2grpo.group_size if lengths else None
 
 
 def _cpu() -> float:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ablation.arms import ARMS
+from benchmarks.ablation.arms import ARMS, arm_of
 
 DRAWS = 2000
 OURS = "a2grpo"
-SHAPES = ("well_formed", "thought_words", "distinct")  # what is told of thoughts
-COSTS = ("answer_kl", "silent", "rounds", "guarded", "seconds", "cpu_seconds")
+SHAPES = ("well_formed", "thinks", "thought_words", "distinct")  # what is told of thoughts
+COSTS = ("answer_kl", "silent", "rounds", "guarded", "sampled_tokens", "seconds", "cpu_seconds")
 
 Outcomes = dict[str, npt.NDArray[np.float64]]
 
@@ -21,24 +21,29 @@ Outcomes = dict[str, npt.NDArray[np.float64]]
 def rows_of(results: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Row of the tables → its results by seed: an arm in the mode it was trained in, and in each other one."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for arm in ARMS:
+    for arm in sorted({r["arm"] for r in results}, key=_rank):
         of_arm = sorted((r for r in results if r["arm"] == arm), key=lambda r: int(r["seed"]))
-        for mode in ARMS[arm].modes:
+        for mode in arm_of(arm).modes:
             rows = [{**r, **r["modes"][mode]} for r in of_arm]
             if rows:
                 found[name_of(arm, mode)] = rows
     return found
 
 
+def _rank(arm: str) -> tuple[int, float]:
+    base, _, beta = arm.partition("@")
+    return list(ARMS).index(base), float(beta or -1)
+
+
 def name_of(arm: str, mode: str) -> str:
-    return arm if mode == ARMS[arm].modes[0] else f"{arm}, {mode}"
+    return arm if mode == arm_of(arm).modes[0] else f"{arm}, {mode}"
 
 
 def what(row: str) -> str:
     """A row's name as a reader sees it."""
     arm, _, mode = row.partition(", ")
-    mode = mode or ARMS[arm].modes[0]
-    return f"{ARMS[arm].what}, asked {mode}" if len(ARMS[arm].modes) > 1 else ARMS[arm].what
+    found = arm_of(arm)
+    return f"{found.what}, asked {mode or found.modes[0]}" if len(found.modes) > 1 else found.what
 
 
 def split_of(source: str) -> str:
@@ -171,9 +176,9 @@ def markdown(found: Mapping[str, Any], start: str = "sft") -> str:
     lines += [
         "## How they think, and what it costs",
         "",
-        "| arm | well formed | words | distinct-3 | KL | groups dropped | further rounds a step "
-        "| steps with a guard crossed | seconds | CPU seconds |",
-        "|---" * 10 + "|",
+        "| arm | well formed | think | words | distinct-3 | KL | groups dropped | further rounds a step "
+        "| steps with a guard crossed | sampled tokens | seconds | CPU seconds |",
+        "|---" * 12 + "|",
     ]
     for row in found["arms"].values():
         lines.append(f"| {row['what']} | {' | '.join(shown(row[k]) for k in (*SHAPES, *COSTS))} |")

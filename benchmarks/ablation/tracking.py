@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablation.arms import ARMS, settings_of
+from benchmarks.ablation.arms import arm_of, settings_of
 from benchmarks.ablation.statistics import COSTS, SHAPES, mean_over_tasks, name_of, split_of, table_of
 from geozero.tracking import Tracker
 from geozero.training.metrics import read
@@ -34,7 +34,7 @@ def log(workspace: Workspace, results: Sequence[Mapping[str, Any]], runs: Path, 
         key = f"{start}/{result['run']}"
         if tracker.find(KEY, key):
             continue
-        settings = settings_of(workspace.settings, ARMS[result["arm"]], result["seed"])
+        settings = settings_of(workspace.settings, arm_of(result["arm"]), result["seed"])
         run = tracker.open_pipeline(
             name, settings.model_dump(), {"arm": result["arm"], "seed": str(result["seed"]), "start": start}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from difficulty_world import make_corpus
+from paths import ROOT
 from reward_samples import make as make_sample
+from stand_in_engine import one_source
 from training_stage import make_params
 
 from benchmarks.ablation import __main__ as line
-from benchmarks.ablation import arms, page, selections, statistics, tracking
-from geozero.corpus.store import Corpus, subset
+from benchmarks.ablation import arms, by_type, choose_beta, given, page, plan, selections, statistics, tracking
+from geozero.common.errors import InputError
+from geozero.corpus.sample import Split
+from geozero.corpus.store import Corpus, CorpusWriter, refer_images, subset
 from geozero.tracking import Tracker
+from geozero.workspace import Workspace
+
+NOWHERE: dict[str, Any] = {"val_corpora": [], "corpora_with": lambda split: []}
 
 
 def result(arm: str, seed: int, right: float, n: int = 200) -> dict[str, Any]:
@@ -28,7 +36,7 @@ def result(arm: str, seed: int, right: float, n: int = 200) -> dict[str, Any]:
     values = {f"s{i}": float(d + rng.normal(0, 0.05) < right) for i, d in enumerate(difficulty)}
     outcomes = {"toy_aid_hard": {"scene_cls": values}, "neon": {"vqa": dict(list(values.items())[:50])}}
     thoughts = {"well_formed": 1.0, "thought_words": 20.0, "distinct": 0.5}
-    modes = {mode: {"outcomes": outcomes, **thoughts} for mode in arms.ARMS[arm].modes}
+    modes = {mode: {"outcomes": outcomes, **thoughts} for mode in arms.arm_of(arm).modes}
     costs = {"answer_kl": 0.01, "guarded": 0, "seconds": 9.0, "cpu_seconds": 8.0}
     return {"arm": arm, "seed": seed, "run": f"{arm}-{seed}", "modes": modes, **costs}
 
@@ -188,7 +196,7 @@ def test_a_stopped_ablation_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         trained.append((arm, seed))
         directory = out / "runs" / f"{arm}-{seed}"
         directory.mkdir(parents=True)
-        (directory / "metrics.jsonl").write_text('{"step": 1, "answer_kl": 0.5}\n')
+        (directory / "metrics.jsonl").write_text('{"step": 1, "answer_kl": 0.5, "completions/mean_length": 10}\n')
         return SimpleNamespace(directory=directory, model=directory / "model")
 
     def judge(workspace: Any, arm: str, *_: Any) -> dict[str, Any]:
@@ -197,15 +205,181 @@ def test_a_stopped_ablation_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     monkeypatch.setattr(arms, "train", train)
     monkeypatch.setattr(arms, "judge", judge)
-    workspace: Any = SimpleNamespace(newest=lambda stage: tmp_path)
+    workspace: Any = SimpleNamespace(newest=lambda stage: tmp_path, settings=make_params())
     names = ["grpo", "a2grpo", "no_gate"]
     with pytest.raises(KeyboardInterrupt):
         line.run(workspace, names, 2, 1, tmp_path / "out", None)
     trained.append(("killed", 0))
     found = statistics.report(line.run(workspace, names, 2, 1, tmp_path / "out", None))
-    workspace = SimpleNamespace(settings=make_params(), tracker=Tracker(project=tmp_path))
+    workspace = SimpleNamespace(settings=make_params(), tracker=Tracker(project=tmp_path), **NOWHERE)
     told = line.tell(workspace, tmp_path / "out", "sft")
     assert "A²GRPO without gate" in told and (tmp_path / "out/ablation.html").is_file()
     assert trained == [("grpo", 1), ("a2grpo", 1), ("no_gate", 1), ("killed", 0), ("grpo", 2), ("a2grpo", 2)]
     assert [found["arms"][arm]["seeds"] for arm in names] == [2, 2, 1]
     assert found["arms"]["grpo"]["answer_kl"] == 0.5
+    assert found["arms"]["grpo"]["sampled_tokens"] == 10 * 2 * 4  # prompts per step × completions
+
+
+def test_an_arm_with_another_beta() -> None:
+    params = make_params(a2grpo={"beta": 0.2})
+    assert arms.with_beta(params, "grpo", 0.5) == "grpo@0.5" and arms.with_beta(params, "grpo", 0.2) == "grpo"
+    arm = arms.arm_of("grpo@0.5")
+    assert arm.main and arm.what == "stock GRPO: R_a, KL on all tokens, β = 0.5"
+    settings = arms.settings_of(params, arm, 1).a2grpo
+    assert (settings.beta, settings.kl_tokens) == (0.5, "all")
+
+
+def test_extra_arguments_of_the_profile_stay() -> None:
+    params = make_params(a2grpo={"extra": {"max_grad_norm": 0.5}})
+    extra = arms.settings_of(params, arms.ARMS["dr_grpo"], 1).a2grpo.extra
+    assert extra == {"max_grad_norm": 0.5, "loss_type": "dr_grpo"}
+
+
+def test_beta_is_chosen_for_each_arm_on_val_alone() -> None:
+    params, grid = make_params(a2grpo={"beta": 0.2}), (0.0, 0.2, 0.5)
+    todo = choose_beta.wanted(params, ["sft", "grpo", "no_constraint"], grid, 2)
+    assert todo == [(f"grpo{b}", seed) for seed in (1001, 1002) for b in ("@0", "", "@0.5")]
+
+    def one(arm: str, seed: int, right: float) -> dict[str, Any]:
+        outcomes = {"val": {"vqa": {"a": right, "b": 0.0}}, "toy_suite_vqa": {"vqa": {"c": 1 - right}}}
+        return {"arm": arm, "seed": seed, "modes": {"tagged": {"outcomes": outcomes}}}
+
+    results = [one("grpo@0", 1001, 0.2), one("grpo", 1001, 0.8), one("grpo", 1002, 0.2), one("grpo@0.5", 1001, 0.5)]
+    results += [one("a2grpo", 1001, 1.0)]  # not all of its grid yet
+    chosen = choose_beta.choose(params, results, grid)
+    assert list(chosen) == ["grpo"] and chosen["grpo"]["beta"] == 0.2  # a tie goes to the smaller one
+    assert chosen["grpo"]["val"] == pytest.approx({"0": 0.1, "0.2": 0.25, "0.5": 0.25})
+    chosen["grpo"]["beta"] = 0.5
+    assert line.confirmed(params, ["sft", "grpo"], chosen) == ["sft", "grpo", "grpo@0.5"]
+    assert not {seed for _, seed in line.planned(["grpo"], 10, 3)} & {seed for _, seed in todo}
+
+
+def test_differences_by_type_are_paired_by_seed_and_image() -> None:
+    """Two types; the arms differ in one of them, by half of its questions in every seed."""
+    questions = {f"q{i}": ("parity" if i < 40 else "order", f"i{i // 2}") for i in range(80)}
+
+    def one(arm: str, seed: int, gained: int) -> dict[str, Any]:
+        values = {f"q{i}": float(i % 2 == 0 or i < gained) for i in range(80)}
+        outcomes = {"toy_suite_vqa_hard": {"vqa": values}, "val": {"vqa": {"v": 1.0}}}
+        return {"arm": arm, "seed": seed, "modes": {"tagged": {"outcomes": outcomes}}}
+
+    results = [one("a2grpo", s, 40) for s in (1, 2, 3)] + [one("grpo", s, 0) for s in (2, 3, 4)]
+    tables = by_type.all_tables(results, questions, {}, make_params())
+    title = "A²GRPO against stock GRPO: R_a, KL on all tokens"
+    assert list(tables) == [title]
+    found = tables[title]["test_hard"]
+    parity, order = found["parity"], found["order"]
+    assert [parity[name] for name in ("ours", "theirs", "difference", "low", "high")] == [1, 0.5, 0.5, 0.5, 0.5]
+    assert [parity[name] for name in ("seeds", "questions", "images")] == [2, 40, 20]
+    assert [order[name] for name in ("difference", "p_value", "p_holm")] == [0, 1, 1] and parity["p_holm"] == 0
+    text = "\n".join(by_type.markdown("title", {"test_hard": found}))
+    assert "| parity | 40 | 2 | 100.0 | 50.0 | +50.0 | +50.0, +50.0 | 0.000 |" in text
+
+
+def test_each_arm_is_also_compared_at_its_own_beta() -> None:
+    def one(arm: str) -> dict[str, Any]:
+        return {"arm": arm, "seed": 1, "modes": {"tagged": {"outcomes": {"val": {"vqa": {"a": 1.0, "b": 0.0}}}}}}
+
+    results = [one(arm) for arm in ("a2grpo", "grpo", "a2grpo@0.5", "grpo@0.05")]
+    chosen = {"a2grpo": {"beta": 0.5}, "grpo": {"beta": 0.05}}
+    questions = {name: ("t", name) for name in "ab"}
+    titles = list(by_type.all_tables(results, questions, chosen, make_params(a2grpo={"beta": 0.2})))
+    assert len(titles) == 2 and titles[1] == f"{titles[0]}, β chosen for each"
+    assert len(by_type.all_tables(results[:3], questions, chosen, make_params(a2grpo={"beta": 0.2}))) == 1
+
+
+def test_images_are_drawn_as_a_whole() -> None:
+    """Ten questions about one image are no more than one: the interval is as wide as with one question an image."""
+
+    def width(per_image: int) -> float:
+        questions = {f"q{i:03}": ("t", f"i{i // per_image}") for i in range(40 * per_image)}
+        rows = []
+        for arm in ("ours", "theirs"):
+            values = {q: float(arm == "ours" and int(q[1:]) // per_image % 4 == 0) for q in questions}
+            rows.append([{"seed": s, "outcomes": {"x": {"vqa": values}}} for s in (1, 2)])
+        found = by_type.compared(*rows, questions)["x"]["t"]
+        assert found["difference"] == 0.25
+        return found["high"] - found["low"]
+
+    assert width(10) == pytest.approx(width(1), rel=0.1) and width(1) > 0.2
+
+
+def write_splits(path: Path, source: str, sizes: dict[Split, int]) -> Path:
+    """A corpus of one source with samples in several splits."""
+    with CorpusWriter(path, {"made_by": "test"}) as writer:
+        for split, n in sizes.items():
+            corpus = Corpus(one_source(path.parent / f"{source}-{split}", f"{source}{split}", "vqa", n=n, split=split))
+            refer_images(writer, corpus, {s.image_id for s in corpus.samples()})
+            for sample in corpus.samples():
+                assert writer.add(replace(sample, source=source))
+    return path
+
+
+def test_a_corpus_of_one_s_own_takes_the_place_of_the_project_s(tmp_path: Path) -> None:
+    corpora = [write_splits(tmp_path / name, name, {"train": 4, "val": 2, "test": 3}) for name in ("one", "two")]
+    workspace = Workspace(tmp_path / "params.yaml", make_params())
+    found = given.given_corpora(workspace, corpora, tmp_path / "out")
+    assert found.val_corpora == found.corpora_with("test") == [path.resolve() for path in corpora]
+    assert found.hard == found.instruct == found.raw == tmp_path / "out/data/train"
+    learned = list(Corpus(found.hard).samples())
+    assert Counter(s.source for s in learned) == {"one": 4, "two": 4} and {s.split for s in learned} == {"train"}
+    assert all(Corpus(found.hard).image_bytes(s.image_id) for s in learned)
+    assert given.given_corpora(workspace, corpora[:1], tmp_path / "out").hard == corpora[0].resolve()
+    hard = given.given_corpora(workspace, corpora[:1], tmp_path / "out", corpora[1])
+    assert (hard.hard, hard.instruct) == (corpora[1], corpora[0].resolve())
+    partly = write_splits(tmp_path / "three", "three", {"train": 4, "test": 3})
+    with pytest.raises(InputError, match="no val samples"):
+        given.given_corpora(workspace, [partly], tmp_path / "out")
+    questions = by_type.questions_of(corpora)
+    assert len(questions) == 10 and {kind for kind, _ in questions.values()} == {"presence", "count"}
+
+
+def test_at_most_so_many_trainings_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def done(workspace: Any, model: Any, out: Path, limit: Any, item: tuple[str, int], splits: Any) -> dict[str, Any]:
+        arms.result_path(out, *item).parent.mkdir(parents=True, exist_ok=True)
+        arms.result_path(out, *item).write_text("{}")
+        return {}
+
+    monkeypatch.setattr(line, "finished", done)
+    todo = line.planned(["grpo", "a2grpo", "no_gate"], 2, 1)
+    workspace: Any = SimpleNamespace()
+    for expected in (2, 4, 5, 5):
+        line.run_all(workspace, todo, tmp_path, None, tmp_path, most=2)
+        assert sum(arms.result_path(tmp_path, *item).is_file() for item in todo) == expected
+
+
+def test_a_dry_run_tells_trainings_and_hours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plans = {
+        "grpo": "hours\t2.5 (20 GPU hours), 9 s per step",
+        "sft": "hours\tunknown on a CPU before a run of this shape",
+    }
+
+    def train(workspace: Any, arm: str, seed: int, start: Path, out: Path, dry_run: bool, on_line: Any) -> None:
+        assert dry_run
+        on_line("profile\tx")
+        on_line(plans[arm])
+
+    monkeypatch.setattr(plan, "train", train)
+    path = arms.result_path(tmp_path, "grpo", 1)
+    path.parent.mkdir()
+    path.write_text("{}")
+    workspace: Any = SimpleNamespace()
+    assert list(plan.lines(workspace, line.planned(["sft", "grpo"], 3, 1), tmp_path, tmp_path)) == [
+        "sft\t3 trainings\t0 done\thours unknown before a run of this shape",
+        "grpo\t3 trainings\t1 done\t2.5 h each\t5 h",
+        "in all\t5 trainings to do\t5 h and 3 trainings of unknown length, without evaluation",
+    ]
+
+
+def test_a_gpu_profile_is_planned_without_model_or_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The arms go through the stages' own launch path, which says what they would take."""
+    corpus = write_splits(tmp_path / "one", "one", {"train": 4, "val": 2, "test": 3})
+    words = ["x", "--params", str(ROOT / "profiles/qwen3-vl-2b-1gpu.yaml"), "--corpus", str(corpus), "--dry-run"]
+    monkeypatch.setattr("sys.argv", [*words, "--arms", "grpo", "a2grpo", "--out", str(tmp_path / "out")])
+    assert line.main() == 0
+    lines = [text.split("\t") for text in capsys.readouterr().out.splitlines()]
+    assert [cells[0] for cells in lines] == ["grpo", "a2grpo", "in all"]
+    assert all(float(cells[3].split()[0]) > 0 for cells in lines[:2]) and lines[2][1] == "20 trainings to do"
+    assert not (tmp_path / "out/results").exists()
