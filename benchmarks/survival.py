@@ -23,7 +23,7 @@ from flows.runtime import reaper
 from geozero.common import process_tags
 from geozero.stack import control
 from geozero.stack.prefect_api import call
-from geozero.stack.services import MLFLOW, PROCESS_TAG, StackPlan
+from geozero.stack.services import MLFLOW, PROCESS_TAG, StackPlan, checkout_name
 from geozero.tracking import RUN_ID_FILE, Tracker
 from geozero.tracking.outbox import Outbox
 
@@ -85,9 +85,14 @@ class Lab:
     def up(self) -> None:
         control.up(self.plan, timeout=600, log=lambda line: None)
 
+    def deployment(self, flow: str) -> dict[str, Any]:
+        """A deployment of this checkout."""
+        name = f"geozero-{flow}/{flow}@{checkout_name(self.plan.root)}"
+        return dict(call(self.plan.prefect_address, f"deployments/name/{name}"))
+
     def start(self, flow: str, **parameters: Any) -> str:
         """The id of a new run of a deployment."""
-        made = call(self.plan.prefect_address, f"deployments/name/geozero-{flow}/{flow}")
+        made = self.deployment(flow)
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         run: dict[str, Any] = call(self.plan.prefect_address, f"deployments/{made['id']}/create_flow_run", body)
         return str(run["id"])
@@ -97,7 +102,7 @@ class Lab:
 
     def slots(self, flow: str) -> int:
         """How many runs hold the deployment's limit."""
-        made = call(self.plan.prefect_address, f"deployments/name/geozero-{flow}/{flow}")
+        made = self.deployment(flow)
         return int(made["global_concurrency_limit"]["active_slots"])
 
     def processes(self) -> list[psutil.Process]:

@@ -1,6 +1,7 @@
-"""The step by which a deployment's run enters its checkout; it reports what is missing there before loading any code.
+"""The steps by which a deployment is made from a checkout, and by which its run enters it.
 
-Prefect itself would only say that the run's process ended with code 1, and leave the reason to a traceback in the log.
+A run reports what is missing in the checkout before it loads any code. Prefect itself would only say that the run's
+process ended with code 1, and leave the reason to a traceback in the log.
 """
 
 from __future__ import annotations
@@ -8,15 +9,34 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from prefect import get_client
+from prefect.client.schemas.filters import WorkQueueFilter, WorkQueueFilterName
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from geozero.common.errors import InputError
+from geozero.stack.services import checkout_name
 
 IMAGE_CHECKOUT = "GEOZERO_CHECKOUT"  # environment variable, set by our images: the deployer's path is not in them
+
+
+def register(directory: str, pool: str) -> dict[str, str]:
+    """A deployment's build step: the checkout's name, which its deployments carry, and its queue in a work pool.
+
+    The queue lets one run start at a time: of two trainings in one checkout the second waits on the server, and no
+    machine waits with it. A queue that exists keeps its limit.
+    """
+    name = checkout_name(directory)
+    with get_client(sync_client=True) as client:
+        named = WorkQueueFilter(name=WorkQueueFilterName(any_=[name]))
+        if not client.read_work_queues(pool, named):
+            with suppress(ObjectAlreadyExists):
+                client.create_work_queue(name, concurrency_limit=1, work_pool_name=pool)
+    return {"name": name}
 
 
 def enter(directory: str) -> dict[str, str]:

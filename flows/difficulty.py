@@ -75,7 +75,7 @@ def sample_shard(
                     progress.at(done)
             log(f"{shard}/{of} {line}")
 
-        with locks.turn_of(gpu):
+        with locks.shard_lock(workspace, f"sample-{shard}-of-{of}"), locks.turn_of(gpu):
             run_module(
                 "geozero.cli",
                 *words,
@@ -119,7 +119,7 @@ def difficulty(
     workspace = opened(params, "sampling", engine=engine, k=k)
     mine = check_shards(workspace, shards, only, gpus)
     devices = devices_of(workspace, len(mine), gpus)
-    with pipeline_run(workspace, "difficulty") as parent, locks.gpu():
+    with pipeline_run(workspace, "difficulty", checkout="shared") as parent, locks.gpu():
         log_data(workspace, parent, workspace.raw)
         limit = unmapped(seconds(hours))
         sampled = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)

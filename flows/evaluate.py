@@ -66,7 +66,7 @@ def evaluate(
     """
     workspace = opened(params, "evaluation", seed, limit=limit)
     prompt_modes: tuple[Mode, ...] = ("direct", "tagged") if modes == "both" else (modes,)
-    with pipeline_run(workspace, f"evaluate-{name}", alone=False) as parent:
+    with pipeline_run(workspace, f"evaluate-{name}", checkout="free") as parent:
         log_data(workspace, parent, *workspace.corpora_with("test"))
         log_model(workspace, parent, model)
         answered = answer(workspace, name, model, prompt_modes, workspace.runs / f"answers-{name}")

@@ -1,4 +1,4 @@
-"""Locks of a running flow: its checkout and the machine's GPUs; and the time it has to end on a cancel."""
+"""Locks of a running flow: its checkout or a shard, and the machine's GPUs; and the time it has to end on a cancel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from geozero.workspace import Workspace
 
 LOCK = ".geozero/flow.lock"
 GPU_SECONDS = 1.0  # between two tries to get a GPU
-CHECKOUT_SECONDS = 60.0  # for a run that was cancelled or suspended a moment ago to leave the checkout to the next
+CHECKOUT_SECONDS = 1.0  # between two tries to get a checkout
 LEAVE_SECONDS = 15.0  # for a training to write its checkpoint on a cancel; Prefect kills the flow after 30
 
 _gpu = threading.Lock()
@@ -118,44 +118,83 @@ def turn_of(device: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def checkout_lock(workspace: Workspace, flow: str) -> Iterator[None]:
+def checkout_lock(workspace: Workspace, flow: str, shared: bool = False) -> Iterator[None]:
     """Lock the checkout: two pipelines in it would train into the same directories.
 
-    The kernel frees the lock of a process that was killed; the processes that it left running are ended. A worker's run
-    waits a minute: Prefect frees the slot of a suspended run before its training has written its checkpoint.
+    The kernel frees the lock of a process that was killed; the processes that it left running are ended. A worker's
+    run waits for its turn: somebody has queued it, perhaps on another machine, or Prefect has freed the slot of a
+    suspended run before its training has written its checkpoint.
+
+    Args:
+        shared: other flows that share it may run in the checkout too; each does another part of the work.
 
     Raises:
-        InputError: another flow runs here.
+        InputError: another flow runs here, and no worker has started this one.
     """
     path = workspace.root / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    host = socket.gethostname()
-    with path.open("a+") as lock:
-        end = time.monotonic() + (CHECKOUT_SECONDS if STARTED_BY_WORKER in os.environ else 0.0)
-        while not _try_lock(lock):
-            if time.monotonic() >= end:
-                raise InputError(
-                    f"{_holder(path)} is running in this checkout",
-                    str(workspace.root),
-                    "wait for it, cancel it, or work in another clone",
-                )
-            time.sleep(1.0)
-        former = _read(path)
-        if former.get("tag") and former.get("host") == host:
-            process_tags.end_tagged(PROCESS_TAG, former["tag"])
-        own = {"flow": flow, "pid": os.getpid(), "started": time.time(), "host": host}
-        path.write_text(json.dumps(own | {"tag": os.environ.get(PROCESS_TAG, "")}))  # in place: the file is locked
+    with _opened(path) as lock:
+        if not _take(lock, path, flow, shared):
+            if STARTED_BY_WORKER not in os.environ:
+                hint = "wait for it, cancel it, or work in another clone"
+                raise InputError(f"{_holder(path)} is running in this checkout", str(workspace.root), hint)
+            _take_in_turn(lock, path, flow, shared)
+        try:
+            yield
+        finally:
+            if not shared:
+                lock.truncate(0)
+
+
+@contextmanager
+def shard_lock(workspace: Workspace, name: str) -> Iterator[None]:
+    """Lock a shard of the work that several machines do in one checkout; who comes second waits, and finds it done."""
+    path = (workspace.root / LOCK).with_name(f"{name}.lock")
+    with _opened(path) as lock:
+        _take_in_turn(lock, path, name, shared=False)
         try:
             yield
         finally:
             lock.truncate(0)
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _opened(path: Path) -> IO[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+")
+
+
+def _take_in_turn(lock: IO[str], path: Path, flow: str, shared: bool) -> None:
+    """Take a lock, after all who have it."""
+    if _take(lock, path, flow, shared):
+        return
+    _log(f"waiting: {_holder(path)} is running in this checkout")
+    while not _take(lock, path, flow, shared):
+        time.sleep(CHECKOUT_SECONDS)
+
+
+def _take(lock: IO[str], path: Path, flow: str, shared: bool) -> bool:
+    """Take a lock if it is free; what its last holder left behind, where it was killed, is ended."""
+    if not _flock(lock, fcntl.LOCK_EX):
+        return shared and _flock(lock, fcntl.LOCK_SH)
+    former, host = _read(path), socket.gethostname()
+    if former.get("tag") and former.get("host") == host:
+        process_tags.end_tagged(PROCESS_TAG, former["tag"])
+    lock.truncate(0)
+    if shared:
+        return _flock(lock, fcntl.LOCK_SH)
+    own = {"flow": flow, "pid": os.getpid(), "started": time.time(), "host": host}
+    path.write_text(json.dumps(own | {"tag": os.environ.get(PROCESS_TAG, "")}))  # in place: the file is locked
+    return True
+
+
+def _flock(lock: IO[str], kind: int) -> bool:
+    """Raises InputError where the file system knows no locks."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    except OSError as error:
+        hint = "keep the checkout on one that can: NFS 4, or Lustre mounted with the option flock"
+        raise InputError(f"the file system cannot lock files: {error.strerror}", lock.name, hint) from None
     return True
 
 
@@ -163,7 +202,7 @@ def _holder(path: Path) -> str:
     """The holder of a lock, in words."""
     held = _read(path)
     if not held:
-        return "another flow"
+        return "a flow that others may join"
     since = time.strftime("%H:%M:%S", time.localtime(held.get("started", 0)))
     return f"{held.get('flow')} (process {held.get('pid')} of {held.get('host')}, since {since})"
 

@@ -10,10 +10,10 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -71,21 +71,26 @@ def outbox(workspace: Workspace) -> Outbox:
 
 
 @contextmanager
-def pipeline_run(workspace: Workspace, name: str, alone: bool = True) -> Iterator[str]:
+def pipeline_run(
+    workspace: Workspace, name: str, checkout: Literal["alone", "shared", "free"] = "alone"
+) -> Iterator[str]:
     """The id of a new parent run, which ends with the block: FAILED after an error, KILLED after an interrupt.
 
     Everything that the block has started ends with it. A retry of the same Prefect run continues the same MLflow run. A
     run that was suspended in Prefect leaves as such: Resume starts it again.
 
     Args:
-        alone: hold the checkout: no other such flow may run in it.
+        checkout: `alone`: no other flow may run in it, `shared`: only those that share it, too; `free`: any may.
 
     Raises:
-        InputError: another flow runs in this checkout, or the tracking store cannot be reached.
+        InputError: another flow runs in this checkout (under a worker this one waits for it), or the tracking store
+            cannot be reached.
     """
     reaper = Reaper(workspace.tracker, workspace.runs / FOLDER, _server_run())
     try:
-        with locks.checkout_lock(workspace, name) if alone else nullcontext():
+        with ExitStack() as held:
+            if checkout != "free":
+                held.enter_context(locks.checkout_lock(workspace, name, checkout == "shared"))
             parent = _open(workspace, name)
             reaper.watch_run(parent)
             box = outbox(workspace)

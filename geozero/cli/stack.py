@@ -19,12 +19,25 @@ app = typer.Typer(help="A local stack: Prefect server, MLflow, a cpu and a gpu w
 Root = Annotated[Path, typer.Option("--root", help="The checkout; the stack's state is kept in its .geozero/.")]
 
 
+def _pools(text: str | None) -> str | None:
+    from geozero.stack.services import POOLS
+
+    names = (text or "none").split(",")
+    if names != ["none"] and (unknown := [name for name in names if name not in POOLS]):
+        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(POOLS)}, none")
+    return text
+
+
 @app.command()
 def up(
     root: Root = Path(),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MLflow server.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    pools: Annotated[
+        str | None,
+        typer.Option(callback=_pools, help="Which pools get a worker here: cpu,gpu (the default), cpu, gpu or none."),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which to give up.")] = 240,
 ) -> None:
     """Start the services that do not run yet; returns when all are healthy.
@@ -34,7 +47,9 @@ def up(
     from geozero.stack import control
     from geozero.stack.services import StackPlan
 
-    plan = StackPlan(root.resolve(), host, port, mlflow_port)
+    place = root.resolve()
+    chosen = control.pools_of(place) if pools is None else tuple(pool for pool in pools.split(",") if pool != "none")
+    plan = StackPlan(place, host, port, mlflow_port, chosen)
     _show(control.up(plan, timeout, _log))
     _log(f"export PREFECT_API_URL={plan.prefect_address}/api")
 

@@ -17,7 +17,7 @@ import urllib.request
 import xmlrpc.client
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from geozero.common import process, process_tags
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
 from geozero.stack import prefect_api
-from geozero.stack.services import MLFLOW, PROCESS_TAG, SERVER, SERVICES, StackPlan
+from geozero.stack.services import MLFLOW, POOLS, PROCESS_TAG, SERVER, StackPlan, checkout_name
 from geozero.tracking.mlflow_store import ARTIFACTS, follow_move
 
 Log = Callable[[str], None]
@@ -75,13 +75,16 @@ def up(plan: StackPlan, timeout: float = 240.0, log: Log = print) -> list[Servic
                 _launch(plan, log)
             else:
                 _require_same_place(plan)
-            started = _start(plan, "servers", log)
+                running = _plan_of(plan.root).pools  # their workers go on, whatever pools are asked for now
+                plan = replace(plan, pools=tuple(pool for pool in POOLS if pool in (*running, *plan.pools)))
+                _write_state(plan, _read(plan.root)["socket"])
+            started = _start(plan, (SERVER, MLFLOW), log)
             _wait(plan, [SERVER], end)
             prefect_api.furnish(plan.prefect_address)
-            started += _start(plan, "workers", log)
+            started += _start(plan, plan.services, log)
             if started:
                 _deploy(plan, log)
-            _wait(plan, SERVICES, end)
+            _wait(plan, plan.services, end)
         except BaseException:
             if fresh:
                 _shut_down(plan)
@@ -122,7 +125,13 @@ def status(root: Path) -> list[ServiceStatus]:
         return "starting" if time.time() - found[name]["start"] < STARTING_SECONDS else "silent"
 
     pids = {name: service["pid"] or None for name, service in found.items()}
-    return [ServiceStatus(name, state(name), pids.get(name), plan.address(name), plan.log(name)) for name in SERVICES]
+    services = plan.services
+    return [ServiceStatus(name, state(name), pids.get(name), plan.address(name), plan.log(name)) for name in services]
+
+
+def pools_of(root: Path) -> tuple[str, ...]:
+    """The pools that have a worker in a checkout's stack; all of them where none was started."""
+    return _plan_of(root).pools
 
 
 def supervisor(root: Path) -> Any:
@@ -150,17 +159,23 @@ def _launch(plan: StackPlan, log: Log) -> None:
         _require_free(plan.host, port, name)
     _remove_state(plan)  # of the supervisor that is gone
     address = f"{tempfile.mkdtemp(prefix='geozero-stack-')}/socket"  # short: a socket's path is limited
-    where = {"host": plan.host, "port": plan.port, "mlflow_port": plan.mlflow_port}
-    write_json(plan.directory / STATE, {"plan": where, "socket": address})
+    _write_state(plan, address)
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(plan.config)]
     environment = plan.environment() | {"GEOZERO_STACK_SOCKET": address}
     subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
 
 
-def _start(plan: StackPlan, group: str, log: Log) -> list[str]:
-    """Start those of a group that do not run; returns their names."""
-    started = [service["name"] for service in supervisor(plan.root).startProcessGroup(group, False)]
+def _write_state(plan: StackPlan, address: str) -> None:
+    where = {"host": plan.host, "port": plan.port, "mlflow_port": plan.mlflow_port, "pools": plan.pools}
+    write_json(plan.directory / STATE, {"plan": where, "socket": address})
+
+
+def _start(plan: StackPlan, names: Sequence[str], log: Log) -> list[str]:
+    """Start those of the services that do not run; returns their names."""
+    found = _services(plan.root)
+    started = [name for name in names if name in found and found[name]["statename"] not in RUNNING]
     for name in started:
+        supervisor(plan.root).startProcess(f"{found[name]['group']}:{name}", False)
         log(f"{name}: starting")
     return started
 
@@ -209,7 +224,7 @@ def _deploy(plan: StackPlan, log: Log) -> None:
         raise InputError(f"the deployments took longer than {DEPLOY_SECONDS:.0f} s", str(output)) from None
     except process.ChildFailed:
         raise InputError(f"the deployments of {DEPLOYMENTS} were refused: {_last_line(output)}", str(output)) from None
-    log(f"deployments: registered from {DEPLOYMENTS}")
+    log(f"deployments: registered from {DEPLOYMENTS}, named FLOW@{checkout_name(plan.root)}")
 
 
 def _shut_down(plan: StackPlan) -> int:
@@ -259,7 +274,8 @@ def _plan_of(root: Path) -> StackPlan:
     """The plan of the stack that runs in a checkout; the default one where none does."""
     try:
         values = _read(root)["plan"]
-        return StackPlan(root, str(values["host"]), int(values["port"]), int(values["mlflow_port"]))
+        pools = tuple(pool for pool in POOLS if pool in values.get("pools", POOLS))
+        return StackPlan(root, str(values["host"]), int(values["port"]), int(values["mlflow_port"]), pools)
     except (ValueError, KeyError, TypeError):
         return StackPlan(root)
 

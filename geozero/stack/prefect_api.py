@@ -1,4 +1,4 @@
-"""Set up a Prefect server: work pools, limits, and the automation that marks dead runs as crashed.
+"""Set up a Prefect server: work pools, and the automation that marks dead runs as crashed.
 
 `python -m geozero.stack.prefect_api http://HOST:4200` sets up any server; `--notify TYPE/NAME` has it tell of runs that
 fail, by a notification block. Plain HTTP: each `prefect` command takes
@@ -92,8 +92,8 @@ def online(address: str, pool: str, worker: str, since: float) -> bool:
 
 def furnish(address: str) -> None:
     """Create what does not exist yet; what exists keeps its values, which a user may have changed."""
-    for pool, limit in POOLS.items():
-        _create(address, "work_pools/", {"name": pool, "type": "process", "concurrency_limit": limit})
+    for pool in POOLS:  # without limits: each worker has its own, and each machine's GPUs have their locks
+        _create(address, "work_pools/", {"name": pool, "type": "process"})
     wanted = zombies()
     found = call(address, "automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}})
     if not found:

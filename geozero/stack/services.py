@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import socket
 import sys
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 from geozero.common.process import quiet_environment
 
 SERVER, MLFLOW = "prefect", "mlflow"
-POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each takes at a time
+POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many of their runs a worker takes at a time
 SERVICES = (SERVER, MLFLOW, *(f"worker-{pool}" for pool in POOLS))
 PROCESS_TAG = "GEOZERO_STACK"  # environment variable that every process of a stack carries, its directory as the value
 HEARTBEAT_SECONDS = 30  # the shortest that Prefect accepts
@@ -19,6 +21,13 @@ KEPT_DAYS = 90  # of ended runs in Prefect's database
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PRIVATE = ("localhost:*", "127.*", "10.*", "192.168.*", *(f"172.{i}.*" for i in range(16, 32)))  # MLflow's own defaults
 CONFIG = Path(__file__).with_name("supervisord.conf")
+
+
+def checkout_name(root: Path | str) -> str:
+    """How deployments name a checkout: by its directory and a hash of its path, so that clones of one name differ."""
+    path = Path(root)
+    directory = re.sub(r"[^\w.-]+", "-", path.name) or "root"  # one word for a shell, and what Prefect takes
+    return f"{directory}-{hashlib.blake2b(os.fsencode(path), digest_size=3).hexdigest()}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class StackPlan:
         host: the address both servers listen on.
         port: of the Prefect server.
         mlflow_port: of the MLflow server.
+        pools: the work pools that get a worker here.
         config: supervisord's configuration.
     """
 
@@ -37,12 +47,18 @@ class StackPlan:
     host: str = "127.0.0.1"
     port: int = 4200
     mlflow_port: int = 5000
+    pools: tuple[str, ...] = tuple(POOLS)
     config: Path = CONFIG
 
     @property
     def directory(self) -> Path:
         """Logs and state."""
         return self.root / ".geozero" / "stack"
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services that run here."""
+        return SERVER, MLFLOW, *(f"worker-{pool}" for pool in self.pools)
 
     @property
     def prefect_address(self) -> str:

@@ -17,7 +17,8 @@ from geozero.common.errors import InputError
 from geozero.stack.services import POOLS
 
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-BY_NAME = {deployment["name"]: deployment for deployment in DEPLOYMENTS}
+BY_NAME = {deployment["name"].partition("@")[0]: deployment for deployment in DEPLOYMENTS}
+TOGETHER = ("difficulty", "evaluate")  # what may run on several machines at once, in one checkout
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -37,7 +38,11 @@ def test_what_the_line_needs_is_deployed() -> None:
 def test_a_deployment_is_limited_tagged_unscheduled_and_checked(name: str) -> None:
     deployment = BY_NAME[name]
     assert deployment["work_pool"]["name"] in POOLS
-    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert deployment["name"] == f"{name}@{{{{ checkout.name }}}}"
+    one = None if name in TOGETHER else {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert deployment.get("concurrency_limit") == one
+    queue = "{{ checkout.name }}" if one and deployment["work_pool"]["name"] == "gpu" else None
+    assert deployment["work_pool"].get("work_queue_name") == queue  # else two trainings of a checkout take two machines
     assert deployment["schedules"] == []
     assert deployment["enforce_parameter_schema"] is True
     assert {"geozero", deployment["work_pool"]["name"]} <= set(deployment["tags"])

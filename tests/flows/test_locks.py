@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +20,7 @@ import pytest
 from flows_checkout import ROOT
 
 from flows.runtime import locks, reaper
-from flows.runtime.locks import LOCK, checkout_lock, with_worker_grace_period
+from flows.runtime.locks import LOCK, checkout_lock, shard_lock, with_worker_grace_period
 from geozero.common import process
 from geozero.common.errors import InputError
 from geozero.workspace import Workspace
@@ -70,17 +73,57 @@ def test_under_a_worker_a_training_leaves_before_prefect_kills_its_flow(
     assert with_worker_grace_period(replace(workspace, settings=quick)).settings.hardware.leave_seconds == 2.0
 
 
-def test_a_workers_run_waits_for_one_that_is_leaving(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("second", ["data", "difficulty", "shard"])
+@pytest.mark.timeout(60)
+def test_a_workers_run_waits_for_the_checkout_and_a_shard_for_its_worker(
+    second: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, waits, order = list[str](), threading.Event(), list[str]()
+    monkeypatch.setattr(locks, "CHECKOUT_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "_log", lambda line: (said.append(line), waits.set()))
     monkeypatch.setenv(reaper.STARTED_BY_WORKER, "x")
-    with checkout_lock(workspace, "first") as _, pytest.raises(InputError), monkeypatch.context() as patch:
-        patch.setattr(locks, "CHECKOUT_SECONDS", 1.5)
-        with checkout_lock(workspace, "second"):
-            pass
-    first = checkout_lock(workspace, "first")
-    first.__enter__()
-    threading.Timer(1.5, first.__exit__, (None, None, None)).start()
-    with checkout_lock(workspace, "second"):
-        assert json.loads((workspace.root / LOCK).read_text())["flow"] == "second"
+
+    def take() -> AbstractContextManager[None]:
+        if second == "shard":
+            return shard_lock(workspace, "sample-0-of-2")
+        return checkout_lock(workspace, second, second == "difficulty")
+
+    def run() -> None:
+        with take():
+            order.append("second")
+
+    thread = threading.Thread(target=run, daemon=True)
+    with take() if second == "shard" else checkout_lock(workspace, "sft"):
+        thread.start()
+        assert waits.wait(20)
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(20)
+    holder = "sample-0-of-2" if second == "shard" else "sft"
+    assert order == ["first", "second"] and len(said) == 1 and said[0].startswith(f"waiting: {holder} (process")
+
+
+def test_flows_that_share_a_checkout_run_together_and_keep_the_others_out(workspace: Workspace) -> None:
+    (workspace.root / ".geozero").mkdir()
+    (workspace.root / LOCK).write_text(json.dumps({"flow": "long gone", "pid": 1, "started": 0.0, "host": "x"}))
+    for held, refused, words in (
+        ([True, True], False, "a flow that others may join is running"),
+        ([False], True, r"first \(process"),
+    ):
+        with ExitStack() as stack:
+            for shared in held:
+                stack.enter_context(checkout_lock(workspace, "first", shared))
+            with pytest.raises(InputError, match=words), checkout_lock(workspace, "second", refused):
+                pass
+
+
+def test_a_file_system_without_locks_is_one_line(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(InputError, match="cannot lock files: No locks available"), checkout_lock(workspace, "sft"):
+        pass
 
 
 HOLDER = """

@@ -30,7 +30,17 @@ from ports import free_port, quiet
 from geozero.common import process_tags
 from geozero.common.errors import InputError
 from geozero.stack import control, prefect_api
-from geozero.stack.services import CONFIG, KEPT_DAYS, MLFLOW, PROCESS_TAG, SERVICES, StackPlan
+from geozero.stack.services import (
+    CONFIG,
+    KEPT_DAYS,
+    MLFLOW,
+    POOLS,
+    PROCESS_TAG,
+    SERVER,
+    SERVICES,
+    StackPlan,
+    checkout_name,
+)
 
 FAKE = SUPPORT / "fake_supervisord.conf"
 
@@ -109,6 +119,25 @@ def test_a_killed_supervisor_is_noticed_and_up_begins_anew(plan: StackPlan) -> N
     assert said[0].startswith("processes of a stack whose supervisor is gone: ") and not folder.exists()
     kill(control.supervisor(plan.root).getPID())
     assert control.down(plan.root, log=quiet)  # found by their tag
+
+
+def test_only_the_chosen_pools_get_a_worker_and_more_may_join(plan: StackPlan) -> None:
+    servers = replace(plan, pools=())
+    assert states(control.up(servers, log=quiet)) == {SERVER: "up", MLFLOW: "up"}
+    assert control.pools_of(plan.root) == ()
+    first = pids(plan.root)
+    with_cpu = states(control.up(replace(plan, pools=("cpu",)), log=quiet))
+    assert with_cpu == {SERVER: "up", MLFLOW: "up", "worker-cpu": "up"}
+    assert states(control.up(servers, log=quiet)) == with_cpu  # what runs goes on
+    assert pids(plan.root).items() > {name: first[name] for name in (SERVER, MLFLOW)}.items()
+    control.down(plan.root, log=quiet)
+    assert control.pools_of(plan.root) == tuple(POOLS)
+
+
+def test_clones_are_told_apart_and_a_name_is_one_word() -> None:
+    names = [checkout_name(path) for path in ("/home/a/geozero", "/home/b/geozero", "/home/a/geo & zero")]
+    assert names[0] == checkout_name(Path("/home/a/geozero")) != names[1]
+    assert [name.rpartition("-")[0] for name in names] == ["geozero", "geozero", "geo-zero"]
 
 
 def test_what_does_not_answer_is_starting_at_first_and_silent_later(
@@ -224,6 +253,8 @@ def test_the_services_of_the_configuration_are_those_of_the_plan() -> None:
     grouped = [name for group in ("servers", "workers") for name in written[f"group:{group}"]["programs"].split(",")]
     assert tuple(programs) == tuple(grouped) == SERVICES
     for name in programs:
+        pool = name.removeprefix("worker-")
+        assert pool == name or f" --limit {POOLS[pool]} " in written[f"program:{name}"]["command"]
         assert written[f"program:{name}"]["autorestart"] == "true"
         assert written[f"program:{name}"]["stdout_logfile"].endswith(f"/{name}.log")
 
@@ -320,6 +351,8 @@ def test_the_commands_end_with_their_codes(tmp_path: Path) -> None:
     assert asked.returncode == 1
     assert [line.split("\t")[:2] for line in asked.stdout.splitlines()] == [[name, "down"] for name in SERVICES]
     assert geozero("down").returncode == 0
+    unknown = geozero("up", "--pools", "cpu,tpu")
+    assert unknown.returncode == 2 and "'tpu' is none of cpu, gpu, none" in unknown.stderr
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -336,7 +369,7 @@ def test_the_real_stack_comes_up_holds_what_runs_need_and_goes(tmp_path: Path) -
     try:
         assert states(control.up(plan, timeout=400, log=quiet)) == dict.fromkeys(SERVICES, "up")
         pools = prefect_api.call(plan.prefect_address, "work_pools/filter", {})
-        assert {pool["name"]: pool["concurrency_limit"] for pool in pools} == {"cpu": 2, "gpu": 1}
+        assert {pool["name"]: pool["concurrency_limit"] for pool in pools} == {"cpu": None, "gpu": None}
         prefect_api.furnish(plan.prefect_address)  # a second time: nothing doubles
         (watch,) = prefect_api.call(plan.prefect_address, "automations/filter", {})
         assert watch["enabled"]

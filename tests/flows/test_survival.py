@@ -21,7 +21,7 @@ from flows_checkout import ROOT, checkout
 from paths import SUPPORT
 from ports import free_port, quiet
 from smallest_pipeline import mlflow_runs, smallest
-from stack_runs import FINAL, start, state, wait_for
+from stack_runs import FINAL, of_flow, start, state, wait_for
 
 from flows.runtime import reaper
 from geozero.common import process_tags
@@ -40,8 +40,8 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPlan]:
     root = checkout(tmp_path_factory.mktemp("stack") / "checkout", smallest())
     shutil.copy(SUPPORT / "trial_flow.py", root / "flows/trial.py")
     deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    (sft,) = [one for one in deployed["deployments"] if one["name"] == "sft"]
-    deployed["deployments"] = [sft | {"name": "trial", "entrypoint": "flows/trial.py:trial"}]
+    (sft,) = [one for one in deployed["deployments"] if one["name"].startswith("sft@")]
+    deployed["deployments"] = [sft | {"name": "trial@{{ checkout.name }}", "entrypoint": "flows/trial.py:trial"}]
     (root / "prefect.yaml").write_text(yaml.safe_dump(deployed))
     made = StackPlan(root, port=free_port(), mlflow_port=free_port())
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +73,7 @@ def starts(plan: StackPlan) -> list[int]:
 
 
 def slots(plan: StackPlan) -> int:
-    found = call(plan.prefect_address, "deployments/name/geozero-trial/trial")["global_concurrency_limit"]
+    found = of_flow(plan, "trial")["global_concurrency_limit"]
     return int(found["active_slots"])
 
 

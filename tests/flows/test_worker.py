@@ -13,7 +13,7 @@ import pytest
 from flows_checkout import ROOT, checkout
 from ports import free_port, quiet
 from smallest_pipeline import mlflow_runs, smallest
-from stack_runs import FINAL, start, state, wait_for
+from stack_runs import FINAL, of_flow, start, state, wait_for
 
 from flows.runtime import reaper
 from geozero.common import process_tags
@@ -101,7 +101,7 @@ def test_a_killed_worker_leaves_no_process_and_no_run_that_runs_for_ever(plan: S
     assert wait_for(lambda: not of_flows(plan), CRASH_SECONDS)
     assert wait_for(lambda: state(plan, run) == "CRASHED", CRASH_SECONDS - (time.monotonic() - began))
     assert wait_for(lambda: mlflow_runs(plan.root)[-1][0].info.status in ("KILLED", "FAILED"), 120)
-    deployment = call(plan.prefect_address, "deployments/name/geozero-data/data")
+    deployment = of_flow(plan, "data")
     assert deployment["global_concurrency_limit"]["active_slots"] == 0
     control.up(plan, timeout=600, log=quiet)  # returns when the worker, which its supervisor has started again, answers
     run = start(plan, "data", last="raw")
@@ -128,7 +128,7 @@ def test_a_run_outlives_a_restart_of_the_server(plan: StackPlan) -> None:
 
 
 def test_a_run_without_its_code_or_with_an_unknown_field_says_so(plan: StackPlan) -> None:
-    known = call(plan.prefect_address, "deployments/name/geozero-data/data")
+    known = of_flow(plan, "data")
     assert known["pull_steps"] == [{"flows.checkout.enter": {"directory": str(plan.root)}}]
     elsewhere = [{"flows.checkout.enter": {"directory": str(plan.root / "gone")}}]
     schema = known["parameter_openapi_schema"]

@@ -7,13 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from geozero.stack.prefect_api import call
-from geozero.stack.services import StackPlan
+from geozero.stack.services import StackPlan, checkout_name
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
+def of_flow(plan: StackPlan, flow: str) -> dict[str, Any]:
+    """A deployment of the stack's checkout."""
+    return dict(call(plan.prefect_address, f"deployments/name/geozero-{flow}/{flow}@{checkout_name(plan.root)}"))
+
+
 def start(plan: StackPlan, flow: str, **parameters: Any) -> str:
-    deployment = call(plan.prefect_address, f"deployments/name/geozero-{flow}/{flow}")
+    deployment = of_flow(plan, flow)
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
     run: dict[str, Any] = call(plan.prefect_address, f"deployments/{deployment['id']}/create_flow_run", body)
     return str(run["id"])
