@@ -82,6 +82,21 @@ def a2grpo(
 
 
 @app.command()
+def follow(params: ParamsFile = PARAMS) -> None:
+    """On every node but the first of `hardware.nodes`: join each training that node 0 starts in this checkout.
+
+    Node 0 runs what it likes: `dvc repro`, a flow, a worker, `geozero sft`. Ends when it is ended.
+
+    Example: NODE_RANK=1 MASTER_ADDR=node1 geozero follow --params params.yaml
+    """
+    from geozero.training.launcher.retry import follow_all
+    from geozero.workspace import Workspace
+
+    workspace = Workspace.open(params)
+    follow_all(workspace.settings, workspace.runs, lambda line: echo(line, err=True))
+
+
+@app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="runs/STAGE-…, a checkpoint in it, or a model's directory.")],
     out: Annotated[Path, typer.Option(help="Directory of the plain checkpoint to write.")],

@@ -113,12 +113,16 @@ def run_filters(
 ) -> list[StageResult]:
     """All filtering models, copied to `out/fold-0`, `out/fold-1`, …; `out` is replaced as a whole.
 
-    On a GPU they train one after the other; on CPUs, where each training uses one core, side by side.
+    On a GPU, or on several nodes, they train one after the other; on CPUs, where each training uses one core, side by
+    side. Of several nodes the first one writes `out`.
     """
-    at_once = 1 if process.has_gpu() else min(params.filter.folds, process.cores())
+    node = multi_node.this_node(params.hardware)
+    at_once = 1 if process.has_gpu() or node.n > 1 else min(params.filter.folds, process.cores())
     with ThreadPoolExecutor(at_once) as pool:
         train = partial(run_filter, params, corpus, base, out_root, **options)
         results = list(pool.map(train, range(params.filter.folds)))
+    if not node.leads:
+        return results
     with replacing(out) as temporary:
         for fold, result in enumerate(results):
             shutil.copytree(result.model, temporary / f"fold-{fold}")

@@ -1,4 +1,4 @@
-"""Training over several nodes: each starts the same command; node 0 decides, the followers join in.
+"""Training over several nodes: each starts the same command, or all but node 0 `geozero follow`. Node 0 decides.
 
 They share the directory of the stage (a file system that all nodes see). Node 0 writes what it starts to `launch.json`
 and keeps touching it; a follower starts the same arguments once it has seen that file change, so that what an earlier
@@ -55,7 +55,10 @@ def this_node(hardware: Hardware) -> Node:
     port = os.environ.get("MASTER_PORT", str(PORT))
     if rank is None or address is None:
         what = f"this node does not know which of {hardware.nodes} it is"
-        hint = "set NODE_RANK to 0, 1, … and MASTER_ADDR to node 0 on every node, then start the same command on each"
+        hint = (
+            "set NODE_RANK to 0, 1, … and MASTER_ADDR to node 0 on every node, then start the same command on each, "
+            "or `geozero follow` on all but node 0"
+        )
         raise InputError(what, "NODE_RANK, MASTER_ADDR", hint)
     if not rank.isdecimal() or int(rank) >= hardware.nodes or not port.isdecimal():
         raise InputError(f"NODE_RANK={rank}, MASTER_PORT={port} of {hardware.nodes} nodes", hint="ranks count from 0")
@@ -146,6 +149,19 @@ def launches(directory: Path, done: Path, patience: float) -> Iterator[LeaderLau
         if launch is not None and launch.name != started:
             started = launch.name
             yield launch
+
+
+def all_launches(runs: Path) -> Iterator[LeaderLaunch]:
+    """On a follower: each start of node 0 in any stage's directory below `runs`, without end."""
+    seen, started = dict[Path, Heartbeat](), set[str]()
+    while True:
+        for path in sorted(runs.glob(f"*/{LAUNCH}")):
+            is_alive = seen.setdefault(path, Heartbeat(path)).changed()
+            launch = LeaderLaunch.read(path) if is_alive else None
+            if launch is not None and launch.name not in started:
+                started.add(launch.name)
+                yield launch
+        time.sleep(TOUCH_SECONDS / 2)
 
 
 def wait_for_leader(made: Path, sign: Path, patience: float) -> None:

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from geozero.common import process
 from geozero.common.atomic import write_json
 from geozero.common.errors import InputError
+from geozero.params import Hardware, Params
 from geozero.training import arguments, checkpoints
 from geozero.training.checkpoints import Checkpoint
 from geozero.training.launcher import multi_node, secret_arguments
 from geozero.training.launcher.launch import LAUNCHER, PARENT, REFUSAL
-from geozero.training.launcher.multi_node import Node
+from geozero.training.launcher.multi_node import LeaderLaunch, Node
 from geozero.training.launcher.watchdog import HangDetected, OutOfMemory, PeerFailed, Preempted, Watchdog
 from geozero.training.metrics import SOURCE, MetricsForwarder
 from geozero.training.stage_spec import STAGE, Log, StageSpec
@@ -156,21 +157,49 @@ def _start(run: TrainingRun, planned: dict[str, Any], last: Checkpoint | None) -
 
 def follow_leader(spec: StageSpec, directory: Path, node: Node, done: Path, log: Log) -> None:
     """On a node that is not the first: start what node 0 starts, until `done` is there."""
-    hardware, log_file = spec.params.hardware, directory / f"train-{node.rank}.log"
-    env = environment(directory) | secret_arguments.environment(spec.settings.extra)
+    for launch in multi_node.launches(directory, done, 60 * spec.params.hardware.stall_minutes):
+        _join(launch, spec.params.hardware, spec.settings.extra, node, log)
+
+
+def follow_all(params: Params, runs: Path, log: Log) -> NoReturn:
+    """On a node that is not the first: join every training that node 0 starts below `runs`, whichever command of node 0
+    starts it, until this process is ended.
+
+    Raises:
+        InputError: `hardware.nodes` is 1, or this is node 0.
+        Preempted: SIGTERM came during a training.
+    """
+    node = multi_node.this_node(params.hardware)
+    if node.leads:
+        what = "there is only one node" if node.n == 1 else "node 0 leads"
+        raise InputError(what, "hardware.nodes" if node.n == 1 else "NODE_RANK", "follow on the other nodes of several")
+    log(f"node {node.rank} of {node.n}: waiting for the trainings of node 0 in {runs}")
+    sections: dict[str, Any] = {"filter": params.filter, "sft": params.sft, "a2grpo": params.a2grpo}
+    for launch in multi_node.all_launches(runs):
+        name = launch.path.parent.name
+        log(f"node {node.rank}: joining {name}")
+        section = sections.get(name.partition("-")[0])
+        _join(launch, params.hardware, section.extra if section else {}, node, log)
+    raise AssertionError("launches end only with the process")
+
+
+def _join(launch: LeaderLaunch, hardware: Hardware, extra: Mapping[str, Any], node: Node, log: Log) -> None:
+    """Run this node's part of one start; node 0 learns how it failed."""
+    directory = launch.path.parent
+    env = environment(directory) | secret_arguments.environment(extra)
     command = [sys.executable, *arguments.torchrun(node, arguments.devices(hardware)), "-m", LAUNCHER]
-    for launch in multi_node.launches(directory, done, 60 * hardware.stall_minutes):
-        try:
-            with Watchdog(hardware, directory / SOURCE, log_file, log, launch.abort_reason) as watchdog:
-                process.run([*command, *launch.words], log_file, env=env, on_start=watchdog.watch, on_line=log)
-        except Preempted:
-            log(f"node {node.rank}: interrupted; node 0 writes the checkpoint")
-            raise
-        except (process.ChildFailed, HangDetected, OutOfMemory) as error:
-            reason = f"a process ended with code {error.code}" if isinstance(error, process.ChildFailed) else str(error)
-            if not launch.abort_reason():  # otherwise node 0 knows, or has ended it
-                launch.fail(f"node {node.rank}: {reason}")
-            log(f"node {node.rank}: {reason}; node 0 decides what follows")
+    try:
+        log_file = directory / f"train-{node.rank}.log"
+        with Watchdog(hardware, directory / SOURCE, log_file, log, launch.abort_reason) as watchdog:
+            process.run([*command, *launch.words], log_file, env=env, on_start=watchdog.watch, on_line=log)
+    except Preempted:
+        log(f"node {node.rank}: interrupted; node 0 writes the checkpoint")
+        raise
+    except (process.ChildFailed, HangDetected, OutOfMemory) as error:
+        reason = f"a process ended with code {error.code}" if isinstance(error, process.ChildFailed) else str(error)
+        if not launch.abort_reason():  # otherwise node 0 knows, or has ended it
+            launch.fail(f"node {node.rank}: {reason}")
+        log(f"node {node.rank}: {reason}; node 0 decides what follows")
 
 
 def halve_micro_batch(arguments: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -440,6 +440,62 @@ def test_a_node_whose_first_one_never_comes_gives_up(tmp_path: Path, monkeypatch
         list(multi_node.launches(tmp_path, tmp_path / "DONE", 0.2))
 
 
+def test_a_follower_joins_every_training_of_the_first_node_and_nothing_that_an_earlier_one_left(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("NODE_RANK", "1"), ("MASTER_ADDR", "here"), ("NPROC_PER_NODE", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(arguments, "torchrun", lambda node, processes: ["-c", "import sys; print(*sys.argv[3:])"])
+    params, joined, both = make_params(hardware={"nodes": 2}), list[str](), threading.Event()
+    for stage_name in ("filter-0-aaa", "sft-bbb", "sft-left-over"):
+        (tmp_path / stage_name).mkdir()
+    (tmp_path / "sft-left-over" / multi_node.LAUNCH).write_text('{"launch": "x", "words": ["old"]}')
+
+    class Ended(Exception):
+        pass
+
+    def log(line: str) -> None:
+        joined.append(line)
+        if "second" in line:
+            both.set()
+            raise Ended
+
+    def first_node() -> None:
+        for stage_name, word in (("filter-0-aaa", "first"), ("sft-bbb", "second")):
+            with multi_node.leader_launch(tmp_path / stage_name, FIRST, [word]):
+                end = time.monotonic() + 20
+                while word not in joined and not both.is_set() and time.monotonic() < end:
+                    time.sleep(0.02)
+
+    threading.Thread(target=first_node, daemon=True).start()
+    with pytest.raises(Ended):
+        retry.follow_all(params, tmp_path, log)
+    assert "first" in joined and "old" not in joined
+    assert [line for line in joined if "joining" in line] == [
+        f"node 1: joining {name}" for name in ("filter-0-aaa", "sft-bbb")
+    ]
+    for rank, nodes, words in (("0", 2, "node 0 leads"), ("1", 1, "only one node")):
+        monkeypatch.setenv("NODE_RANK", rank)
+        with pytest.raises(InputError, match=words):
+            retry.follow_all(make_params(hardware={"nodes": nodes}), tmp_path, log)
+
+
+def test_of_several_nodes_only_the_first_writes_the_filtering_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "runs/filter-0-x/model"
+    made.mkdir(parents=True)
+    result = stage.StageResult(made.parent, made, "x", False, ())
+    monkeypatch.setattr(stage, "run_filter", lambda *_, **__: result)
+    params = make_params(hardware={"nodes": 2}, filter={"folds": 2})
+    for rank in ("1", "0"):
+        monkeypatch.setenv("NODE_RANK", rank)
+        monkeypatch.setenv("MASTER_ADDR", "here")
+        given = (params, tmp_path, tmp_path, tmp_path / "runs", tmp_path / "models")
+        assert stage.run_filters(*given) == [result, result]
+        assert (tmp_path / "models").exists() == (rank == "0")
+
+
 def test_another_node_waits_for_what_the_first_one_makes(quick: None, tmp_path: Path) -> None:
     made, sign = tmp_path / "made.json", tmp_path / "log"
 
