@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from flows_checkout import ROOT
+from flows_checkout import ROOT, checkout, settings
 
 from geozero.stack.services import HEARTBEAT_SECONDS, POOLS
 
@@ -20,6 +22,7 @@ DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "docker/docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILES = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
+CHECKOUT = "${GEOZERO_CHECKOUT:-../..}:/geozero"  # mounted whole: dvc.lock, DVC's cache and models belong to its state
 INSTRUCTIONS = {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "CMD"}
 PLACE = re.compile(r"\{\{ (\w+) \}\}")
 
@@ -48,7 +51,7 @@ def test_a_dockerfile_is_short_and_copies_what_is_there(dockerfile: Path) -> Non
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_who_runs_in_an_image_may_write_where_volumes_are_mounted_and_dvc_needs_no_git(dockerfile: Path) -> None:
     ours = [service for service in SERVICES.values() if service.get("image", "").startswith("geozero")]
-    mounted = {volume.split(":")[1].removeprefix("/geozero/") for s in ours for volume in s.get("volumes", [])}
+    mounted = {volume.rpartition(":")[2].replace("/geozero", ".") for s in ours for volume in s.get("volumes", [])}
     found = instructions(dockerfile)
     (user,) = [words.split(":")[0] for name, words in found if name == "USER"]
     assert any(name == "RUN" and f"useradd --create-home --uid {user} " in words for name, words in found)
@@ -71,7 +74,7 @@ def test_the_composition_waits_for_services_that_it_has() -> None:
             assert other in SERVICES, f"{name} waits for {other}"
             if condition["condition"] == "service_healthy":
                 assert "healthcheck" in SERVICES[other], f"{other} says nothing of its health"
-    named = {volume.split(":")[0] for s in SERVICES.values() for volume in s.get("volumes", [])}
+    named = {volume.split(":")[0] for s in SERVICES.values() for volume in s.get("volumes", []) if volume != CHECKOUT}
     assert {volume for volume in named if not volume.startswith(".")} == set(COMPOSE["volumes"])
     assert all((DEPLOY / "docker" / volume).is_file() for volume in named if volume.startswith("."))
 
@@ -137,17 +140,17 @@ def test_images_are_pinned() -> None:
 
 
 def test_a_run_in_an_image_enters_the_images_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import checkout
+    from flows import checkout as steps
 
     for path in DOCKERFILES:
         found = instructions(path)
         (place,) = [words for name, words in found if name == "WORKDIR"]
-        assert any(name == "ENV" and f"{checkout.IMAGE_CHECKOUT}={place}" in words for name, words in found)
+        assert any(name == "ENV" and f"{steps.IMAGE_CHECKOUT}={place}" in words for name, words in found)
     monkeypatch.chdir("/")
-    monkeypatch.setenv(checkout.IMAGE_CHECKOUT, str(tmp_path))
-    monkeypatch.setattr(checkout, "get_client", lambda **_: nullcontext())
-    monkeypatch.setattr(checkout, "flow_run", SimpleNamespace(id=None))
-    assert checkout.enter("/elsewhere/geozero") == {"directory": str(tmp_path)}
+    monkeypatch.setenv(steps.IMAGE_CHECKOUT, str(tmp_path))
+    monkeypatch.setattr(steps, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(steps, "flow_run", SimpleNamespace(id=None))
+    assert steps.enter("/elsewhere/geozero") == {"directory": str(tmp_path)}
     assert Path.cwd() == tmp_path
 
 
@@ -172,6 +175,40 @@ def test_the_slurm_script_is_a_shell_script_that_refuses_to_start_without_a_serv
     done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode != 0 and "PREFECT_API_URL" in done.stderr
     assert "--signal=B:TERM@" in script.read_text()
+
+
+@pytest.mark.parametrize(("nodes", "code"), [(3, 0), (1, 0), (2, 5)])
+def test_the_slurm_script_of_several_nodes_runs_the_command_on_the_first_and_lets_the_others_join(
+    nodes: int, code: int, tmp_path: Path
+) -> None:
+    """srun and scontrol are stand-ins: each `srun` leaves its words and what torchrun's rendezvous needs."""
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    scripts = {
+        "scontrol": '[ "$*" = "show hostnames n[1-3]" ] && printf "n1\\nn2\\nn3\\n"',
+        "srun": 'export SLURM_PROCID=1; while [ "${1#--}" != "$1" ]; do echo "$1" >> "srun-$$"; shift; done; exec "$@"',
+        "geozero": 'echo "$NODE_RANK $MASTER_ADDR $MASTER_PORT $*" >> "ran-$1"; '
+        '[ "$1" = follow ] && exec sleep 60; exit "$CODE"',
+    }
+    for name, script in scripts.items():
+        (tmp_path / ".venv/bin" / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    slurm = {"SLURM_SUBMIT_DIR": ".", "SLURM_JOB_ID": "41234", "SLURM_JOB_NODELIST": "n[1-3]"}
+    environment = {"PATH": "/usr/bin:/bin", "CODE": str(code), "SLURM_JOB_NUM_NODES": str(nodes), **slurm}
+    script = DEPLOY / "slurm/nodes.sbatch"
+    words = ["bash", str(script), "bash", "-c", 'sleep 0.5; exec geozero sft --params "a b.yaml"']
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "ran-sft").read_text() == "0 n1 21234 sft --params a b.yaml\n"
+    followed = tmp_path / "ran-follow"
+    assert followed.exists() == (nodes > 1)
+    if nodes > 1:
+        assert followed.read_text() == "2 n1 21234 follow --params params.yaml\n"
+    asked = sorted(file.read_text().split() for file in tmp_path.glob("srun-*"))
+    first = ["--nodes=1", "--ntasks=1", "--nodelist=n1"]
+    others = [[f"--nodes={nodes - 1}", f"--ntasks={nodes - 1}", "--exclude=n1"]] if nodes > 1 else []
+    assert asked == sorted([first, *others])
+    bare = subprocess.run(["bash", str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert bare.returncode != 0 and "give the command of the first node" in bare.stderr
 
 
 def test_the_slurm_script_passes_a_signal_on_and_waits_for_the_worker(tmp_path: Path) -> None:
@@ -199,3 +236,33 @@ def test_the_slurm_script_passes_a_signal_on_and_waits_for_the_worker(tmp_path: 
     job.terminate()
     job.wait(20)
     assert (tmp_path / "left").read_text() == "left\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_second_container_finds_what_the_first_one_made(tmp_path: Path) -> None:
+    """Mount namespaces stand for containers: each has the image's files, and the composition's mounts over them."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    host = checkout(tmp_path / "host/geozero", settings())
+    mounts = [volume for volume in SERVICES["worker"]["volumes"] if volume.endswith(":/geozero")]
+    assert mounts == [CHECKOUT] == [v for v in SERVICES["gpu-worker"]["volumes"] if v.endswith(":/geozero")]
+    ran = []
+    for number in range(2):
+        image = checkout(tmp_path / f"image-{number}", settings())
+        place = tmp_path / "geozero"
+        place.mkdir(exist_ok=True)
+        enter = f"mount --bind '{image}' '{place}' && mount --bind '{host}' '{place}' && cd '{place}'"
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        words = ["unshare", "--mount", "sh", "-ec", f"{enter} && '{sys.executable}' -m dvc repro ingest_samples@neon"]
+        environment = {
+            **os.environ,
+            "PATH": path,
+            "PYTHONPATH": str(place),
+            "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
+        }
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        ran.append(sum(line.startswith("Running stage") for line in done.stdout.splitlines()))
+    assert ran == [2, 0]
+    assert not (tmp_path / "image-1/data/corpus").exists() and (host / "data/corpus/neon/manifest.json").is_file()
