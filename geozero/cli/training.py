@@ -85,9 +85,10 @@ def a2grpo(
 def follow(params: ParamsFile = PARAMS) -> None:
     """On every node but the first of `hardware.nodes`: join each training that node 0 starts in this checkout.
 
-    Node 0 runs what it likes: `dvc repro`, a flow, a worker, `geozero sft`. Ends when it is ended.
+    Node 0 runs what it likes: `dvc repro`, a flow, a worker, `geozero sft`. Ends when it is ended. Needs NODE_RANK and
+    MASTER_ADDR, as for any command of several nodes.
 
-    Example: NODE_RANK=1 MASTER_ADDR=node1 geozero follow --params params.yaml
+    Example: geozero follow --params params.yaml
     """
     from geozero.training.launcher.retry import follow_all
     from geozero.workspace import Workspace
