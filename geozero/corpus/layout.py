@@ -63,6 +63,7 @@ class _Manifest(BaseModel, strict=True):
     shards: dict[str, str]
     made_by: dict[str, Any]
     notes: dict[str, Any] = {}
+    rejects_hash: str = ""  # of `REJECTS`; a corpus of an earlier version has none
     digest: str = ""  # of a packed corpus of an earlier form: what that one was known by
 
 

@@ -62,6 +62,8 @@ class Corpus:
         self._sample_shards = [self.path / n for n in shards if n.startswith("samples")]
         self._image_shards = [self.path / n for n in shards if n.startswith("images") and n.endswith(".parquet")]
         self._images: ImageStore | ParquetImages | None = None
+        rejects = self.manifest.get("rejects_hash")  # corpora of earlier versions have none
+        self._hashes: dict[str, str] = self.manifest["shards"] | ({REJECTS: rejects} if rejects else {})
         self._sound: set[str] = set()  # shards whose hash was compared
         self._files: dict[int, tuple[str, int, str]] = {}
 
@@ -120,6 +122,13 @@ class Corpus:
             raise
 
     def rejects(self) -> list[dict[str, str]]:
+        """What was refused: source, key, reason, detail.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if REJECTS in self._hashes:
+            self._check(REJECTS)
         with shard(self.path / REJECTS) as file:
             rows: list[dict[str, str]] = file.read().to_pylist()
         return rows
@@ -130,7 +139,7 @@ class Corpus:
         Raises:
             InputError: one is damaged, missing or another; its name is in the message.
         """
-        self._check(*self.manifest["shards"])
+        self._check(*self._hashes)
         store = self._store
         if isinstance(store, ImageStore):
             for file in range(len(store.index.files)):
@@ -192,7 +201,7 @@ class Corpus:
 
         def damaged(name: str) -> bool:
             try:
-                return bool(file_hash(self.path / name) != self.manifest["shards"][name])
+                return bool(file_hash(self.path / name) != self._hashes[name])
             except OSError as error:
                 raise InputError(f"unreadable shard: {error.strerror}", str(self.path / name), AGAIN) from None
 

@@ -246,6 +246,7 @@ class CorpusWriter:
             "n_rejects": self._reasons.total(),
             "counts": [{"source": s, "task": t, "split": p, "n": n} for (s, t, p), n in sorted(self._counts.items())],
             "rejects": [{"source": s, "reason": r, "n": n} for (s, r), n in sorted(self._reasons.items())],
+            "rejects_hash": file_hash(self._temporary / REJECTS),
             "shards": dict(sorted(self._shards.items())),
             "made_by": self.made_by,
         }

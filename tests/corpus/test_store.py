@@ -39,6 +39,7 @@ from geozero.corpus.store import (
     subset,
 )
 from geozero.corpus.tar_shards import TarShards
+from geozero.curation.reuse import finished
 
 INDEX = (IMAGE_IDS, IMAGE_PLACES, IMAGE_FILES)
 KILLED = """
@@ -418,7 +419,7 @@ def test_a_shard_that_was_cut_off_is_named(name: str, keep: int, tmp_path: Path)
         READS[name](Corpus(tmp_path / "c"))
 
 
-@pytest.mark.parametrize("name", [name for name in READS if name != REJECTS])
+@pytest.mark.parametrize("name", READS)
 def test_a_flipped_bit_is_noticed_by_who_reads_it(name: str, tmp_path: Path) -> None:
     make(tmp_path / "c", 1)
     path = tmp_path / "c" / name
@@ -428,11 +429,26 @@ def test_a_flipped_bit_is_noticed_by_who_reads_it(name: str, tmp_path: Path) -> 
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(InputError, match=rf"{name}|image-|outside its workspace"):
             Corpus(tmp_path / "c").verify()
+        if name == REJECTS:
+            with pytest.raises(InputError, match=name):
+                Corpus(tmp_path / "c").rejects()
         try:  # what a reader gets is either right or refused
             assert [s.image_id for s in Corpus(tmp_path / "c").samples()] == ids
             assert Corpus(tmp_path / "c").image_bytes(ids[0]) == image(0).data
         except InputError as error:
             assert str(tmp_path / "c") in str(error)
+
+
+def test_a_corpus_without_a_hash_of_its_rejects_is_whole(tmp_path: Path) -> None:
+    """Corpora of earlier versions have none, and stay finished."""
+    made = make(tmp_path / "c", 3)
+    manifest = {key: value for key, value in made.manifest.items() if key != "rejects_hash"}
+    assert manifest != made.manifest
+    (tmp_path / "c" / MANIFEST).write_text(json.dumps(manifest))
+    old = Corpus(tmp_path / "c")
+    old.verify()
+    assert (old.rejects(), old.digest) == (made.rejects(), made.digest)
+    assert finished(tmp_path / "c", made.manifest["made_by"]) == manifest
 
 
 def test_a_shard_with_other_answers_is_not_read(tmp_path: Path) -> None:

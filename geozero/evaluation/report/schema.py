@@ -25,12 +25,19 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _is_number(value: Any) -> bool:
+    """A finite number; an integer too large for a float is none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _box(value: Any) -> Any:
     """Four finite numbers, or no box: what a model wrote may be anything."""
     if not isinstance(value, list | tuple) or len(value) != 4:
         return None
-    whole = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
-    return tuple(float(v) for v in value) if whole else None
+    return tuple(float(v) for v in value) if all(map(_is_number, value)) else None
 
 
 def _box_list(value: Any) -> Any:
@@ -423,7 +430,7 @@ def _curves(inputs: ReportInputs, stages: dict[str, Any]) -> dict[str, list[dict
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)}
+    return {key: value for key, value in row.items() if _is_number(value)}
 
 
 def _difficulty(inputs: ReportInputs, tasks: dict[str, Any]) -> dict[str, Difficulty]:
