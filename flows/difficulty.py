@@ -21,7 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.runtime import locks
 from flows.runtime.flow_parameters import Answers, Engine, Hours, Number, Shards, form, opened, seconds
 from flows.runtime.monitoring import rate_limited
-from flows.runtime.progress import artifact_progress
+from flows.runtime.progress import artifact_progress, leave_artifact
 from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, outbox, pipeline_run
@@ -129,7 +129,8 @@ def difficulty(
         total = {name: sum(rate.get(name, 0.0) for rate in rates) for name in names}
         outbox(workspace).log_metrics(parent, {f"sample.{name}": value for name, value in total.items()}, 0)
         table: list[dict[str, float]] = [{"shard": shard, **rate} for shard, rate in zip(mine, rates, strict=True)]
-        create_table_artifact(table, key="throughput", description="Of each shard that was not complete before")
+        about = "Of each shard that was not complete before"
+        leave_artifact(create_table_artifact, table=table, key="throughput", description=about)
         get_run_logger().info(f"over all shards {total['answers_per_second']:.1f} answers a second")
         return total
 

@@ -15,6 +15,7 @@ from typing import Any
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from flows.runtime.monitoring import StageTimer
+from flows.runtime.progress import leave_artifact
 from flows.runtime.score_logging import log_scores, tested_sources
 from flows.runtime.tracking import curve, leave_links, outbox
 from geozero.common.atomic import write_json
@@ -74,7 +75,12 @@ def publish(
     for goal in goals:
         box.set_tag(parent, f"goal.{goal.key}", f"{goal.ok}: {goal.reached}")
     leave_links(workspace, parent)
-    create_markdown_artifact(markdown=_goals_markdown(goals), key="goals", description="Goals, required and reached")
+    leave_artifact(
+        create_markdown_artifact,
+        markdown=_goals_markdown(goals),
+        key="goals",
+        description="Goals, required and reached",
+    )
     _show_image(workspace.reports / "difficulty.png")
     return goals
 
@@ -83,7 +89,9 @@ def _show_image(path: Path) -> None:
     """Leave a small image as an artifact, with its bytes inside: Prefect's pages cannot read local files."""
     if path.is_file() and path.stat().st_size < IMAGE_BYTES:
         address = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        create_image_artifact(image_url=address, key="difficulty", description="Pass rates of the filtering models")
+        leave_artifact(
+            create_image_artifact, image_url=address, key="difficulty", description="Pass rates of the filtering models"
+        )
 
 
 def print_goals(goals: Iterable[Goal], times: StageTimer) -> None:

@@ -29,6 +29,8 @@ from geozero.tracking import Tracker
 PROCESS_TAG = "GEOZERO_FLOW"  # environment variable that everything a flow starts carries
 STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"  # set by Prefect for the process of a run
 POLL_SECONDS = 2.0
+RESTARTS = 20  # of the reaper of one flow
+RESTART_SECONDS = 1.0  # before a reaper that was killed is started anew
 LEAVE_SECONDS = 60.0  # for a flow under a worker to end by itself: write a checkpoint, report to the servers
 SHELL_LEAVE_SECONDS = 660.0  # for one from a shell, whose training may take hardware.leave_seconds
 GIVEN = "GEOZERO_REAPER"  # environment variable: what the reaper has to know, as JSON
@@ -45,7 +47,7 @@ class Reaper:
 
     def __init__(self, tracker: Tracker, folder: Path, run: FlowRun | None = None) -> None:
         self.tag, self.run = uuid.uuid4().hex, run
-        given = {
+        self._given = {
             "tag": self.tag,
             "flow": os.getpid(),
             "worker": os.getppid() if STARTED_BY_WORKER in os.environ and os.getppid() > 1 else None,
@@ -54,15 +56,31 @@ class Reaper:
             "run": [run.address, run.run_id] if run is not None else None,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "reaper.log").open("w") as log:
-            self._child = process.start(
+        self._folder, self._said, self._closed = folder, list[str](), False
+        self._child = self._start()
+        os.environ[PROCESS_TAG] = self.tag
+        threading.Thread(target=self._restart, daemon=True).start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        with (self._folder / "reaper.log").open("a") as log:
+            return process.start(
                 [sys.executable, "-m", "flows.runtime.reaper"],
-                env={GIVEN: json.dumps(given)},  # everybody can read arguments, and the store may need a password
+                # everybody can read arguments, and the store may need a password; without the tag, or it finds itself
+                env={GIVEN: json.dumps(self._given), PROCESS_TAG: ""},
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.PIPE,
                 stdout=log,
             )
-        os.environ[PROCESS_TAG] = self.tag  # set after the reaper has started, so that it does not find itself
+
+    def _restart(self) -> None:
+        """Start a reaper that was killed anew, while the flow goes on."""
+        for _ in range(RESTARTS):
+            if self._child.wait() == 0 or self._closed:
+                return
+            time.sleep(RESTART_SECONDS)
+            self._child = self._start()
+            for line in self._said:
+                self._write(line)
 
     def watch_run(self, parent: str) -> None:
         """Close this MLflow run as killed if the flow dies first."""
@@ -74,14 +92,19 @@ class Reaper:
 
     def close(self) -> None:
         """The flow has ended normally: nothing is left to close."""
+        self._closed = True
         self._send("done")
         os.environ.pop(PROCESS_TAG, None)
         if self._child.stdin is not None:
             self._child.stdin.close()
 
     def _send(self, line: str) -> None:
+        self._said.append(line)
+        self._write(line)
+
+    def _write(self, line: str) -> None:
         assert self._child.stdin is not None
-        with suppress(OSError):  # the reaper was ended by someone; the flow continues without it
+        with suppress(OSError):  # the reaper was killed; its successor is told all of it
             self._child.stdin.write(line + "\n")
             self._child.stdin.flush()
 

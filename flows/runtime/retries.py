@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 from urllib.error import URLError
@@ -39,16 +40,18 @@ PASSING_ERRNO = (
     *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ENOMEM),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 )
+leaving = threading.Event()  # set while a flow is ended: it has ended the children of its tasks itself
 NETWORK_LIBRARIES = ("requests", "urllib3", "httpx", "httpcore")
 
 
 def retry_condition(task: Any, run: Any, state: Any) -> bool:
     """Whether to retry a failed task (Prefect's `retry_condition_fn`).
 
-    Not after bad input, nor after an error in the code; but after a kill from outside (out of memory, preemption), and
-    where the machine or the network failed. A training then resumes from its last checkpoint.
+    Not after bad input or an error in the code, nor while the flow itself is ended, and its children with it; but
+    after a kill from outside (out of memory, preemption), and where the machine or the network failed. A training then
+    resumes from its last checkpoint.
     """
-    return is_transient(state.result(raise_on_failure=False))
+    return not leaving.is_set() and is_transient(state.result(raise_on_failure=False))
 
 
 def is_transient(error: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect.artifacts import create_table_artifact
 
+from flows.runtime.progress import leave_artifact
 from flows.runtime.tracking import outbox
 from geozero.corpus.store import Corpus
 from geozero.evaluation.score_rows import headline_rows, headline_scores, run_metrics
@@ -38,7 +39,9 @@ def log_scores(workspace: Workspace, parent: str, rows: Sequence[dict[str, Any]]
     box.compare(parent, runs)
     box.set_tag(parent, TEST_DATA, _test_digest(workspace))
     table = [{name: row[name] for name in COLUMNS} | {"value": round(row["value"], 4)} for row in headline_rows(rows)]
-    create_table_artifact(table=table, key="scores", description="Strict scores, headline metric of each task")
+    leave_artifact(
+        create_table_artifact, table=table, key="scores", description="Strict scores, headline metric of each task"
+    )
 
 
 def tested_sources(workspace: Workspace) -> list[str]:

@@ -26,8 +26,9 @@ from prefect.utilities.urls import url_for
 from flows.runtime import locks
 from flows.runtime.liveness import FlowRun
 from flows.runtime.monitoring import system_metrics
-from flows.runtime.progress import artifact_progress
+from flows.runtime.progress import artifact_progress, leave_artifact
 from flows.runtime.reaper import STARTED_BY_WORKER, Reaper
+from flows.runtime.retries import leaving
 from flows.runtime.run_names import run_name
 from geozero.common import process
 from geozero.common.atomic import write_text
@@ -86,6 +87,7 @@ def pipeline_run(
         InputError: another flow runs in this checkout (under a worker this one waits for it), or the tracking store
             cannot be reached.
     """
+    leaving.clear()
     reaper = Reaper(workspace.tracker, workspace.runs / FOLDER, _server_run())
     try:
         with ExitStack() as held:
@@ -106,6 +108,7 @@ def pipeline_run(
                 try:
                     yield parent
                 except BaseException as error:
+                    leaving.set()
                     reaper.end_children()  # tasks in other threads wait for their child processes
                     log_gpu_hours()
                     if isinstance(error, Exception):
@@ -190,7 +193,9 @@ def leave_links(workspace: Workspace, parent: str) -> None:
     page = workspace.reports / "index.html"
     if page.is_file():
         lines.append(f"- the page: `{page}`, and among the run's artifacts in MLflow")
-    create_markdown_artifact(markdown="\n".join(lines), key="links", description="Where everything of this run is")
+    leave_artifact(
+        create_markdown_artifact, markdown="\n".join(lines), key="links", description="Where everything of this run is"
+    )
 
 
 def log_data(workspace: Workspace, parent: str, *corpora: Path) -> None:

@@ -64,6 +64,24 @@ def test_after_a_flow_is_killed_nothing_of_it_goes_on(tmp_path: Path) -> None:
     assert wait_for(lambda: not left(tmp_path))  # the child takes no notice of SIGTERM
 
 
+def test_a_killed_reaper_has_a_successor(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", FLOW.format(then="reaper.watch_run('abc'); time.sleep(600)"), str(tmp_path)]
+    flow = subprocess.Popen(words, env=environment())
+    assert wait_for((tmp_path / "tag").exists)
+
+    def reapers() -> list[psutil.Process]:
+        return [one for one in psutil.Process(flow.pid).children() if "flows.runtime.reaper" in one.cmdline()]
+
+    (first,) = reapers()
+    first.kill()
+    assert wait_for(lambda: [one for one in reapers() if one.pid != first.pid])
+    time.sleep(2.0)  # until it has read its lines, which its successor gets again
+    flow.kill()
+    flow.wait()
+    assert wait_for(lambda: not left(tmp_path))
+    assert wait_for(lambda: list(tmp_path.glob("*.jsonl")))  # the entry that closes the MLflow run
+
+
 def test_a_flow_that_ends_in_order_takes_its_reaper_with_it(tmp_path: Path) -> None:
     words = [sys.executable, "-c", FLOW.format(then="reaper.end_children(); reaper.close(); reaper._child.wait(30)")]
     done = subprocess.run([*words, str(tmp_path)], env=environment(), timeout=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import urllib.error
 from email.message import Message
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 
+from flows.runtime import retries
 from flows.runtime.retries import is_transient, retry_condition
 from geozero.common import process
 from geozero.common.errors import InputError
@@ -69,6 +71,15 @@ DVC = "ERROR: failed to reproduce"
 def test_only_what_may_pass_is_tried_again(error: Exception, again: bool) -> None:
     state = SimpleNamespace(result=lambda raise_on_failure: error)
     assert retry_condition(None, None, state) is is_transient(error) is again
+
+
+def test_nothing_is_tried_again_in_a_flow_that_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends its children itself, and their ends look like kills from outside."""
+    monkeypatch.setattr(retries, "leaving", threading.Event())
+    state = SimpleNamespace(result=lambda raise_on_failure: ChildFailed(["x"], -15, []))
+    assert retry_condition(None, None, state)
+    retries.leaving.set()
+    assert not retry_condition(None, None, state)
 
 
 def test_prefect_tries_again_what_may_pass_and_nothing_else() -> None:

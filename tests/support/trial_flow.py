@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from prefect import flow, task
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.runtime.retries import TASK_OPTIONS
 from flows.runtime.tracking import outbox, pipeline_run
@@ -40,9 +41,14 @@ def train(folder: Path, steps: int) -> None:
     process.run([sys.executable, "-c", TRAINING, str(folder), str(steps)], log=folder / "log")
 
 
-@flow(name="geozero-trial")
-def trial(steps: int = 100) -> int:
-    """Count to `steps`, five a second."""
+@task(name="beside", **TASK_OPTIONS)
+def sleep(folder: Path) -> None:
+    process.run([sys.executable, "-c", "import time; time.sleep(600)"], log=folder / "beside.log")
+
+
+@flow(name="geozero-trial", task_runner=ThreadPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]
+def trial(steps: int = 100, beside: bool = False) -> int:
+    """Count to `steps`, five a second; `beside` it another task waits in a thread, as in the pipeline."""
     workspace = Workspace.open(Path("params.yaml"))
     folder = workspace.runs / "trial"
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,5 +56,7 @@ def trial(steps: int = 100) -> int:
         outbox(workspace).log_metrics(parent, {"begun": 1.0})
         if steps < 0:
             raise InputError("steps must not be negative")
+        if beside and not (folder / "checkpoint").exists():
+            sleep.submit(folder)
         train(folder, steps)
     return steps
