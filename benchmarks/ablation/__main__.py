@@ -43,7 +43,7 @@ from benchmarks.ablation.given import given_corpora
 from benchmarks.ablation.statistics import markdown, report
 from geozero.common import process, process_tags
 from geozero.common.atomic import write_json, write_text
-from geozero.common.errors import InputError
+from geozero.common.errors import EXIT_BAD_INPUT, InputError
 from geozero.corpus.sample import Split
 from geozero.params import Params
 from geozero.workspace import Workspace
@@ -87,12 +87,18 @@ def run_all(
         return list(pool.map(one, todo))
 
 
-def tell(workspace: Workspace, out: Path, start: Start) -> str:
-    """Write tables and page of all that was ever finished there, and send it to MLflow; returns the tables."""
+def tell(workspace: Workspace, out: Path, start: Start, probed: Path | None = None) -> str:
+    """Write tables and page of all that was ever finished there, and send it to MLflow; returns the tables.
+
+    Args:
+        probed: what `geozero probe-thinking --predict` wrote about the start.
+    """
     results = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
     found = report(results)
     questions = questions_of([*workspace.val_corpora, *workspace.corpora_with("test")])
     tables = by_type.all_tables(results, questions, choose_beta.read(out), workspace.settings)
+    if probed is not None:
+        by_type.foresee(tables, json.loads(probed.read_text()))
     found["by_type"] = {title: rows for title, rows in tables.items() if rows}
     lines = [line for title, rows in tables.items() for line in by_type.markdown(title, rows)]
     text = "\n".join([markdown(found, start), *(["## By question type", "", *lines] if lines else [])])
@@ -134,6 +140,7 @@ def main() -> int:
     parser.add_argument("--choose-beta", action="store_true", help="choose each arm's β on val, then stop")
     parser.add_argument("--betas", type=float, nargs="+", default=list(choose_beta.GRID), help="the grid")
     parser.add_argument("--choose-seeds", type=int, default=2, help="seeds of each arm and β when choosing")
+    parser.add_argument("--probe", type=Path, help="thinking.json of the start: foreseen beside found")
     parser.add_argument("--limit", type=int, help="questions a test split; all if left out")
     parser.add_argument("--most", type=int, help="trainings of this run; the next one goes on")
     parser.add_argument("--workers", type=int, help="arms at once; left out: a core each, or one on a GPU")
@@ -144,6 +151,10 @@ def main() -> int:
     out = options.out or workspace.runs / ("ablation" if options.start == "sft" else f"ablation-{options.start}")
     if options.corpus:
         workspace = given_corpora(workspace, options.corpus, out, options.hard)
+        if options.hard is None:  # nothing is selected, so these arms would repeat others
+            options.arms = [
+                name for name in options.arms if name != "sft_hard" and ARMS[name].data in ("instruct", "hard")
+            ]
     if options.choose_beta:
         todo = choose_beta.wanted(workspace.settings, options.arms, options.betas, options.choose_seeds)
         place, splits = out / "choice", CHOOSING
@@ -161,7 +172,7 @@ def main() -> int:
     if options.choose_beta:
         print(json.dumps(choose_beta.write(workspace.settings, out, options.betas), indent=1))
     else:
-        print(tell(workspace, out, options.start))
+        print(tell(workspace, out, options.start, options.probe))
     return 0
 
 
@@ -172,4 +183,8 @@ def confirmed(params: Params, names: Sequence[str], chosen: Mapping[str, Any]) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)

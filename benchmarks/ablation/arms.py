@@ -164,10 +164,10 @@ def train(
     """One arm with one seed; a finished one is reused."""
     arm = arm_of(arm_name)
     params = settings_of(workspace.settings, arm, seed)
-    if arm.data in ("random", "middle"):
+    if arm.data in ("random", "middle") and not options.get("dry_run"):  # a plan writes nothing
         corpus = corpus_of(workspace, arm.data, out)
     else:
-        corpus = workspace.hard if arm.data == "hard" else workspace.instruct
+        corpus = workspace.instruct if arm.data == "instruct" else workspace.hard
     run = run_sft if arm.stage == "sft" else run_a2grpo
     return run(params, corpus, start, out / "runs", f"{arm_name}-{seed}", **options)
 
@@ -201,6 +201,7 @@ def judge(
 def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: Any) -> dict[str, Any]:
     outcomes: dict[str, dict[str, dict[str, float]]] = {}
     texts: list[str] = []
+    thinking: dict[str, dict[str, bool]] = {}
     for split, path in ((split, path) for split, paths in corpora.items() for path in paths):
         samples = {s.id: s for s in Corpus(path).samples(split)}
         source = next(iter(samples.values())).source
@@ -208,8 +209,10 @@ def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: A
         for record in json.loads(records_path(out / split, mode, source).read_text()):
             sample = samples[record["sample"]]
             outcomes.setdefault(name, {}).setdefault(sample.task, {})[sample.id] = outcome(record, sample, boxes)
+            text = record["raw_output"]
+            thinking.setdefault(name, {})[sample.id] = len(words(thought(text))) >= FULL_WORDS
             if split == "test" or len(corpora) == 1:
-                texts.append(record["raw_output"])
+                texts.append(text)
     if mode == "direct":
         return {"outcomes": outcomes}
     return {
@@ -218,6 +221,7 @@ def _judged(corpora: Mapping[Split, list[Path]], mode: Mode, out: Path, boxes: A
         "thought_words": sum(len(words(thought(text))) for text in texts) / len(texts),
         "distinct": distinct(texts),
         "thinks": sum(len(words(thought(text))) >= FULL_WORDS for text in texts) / len(texts),
+        "thinking": thinking,
     }
 
 
@@ -259,6 +263,7 @@ def finished(
             "silent": _mean(curve, "dropped_groups"),
             "rounds": _mean(curve, "resampled"),
             "sampled_tokens": _sampled(curve, settings_of(workspace.settings, arm_of(arm), seed)),
+            "answer_rewards": [row["answer_reward"] for row in curve if "answer_reward" in row],
             "run": result.directory.name,
             "modes": modes,
         }

@@ -42,6 +42,7 @@ def compared(
         ours, theirs: results of one arm each, with `outcomes` of one mode.
     """
     by_seed = [{int(r["seed"]): _flat(r["outcomes"]) for r in arm} for arm in (ours, theirs)]
+    thinking = [{int(r["seed"]): _by_split(r.get("thinking", {})) for r in arm} for arm in (ours, theirs)]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
     found: dict[str, dict[str, dict[str, float]]] = {}
     if not seeds:
@@ -56,6 +57,10 @@ def compared(
             first, second = (np.array([[arm[s][split][n] for n in names] for s in seeds]) for arm in by_seed)
             images = np.unique([questions[n][1] for n in names], return_inverse=True)[1]
             rows[kind] = _difference(first, second, images, np.random.default_rng(seed))
+            for side, arm in zip(("ours", "theirs"), thinking, strict=True):
+                said = [arm[s].get(split, {}).get(n) for s in seeds for n in names]
+                if None not in said:
+                    rows[kind][f"{side}_think"] = float(np.mean([bool(one) for one in said]))
         for row, p in zip(rows.values(), holm([row["p_value"] for row in rows.values()]), strict=True):
             row["p_holm"] = p
         found[split] = rows
@@ -72,9 +77,9 @@ def all_tables(
     own = {name: with_beta(params, name, about["beta"]) for name, about in chosen.items()}
     found = {}
     for name in (name for name in ARMS if name != OURS):
-        pairs = {f"A²GRPO against {ARMS[name].what}": (OURS, name)}
+        pairs = {_title(name): (OURS, name)}
         if name in own and OURS in own:
-            pairs[f"A²GRPO against {ARMS[name].what}, β chosen for each"] = own[OURS], own[name]
+            pairs[f"{_title(name)}, β chosen for each"] = own[OURS], own[name]
         for title, (ours, theirs) in pairs.items():
             if arms[ours] and arms[theirs]:
                 found[title] = compared(arms[ours], arms[theirs], questions)
@@ -83,10 +88,16 @@ def all_tables(
 
 def _flat(outcomes: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
     """split → sample → outcome."""
+    merged = {
+        source: {k: v for values in by_task.values() for k, v in values.items()} for source, by_task in outcomes.items()
+    }
+    return _by_split(merged)
+
+
+def _by_split(by_source: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    for source, by_task in outcomes.items():
-        for values in by_task.values():
-            found[split_of(source)] |= values
+    for source, values in by_source.items():
+        found[split_of(source)] |= values
     return dict(found)
 
 
@@ -113,21 +124,43 @@ def _difference(first: Any, second: Any, images: Any, rng: np.random.Generator) 
     }
 
 
+HEADER = (
+    *("question type", "questions", "seeds", "A²GRPO", "other", "difference", "95 %", "p, Holm"),
+    *("A²GRPO thinks", "other thinks", "foreseen"),
+)
+
+
+def foresee(tables: Mapping[str, Any], probed: Mapping[str, Any]) -> None:
+    """Put what `geozero probe-thinking --predict` expects of A²GRPO minus stock GRPO beside what came out."""
+    expected = {
+        row["question_type"]: row["predicted"]["a2grpo_minus_grpo"] for row in probed["rows"] if row.get("predicted")
+    }
+    for title, by_split in tables.items():
+        if title == _title("grpo"):
+            for rows in by_split.values():
+                for kind, row in rows.items():
+                    if kind in expected:
+                        row["foreseen"] = expected[kind]
+
+
+def cells(kind: str, row: Mapping[str, float]) -> list[str]:
+    """One type's row under `HEADER`: scores in percent, differences in points."""
+    found = [kind, str(row["questions"]), str(row["seeds"]), f"{100 * row['ours']:.1f}", f"{100 * row['theirs']:.1f}"]
+    found += [f"{100 * row['difference']:+.1f}", f"{100 * row['low']:+.1f}, {100 * row['high']:+.1f}"]
+    found.append(f"{row['p_holm']:.3f}")
+    found += [f"{100 * row[name]:.0f}" if name in row else "" for name in ("ours_think", "theirs_think")]
+    return [*found, f"{100 * row['foreseen']:+.1f}" if "foreseen" in row else ""]
+
+
 def markdown(title: str, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    """Tables of one comparison; scores in percent, differences in points."""
+    """The tables of one comparison."""
     lines: list[str] = []
     for split, rows in found.items():
-        lines += [
-            f"### {title}, {split}",
-            "",
-            "| question type | questions | seeds | A²GRPO | other | difference | 95 % | p, Holm |",
-            "|---" * 8 + "|",
-        ]
-        for kind, row in rows.items():
-            lines.append(
-                f"| {kind} | {row['questions']} | {row['seeds']} | {100 * row['ours']:.1f} | {100 * row['theirs']:.1f} "
-                f"| {100 * row['difference']:+.1f} | {100 * row['low']:+.1f}, {100 * row['high']:+.1f} "
-                f"| {row['p_holm']:.3f} |"
-            )
+        lines += [f"### {title}, {split}", "", f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
+        lines += [f"| {' | '.join(cells(kind, row))} |" for kind, row in rows.items()]
         lines.append("")
     return lines
+
+
+def _title(name: str) -> str:
+    return f"A²GRPO against {ARMS[name].what}"

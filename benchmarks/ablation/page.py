@@ -14,7 +14,8 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from benchmarks.ablation.statistics import COSTS, OURS, SHAPES, gap_of, shown
+from benchmarks.ablation.by_type import HEADER, cells
+from benchmarks.ablation.statistics import COSTS, OURS, SHAPES, STEPS, gap_of, shown
 from geozero.common.atomic import write_text
 from geozero.training.metrics import read
 
@@ -50,7 +51,10 @@ def write(found: Mapping[str, Any], results: Sequence[Mapping[str, Any]], runs: 
         curves=_curves(results, runs),
         gap_of=gap_of,
         shown=shown,
-        about=(*SHAPES, *COSTS),
+        about=(*SHAPES, *COSTS, STEPS),
+        by_type=found.get("by_type", {}),
+        header=HEADER,
+        cells=cells,
     )
     write_text(out, text)
 

@@ -11,9 +11,11 @@ import numpy.typing as npt
 from benchmarks.ablation.arms import ARMS, arm_of
 
 DRAWS = 2000
-OURS = "a2grpo"
+OURS, STOCK = "a2grpo", "grpo"
+WINDOW = 8  # steps of the running mean of R_a
 SHAPES = ("well_formed", "thinks", "thought_words", "distinct")  # what is told of thoughts
 COSTS = ("answer_kl", "silent", "rounds", "guarded", "sampled_tokens", "seconds", "cpu_seconds")
+STEPS = "steps_to_stock"
 
 Outcomes = dict[str, npt.NDArray[np.float64]]
 
@@ -117,9 +119,11 @@ def report(results: Sequence[Mapping[str, Any]], seed: int = 7) -> dict[str, Any
     by_row = rows_of(results)
     splits = sorted({split_of(s) for rows in by_row.values() for r in rows for s in r["outcomes"]}, key=_place)
     found: dict[str, Any] = {"arms": {}, "splits": {}}
+    last = smoothed(by_row.get(STOCK, []))
+    target = float(last[-1]) if len(last) else None
     for name, rows in by_row.items():
         about = {key: _mean([r.get(key) for r in rows]) for key in (*SHAPES, *COSTS)}
-        found["arms"][name] = {"what": what(name), "seeds": len(rows), **about}
+        found["arms"][name] = {"what": what(name), "seeds": len(rows), **about, STEPS: steps_to(rows, target)}
     for split in splits:
         tables = {name: table for name, rows in by_row.items() if (table := table_of(rows, split))}
         drawn = draws(tables, np.random.default_rng(seed))
@@ -144,6 +148,24 @@ def _against(tables: Mapping[str, Outcomes], name: str, seed: int) -> dict[str, 
     drawn = draws(pair, np.random.default_rng(seed))
     exact = mean_over_tasks(pair[OURS]) - mean_over_tasks(pair[name])
     return compare(drawn[OURS], drawn[name]) | {"difference": exact, "seeds": shared}
+
+
+def smoothed(rows: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
+    """R_a by step: the mean over an arm's seeds, a running mean over `WINDOW` steps; empty where none was logged."""
+    curves = [row["answer_rewards"] for row in rows if row.get("answer_rewards")]
+    if not curves:
+        return np.array([])
+    mean = np.mean([curve[: min(map(len, curves))] for curve in curves], axis=0)
+    window = np.ones(min(WINDOW, len(mean))) / min(WINDOW, len(mean))
+    return np.asarray(np.convolve(mean, window, mode="valid"), dtype=np.float64)
+
+
+def steps_to(rows: Sequence[Mapping[str, Any]], target: float | None) -> float | None:
+    """After how many steps an arm's smoothed R_a reaches what stock GRPO ends with; None where it never does."""
+    curve = smoothed(rows)
+    reached = np.flatnonzero(curve >= target - 1e-9) if target is not None and len(curve) else np.array([])
+    n_steps = min(len(row["answer_rewards"]) for row in rows if row.get("answer_rewards")) if len(curve) else 0
+    return float(reached[0] + 1 + n_steps - len(curve)) if len(reached) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -177,11 +199,11 @@ def markdown(found: Mapping[str, Any], start: str = "sft") -> str:
         "## How they think, and what it costs",
         "",
         "| arm | well formed | think | words | distinct-3 | KL | groups dropped | further rounds a step "
-        "| steps with a guard crossed | sampled tokens | seconds | CPU seconds |",
-        "|---" * 12 + "|",
+        "| steps with a guard crossed | sampled tokens | seconds | CPU seconds | steps to stock GRPO's last R_a |",
+        "|---" * 13 + "|",
     ]
     for row in found["arms"].values():
-        lines.append(f"| {row['what']} | {' | '.join(shown(row[k]) for k in (*SHAPES, *COSTS))} |")
+        lines.append(f"| {row['what']} | {' | '.join(shown(row[k]) for k in (*SHAPES, *COSTS, STEPS))} |")
     return "\n".join([*lines, ""])
 
 

@@ -273,7 +273,31 @@ def test_differences_by_type_are_paired_by_seed_and_image() -> None:
     assert [parity[name] for name in ("seeds", "questions", "images")] == [2, 40, 20]
     assert [order[name] for name in ("difference", "p_value", "p_holm")] == [0, 1, 1] and parity["p_holm"] == 0
     text = "\n".join(by_type.markdown("title", {"test_hard": found}))
-    assert "| parity | 40 | 2 | 100.0 | 50.0 | +50.0 | +50.0, +50.0 | 0.000 |" in text
+    assert "| parity | 40 | 2 | 100.0 | 50.0 | +50.0 | +50.0, +50.0 | 0.000 |  |  |  |" in text
+    probed = {"rows": [{"question_type": "parity", "predicted": {"a2grpo_minus_grpo": 0.12}}, {"question_type": "x"}]}
+    by_type.foresee(tables, probed)
+    assert by_type.cells("parity", found["parity"])[-1] == "+12.0" and by_type.cells("order", found["order"])[-1] == ""
+
+
+def test_how_many_think_by_type() -> None:
+    def one(arm: str, thinking: bool) -> dict[str, Any]:
+        mode = {"outcomes": {"x": {"vqa": {"a": 1.0, "b": 0.0}}}, "thinking": {"x": {"a": True, "b": thinking}}}
+        return {"arm": arm, "seed": 1, **mode}
+
+    found = by_type.compared([one("a2grpo", True)], [one("grpo", False)], {name: ("t", name) for name in "ab"})
+    row = found["x"]["t"]
+    assert (row["ours_think"], row["theirs_think"]) == (1.0, 0.5)
+    assert by_type.cells("t", row)[-3:] == ["100", "50", ""]
+
+
+def test_steps_until_an_arm_is_where_stock_grpo_ends() -> None:
+    """Running means over 8 steps: stock GRPO ends with 0.425; the faster arm has it after its step 11."""
+    slow = {"answer_rewards": [i / 20 for i in range(13)]}
+    fast = {"answer_rewards": [i / 20 for i in range(2, 15)]}
+    assert statistics.smoothed([slow])[-1] == pytest.approx(8.5 / 20)
+    target = float(statistics.smoothed([slow])[-1])
+    assert (statistics.steps_to([slow], target), statistics.steps_to([fast], target)) == (13, 11)
+    assert statistics.steps_to([slow], 0.9) is None and statistics.steps_to([{}], target) is None
 
 
 def test_each_arm_is_also_compared_at_its_own_beta() -> None:
@@ -382,4 +406,17 @@ def test_a_gpu_profile_is_planned_without_model_or_gpu(
     lines = [text.split("\t") for text in capsys.readouterr().out.splitlines()]
     assert [cells[0] for cells in lines] == ["grpo", "a2grpo", "in all"]
     assert all(float(cells[3].split()[0]) > 0 for cells in lines[:2]) and lines[2][1] == "20 trainings to do"
-    assert not (tmp_path / "out/results").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_that_need_a_selection_are_left_out_without_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    corpus = write_splits(tmp_path / "one", "one", {"train": 4, "val": 2, "test": 3})
+    words = ["x", "--params", str(ROOT / "params.yaml"), "--corpus", str(corpus), "--dry-run", "--thinking"]
+    monkeypatch.setattr("sys.argv", [*words, "--out", str(tmp_path / "out")])
+    assert line.main() == 0
+    named = [text.split("\t")[0] for text in capsys.readouterr().out.splitlines()][:-1]
+    assert named == [name for name in arms.THINKING_ARMS if name not in ("sft_hard", "random")]
+    monkeypatch.setattr("sys.argv", [*words, "--out", str(tmp_path / "out"), "--hard", str(corpus)])
+    assert line.main() == 0 and "random" in capsys.readouterr().out
