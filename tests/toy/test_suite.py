@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
+from paths import ROOT
+from typer.testing import CliRunner
 
+from geozero.cli.app import app
 from geozero.common.errors import InputError
 from geozero.corpus.store import Corpus
 from geozero.curation.ingest.ingest import ingest
@@ -209,6 +213,28 @@ def test_no_image_is_in_two_splits(worlds: dict[bool, Path], tmp_path: Path) -> 
         for sample in Corpus(tmp_path / name).samples():
             where[sample.image_id].add((name, sample.split))
     assert all(len(places) == 1 for places in where.values()) and len(where) > 30
+
+
+@pytest.mark.parametrize(
+    ("suite_of_params", "folders"), [(None, set()), ({"train": 4, "val": 4, "test": 4}, {"VQA", "VG"})]
+)
+def test_the_demo_s_world_has_the_suite_if_the_parameters_ask(
+    suite_of_params: dict[str, int] | None, folders: set[str], tmp_path: Path
+) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["toy"] |= {split: {"aid": 8} for split in SPLITS} | {"suite": suite_of_params}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    words = ["toy", "world", "--out", str(tmp_path / "toy"), "--params", str(tmp_path / "params.yaml")]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    found = {path.name for path in (tmp_path / "toy").iterdir()}
+    assert found == {"AID", "world.json"} | {f"SUITE_{name}" for name in folders}
+
+
+def test_the_command_renders_the_suite_alone(tmp_path: Path) -> None:
+    words = ["toy", "suite", "--out", str(tmp_path / "s"), "--hard", "--test", "5"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"SUITE_VQA", "SUITE_VG", "world.json"}
+    assert tally(records("toy_suite_vg_hard", tmp_path / "s")) == {"test": {"two_hop_grounding": 5}}
 
 
 def test_the_suite_has_its_benchmarks() -> None:
