@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from geozero import tasks
+from geozero.common import process
 from geozero.common.atomic import make_parent, write_json
 from geozero.common.errors import InputError
 from geozero.corpus.sample import stable_choice
 from geozero.corpus.store import Corpus
 from geozero.evaluation.statistics import cluster_ids, paired_differences, share_interval
 from geozero.evaluation.thinking.two_mode import ARMS, TwoModes, predict
-from geozero.inference.corpus_job import CorpusJob, records_path, run
+from geozero.inference.corpus_job import CorpusJob, records_path, run, run_in_child
 from geozero.metrics.scores import Floats, ratio
 from geozero.tasks.text import OPEN_TAG, has_thought, thought, words
 
@@ -72,18 +73,26 @@ def probe(settings: Probe, on_line: Callable[[str], None] = print) -> dict[str, 
     """
     out = Path(settings.job.out)
     job = replace(settings.job, modes=("tagged",), prefilled=settings.job.limit or _most(settings.job))
-    run(job, on_line)
+    _answer(job, on_line)
     records = read_records(out, sources(job), ("tagged",))["tagged"]
     file = out / BEGINNINGS
     make_parent(file)
     begun = beginnings(settings, records)
     write_json(file, begun)
-    run(replace(job, opened=str(file)), on_line)
+    _answer(replace(job, opened=str(file)), on_line)
     kept = read_records(out, sources(job), MODES)
     kept["opened"] = [row for row in kept["opened"] if row["sample"] in begun]  # not those of an earlier probe
     result = measure(settings, kept)
     write_json(out / RESULT, result)
     return result
+
+
+def _answer(job: CorpusJob, on_line: Callable[[str], None]) -> None:
+    """Here, or in a process for each GPU where several are visible."""
+    if len(process.visible_gpus()) > 1:
+        run_in_child(job, Path(job.out) / "answers.log", on_line)
+    else:
+        run(job, on_line)
 
 
 def _most(job: CorpusJob) -> int:

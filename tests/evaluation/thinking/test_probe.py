@@ -17,7 +17,7 @@ from geozero.corpus.store import Corpus
 from geozero.engines.base import Request
 from geozero.evaluation.thinking import probe as module
 from geozero.evaluation.thinking.probe import OPENING, Probe, beginnings, measure, predicted, probe, table, verdict
-from geozero.inference.corpus_job import CorpusJob
+from geozero.inference.corpus_job import CorpusJob, run
 
 LONG = "Buildings: one two three four five six seven eight nine."  # ten words
 
@@ -104,6 +104,20 @@ def test_thoughts_of_the_user_s_own(job: CorpusJob, monkeypatch: pytest.MonkeyPa
     assert rows_of(result)["count"]["a"] is None and "unknown" in verdict(rows_of(result)["count"])
     with pytest.raises(InputError, match="no thought is about a question that is asked"):
         probe(Probe(job, given={"unknown": "no"}), lambda line: None)
+
+
+def test_several_gpus_share_the_questions(job: CorpusJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in(monkeypatch, answers)
+    sent: list[CorpusJob] = []
+
+    def in_child(one: CorpusJob, log: Path, on_line: Any) -> None:
+        sent.append(one)
+        run(one, on_line)
+
+    monkeypatch.setattr(module.process, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(module, "run_in_child", in_child)
+    assert rows_of(probe(Probe(job), lambda line: None))["presence"]["a"]["value"] == 1.0
+    assert [one.opened is None for one in sent] == [True, False] and engine.asked
 
 
 def test_what_thinks() -> None:
