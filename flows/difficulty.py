@@ -119,7 +119,7 @@ def difficulty(
     workspace = opened(params, "sampling", engine=engine, k=k)
     mine = check_shards(workspace, shards, only, gpus)
     devices = devices_of(workspace, len(mine), gpus)
-    with pipeline_run(workspace, "difficulty", checkout="shared") as parent, locks.gpu():
+    with pipeline_run(workspace, "difficulty", checkout="shared") as parent, locks.gpu(gpus):
         log_data(workspace, parent, workspace.raw)
         limit = unmapped(seconds(hours))
         sampled = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)

@@ -7,6 +7,7 @@ give its slot to the next one. The reaper is a process of its own, so it speaks 
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from typing import Any
 from geozero.stack.prefect_api import LEFT, call
 from geozero.stack.services import HEARTBEAT_SECONDS
 
-STATE_SECONDS = 10.0  # between two looks at the run's state
+STATE_SECONDS = 5.0  # between two looks at the run's state
+REPORT_SECONDS = 2.0  # for a worker to report the end of a cancelled run
+WORKER_SECONDS = 20.0  # for a worker to end a cancelled run
 LEASE_SECONDS = 1800.0  # so long a server may be away without freeing the slots of runs that go on
-SETTLE_TRIES = 30  # at a server that is away as the flow ends
+SETTLE_TRIES = 60  # at a server that is away as the flow ends
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -40,22 +43,31 @@ class FlowRun:
         run: dict[str, Any] = call(self.address, f"flow_runs/{self.run_id}")
         return run | {"state": run.get("state") or {"type": ""}}
 
-    def suspended(self) -> dict[str, Any] | None:
-        """The state of a deployment's run that was suspended or paused; None for any other, or without an answer."""
+    def leaving(self) -> dict[str, Any] | None:
+        """The state of a deployment's run that was paused or is being cancelled; None for any other, or no answer."""
         with suppress(OSError, ValueError):
             run = self.read()
             state: dict[str, Any] = run["state"]
-            return state if state["type"] == "PAUSED" and run.get("deployment_id") else None
+            return state if state["type"] in ("PAUSED", "CANCELLING") and run.get("deployment_id") else None
         return None
 
-    def watch(self, end: Callable[[], object]) -> None:
-        """Report while the run is Running that it lives; call `end` once it is paused, or has ended on the server."""
-        reported = float("-inf")
-        while True:
-            with suppress(OSError, ValueError):  # the server is away: the next look asks again
-                state = self.read()["state"]
-                if state["type"] in ("PAUSED", *ENDS):
-                    end()
+    def watch(self, end: Callable[[], object], done: threading.Event) -> None:
+        """Report while the run is Running that it lives; call `end` once it is paused, or has ended on the server.
+
+        So is a cancelled run whose worker does not end it: Prefect's worker stops looking for cancelled runs for good
+        when its server is away for some seconds.
+
+        Args:
+            done: set once the flow ends by itself.
+        """
+        reported, cancelled, patience = float("-inf"), float("inf"), WORKER_SECONDS
+        while not done.wait(STATE_SECONDS):
+            try:
+                state, now = self.read()["state"], time.monotonic()
+                cancelled = min(cancelled, now) if state["type"] == "CANCELLING" else float("inf")
+                if state["type"] in ("PAUSED", *ENDS) or now - cancelled >= patience:
+                    if not done.is_set():
+                        end()
                     return
                 if state["type"] == "RUNNING" and time.monotonic() - reported >= HEARTBEAT_SECONDS - STATE_SECONDS / 2:
                     self._emit("prefect.flow-run.heartbeat")
@@ -63,13 +75,14 @@ class FlowRun:
                     if lease := (state.get("state_details") or {}).get("deployment_concurrency_lease_id"):
                         path = f"v2/concurrency_limits/leases/{lease}/renew"
                         call(self.address, path, {"lease_duration": LEASE_SECONDS})
-            time.sleep(STATE_SECONDS)
+            except (OSError, ValueError):  # the server is away: the next look asks again
+                patience = STATE_SECONDS
 
     def settle(self, supervised: Callable[[], bool]) -> None:
         """After the flow's process is gone: leave the run in a state that is true.
 
-        A paused run becomes one that Prefect starts again on Resume. A run whose process was killed is marked as
-        crashed or cancelled, unless its worker lives (`supervised`), which does it.
+        A paused run becomes one that Prefect starts again on Resume, a cancelled one is marked as such. A run whose
+        process was killed is marked as crashed, unless its worker lives (`supervised`), which does it.
         """
         for _ in range(SETTLE_TRIES):
             with suppress(OSError, ValueError):
@@ -80,8 +93,11 @@ class FlowRun:
                     self._set("PAUSED", "Suspended", "stopped with a checkpoint; resume it at any time", details)
                 elif state["type"] == "RUNNING" and not by_worker:
                     self._set("CRASHED", "Crashed", "the flow's process is gone, and its worker too")
-                elif state["type"] == "CANCELLING" and not by_worker:
-                    self._set("CANCELLED", "Cancelled", "the flow's process is gone, and its worker too")
+                elif state["type"] == "CANCELLING":
+                    if by_worker:
+                        time.sleep(REPORT_SECONDS)  # which reports it, unless it has lost sight of cancelled runs
+                    if self.read()["state"]["type"] == "CANCELLING":
+                        self._set("CANCELLED", "Cancelled", "every process of the run has ended")
                 if state["type"] not in ("RUNNING", "CANCELLING"):
                     self._emit(LEFT)  # heartbeats that came after the change of state count no more
                 return

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -60,17 +60,22 @@ def gpu_hours() -> float:
 
 
 @contextmanager
-def gpu() -> Iterator[None]:
+def gpu(numbers: Sequence[int] | None = None) -> Iterator[None]:
     """Lock the GPUs that this process sees, among the threads of this process and among all flows of this machine.
 
     What the block starts holds the lock as well: a training that outlives its flow keeps the next one off its GPU, and
     the kernel frees the lock once the last of them is gone. Without a GPU nothing is locked: a process uses one core.
+
+    Args:
+        numbers: only these GPUs, counted from 0 among those that are visible.
     """
     if not process.has_gpu():
         yield
         return
     with _gpu, ExitStack() as stack:
-        names = sorted(process.gpu_identities())  # in one order, so that two flows never wait for each other
+        seen = process.gpu_identities()
+        names = [seen[number] for number in numbers if number < len(seen)] if numbers else seen
+        names = sorted(set(names))  # in one order, so that two flows never wait for each other
         for name in names:
             stack.enter_context(_machine_lock(f"gpu-{name}"))
         with _usage.measure(len(names)):

@@ -114,14 +114,16 @@ def main(given: dict[str, Any]) -> None:
     own, worker, text = _process(given["flow"]), _process(given["worker"]), ""
     flow = own
     run = FlowRun(*given["run"]) if given.get("run") else None
+    done = threading.Event()
     leave = SHELL_LEAVE_SECONDS if given["worker"] is None else LEAVE_SECONDS
     if run is not None and own is not None:
-        threading.Thread(target=run.watch, args=(lambda: _end(own, leave),), daemon=True).start()
+        threading.Thread(target=run.watch, args=(lambda: _end(own, leave), done), daemon=True).start()
     while True:
         ready, _, _ = select.select([0], [], [], POLL_SECONDS)
         if ready:
             data = os.read(0, 4096)
             if not data:
+                done.set()
                 break
             text += data.decode()
         if flow is not None and given["worker"] is not None and not _lives(worker):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.exceptions import MissingContextError, Pause, TerminationSignal
+from prefect.exceptions import Abort, MissingContextError, Pause, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.urls import url_for
@@ -108,6 +109,8 @@ def pipeline_run(
                 try:
                     yield parent
                 except BaseException as error:
+                    if threading.current_thread() is threading.main_thread():
+                        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb what follows
                     leaving.set()
                     reaper.end_children()  # tasks in other threads wait for their child processes
                     log_gpu_hours()
@@ -116,9 +119,11 @@ def pipeline_run(
                     else:
                         box.kill(parent)
                     box.flush(LEAVE_SECONDS)
-                    left = None if isinstance(error, Exception) or reaper.run is None else reaper.run.suspended()
-                    if left is not None:
+                    left = None if isinstance(error, Exception) or reaper.run is None else reaper.run.leaving()
+                    if left is not None and left["type"] == "PAUSED":
                         raise Pause(state=State.model_validate(left)) from error
+                    if left is not None:  # the reaper marks it as cancelled, where the worker does not
+                        raise Abort from error
                     if isinstance(error, SystemExit) and STARTED_BY_WORKER in os.environ:
                         raise TerminationSignal(signal.SIGTERM) from error  # how Prefect recognises a cancel
                     raise

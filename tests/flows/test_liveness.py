@@ -68,6 +68,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(liveness, "STATE_SECONDS", 0.02)
+    monkeypatch.setattr(liveness, "REPORT_SECONDS", 0.02)
     monkeypatch.setattr(liveness, "HEARTBEAT_SECONDS", 0.05)
     made = Server()
     yield made
@@ -84,7 +85,9 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
 
 def test_only_a_running_run_has_heartbeats_and_its_lease_is_kept(server: Server) -> None:
     ended = threading.Event()
-    threading.Thread(target=FlowRun(server.address, "r").watch, args=(ended.set,), daemon=True).start()
+    threading.Thread(
+        target=FlowRun(server.address, "r").watch, args=(ended.set, threading.Event()), daemon=True
+    ).start()
     wait_for(lambda: len(server.events) > 2 and len(server.renewed) > 2)
     assert set(server.events) == {"prefect.flow-run.heartbeat"} and set(server.renewed) == {"abc"}
     server.run["state"] = {"type": "SCHEDULED", "name": "AwaitingRetry"}
@@ -101,16 +104,49 @@ def test_an_end_that_somebody_else_has_set_ends_the_work(server: Server) -> None
     for kind in liveness.ENDS:
         server.run["state"] = {"type": kind}
         ended = threading.Event()
-        FlowRun(server.address, "r").watch(ended.set)
+        FlowRun(server.address, "r").watch(ended.set, threading.Event())
         assert ended.is_set() and server.events == []
+
+
+def test_a_flow_that_ends_by_itself_is_left_to_it(server: Server) -> None:
+    ended, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=FlowRun(server.address, "r").watch, args=(ended.set, done), daemon=True)
+    thread.start()
+    wait_for(lambda: server.events)
+    done.set()
+    thread.join(10)
+    server.run["state"] = {"type": "COMPLETED"}
+    assert not thread.is_alive() and not ended.is_set()
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_cancelled_run_is_ended_where_its_worker_does_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    """Soon after the server was away, which blinds the worker; otherwise the worker has its time."""
+    monkeypatch.setattr(liveness, "WORKER_SECONDS", 60.0)
+    answers = iter([OSError("away") if away else server.run])
+
+    def read(run: FlowRun) -> dict[str, Any]:
+        found = next(answers, server.run)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(FlowRun, "read", read)
+    server.run["state"] = {"type": "CANCELLING", "name": "Cancelling"}
+    ended, done = threading.Event(), threading.Event()
+    threading.Thread(target=FlowRun(server.address, "r").watch, args=(ended.set, done), daemon=True).start()
+    assert ended.wait(10 if away else 0.5) is away
+    done.set()
 
 
 def test_a_server_that_is_away_ends_nothing(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     away = FlowRun(f"http://127.0.0.1:{free_port()}", "r")
     ended = threading.Event()
-    threading.Thread(target=away.watch, args=(ended.set,), daemon=True).start()
+    threading.Thread(target=away.watch, args=(ended.set, threading.Event()), daemon=True).start()
     time.sleep(0.2)
-    assert not ended.is_set() and away.suspended() is None
+    assert not ended.is_set() and away.leaving() is None
     monkeypatch.setattr(liveness, "SETTLE_TRIES", 2)
     away.settle(lambda: False)
 
@@ -121,7 +157,7 @@ def test_a_server_that_is_away_ends_nothing(monkeypatch: pytest.MonkeyPatch, ser
         ("RUNNING", False, "CRASHED", False),
         ("RUNNING", True, None, False),  # its worker reports it, with the exit code
         ("CANCELLING", False, "CANCELLED", False),
-        ("CANCELLING", True, None, False),
+        ("CANCELLING", True, "CANCELLED", False),  # a worker that was without its server does not report it
         ("PAUSED", True, "PAUSED", True),
         ("SCHEDULED", True, None, True),  # drained: the next pod takes it
         ("COMPLETED", True, None, True),
@@ -142,11 +178,11 @@ def test_a_run_is_left_in_a_true_state(
 
 def test_a_flow_knows_that_it_was_suspended(server: Server) -> None:
     run = FlowRun(server.address, "r")
-    assert run.suspended() is None
+    assert run.leaving() is None
     server.run["state"] = {"type": "PAUSED", "name": "Suspended"}
-    assert run.suspended() == server.run["state"]
+    assert run.leaving() == server.run["state"]
     server.run["deployment_id"] = None  # Prefect could not start it again
-    assert run.suspended() is None
+    assert run.leaving() is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,6 +168,17 @@ def test_a_gpu_is_locked_while_any_process_of_its_run_lives(monkeypatch: pytest.
     assert got.wait(10)
     assert said == [f"waiting for gpu-{other}: another run on this machine uses it"]
     assert process.held == set()
+
+
+def test_runs_with_gpus_of_their_own_work_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = list[str]()
+    monkeypatch.setattr(process, "has_gpu", lambda: True)
+    monkeypatch.setattr(process, "gpu_identities", lambda: ["c", "a", "b"])
+    monkeypatch.setattr(locks, "_machine_lock", lambda name: nullcontext(taken.append(name)))
+    for numbers in ([2, 0, 0, 9], None):
+        with locks.gpu(numbers):
+            pass
+    assert taken == ["gpu-b", "gpu-c", "gpu-a", "gpu-b", "gpu-c"]
 
 
 def test_hours_count_while_a_gpu_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
