@@ -64,9 +64,15 @@ class Reaper:
     def _start(self) -> subprocess.Popen[str]:
         with (self._folder / "reaper.log").open("a") as log:
             return process.start(
-                [sys.executable, "-m", "flows.runtime.reaper"],
-                # everybody can read arguments, and the store may need a password; without the tag, or it finds itself
-                env={GIVEN: json.dumps(self._given), PROCESS_TAG: ""},
+                [
+                    "env",
+                    "-u",
+                    PROCESS_TAG,
+                    sys.executable,
+                    "-m",
+                    "flows.runtime.reaper",
+                ],  # with it, it would find itself
+                env={GIVEN: json.dumps(self._given)},  # everybody can read arguments, and the store may need a password
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.PIPE,
                 stdout=log,

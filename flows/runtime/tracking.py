@@ -162,11 +162,10 @@ def _server_run() -> FlowRun | None:
 
 def _open(workspace: Workspace, name: str) -> str:
     tracker, own = workspace.tracker, str(flow_run.id or "")
-    if own and (flow_run.run_count or 0) > 1:
-        known = tracker.find(FLOW_RUN_TAG, own)
-        if known is not None:
-            tracker.reopen(known)
-            return known
+    known = tracker.find(FLOW_RUN_TAG, own) if own else None  # of a try before; a resumed run counts as the first
+    if known is not None:
+        tracker.reopen(known)
+        return known
     tags = {FLOW_RUN_TAG: own, FLOW_TAG: flow_run.flow_name or ""} if own else {}
     if own and PREFECT_API_URL.value() and (page := url_for("flow-run", own)):  # a temporary server ends with it
         tags[FLOW_PAGE_TAG] = page

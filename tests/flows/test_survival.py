@@ -11,7 +11,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
@@ -77,14 +78,22 @@ def slots(plan: StackPlan) -> int:
     return int(found["active_slots"])
 
 
+def found(plan: StackPlan, matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Those of the stack's processes; one that ends while it is looked at is none."""
+    living = []
+    for one in process_tags.find_tagged(PROCESS_TAG, str(plan.directory)):
+        with suppress(psutil.Error, OSError):
+            if matches(one):
+                living.append(one)
+    return living
+
+
 def processes(plan: StackPlan, words: str) -> list[psutil.Process]:
-    tagged = process_tags.find_tagged(PROCESS_TAG, str(plan.directory))
-    return [one for one in tagged if words in " ".join(one.cmdline())]
+    return found(plan, lambda one: words in " ".join(one.cmdline()))
 
 
 def trainers(plan: StackPlan) -> list[psutil.Process]:
-    tagged = process_tags.find_tagged(PROCESS_TAG, str(plan.directory))
-    return [one for one in tagged if reaper.PROCESS_TAG in one.environ()]
+    return found(plan, lambda one: reaper.PROCESS_TAG in one.environ())
 
 
 def test_a_failed_run_is_told_by_one_notification(plan: StackPlan) -> None:
@@ -166,8 +175,8 @@ def test_a_suspended_training_stops_with_a_checkpoint_and_resume_goes_on_from_it
     assert wait_for(lambda: not trainers(plan), 60)
     saved = int((plan.root / "runs/trial/checkpoint").read_text())
     assert wait_for(lambda: not processes(plan, "prefect.engine"), 60)
-    found = call(plan.prefect_address, f"flow_runs/{run}")["state"]
-    assert (found["type"], slots(plan)) == ("PAUSED", 0)
+    kind = call(plan.prefect_address, f"flow_runs/{run}")["state"]["type"]
+    assert (kind, slots(plan)) == ("PAUSED", 0)
     assert wait_for(lambda: mlflow_runs(plan.root)[-1][0].info.status == "KILLED", 60)
     assert wait_for(lambda: not processes(plan, reaper.__name__), 60)
     call(plan.prefect_address, f"flow_runs/{run}/resume", {})
@@ -175,6 +184,19 @@ def test_a_suspended_training_stops_with_a_checkpoint_and_resume_goes_on_from_it
     assert (state(plan, run), starts(plan)) == ("COMPLETED", [0, saved])
     ((parent, _),) = [one for one in mlflow_runs(plan.root) if one[0].data.tags["prefect.flow_run"] == run]
     assert parent.info.status == "FINISHED"
+
+
+def test_a_cancel_ends_a_run_although_the_server_was_away(plan: StackPlan) -> None:
+    """Prefect's worker stops looking for cancelled runs for good when it cannot reach the server for some seconds."""
+    run = begin(plan, 5000)
+    control.supervisor(plan.root).stopProcess(f"servers:{SERVER}")
+    time.sleep(30)
+    control.supervisor(plan.root).startProcess(f"servers:{SERVER}")
+    assert wait_for(lambda: healthy(plan.prefect_address), 120)
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    call(plan.prefect_address, f"flow_runs/{run}/set_state", cancelling)
+    assert wait_for(lambda: state(plan, run) == "CANCELLED", 90)
+    assert (trainers(plan), slots(plan)) == ([], 0)
 
 
 def test_when_flow_reaper_and_worker_are_killed_the_training_ends_and_the_slot_is_free(plan: StackPlan) -> None:
