@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geozero.common.errors import InputError
+from geozero.evaluation.metric_names import metric_format
 from geozero.metrics.scores import Bools, Finish, Floats, ratio
 
 LEVEL = 0.95
@@ -26,6 +27,8 @@ RARE = 4
 FEW_UNITS = 30
 # Up to so many units whose difference is not 0, p-values come from flipping signs; beyond, a t-test gives the same.
 FLIPPED, FLIPS = 100, 9_999
+# Whole differences that add up to no more than this have the exact distribution of all flips.
+MAX_EXACT_SUM = 100_000
 # Up to so many distinct rows, resampling draws how often each distinct row comes (one multinomial), which is exact.
 FEW_DISTINCT = 512
 
@@ -132,7 +135,7 @@ def _means(statistics: Floats, finish: Finish) -> dict[str, _Means | None]:
         single, whole = finish(np.asarray(statistics, dtype=np.float64)), finish(np.sum(statistics, axis=0))
     found: dict[str, _Means | None] = {}
     for name, total in whole.items():
-        scale = 100.0 if name.endswith("_percent") else 1.0
+        scale = 100.0 if metric_format(name).best == 100.0 else 1.0
         counted = np.isfinite(single[name])
         values = np.where(counted, single[name], 0.0) / scale
         within = counted.any() and values.min() >= 0 and values.max() <= 1
@@ -256,7 +259,8 @@ def paired_differences(
 def sign_test(changes: Floats) -> float:
     """Two-sided p-value of a mean change of 0, from independent units (n,).
 
-    Changes of equal size: the exact binomial test of their signs, which is McNemar's for right and wrong answers.
+    Changes of equal size: the exact binomial test of their signs, which is McNemar's for right and wrong answers. Whole
+    changes (questions gained per image): all flips of their signs, exactly. Others: random flips, or a t-test.
     """
     from scipy import stats
 
@@ -267,10 +271,26 @@ def sign_test(changes: Floats) -> float:
         return float(stats.binomtest(int((moved > 0).sum()), len(moved)).pvalue)
     if len(moved) > FLIPPED:
         return float(stats.ttest_1samp(changes, 0.0).pvalue)
+    if np.array_equal(moved, np.round(moved)) and np.abs(moved).sum() <= MAX_EXACT_SUM:
+        return _all_flips(moved.astype(np.int64))
     test = stats.permutation_test(
         (moved,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, rng=SEED
     )
-    return float(test.pvalue)
+    p_value, lowest = float(test.pvalue), 2 / (FLIPS + 1)
+    if p_value > lowest * (1 + 1e-9):
+        return p_value
+    # No random flip was as extreme: how much less likely one is, the t-test says; all flips together set the limit.
+    # Otherwise no correction for more than 0.05 / lowest comparisons could ever be passed.
+    return min(p_value, max(float(stats.ttest_1samp(changes, 0.0).pvalue), 2.0 ** (1 - len(moved))))
+
+
+def _all_flips(moved: NDArray[np.int64]) -> float:
+    """The share of all 2ⁿ flips of the signs of whole changes (n,) whose sum is at least as far from 0."""
+    total, chances = int(np.abs(moved).sum()), np.ones(1)
+    for size in np.abs(moved).tolist():  # the chances of sums from −(sizes so far) to them
+        chances = 0.5 * (np.pad(chances, (0, 2 * size)) + np.pad(chances, (2 * size, 0)))
+    sums = np.abs(np.arange(-total, total + 1))
+    return min(1.0, float(chances[sums >= abs(int(moved.sum()))].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from itertools import combinations
+from functools import partial
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from geozero.evaluation.statistics import (
     sign_test,
 )
 from geozero.metrics.baselines import OTHER, baselines, confusion
+from geozero.metrics.scores import Floats
 from geozero.tasks.closed import majority_vote
 
 
@@ -153,6 +155,35 @@ def test_the_sign_test_is_exact_for_few_and_a_t_test_for_many() -> None:
     many = np.random.default_rng(1).normal(0.3, 1, 400)
     assert sign_test(many) == pytest.approx(sign_test(-many)) and sign_test(many) < 0.001
     assert sign_test(np.zeros(9)) == 1.0
+
+
+def test_whole_changes_are_tested_by_all_flips_however_sure_they_are() -> None:
+    """Questions gained on each of 100 images: 150 corrections of a p-value must not make it insignificant."""
+    gained = np.repeat([1.0, 2.0, -1.0], [60, 30, 10])
+    assert sign_test(gained) < 1e-12
+    few = np.array([2.0, 1.0, 1.0, -1.0, 3.0])
+    sums = np.abs([sum(s * x for s, x in zip(signs, few, strict=True)) for signs in product((-1, 1), repeat=5)])
+    assert sign_test(few) == pytest.approx(float((sums >= 6).mean()))
+
+
+def test_random_flips_set_no_floor_to_p_values() -> None:
+    many = 0.5 + np.random.default_rng(3).normal(0.3, 0.1, 80)
+    assert sign_test(many) < 1e-9
+    assert sign_test(many[:16]) >= 2.0**-15  # what all flips of 16 signs can reach
+
+
+def test_a_share_named_after_a_percentage_is_no_percentage() -> None:
+    """`count_within_10_percent` is a share of 0 to 1; `accuracy_percent` goes to 100."""
+    for metric, scale in (("count_within_10_percent", 1.0), ("accuracy_percent", 100.0), ("level_S_percent", 100.0)):
+        finish = partial(_named, metric, scale)
+        for values in (np.zeros(100), np.repeat([0.0, 1.0], 50)):
+            low, high = intervals(columns(values), finish)[metric] or (-1.0, -1.0)
+            plain = intervals(columns(values), mean)["mean"] or (-1.0, -1.0)
+            assert (low / scale, high / scale) == pytest.approx(tuple(plain))
+
+
+def _named(metric: str, scale: float, sums: Floats) -> dict[str, Floats]:
+    return {metric: mean(sums)["mean"] * scale}
 
 
 def test_holm() -> None:
