@@ -130,7 +130,7 @@ def _compared(first: EvalSlice, second: EvalSlice) -> Iterator[Row]:
         for metric, values in metrics.items():
             if (question_type is None or metric == main) and not _other_cider(first, metric):
                 names = {"question_type": question_type, "metric": metric, "headline": metric == main}
-                numbers = {k: values[k] for k in ("difference", "low", "high", "p_value", "n")}
+                numbers = {k: values[k] for k in ("difference", "low", "high", "p_value", "n", "units")}
                 numbers = {"before": values["first"], "after": values["second"], **numbers}
                 yield {**first.place, **models, **names, **numbers}
 

@@ -16,6 +16,7 @@ from geozero.common.errors import InputError
 from geozero.evaluation.comparison import common
 from geozero.evaluation.evaluate import evaluate
 from geozero.evaluation.report.schema import Comparison, Detail, Reasoning
+from geozero.evaluation.report.tables import verdict
 from geozero.evaluation.result_sets import EvalSlice
 from geozero.evaluation.score_rows import comparison_rows, detail_rows, evaluation_parts, reasoning_rows
 from geozero.evaluation.scored import ScoredRecords
@@ -79,7 +80,21 @@ def test_rows_of_every_pair_in_one_place() -> None:
     }
     for row in rows:
         found = Comparison.model_validate(row)
+        assert found.units == (25 if found.n < 200 and found.second.mode == "forced" else 50)  # images
         assert found.headline and found.low is not None and found.low <= (found.difference or 0.0)
+
+
+def test_the_page_is_told_how_many_images_stand_behind_a_comparison() -> None:
+    """80 questions about 8 images are too few to call anything significant, whatever their p-value."""
+    models = [part(m, "direct", _about(questions(share)[:80], 8)) for m, share in (("base", 0.0), ("sft", 1.0))]
+    row = next(row for row in comparison_rows(models) if row["question_type"] is None)
+    found = Comparison.model_validate(row)
+    assert (found.n, found.units) == (80, 8) and (found.difference or 0) > 0.9
+    assert verdict(found.model_copy(update={"p_corrected": 0.001})) == "too few to tell (fewer than 20)"
+
+
+def _about(records: list[dict[str, Any]], n_images: int) -> list[dict[str, Any]]:
+    return [row | {"image_path": f"{i % n_images}.png"} for i, row in enumerate(records)]
 
 
 def test_thinking_is_compared_with_the_answer_forced_at_once() -> None:
