@@ -61,8 +61,8 @@ def test_the_two_readings_stand_side_by_side() -> None:
     found = scored("vqa", *rows)
     assert found["readings"] == {"metric": "accuracy", "n_differ": 2, "score": 0.5, "reward": 0.25}
     assert found["notes"] == [
-        "2 of 4 completions have no well-formed answer block: the score reads them (accuracy 0.500), "
-        "the reward gives them 0 (0.250)"
+        "2 of 4 completions have no well-formed answer block: the score reads them (accuracy 50.0 %), "
+        "the reward gives them 0 (25.0 %)"
     ]
     direct = scored("vqa", *rows[::3])  # nobody asked for tags
     assert direct["readings"]["reward"] == 0 and direct["notes"] == []
@@ -77,11 +77,27 @@ def test_a_model_that_answers_in_sentences_has_both_protocols_and_the_reason() -
     found = scored("vqa", *rows)
     assert found["protocols"] == {"strict": 0.0, "official": 100.0}
     assert found["notes"] == [
-        "accuracy is 0.0 % under strict and 100.0 % under official: 9 answers are sentences, in which strict searches "
-        "for nothing and official does; 1 are empty, which official counts as right"
+        "accuracy is 0.0 % under strict and 100.0 % under official, which alone counts as right: 9 answers with the "
+        "label among other words; 1 answer without a word"
     ]
     short = scored("vqa", *[{"raw_output": "yes", "label": "yes"}] * 4)
     assert short["protocols"] == {"strict": 100.0, "official": 100.0} and short["notes"] == []
+
+
+def test_every_answer_that_only_official_counts_is_in_the_reason() -> None:
+    """However short it is: "No, not here." is no sentence of more than five words."""
+    texts = ["No, not here."] * 4 + ["river bank"] * 2 + ["n"] * 3 + ["The answer is no.", "no"]
+    found = scored("vqa", *[{"raw_output": text, "label": "no"} for text in texts])
+    assert found["notes"] == [
+        "accuracy is 9.1 % under strict and 81.8 % under official, which alone counts as right: 5 answers with the "
+        "label among other words; 3 answers with only a part of the label"
+    ]
+
+
+def test_a_stray_answer_block_among_direct_answers_is_no_second_reading() -> None:
+    rows = [{"raw_output": "yes", "label": "yes"}] * 99 + [{"raw_output": "<answer>yes</answer>", "label": "yes"}]
+    assert scored("vqa", *rows)["notes"] == []
+    assert len(scored("vqa", *rows[90:])["notes"]) == 1
 
 
 def test_a_mean_over_counts_and_closed_questions_says_so() -> None:
