@@ -37,8 +37,8 @@ def method_goals(rows: Rows, guesses: Rows) -> list[Goal]:
     """Goals on the toy world under the strict protocol; points are percentage points."""
     base, sft = _margins(rows, guesses, "base", "chance"), _margins(rows, guesses, "sft", "majority")
     return [
-        _margin("base", "base, direct: above chance", base, BASE_ABOVE_CHANCE, largest=True),
-        _margin("sft", "SFT, direct: above the majority answer", sft, SFT_ABOVE_MAJORITY, largest=False),
+        _margin("base", "base, direct: margin over chance", base, BASE_ABOVE_CHANCE, largest=True),
+        _margin("sft", "SFT, direct: margin over the majority answer", sft, SFT_ABOVE_MAJORITY, largest=False),
         _gain("rl", "A²GRPO, tagged, over SFT, tagged; test_hard", rows, "tagged", RL_ABOVE_SFT),
         _gain("rl_over_direct", "A²GRPO, tagged, over SFT, direct; test_hard", rows, "direct", 0.0),
         _mean("well_formed", "A²GRPO, tagged: well-formed answers", rows, 100.0, WELL_FORMED, "%"),

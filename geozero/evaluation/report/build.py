@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,9 @@ def build_report(inputs: ReportInputs | Path, out: Path) -> Path:
         significant=SIGNIFICANT,
         references=details.references(inputs.references),
         reasoning=details.reasoning(inputs.reasoning),
-        cards=details.cards(inputs.details, sheet.models),
+        cards=sheet.cards,
         warnings=details.warnings(inputs.details),
+        modes=sorted({mode for _, mode in sheet.models}),
         figures=plots.figures(inputs),
         gallery=gallery,
         task_titles=TASK_TITLES,
@@ -154,8 +156,17 @@ def _facts(lineage: dict[str, Any]) -> list[tuple[str, str]]:
     for title, keys in FACTS.items():
         value = next((v for key in keys if (v := _find(lineage, key)) is not None), None)
         if value is not None:
-            facts.append((title, str(value)[:COMMIT_LENGTH] if title == "Commit" else str(value)))
+            facts.append((title, _short(title, str(value))))
     return facts
+
+
+def _short(title: str, value: str) -> str:
+    """The first letters of a commit, and a time stamp to the minute."""
+    if title == "Commit":
+        return value[:COMMIT_LENGTH]
+    if title == "Date" and (found := re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*(Z|\+00:00)", value)):
+        return f"{found[1]} {found[2]} UTC"
+    return value
 
 
 def _find(values: Any, key: str, depth: int = 0) -> Any:

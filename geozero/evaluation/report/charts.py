@@ -105,7 +105,7 @@ def line_chart(title: str, series: Sequence[Series], stage: str = "", note: str 
         "width": width,
         "series": [[[x, float(f"{y:.4g}")] for x, y in s.points] for s in drawn],
     }
-    smoothed = f"bold: mean over {window} points" if window > 1 else ""
+    smoothed = f"thick line: mean over {window} points; number: last point" if window > 1 else ""
     return Figure(
         title,
         svg(CHART_WIDTH, CHART_HEIGHT, f"{title} over steps {number(x_low)} to {number(x_high)}: {label}", parts),

@@ -17,6 +17,7 @@ from geozero.evaluation.report.tables import (
     Group,
     Row,
     Table,
+    in_table_order,
     interval,
     joined,
     metric_label,
@@ -27,6 +28,8 @@ from geozero.evaluation.report.tables import (
     probability,
     sample_link,
 )
+from geozero.metrics.baselines import OTHER
+from geozero.tasks.base import CUT_OFF
 
 GROUP_TITLES = {"class": "class", "question_type": "question type", "size": "object size"}
 RULES = {"official": "official protocol", "authors": "its authors' own"}
@@ -48,7 +51,7 @@ class Card(NamedTuple):
 
 def reasoning(rows: Iterable[Reasoning]) -> Table:
     """How much each model reasons, whether that helps, and whether its answers depend on it."""
-    rows = list(rows)
+    rows = in_table_order(rows)
     head = [("Model",), ("n",), ("With reasoning", "%"), ("Words per thought", "mean (median)")]
     head += [("Distinct word pairs", "%"), ("Names its answer", "%"), ("Gain by reasoning", "points")]
     head += [("Answer changes", "without the thought, %"), ("Answer changes", "with another's thought, %")]
@@ -99,9 +102,11 @@ def references(rows: Iterable[Reference]) -> Table:
 def cards(rows: Iterable[Detail], models: Sequence[Column]) -> dict[str, list[Card]]:
     """The cards of a test set together: one for each model that has anything behind its score."""
     found: dict[str, list[Card]] = {}
-    for d in rows:
+    for d in in_table_order(rows):
         notes = [*d.notes, *(f"{name}: {why}" for name, why in d.missing.items())]
-        notes += [f"{count:,} records: {reason.replace('_', ' ')}" for reason, count in d.problems.items()]
+        for reason, count in d.problems.items():
+            if reason != CUT_OFF or not any("cut off" in note for note in d.notes):
+                notes.append(f"{count:,} record{'' if count == 1 else 's'}: {reason.replace('_', ' ')}")
         tables = [_group_table(d, kind, groups) for kind, groups in d.groups.items() if groups]
         matrix, confused = _confusion(d, models)
         facts, chart = _sampled(d)
@@ -112,13 +117,23 @@ def cards(rows: Iterable[Detail], models: Sequence[Column]) -> dict[str, list[Ca
     return found
 
 
-def warnings(rows: Iterable[Detail]) -> list[tuple[str, str]]:
-    """Where and what a reader of the scores must know before anything is unfolded; equal ones of one place once."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for d in rows:
+def warnings(rows: Iterable[Detail]) -> dict[str, list[tuple[str, str]]]:
+    """What a reader of the scores must know before anything is unfolded: (models, note) of each place."""
+    found: dict[str, dict[str, list[str]]] = {}
+    models: dict[str, set[str]] = {}
+    for d in in_table_order(rows):
+        place, model = place_label(d), model_label(d.model, d.mode)
+        models.setdefault(place, set()).add(model)
         for note in d.notes:
-            found.setdefault((place_label(d), note), []).append(model_label(d.model, d.mode))
-    return [(joined(place, "; ".join(filter(None, models))), note) for (place, note), models in found.items()]
+            found.setdefault(place, {}).setdefault(note, []).append(model)
+    return {
+        place: [(_together(own, len(models[place])), note) for note, own in notes.items()]
+        for place, notes in found.items()
+    }
+
+
+def _together(models: Sequence[str], n_all: int) -> str:
+    return "All models" if len(models) == n_all > 1 else "; ".join(filter(None, models))
 
 
 def _group_table(d: Detail, kind: str, groups: Mapping[str, GroupScore]) -> Table:
@@ -148,7 +163,10 @@ def _confusion(d: Detail, models: Sequence[Column]) -> tuple[list[Table], list[s
         return [], [f"{c.n_classes} classes are too many for a matrix"] if c and c.n_classes else []
     cells = [(t, a, n) for t, row in zip(c.classes, c.matrix, strict=True) for a, n in zip(c.columns, row, strict=True)]
     pairs = sorted((-n, t, a) for t, a, n in cells if t != a and n)
-    words = [f"{truth} taken for {answer}: {-count}" for count, truth, answer in pairs[:MOST_CONFUSED]]
+    words = [
+        f"{truth} {'answered with none of the classes' if answer == OTHER else f'taken for {answer}'}: {-count}"
+        for count, truth, answer in pairs[:MOST_CONFUSED]
+    ]
     if len(c.classes) > MAX_CONFUSED:
         return [], words
     own = str(models.index((d.model, d.mode))) if (d.model, d.mode) in models else None
@@ -161,17 +179,20 @@ def _confusion(d: Detail, models: Sequence[Column]) -> tuple[list[Table], list[s
             found.append(Cell(str(n) if n else "", value=n, link=link, mark=shade))
         rows.append(Row(Cell(truth), found))
     head = [("True class",), *((name,) for name in c.columns)]
-    return [Table("Confusion: rows are true classes, columns are answers", head, [Group("", rows)])], words
+    title = "Confusion: rows are true classes, columns are answers"
+    title += f"; {OTHER}: none of the classes" if OTHER in c.columns else ""
+    return [Table(title, head, [Group("", rows)])], words
 
 
 def _sampled(d: Detail) -> tuple[list[tuple[str, str]], Markup | None]:
     """Several answers per question; for boxes, also acc@0.5 under each coordinate convention."""
     readings = d.diagnosis.get("conventions")
-    facts = [
-        (f"acc@0.5 if boxes are read as {name}", printed(value.get("acc@0.5"), "acc@0.5"))
+    found = [
+        f"{name} {printed(value.get('acc@0.5'), 'acc@0.5')}"
         for name, value in (readings.items() if isinstance(readings, dict) else ())
         if isinstance(value, dict) and isinstance(value.get("acc@0.5"), int | float)
     ]
+    facts = [("acc@0.5 if boxes are read as", ", ".join(found))] if found else []
     s = d.self_consistency
     if s is None:
         return facts, None

@@ -34,20 +34,32 @@
       body.append(...rows.sort(by));
     }
   };
+  // Each number in a cell of its own, as programs read it: an interval becomes two columns, other small print one
+  const INTERVAL = /^([+-]?[\d.]+)(?:–| to )([+-]?[\d.]+)(?:, )?/;
   const csv = (table) => {
-    const quoted = (cell) => {
-      const small = $("small", cell)?.textContent;
-      const own = [...cell.childNodes].filter((node) => node.nodeName !== "SMALL" && node.nodeName !== "svg");
-      let text = own.map((node) => node.textContent).join(" ").trim() + (small ? ` [${small}]` : "");
+    const quoted = (text) => {
       if (/^[=+@\t\r-]/.test(text) && isNaN(+text)) text = `'${text}`; // a spreadsheet would run it
       return `"${text.replaceAll('"', '""')}"`;
     };
-    const lines = [["", ...$$("thead th", table).map(quoted)]];
-    for (const body of table.tBodies) {
-      const group = $(".group th", body);
-      for (const row of body.rows) if (!row.classList.contains("group")) lines.push([group ? quoted(group) : "", ...[...row.cells].map(quoted)]);
-    }
-    return lines.map((line) => line.join(",")).join("\r\n");
+    const text = (cell) => cell.textContent.trim().replaceAll("−", "-").replace(/^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$/, (number) => number.replaceAll(",", ""));
+    const parts = (cell) => {
+      const small = $("small", cell), own = (small?.parentElement ?? cell).cloneNode(true);
+      for (const node of $$("small, svg", own)) node.remove();
+      const [found, low, high] = (small && INTERVAL.exec(text(small))) || ["", "", ""];
+      return [text(own).replace(/^–$/, ""), low, high, small ? text(small).slice(found.length) : ""];
+    };
+    const rows = [...table.tBodies].flatMap((body) => {
+      const group = $(".group th", body)?.textContent ?? "";
+      return [...body.rows].filter((row) => !row.classList.contains("group")).map((row) => [group, [...row.cells].map(parts)]);
+    });
+    const heads = $$("thead th", table).map(parts);
+    const used = heads.map((_, column) => [0, 1, 2, 3].filter((part) => !part || rows.some(([, cells]) => cells[column][part])));
+    const names = heads.flatMap(([name, , , small], column) => {
+      const label = small && !/interval/.test(small) ? `${name} (${small})` : name;
+      return used[column].map((part) => [label, `${label} low`, `${label} high`, `${label} note`][part]);
+    });
+    const lines = [["", ...names], ...rows.map(([group, cells]) => [group, ...cells.flatMap((own, column) => used[column].map((part) => own[part]))])];
+    return lines.map((line) => line.map(quoted).join(",")).join("\r\n");
   };
   const enliven = (inside) => {
     for (const tools of $$(".tools", inside)) {
@@ -298,7 +310,7 @@
     }
     if (chosen().join() !== pair) compare();
     const target = section && document.getElementById(section);
-    if (target?.tagName === "DETAILS") target.open = true;
+    for (let around = target; around; around = around.parentElement) if (around.tagName === "DETAILS") around.open = true;
     if (form && given.size) {
       start();
       filter();

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from geozero.evaluation.metric_names import metric_format
-from geozero.evaluation.report import charts
+from geozero.evaluation.metric_names import MetricFormat, metric_format
+from geozero.evaluation.report import charts, details
 from geozero.evaluation.report.schema import CHOOSING, Baseline, Comparison, Place, ReportInputs, Score
 from geozero.evaluation.report.tables import (
     MODELS,
@@ -53,7 +53,8 @@ class Pair(NamedTuple):
     lead: str
     better: list[str]
     worse: list[str]
-    n_open: int
+    open: list[str]
+    guessing: list[str]  # test sets on which neither is clearly better than guessing
     note: str
     table: Table
 
@@ -67,6 +68,7 @@ class Sheet:
             | {(o.model, o.mode) for item in inputs.gallery for o in item.outputs if o.model}
         )
         self._baselines = inputs.baselines
+        self.cards = details.cards(inputs.details, self.models)
         sources: dict[tuple[str, ...], set[str | None]] = defaultdict(set)
         for s in inputs.scores:
             sources[s.world, s.split, s.protocol, s.task].add(s.source)
@@ -106,6 +108,11 @@ class Sheet:
         """The test sets that are no part of another one."""
         found = self.places()
         return [p for p in found if p[4] is None or (*p[:4], None) not in found]
+
+    def behind(self, score: Score) -> str:
+        """The address of what stands behind a score."""
+        labels, known = {place_label(score), place_label(score.model_copy(update={"source": None}))}, list(self.cards)
+        return next((f"#behind-{i}" for i, label in enumerate(known) if label in labels), "")
 
     def guess(self, score: Score) -> Baseline | None:
         """Guessing on the same samples: of the same source, or of all where the task has but one source."""
@@ -149,7 +156,9 @@ def _score_row(sheet: Sheet, place: Where, label: Cell, key: tuple[str | None, s
     guesses = (None if guess is None else guess.chance, None if guess is None else guess.majority)
     best = _best(list(scores.values()), sheet.pairs)
     cells: list[Cell | None] = [
-        Cell(metric.label, "lower is better" if metric.lower_is_better else ""),
+        Cell(
+            metric.label, "lower is better" if metric.lower_is_better else "", link="" if kind else sheet.behind(first)
+        ),
         Cell(sizes(scores.values()), value=first.n),
         *(Cell(printed(value, key[1]), value=value) for value in guesses),
     ]
@@ -158,8 +167,19 @@ def _score_row(sheet: Sheet, place: Where, label: Cell, key: tuple[str | None, s
         if s is None:
             cells.append(None)
             continue
-        cells.append(Cell(printed(s.value, s.metric), interval(s.low, s.high, metric.factor), s.value, best=s is best))
+        bounds, tone = interval(s.low, s.high, metric.factor), "guess" if is_guessing(s, sheet.guess(s)) else ""
+        cells.append(Cell(printed(s.value, s.metric), bounds, s.value, tone, best=s is best))
     return Row(label, cells, kind)
+
+
+def _direction(metric: MetricFormat) -> str:
+    return "lower is better" if metric.lower_is_better else ""
+
+
+def is_guessing(score: Score, guess: Baseline | None) -> bool:
+    """Whether a score's interval reaches down to what guessing gets: chance or the most common answer."""
+    known = [] if guess is None else [v for v in (guess.chance, guess.majority) if v is not None]
+    return bool(known) and score.low is not None and score.low <= max(known)
 
 
 def _best(scores: Sequence[Score], pairs: Pairs) -> Score | None:
@@ -200,6 +220,7 @@ def _pair(sheet: Sheet, first: int, second: int) -> Pair:
     names = [model_label(*sheet.models[i]) for i in (first, second)]
     groups: dict[str, Group] = {}
     found: dict[str, list[str]] = {"better": [], "worse": [], "": []}
+    guessing: list[str] = []
     n_unknown, n_few, wholes = 0, 0, sheet.wholes()
     for place in wholes:
         world, split, protocol, task, source = place
@@ -216,14 +237,16 @@ def _pair(sheet: Sheet, first: int, second: int) -> Pair:
             group.rows.append(_pair_row(place, a, b, c, (first, second)))
             again = protocol == "official" and (split, "strict", task, source) in {p[1:] for p in wholes}
             if kind is None and split != CHOOSING and not again:  # the same answers by other rules count once
+                what = joined(TASK_TITLES.get(task, task), source, SPLITS.get(split, split) if split else "")
+                what += f" ({protocol} protocol)" if world in ("strict", "official") else ""
+                if all(is_guessing(s, sheet.guess(s)) for s in (a, b)):
+                    guessing.append(what)
                 if c is None or c.difference is None or c.low is None or c.high is None:
                     n_unknown += 1
                     continue
                 if is_small(c):
                     n_few += 1
                     continue
-                what = joined(TASK_TITLES.get(task, task), source, SPLITS.get(split, split) if split else "")
-                what += f" ({protocol} protocol)" if world in ("strict", "official") else ""
                 bounds = f"95 % interval {points(c.low, metric)} to {points(c.high, metric)}"
                 found[mark(c)].append(f"{what}: {points(c.difference, metric)} points ({bounds})")
     better, worse, n = found["better"], found["worse"], sum(map(len, found.values()))
@@ -244,7 +267,7 @@ def _pair(sheet: Sheet, first: int, second: int) -> Pair:
     head = [("Test set",), ("Metric",), (names[0],), (names[1],), ("Difference", "95 % interval")]
     head += [("Verdict",), ("p", "corrected"), ("n",)]
     table = Table(f"{names[1]} compared with {names[0]}", head, list(groups.values()))
-    return Pair(first, second, lead, better, worse, len(found[""]), " ".join(notes), table)
+    return Pair(first, second, lead, better, worse, found[""], guessing, " ".join(notes), table)
 
 
 def _pair_row(place: Where, a: Score, b: Score, c: Comparison | None, pair: tuple[int, int]) -> Row:
@@ -254,7 +277,7 @@ def _pair_row(place: Where, a: Score, b: Score, c: Comparison | None, pair: tupl
     small = f"{protocol} protocol" if place[0] in ("strict", "official") and whole else ""
     label = Cell(b.question_type or joined(TASK_TITLES.get(task, task), source), small, link=link)
     cells: list[Cell | None] = [
-        Cell(metric.label, "lower is better" if metric.lower_is_better else ""),
+        Cell(metric.label, _direction(metric)),
         *(Cell(printed(s.value, s.metric), interval(s.low, s.high, metric.factor), s.value) for s in (a, b)),
     ]
     if c is None or c.difference is None or c.low is None or c.high is None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from markupsafe import Markup
 
 from geozero.evaluation.metric_names import metric_format
-from geozero.evaluation.report.schema import CHOOSING, Comparison, Place, Score
+from geozero.evaluation.report.schema import CHOOSING, Comparison, ModelPlace, Place, Score
 from geozero.evaluation.statistics import MIN_MARKED
 from geozero.tasks import TASKS
 
@@ -36,6 +37,7 @@ TASK_TITLES = {name: task.title for name, task in TASKS.items()}
 NONE = "–"
 SIGNIFICANT = 0.05
 
+P = TypeVar("P", bound=ModelPlace)
 Column = tuple[str, str]  # model, mode
 Where = tuple[str, str, str, str, str | None]  # world, split, protocol, task, source
 
@@ -43,7 +45,8 @@ Where = tuple[str, str, str, str, str | None]  # world, split, protocol, task, s
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A cell: its text, small print, the number that it is sorted by, and an address within the page. `mark` is better,
-    worse or empty; `best`: significantly better than every other score of its row."""
+    worse, guess (not clearly better than guessing) or empty; `best`: significantly better than every other score of its
+    row."""
 
     text: str
     small: str = ""
@@ -112,6 +115,19 @@ def ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Known names in their own order, then the others by alphabet."""
     names, known = set(names), list(known)
     return [n for n in known if n in names] + sorted(names - set(known))
+
+
+def in_table_order(rows: Iterable[P]) -> list[P]:
+    """Rows in the order of the tables: worlds, splits, tasks and sources, in each of them models and modes."""
+    rows = list(rows)
+    known = {"world": WORLDS, "split": SPLITS, "task": TASK_TITLES, "model": MODELS, "mode": MODES}
+    names = {key: ordered((getattr(row, key) for row in rows), order) for key, order in known.items()}
+
+    def order(row: P) -> tuple[object, ...]:
+        world, split, task, model, mode = (names[key].index(getattr(row, key)) for key in known)
+        return row.split == CHOOSING, world, split, task, row.source or "", model, mode
+
+    return sorted(rows, key=order)
 
 
 def printed(value: float | None, metric: str) -> str:

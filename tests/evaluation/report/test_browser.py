@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import re
@@ -248,12 +249,35 @@ def test_any_two_models_are_compared_and_tables_sort_and_download(made: tuple[Pa
       document.querySelector("#scores .csv").click();
       said.push((await blobs[0].text()).split("\\r\\n").slice(0, 2));
       return said;"""
-    lead, address, down, up, csv = result_of(made[0], tmp_path, script)
+    lead, address, down, up, lines = result_of(made[0], tmp_path, script)
     assert lead == "Base, tagged and Base, direct were not compared question by question."
     assert address == "#pair=0-1"
     assert down == sorted(down, reverse=True) and up == sorted(up) and len(up) == 4
-    assert csv[0].lstrip("\ufeff").startswith('"","Test set') or csv[0].lstrip("\ufeff").startswith(',"Test set')
-    assert csv[1].startswith('"Rendered toy world · hard test split","')
+    assert lines[0].lstrip("\ufeff").startswith('"","Test set') or lines[0].lstrip("\ufeff").startswith(',"Test set')
+    assert lines[1].startswith('"Rendered toy world · hard test split","')
+
+
+def test_a_downloaded_table_has_each_number_in_a_cell_of_its_own(made: tuple[Path, Any], tmp_path: Path) -> None:
+    script = """
+      const blobs = []; URL.createObjectURL = (blob) => { blobs.push(blob); return "#"; };
+      document.querySelector("#comparisons .csv").click();
+      return (await blobs[0].text()).replace("\ufeff", "");"""
+    head, *rows = csv.reader(result_of(made[0], tmp_path, script).split("\r\n"))
+    numbers = [dict(zip(head, row, strict=True)) for row in rows]
+    (scene,) = (r for r in numbers if r["Test set"] == "Scene classification · toy_aid" and "hard" in r[""])
+    assert [float(scene[f"Difference{end}"]) for end in ("", " low", " high")] == [7.0, 3.0, 11.0]
+    differences = [float(row[f"Difference{end}"] or 0) for row in numbers for end in ("", " low", " high")]
+    assert min(differences) < 0 < max(differences)  # a minus that programs read
+
+
+def test_a_metric_leads_to_what_stands_behind_its_score(made: tuple[Path, Any], tmp_path: Path) -> None:
+    script = """
+      const links = [...document.querySelectorAll(".scores td a")];
+      links[0].click(); await tick();
+      const place = document.querySelector(links[0].getAttribute("href"));
+      const dead = links.filter((link) => !document.querySelector(link.getAttribute("href")));
+      return [place.open, place.closest("#details").open, dead.length];"""
+    assert result_of(made[0], tmp_path, script) == [True, True, 0]
 
 
 def test_a_thought_is_shown_once_and_only_where_there_is_an_answer_block_behind_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -22,7 +23,8 @@ from geozero.evaluation.report import plots
 from geozero.evaluation.report.build import SECTIONS, build_report, report
 from geozero.evaluation.report.charts import Figure, histogram
 from geozero.evaluation.report.gallery import script_json
-from geozero.evaluation.report.schema import FILES, MAX_TEXT, OPTIONAL, ReportInputs, read_inputs
+from geozero.evaluation.report.schema import FILES, MAX_TEXT, OPTIONAL, Place, ReportInputs, read_inputs
+from geozero.evaluation.report.tables import place_label
 
 
 def page_of(data: Path) -> str:
@@ -146,6 +148,63 @@ def test_notes_stand_above_the_scores_and_question_types_are_folded_and_not_test
     rows = re.findall(r'<tr class="detail"><th scope="row"><a [^>]*kind=presence.*?</tr>', table, re.DOTALL)
     assert len(rows) == 3 and "question types are not tested" in rows[0]
     assert not any("significantly" in row for row in rows)
+
+
+def test_notes_of_a_test_set_stand_together_in_the_order_of_the_tables_and_once(data: Path, tmp_path: Path) -> None:
+    card = {k: v for k, v in json.loads((data / "details.json").read_text())[0].items() if k != "confusion"}
+    cut = "3 of 9 completions were cut off before an answer and count as wrong: allow more tokens"
+    places = [("neon", "test"), ("toy", "test"), ("toy", "test_hard")]
+    models = [("sft", "tagged"), ("base", "tagged")]
+    rows = [
+        card | {"world": w, "split": s, "model": m, "mode": o, "notes": ["all alike"], "problems": {}}
+        for w, s in places
+        for m, o in models
+    ]
+    rows[0] |= {"notes": [cut, "all alike"], "problems": {"cut_off": 3, "no_label": 1}}
+    page = build_report(edited(data, tmp_path / "data", details=rows), tmp_path / "index.html").read_text()
+    notes = page.split('<ul class="warnings">')[1].split("</details>")[0]
+    titles = [place_label(Place.model_validate(row)) for row in reversed(rows[::2])]
+    assert re.findall("<strong>(.*?)</strong>", notes) == titles
+    assert notes.count("All models: all alike.") == 3 and notes.count(f"SFT, tagged: {cut}.") == 1
+    assert re.findall(r'class="place" id="behind-\d+"><summary>(.*?) <span>', page) == titles
+    behind = page.split('id="details"')[1]
+    assert behind.count("cut off") == 1 and "1 record: no label" in behind  # what a note says is not said again
+    assert behind.index("Base, tagged") < behind.index("SFT, tagged")
+
+
+def test_what_was_not_measured_is_not_explained(data: Path, tmp_path: Path) -> None:
+    rows = json.loads((data / "reasoning.json").read_text())
+    bare = [row | {"help": None, "changed": {}} for row in rows]
+    rows[0] |= {"changed": {"without": {"value": 0.1, "n": 9}}}
+    full, plain = (page_of(edited(data, tmp_path / n, reasoning=part)) for n, part in (("a", rows), ("b", bare)))
+    assert "Gain by reasoning: " in full and "Not measured here" not in full
+    assert "Gain by reasoning" not in plain and "depended on it" not in plain
+    assert "Not measured here: whether reasoning raises the scores, and whether answers depend" in plain
+
+
+def test_missed_goals_are_named_before_anything_is_unfolded(data: Path) -> None:
+    missed = [goal["name"] for goal in json.loads((data / "goals.json").read_text()) if goal["ok"] is False]
+    assert missed and f"3 of 5 goals met; missed: {'; '.join(missed)}</span></summary>" in page_of(data)
+
+
+def test_without_samples_no_address_leads_to_them(data: Path, tmp_path: Path) -> None:
+    folder = edited(data, tmp_path / "data", gallery=None)
+    assert "view=gallery" in page_of(data)
+    assert "view=gallery" not in build_report(folder, tmp_path / "index.html").read_text().split("<script>")[0]
+
+
+@pytest.mark.parametrize(
+    ("date", "shown"),
+    [
+        ("2026-11-30T21:57:05+00:00", "2026-11-30 21:57 UTC"),
+        ("2026-11-30T21:57:05.123Z", "2026-11-30 21:57 UTC"),
+        ("2026-11-30T21:57:05+02:00", "2026-11-30T21:57:05+02:00"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_the_date_is_short_where_its_zone_is_known(data: Path, tmp_path: Path, date: str, shown: str) -> None:
+    page = build_report(edited(data, tmp_path / "data", lineage={"date": date}), tmp_path / "index.html").read_text()
+    assert f"<dt>Date</dt><dd>{html.escape(shown)}</dd>" in page
 
 
 def test_no_inputs_at_all_is_a_readable_error(tmp_path: Path) -> None:

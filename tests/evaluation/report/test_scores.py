@@ -189,6 +189,17 @@ def test_baselines_go_to_the_samples_they_were_made_on() -> None:
     assert shown([*rows, score(source="rsvqa_hr")])["toy_rsvqa_lr"] == [NONE, NONE]
 
 
+def test_what_is_not_clearly_better_than_guessing_says_so() -> None:
+    """Above chance is not enough: always giving the most common answer gets 45."""
+    scores = [score(low=0.44), score(model="sft", low=0.46), score(model="a2grpo", low=0.45)]
+    guesses = [baseline()]
+    (group,) = score_table(sheet(scores, guesses)).groups
+    assert [cell and cell.mark for cell in values(group.rows[0])] == ["guess", "", "guess"]
+    pairs = {(p.first, p.second): p.guessing for p in pairs_of_models(sheet(scores, guesses))}
+    assert pairs == {(0, 1): [], (1, 2): [], (0, 2): ["Question answering · hard test split"]}
+    assert not any(p.guessing for p in pairs_of_models(sheet(scores)))  # nobody knows what guessing gets
+
+
 def test_a_missing_value_is_a_dash_and_never_zero() -> None:
     rows = [score(task="caption", metric="METEOR", value=None), score(task="caption", metric="METEOR", model="sft")]
     (group,) = score_table(sheet(rows)).groups
