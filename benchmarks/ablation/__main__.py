@@ -39,6 +39,7 @@ from benchmarks.ablation.arms import (
     with_beta,
 )
 from benchmarks.ablation.by_type import questions_of
+from benchmarks.ablation.comparable import check_same
 from benchmarks.ablation.given import given_corpora
 from benchmarks.ablation.statistics import markdown, report
 from geozero.common import process, process_tags
@@ -168,6 +169,7 @@ def main() -> int:
         return 0
     workers = options.workers or (1 if process.has_gpu() else process.cores())
     model = options.model or start_of(workspace, options.start, out)
+    check_same(workspace, out, model, options.limit)
     run_all(workspace, todo, place, options.limit, model, workers, options.most, splits)
     if options.choose_beta:
         print(json.dumps(choose_beta.write(workspace.settings, out, options.betas), indent=1))

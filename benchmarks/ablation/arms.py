@@ -256,8 +256,8 @@ def finished(
         found = {
             "arm": arm,
             "seed": seed,
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
+            "seconds": None if result.reused else seconds,  # trained before a stop: how long is not known
+            "cpu_seconds": None if result.reused else cpu_seconds,
             "answer_kl": _mean(curve, "answer_kl"),
             "guarded": sum(VIOLATIONS in row for row in curve),
             "silent": _mean(curve, "dropped_groups"),

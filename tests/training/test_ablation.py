@@ -19,7 +19,18 @@ from stand_in_engine import one_source
 from training_stage import make_params
 
 from benchmarks.ablation import __main__ as line
-from benchmarks.ablation import arms, by_type, choose_beta, given, page, plan, selections, statistics, tracking
+from benchmarks.ablation import (
+    arms,
+    by_type,
+    choose_beta,
+    comparable,
+    given,
+    page,
+    plan,
+    selections,
+    statistics,
+    tracking,
+)
 from geozero.common.errors import InputError
 from geozero.corpus.sample import Split
 from geozero.corpus.store import Corpus, CorpusWriter, refer_images, subset
@@ -197,7 +208,7 @@ def test_a_stopped_ablation_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         directory = out / "runs" / f"{arm}-{seed}"
         directory.mkdir(parents=True)
         (directory / "metrics.jsonl").write_text('{"step": 1, "answer_kl": 0.5, "completions/mean_length": 10}\n')
-        return SimpleNamespace(directory=directory, model=directory / "model")
+        return SimpleNamespace(directory=directory, model=directory / "model", reused=False)
 
     def judge(workspace: Any, arm: str, *_: Any) -> dict[str, Any]:
         modes: dict[str, Any] = result(arm, 1, 0.5)["modes"]
@@ -356,6 +367,24 @@ def test_a_corpus_of_one_s_own_takes_the_place_of_the_project_s(tmp_path: Path) 
         given.given_corpora(workspace, [partly], tmp_path / "out")
     questions = by_type.questions_of(corpora)
     assert len(questions) == 10 and {kind for kind, _ in questions.values()} == {"presence", "count"}
+
+
+def test_results_of_another_comparison_are_not_mixed_in(tmp_path: Path) -> None:
+    corpora = [write_splits(tmp_path / name, name, {"train": 4, "val": 2, "test": 3}) for name in ("one", "two")]
+
+    def check(corpus: Path, limit: int | None = None, **changes: Any) -> None:
+        workspace = Workspace(tmp_path / "params.yaml", make_params(**changes))
+        own = given.given_corpora(workspace, [corpus], tmp_path / "out")
+        comparable.check_same(own, tmp_path / "out", tmp_path / "model", limit)
+
+    check(corpora[0])
+    check(corpora[0])
+    with pytest.raises(InputError, match="the results there are of other limit in"):
+        check(corpora[0], limit=5)
+    with pytest.raises(InputError, match="of other questions, samples in"):
+        check(corpora[1])
+    with pytest.raises(InputError, match="of other parameters in"):
+        check(corpora[0], a2grpo={"beta": 0.7})
 
 
 def test_at_most_so_many_trainings_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
