@@ -1,6 +1,6 @@
 # The commands of a checkout: `make` alone lists them. Each that needs the environment makes it first.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long test-ray test-deepspeed test-gpu-env test-unit lint docs bench clean
+.PHONY: help env demo test test-long test-ray test-deepspeed test-gpu-env test-unit lint audit docs bench clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -34,15 +34,15 @@ test: env ## the tests, what was skipped and why, and the line coverage of geoze
 	  -m "not long and not ray and not deepspeed" $(ARGS)
 
 test-long: env ## the tests that `make test` leaves out for their time: a whole stack, killed workers, sharded sampling
-	$(PY) -m pip install --quiet --no-deps -r requirements/real_shape.txt
+	$(PY) requirements/hashes.py install requirements/real_shape.txt
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m long $(ARGS)
 
 test-ray: env ## the tests of the extra `ray`, which this installs
-	$(PY) -m pip install --quiet --no-deps -r requirements/ray.txt
+	$(PY) requirements/hashes.py install requirements/ray.txt
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m ray $(ARGS)
 
 test-deepspeed: env ## the tests of the extra `deepspeed`, which this installs
-	$(PY) -m pip install --quiet --no-deps --no-build-isolation -r requirements/deepspeed.txt
+	$(PY) requirements/hashes.py install requirements/deepspeed.txt --no-build-isolation
 	$(ONE_THREAD) $(PY) -m pytest --timeout=900 -m deepspeed $(ARGS)
 
 # The folders are those whose slow tests start ms-swift, an engine or the large packages. vLLM's own tests are skipped: its CUDA
@@ -66,8 +66,15 @@ lint: env ## style, formatting and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict geozero flows benchmarks docs/_ext
 
+audit: ## known vulnerabilities of everything pinned, which an index is asked for; pip-audit in an environment of its own
+	python3 -m venv .geozero/audit
+	.geozero/audit/bin/python requirements/hashes.py install requirements/audit.txt
+	@status=0; for file in requirements/*.lock requirements/*.txt; do \
+	  echo "== $$file"; .geozero/audit/bin/pip-audit --progress-spinner off --no-deps --disable-pip -r $$file || status=1; \
+	done; exit $$status
+
 docs: env ## the documentation site in docs/_build, with the API reference; a warning fails it
-	$(PY) -m pip install --quiet --no-deps -r requirements/docs.txt
+	$(PY) requirements/hashes.py install requirements/docs.txt
 	$(PY) -m sphinx -q -W --keep-going -j auto -b html -c docs -d docs/_build/.doctrees . docs/_build
 	@echo "open docs/_build/index.html"
 

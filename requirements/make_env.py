@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SUMS = "sha256sums"  # in requirements/: of every file that a pin may be installed from
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 IMPATIENT = ["--timeout", "15", "--retries", "1"]  # where a firewall swallows what is sent to that index
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -45,6 +46,11 @@ ADVICE = [
         "the package index does not serve this pin: use one that does, or refresh the lock (requirements/README.md)",
     ),
     (r"CERTIFICATE_VERIFY_FAILED", "the index's certificate is not trusted: set PIP_CERT to your certificate bundle"),
+    (
+        "DO NOT MATCH THE HASHES",
+        "a package is not the file that was locked: a broken download, an index that builds packages anew, or worse; "
+        "try another index",
+    ),
     (
         r"Python\.h|command '\S*(gcc|cc)' failed",
         "a package has to be compiled: install a C compiler and Python's headers (Debian: gcc python3-dev)",
@@ -86,6 +92,36 @@ def torch_pin(lock: str) -> str:
     if found is None:
         raise Failed("the lock pins no torch: restore it with `git checkout -- requirements`")
     return found.group(1)
+
+
+def pins_of(text: str) -> list[str]:
+    """The lines `name==version` of a lock."""
+    return [line.strip() for line in text.splitlines() if "==" in line and not line.lstrip().startswith("#")]
+
+
+def key_of(name: str, version: str) -> str:
+    """A pin however its name is spelled."""
+    return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version.lower()}"
+
+
+def known_hashes(requirements: Path) -> dict[str, list[str]]:
+    """Pin → the hashes of its files, by the file names in `sha256sums`."""
+    known: dict[str, list[str]] = {}
+    for line in (requirements / SUMS).read_text().splitlines():
+        if not line.startswith("#"):
+            value, file = line.split()
+            parts = re.sub(r"\.(tar\.gz|tar\.bz2|zip)$", "", file).rpartition("-")[::2]
+            known.setdefault(key_of(*(file.split("-")[:2] if file.endswith(".whl") else parts)), []).append(value)
+    return known
+
+
+def with_hashes(pins: Sequence[str], requirements: Path) -> list[str]:
+    """Pins as pip wants them for `--require-hashes`."""
+    known = known_hashes(requirements)
+    missing = [pin for pin in pins if key_of(*pin.split("==")) not in known]
+    if missing:
+        raise Failed(f"requirements/{SUMS} has no hash of {missing[0]}: run `python requirements/hashes.py refresh`")
+    return [" ".join([pin, *(f"--hash=sha256:{value}" for value in known[key_of(*pin.split("=="))])]) for pin in pins]
 
 
 def explain(log: str) -> str:
@@ -200,12 +236,12 @@ def install(root: Path, venv: Path, kind: str, log: Path) -> None:
     started = time.monotonic()
     install_torch(root, torch_pin(lock.read_text()), pip, log)
     pip.append("--no-deps")
-    pins = [line for line in lock.read_text().splitlines() if "==" in line and not line.startswith(("#", "torch=="))]
+    pins = [pin for pin in pins_of(lock.read_text()) if not pin.startswith("torch==")]
     rest = log.with_name("packages.txt")
-    rest.write_text("\n".join(pins) + "\n")
+    rest.write_text("\n".join(with_hashes(pins, root / "requirements")) + "\n")
     print(f"installing {len(pins)} packages of {lock.relative_to(root)} (some minutes the first time)", flush=True)
     progress = Progress(len(pins), started)
-    output = call([*pip, "-r", str(rest)], log, progress)
+    output = call([*pip, "--require-hashes", "-r", str(rest)], log, progress)
     progress.close()
     if output:
         raise fail("installing the lock", output, log)
