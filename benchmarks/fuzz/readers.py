@@ -44,6 +44,7 @@ class Reader:
         refusals: what it may raise besides `InputError` and `BadRecord`.
         links: whether links are among the changes. Not where following one is right: the user named the file, or DVC or
             the hub's cache made the link.
+        anywhere: the input is the user's own list of files, which may lie anywhere.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Reader:
     weight: float = 1.0
     refusals: tuple[type[Exception], ...] = REFUSALS
     links: bool = False
+    anywhere: bool = False
 
 
 def all_readers() -> list[Reader]:
@@ -279,7 +281,7 @@ def _records() -> Iterator[Reader]:
     for task, path in golden.items():
         rows = json.loads(path.read_text())[:12]
         seeds = [{"records.json": json.dumps(rows[n : n + 4]).encode()} for n in (0, 4, 8)]
-        yield Reader(f"records-{task}", _evaluate(task), seeds, 3)
+        yield Reader(f"records-{task}", _evaluate(task), seeds, 3, anywhere=True)
 
     def items(place: Path, out: Path) -> None:
         from geozero.inference.eval_json import read_items

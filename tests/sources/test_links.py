@@ -75,3 +75,11 @@ def test_a_snapshot_of_a_hugging_face_cache_reads_its_blobs(tmp_path: Path) -> N
     write(tmp_path / "elsewhere")
     assert names(repository / "snapshots" / "rev") == ["AID/River/river_1.jpg"]
     assert names(repository / "snapshots" / "rev" / "AID") == ["River/river_1.jpg"]
+
+
+def test_a_link_to_a_name_that_is_too_long_is_a_broken_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(b"x")
+    (tmp_path / "a" / "y.png").symlink_to("y" * 300)
+    with open_tree(tmp_path) as tree:
+        assert "a/x.png" in tree.names() and "a/y.png" not in tree.names()

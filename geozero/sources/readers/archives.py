@@ -122,7 +122,7 @@ class Directory:
         """
         if not any(_is_below(target, allowed) for allowed in self._allowed):
             return "link"
-        if not Path(target).exists():
+        if not os.access(target, os.F_OK):  # Path.exists would raise for a name that is too long
             return "link_broken"
         loop = _is_below(place, target) or target in links or len(links) >= MAX_LINKS
         return "link_loop" if loop else ""
