@@ -31,6 +31,7 @@ PAGES = "GEOZERO_MLFLOW_UI"  # environment variable: the address at which the pa
 LIMITS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password that tracking.uri may hold
     "PGCONNECT_TIMEOUT": "4",  # seconds per attempt of a PostgreSQL that accepts the connection and says nothing
 }
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
