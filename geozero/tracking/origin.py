@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,11 +14,15 @@ from typing import Any
 import yaml
 
 from geozero.common.atomic import write_text
-from geozero.common.redaction import redact, redacted
+from geozero.common.redaction import HIDDEN, redact, redacted
 from geozero.tracking.lineage import LOCK
 
 FOLDER = "origin"  # of the run's artifacts
 PARAMS, PATCH = "params.yaml", "changes.patch"
+SETTINGS = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".env")
+_ASSIGNED = re.compile(
+    r"(?i)([\w-]*(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key)['\"]?\s*[:=]\s*['\"]?)[^\s'\",#]+"
+)
 PATCH_BYTES = 10_000_000  # larger changes are not kept; the run's tag names the files
 
 
@@ -36,7 +41,7 @@ def write_origin(project: Path, file: Path, settings: Mapping[str, Any], given: 
     write_text(out / PARAMS, text if safe == values else yaml.safe_dump(safe, sort_keys=False, allow_unicode=True))
     patch = changes(project, file)
     if patch and len(patch) <= PATCH_BYTES:
-        write_text(out / PATCH, redact(patch.decode(errors="surrogateescape")).encode(errors="replace").decode())
+        write_text(out / PATCH, _without_secrets(patch.decode(errors="replace")))
     if (project / LOCK).is_file():
         shutil.copyfile(project / LOCK, out / LOCK)
     return out
@@ -62,6 +67,19 @@ def changes(project: Path, *but: Path) -> bytes:
             return bytes(subprocess.run([*git, "diff", "--cached", "--binary", "HEAD", *paths], **options).stdout)
         except (OSError, subprocess.TimeoutExpired):
             return b""
+
+
+def _without_secrets(patch: str) -> str:
+    """A patch whose added lines hold no password: of addresses anywhere, of names such as `hub_token` in settings."""
+    lines, settings = [], False
+    for line in patch.splitlines(keepends=True):
+        if line.startswith("diff --git "):
+            settings = line.rstrip().endswith(SETTINGS)
+        if line.startswith("+") and not line.startswith("+++"):
+            line = redact(line)
+            line = _ASSIGNED.sub(rf"\1{HIDDEN}", line) if settings else line
+        lines.append(line)
+    return "".join(lines)
 
 
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], object]
 TRAINED = ("sft", "a2grpo")  # commands that train, in their order
+STORE = "grows"  # an answer store, whose hash says nothing
 EVALUATE = "evaluate-"  # begins the name of a run that only evaluates
 
 
@@ -78,7 +79,7 @@ def check(tracker: Tracker, run: Run, clone: Path, log: Log) -> list[Fact]:
         log: called with each line of git and DVC.
 
     Returns:
-        One fact per output: `same`, `other` or `missing`, its path, and both hashes.
+        One fact per output: `same`, `other`, `missing` or `STORE`, its path, and both hashes.
 
     Raises:
         InputError: the run recorded no commit, no parameters or no hashes; the commit is not in this repository; a
@@ -116,15 +117,22 @@ def check(tracker: Tracker, run: Run, clone: Path, log: Log) -> list[Fact]:
             (line for line in reversed(tail) if line.startswith(("geozero: ", "ERROR: "))), tail[-1] if tail else ""
         )
         raise InputError(f"the data stages failed: {wrong}", str(clone), "its lines above say why") from None
-    made = hashes(clone)
-    return [
-        Fact(
-            "missing" if path not in made else "same" if made[path] == value else "other",
-            path,
-            f"{value}\t{made.get(path, '-')}",
-        )
-        for path, value in recorded.items()
-    ]
+    made, stores = hashes(clone), _stores(clone)
+
+    def kind(path: str, value: str) -> str:
+        if path not in made:
+            return "missing"
+        return "same" if made[path] == value else STORE if path in stores else "other"
+
+    return [Fact(kind(path, value), path, f"{value}\t{made.get(path, '-')}") for path, value in recorded.items()]
+
+
+def _stores(checkout: Path) -> set[str]:
+    """The outputs that grow (`persist`): the names of their files are random, so their hashes always differ; what is
+    computed from them is compared."""
+    stages = (_yaml(checkout / "dvc.yaml").get("stages") or {}).values()
+    outs = [out for stage in stages for out in stage.get("outs") or [] if isinstance(out, dict)]
+    return {path for out in outs for path, flags in out.items() if isinstance(flags, dict) and flags.get("persist")}
 
 
 def link_inputs(project: Path, clone: Path, lock: dict[str, Any]) -> None:

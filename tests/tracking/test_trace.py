@@ -28,6 +28,10 @@ stages:
     cmd: wc -c data/raw/words > card && echo $TRACE_TEST_NOISE >> card
     deps: [data/raw]
     outs: [card]
+  store:
+    cmd: mkdir -p store && date +%N > store/chunk-$(date +%N)
+    deps: [data/raw]
+    outs: [store: {persist: true}]
 """
 FLOW_RUN = "ce1af90a-caeb-402c-b303-98c558222216"
 
@@ -50,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(place, "init", "-q")
     (place / "dvc.yaml").write_text(STAGES)
     (place / "params.yaml").write_text(f"seed: 7\ntracking: {{uri: 'http://me:{SECRET}@host'}}  # a comment\n")
-    (place / ".gitignore").write_text("/inputs\n/data\n/card\n/mlflow.db*\n/mlartifacts\n/runs\n/reports\n")
+    (place / ".gitignore").write_text("/inputs\n/data\n/card\n/store\n/mlflow.db*\n/mlartifacts\n/runs\n/reports\n")
     (place / "code").write_text("one\n")
     shell(place, sys.executable, "-m", "dvc", "init", "-q")
     git(place, "add", ".")
@@ -59,6 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "inputs/words").write_text("words\n")
     (place / "code").write_text("two\n")
     (place / "new").write_text("a new file\n")
+    (place / "mine.yaml").write_text(f"hub_token: {SECRET}\nmax_tokens: 12\n")
     shell(place, sys.executable, "-m", "dvc", "repro", "-q")
     return place
 
@@ -157,11 +162,12 @@ def test_the_data_comes_out_the_same_in_a_clean_clone(
 ) -> None:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     facts = rebuild.check(tracker, resolve(tracker, run), tmp_path / "one", lambda line: None)
-    assert {(fact.kind, fact.name) for fact in facts} == {("same", "data/raw"), ("same", "card")}
+    expected = {("same", "data/raw"), ("same", "card"), (rebuild.STORE, "store")}
+    assert {(fact.kind, fact.name) for fact in facts} == expected
     assert (tmp_path / "one/code").read_text() == "two\n" and (tmp_path / "one/new").is_file()
     monkeypatch.setenv("TRACE_TEST_NOISE", "noise")
     facts = rebuild.check(tracker, resolve(tracker, run), tmp_path / "two", lambda line: None)
-    assert {fact.name: fact.kind for fact in facts} == {"data/raw": "same", "card": "other"}
+    assert {fact.name: fact.kind for fact in facts} == {"data/raw": "same", "card": "other", "store": rebuild.STORE}
     with pytest.raises(InputError, match="not empty"):
         rebuild.check(tracker, resolve(tracker, run), tmp_path / "two", lambda line: None)
 
