@@ -396,4 +396,4 @@ class _Reader:
 
 
 def _float(text: str) -> float:
-    return float(text.strip("<>% pixels").replace("\u2212", "-"))
+    return float("".join(text.split()).strip("<>%pixels").replace("\u2212", "-"))

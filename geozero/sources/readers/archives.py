@@ -160,7 +160,7 @@ class _Zip:
         infos = self._zip.infolist()
         _check_count(len(infos), self._label)
         for info in infos:
-            if info.is_dir() or is_junk(info.filename):
+            if not info.filename or info.is_dir() or is_junk(info.filename):
                 continue
             mode, refused = info.external_attr >> 16, ""
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
