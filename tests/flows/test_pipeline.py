@@ -78,6 +78,13 @@ def test_the_whole_line_runs_and_is_reused(tiny_random: Path, tmp_path: Path) ->
         ("sft", "a2grpo", *(f"scores-{model}-{way}" for model in MODELS for way in WAYS)), "FINISHED"
     )
     assert "compare" in parent.data.tags
+    # what `geozero trace` follows and rebuilds from
+    assert {f"corpus.data/geozero-{name}" for name in ("raw", "instruct", "hard")} <= parent.data.tags.keys()
+    trained = {run.info.run_name: run.data.tags for run in children if run.info.run_name in STAGES}
+    assert trained["a2grpo"]["base.hash"] == trained["sft"]["model.hash"] != trained["a2grpo"]["model.hash"]
+    (kept,) = path.glob(f"mlartifacts/**/{parent.info.run_id}/artifacts/origin")
+    assert (kept / "params.yaml").read_bytes() == (path / "params.yaml").read_bytes()
+    assert (kept / "dvc.lock").read_bytes() == (path / "dvc.lock").read_bytes()
     assert any(name.startswith("a2grpo/tagged/toy") for name in parent.data.metrics)
 
     kept = {file: file.stat().st_mtime_ns for file in path.glob("runs/*/*") if file.name in ("DONE", "train.log")}
