@@ -1,7 +1,8 @@
-"""Time and weigh ingest and raw: `python -m benchmarks.corpus [ingest] [raw] [questions]`; all, if none is named.
+"""Time and weigh ingest and raw: `python -m benchmarks.corpus [ingest] [shards] [raw] [questions]`; all by default.
 
 ingest      a tree of JPEGs in class folders; the peer, in the same run, is a plain loop of two processes that read,
             hash and fully decode the same files with Pillow. The marginal rate, between a small and a large tree.
+shards      the same tree with one process and with two, on as many cores; then in two shards, and taking these over.
 raw         synthetic corpora, small and large: seconds a sample and peak memory, each in a process of its own.
 questions   the shape of RSVQA-HR: many questions in large lists; peak memory, seconds beyond decoding.
 """
@@ -32,6 +33,7 @@ from geozero.corpus.sample import Sample, digest
 from geozero.corpus.store import CorpusWriter
 
 LEAST_SHARE = 0.6  # of the peer's marginal rate
+LEAST_SCALING = 1.8  # from one process to two
 MOST_MEMORY, MOST_TIME = 1.3, 1.2  # large against small
 MOST_MB, MOST_SECONDS = 1024, 90
 QUESTIONS_AN_IMAGE = 8
@@ -120,6 +122,42 @@ def bench_ingest(place: Path, chosen: argparse.Namespace) -> None:
     print(f"ingest: median share {median:.0%} of {len(shares)} runs (wanted ≥ {LEAST_SHARE:.0%})")
 
 
+PINNED = """
+import os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])
+from geozero.curation.ingest.ingest import ingest
+from geozero.curation.ingest.checks import Checks
+from geozero.curation.ingest.decoded import decode_shard
+from geozero.sources import get
+root, out = Path({root!r}), Path({out!r})
+start, before = time.perf_counter(), time.process_time()  # imports count for nothing
+"""
+WHOLE = "made = ingest('class_folders', root, out)"
+SHARD = "made = {{'n_samples': decode_shard(get('class_folders'), root, out, {number}, 2, Checks()), 'n_rejects': 0}}"
+
+
+def bench_shards(place: Path, chosen: argparse.Namespace) -> None:
+    """One process and two, on one core and on two; then two shards that decode, and the ingest that takes them over."""
+    write_tree(place / "tree", chosen.files, chosen.side, chosen.seed)
+
+    def measured(cores: int, work: str, out: str) -> dict[str, float]:
+        return child(PINNED.format(cores=cores, root=str(place / "tree"), out=str(place / out)) + work)
+
+    ratios = []
+    for run in range(chosen.runs):
+        one, two = (measured(cores, WHOLE, f"cores{cores}_{run}") for cores in (1, 2))
+        shards = [measured(1, SHARD.format(number=number), f"shards_{run}") for number in range(2)]
+        taken = measured(1, WHOLE, f"shards_{run}")
+        ratios.append(one["seconds"] / two["seconds"])
+        cpu = [1000 * found["cpu"] / chosen.files for found in (one, two, shards[0], taken)]
+        print(
+            f"shards: 1 → 2 processes × {ratios[-1]:.2f}, {one['seconds']:.1f} and {two['seconds']:.1f} s; "
+            f"cpu a file {cpu[0]:.2f} and {cpu[1]:.2f} ms; half a tree {cpu[2]:.2f}, taken over {cpu[3]:.2f}",
+            flush=True,
+        )
+    print(f"shards: median × {statistics.median(ratios):.2f} (wanted ≥ {LEAST_SCALING})")
+
+
 # --- raw --------------------------------------------------------------------------------------------------
 
 
@@ -161,10 +199,12 @@ def synthetic(path: Path, n: int, split: Any, seed: int, leaking: list[str], ima
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-start = time.perf_counter()
+start, before = time.perf_counter(), 0.0
 {code}
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({{"seconds": time.perf_counter() - start, "cpu": used.ru_utime + used.ru_stime,
+seconds = time.perf_counter() - start
+used, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+cpu = used.ru_utime + used.ru_stime + ended.ru_utime + ended.ru_stime
+print(json.dumps({{"seconds": seconds, "cpu": cpu - before,
     "mb": used.ru_maxrss / 1024, "n": made["n_samples"], "rejects": made["n_rejects"]}}))
 """
 
@@ -261,7 +301,7 @@ made = ingest("rsvqa_hr", Path({str(root)!r}), Path({str(place / "questions")!r}
     )
 
 
-BENCHMARKS = {"ingest": bench_ingest, "raw": bench_raw, "questions": bench_questions}
+BENCHMARKS = {"ingest": bench_ingest, "shards": bench_shards, "raw": bench_raw, "questions": bench_questions}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 
@@ -54,20 +55,26 @@ def build_data(workspace: Workspace, last: Stage = LAST) -> bool:
         ran = ran or line.startswith("Running stage")
         log(line)
 
+    with gpu():  # the stages filter and difficulty use it; which of them have to run, only DVC knows
+        dvc(workspace, "repro", last, *([CARD] if last == LAST else []), on_line=on_line)
+    return ran
+
+
+def dvc(workspace: Workspace, *words: str, on_line: Callable[[str], None] | None = None) -> None:
+    """Run a DVC command in the checkout; its stages find this environment's `python3`.
+
+    Raises:
+        InputError: bad input that its last lines explain.
+        ChildFailed: it failed otherwise.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    options: dict[str, Any] = {"log": workspace.log("dvc"), "cwd": workspace.root, "env": {"PATH": path}}
     try:
-        with gpu():  # the stages filter and difficulty use it; which of them have to run, only DVC knows
-            process.run(
-                [sys.executable, "-m", "dvc", "repro", last, *([CARD] if last == LAST else [])],
-                log=workspace.log("dvc"),
-                cwd=workspace.root,
-                env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},  # they call `python3`
-                on_line=on_line,
-            )
+        process.run([sys.executable, "-m", "dvc", *words], on_line=on_line, **options)
     except process.ChildFailed as failed:
         if (explained := explain(failed.tail, workspace)) is None:
             raise
         raise explained from None
-    return ran
 
 
 def do_without_git(workspace: Workspace) -> None:
@@ -76,13 +83,7 @@ def do_without_git(workspace: Workspace) -> None:
     settings = [file.read_text() for name in ("config", "config.local") if (file := root / ".dvc" / name).is_file()]
     if any((place / ".git").exists() for place in (root, *root.parents)) or "no_scm" in "".join(settings):
         return
-    words = ["config", "--local", "core.no_scm", "true"]
-    try:
-        process.run([sys.executable, "-m", "dvc", *words], log=workspace.log("dvc"), cwd=root)
-    except process.ChildFailed as failed:
-        if (explained := explain(failed.tail, workspace)) is None:
-            raise
-        raise explained from None
+    dvc(workspace, "config", "--local", "core.no_scm", "true")
 
 
 def explain(tail: Sequence[str], workspace: Workspace) -> InputError | None:

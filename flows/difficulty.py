@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from prefect import flow, get_run_logger, task, unmapped
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
-from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.runtime import locks
@@ -23,6 +20,7 @@ from flows.runtime.flow_parameters import Answers, Engine, Hours, Number, Shards
 from flows.runtime.monitoring import rate_limited
 from flows.runtime.progress import artifact_progress, leave_artifact
 from flows.runtime.retries import TASK_OPTIONS
+from flows.runtime.sharding import MOST_WORKERS, devices_of, mapped, number_of_shards, on_ray, ray_options
 from flows.runtime.shell import start
 from flows.runtime.tracking import log_data, outbox, pipeline_run
 from geozero.common import process
@@ -32,16 +30,12 @@ from geozero.workspace import Workspace
 
 THROUGHPUT = re.compile(r"throughput\t([\d.]+) answers a second\t([\d.]+) tokens a second")
 SAMPLED = re.compile(r"sampled ([\d,]+) of ([\d,]+) answers")
-AUTO = "auto"  # the cluster of this machine, or all of its GPUs
-CONNECT_SECONDS = 10.0
-RAY_RETRIES = 5  # of a shard whose machine is lost; its stored answers are kept
-MOST_WORKERS = 64  # threads of one machine; they only wait for child processes
 STORE, MODELS = "data/difficulty", "models/filter"
 
 
 @task(name="sample", task_run_name="sample-{shard}-of-{of}", **TASK_OPTIONS)
 def sample_shard(
-    workspace: Workspace, shard: int, of: int, gpu: int | str | None, parent: str, limit: float | None = None
+    shard: int, gpu: int | str | None, workspace: Workspace, of: int, parent: str, limit: float | None = None
 ) -> dict[str, float]:
     """One worker's shard, in a process of its own; a retry resumes where the store ends.
 
@@ -121,10 +115,8 @@ def difficulty(
     devices = devices_of(workspace, len(mine), gpus)
     with pipeline_run(workspace, "difficulty", checkout="shared") as parent, locks.gpu(gpus):
         log_data(workspace, parent, workspace.raw)
-        limit = unmapped(seconds(hours))
-        sampled = sample_shard.map(unmapped(workspace), mine, unmapped(shards), devices, unmapped(parent), limit)
-        sampled.wait()  # if one fails, the others finish, and their answers are kept
-        rates = sampled.result()
+        same = {"workspace": workspace, "of": shards, "parent": parent, "limit": seconds(hours)}
+        rates = mapped(sample_shard, mine, devices, **same)
         names = ("answers_per_second", "tokens_per_second")
         total = {name: sum(rate.get(name, 0.0) for rate in rates) for name in names}
         outbox(workspace).log_metrics(parent, {f"sample.{name}": value for name, value in total.items()}, 0)
@@ -157,60 +149,12 @@ def check_shards(
     return mine
 
 
-def devices_of(workspace: Workspace, workers: int, gpus: Sequence[int] | None) -> list[int | str | None]:
-    """The GPU of each worker of this machine: those that are named, else the visible ones, in turn; None where none is
-    needed, where a single worker sees them all, and on Ray, which gives each its own.
-    """
-    sampling = workspace.settings.sampling
-    if gpus:
-        return [gpus[i % len(gpus)] for i in range(workers)]
-    run = FlowRunContext.get()
-    elsewhere = run is not None and not isinstance(run.task_runner, ThreadPoolTaskRunner)
-    needs_none = elsewhere or workers == 1 or (sampling.engine == "server" and sampling.urls)
-    names = [] if needs_none else process.visible_gpus()
-    return [names[i % len(names)] if names else None for i in range(workers)]
-
-
-def on_ray(given: dict[str, Any]) -> Callable[..., object]:
-    """The flow, its shards mapped over a Ray cluster where `--ray` names one.
-
-    Raises:
-        InputError: prefect-ray is not installed, or no cluster answers there.
-    """
-    address, gpus = given.pop("ray"), given.pop("ray_gpus")
-    if address is None:
-        return difficulty
-    try:
-        from prefect_ray import RayTaskRunner
-        from prefect_ray.context import remote_options
-    except ModuleNotFoundError:
-        raise InputError("Ray is not installed", "--ray", "pip install 'geozero[ray]'") from None
-    host, _, port = address.rpartition(":")
-    if address != AUTO:
-        try:  # Ray itself retries for minutes
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        except (OSError, ValueError) as error:
-            raise InputError(f"no Ray cluster answers: {error}", f"--ray {address}", "auto, or HOST:PORT") from None
-
-    def run(**arguments: Any) -> object:
-        with remote_options(num_gpus=gpus, max_retries=RAY_RETRIES):
-            return difficulty.with_options(task_runner=RayTaskRunner(address=address))(**arguments)
-
-    return run
-
-
-def _shards(text: str) -> int:
-    """A number of workers; `auto`: one for each visible GPU of this machine."""
-    return max(1, len(process.visible_gpus())) if text == AUTO else int(text)
-
-
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shards", type=_shards, default=1, help="workers in all; auto: one per visible GPU")
+    parser.add_argument("--shards", type=number_of_shards, default=1, help="workers in all; auto: one per visible GPU")
     parser.add_argument("--only", type=int, nargs="*", help="the shards of this machine; default all")
     parser.add_argument("--gpus", type=int, nargs="*", help="GPUs to take in turn")
-    parser.add_argument("--ray", help="map the shards over this Ray cluster: auto, or HOST:PORT")
-    parser.add_argument("--ray-gpus", type=float, default=0, help="GPUs that Ray gives each shard")
+    ray_options(parser)
 
 
 if __name__ == "__main__":
-    start(difficulty, check=check_shards, options=_options, choose=on_ray)
+    start(difficulty, check=check_shards, options=_options, choose=on_ray(difficulty))

@@ -102,6 +102,10 @@ def ingest(
     params: Annotated[
         Path | None, typer.Option(help="Take --root, --out, --set and --optional of a data set from this file.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="i/n: only decode part i (from 0) of n of the images, for the ingest that follows."),
+    ] = None,
 ) -> None:
     """Read one data set and write it as a corpus.
 
@@ -134,11 +138,19 @@ def ingest(
     assert adapter is not None and root is not None and out is not None
     chosen = with_options(get(adapter), settings)
     try:
+        if shard is not None:
+            from geozero.corpus.sample import parse_shard
+            from geozero.curation.ingest.decoded import decode_shard
+
+            n = decode_shard(chosen, root, out, *parse_shard(shard), with_checks(checks or []), follow or [])
+            echo(f"{out}\t{n} images decoded\tshard {shard}")
+            return
         summary(make(chosen, root, out, split, with_checks(checks or []), follow or [], images), out)
     except Missing as missing:
         if not optional:
             raise
-        leave_empty(out)
+        if shard is None:
+            leave_empty(out)
         echo(f"{out}\tskipped\t{missing}")
 
 

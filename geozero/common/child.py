@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ def run_job(
     file: Path,
     log: Path,
     on_line: Callable[[str], None] | None = None,
-    env: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> None:
-    """Write `job` to `file` and run the module on it; raises what `run_module` raises."""
+    """Write `job` to `file` and run the module on it; raises what `run_module` raises, whose `options` these are."""
     write_json(file, job)
-    run_module(module, str(file), log=log, on_line=on_line, **({} if env is None else {"env": env}))
+    run_module(module, str(file), log=log, on_line=on_line, **options)
 
 
 def job_main(run: Callable[[dict[str, Any]], object], file: str) -> None:

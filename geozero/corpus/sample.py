@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from geozero.common.errors import BadRecord
+from geozero.common.errors import BadRecord, InputError
 
 SCHEMA_VERSION = 2
 
@@ -178,6 +178,18 @@ def stable_unit(key: str, salt: str = "") -> float:
     """
     raw = hashlib.blake2b(f"{salt}\x1f{key}".encode(errors="surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(raw, "big") >> 11) / (1 << 53)  # 53 bits: exactly a float, never rounded to 1.0
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`i/n` with 0 ≤ i < n.
+
+    Raises:
+        InputError: anything else.
+    """
+    left, _, right = text.partition("/")
+    if left.isascii() and left.isdigit() and right.isascii() and right.isdigit() and int(left) < int(right):
+        return int(left), int(right)
+    raise InputError(f"no such shard '{text}'", "--shard", "write i/n with i from 0 to n - 1, such as 0/4")
 
 
 def stable_choice(options: Iterable[Any], key: str, salt: str = "") -> Any:

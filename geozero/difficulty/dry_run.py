@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geozero import engines
-from geozero.corpus.sample import stable_unit
+from geozero.corpus.sample import parse_shard, stable_unit
 from geozero.corpus.store import Corpus
 from geozero.difficulty import answer_store
 from geozero.difficulty.answer_store import ANSWER_SCHEMA
 from geozero.difficulty.rollout_worker import RolloutRequest, answer_row, part_of
 from geozero.difficulty.settings import SamplingSettings
-from geozero.difficulty.work_list import WorkList, build_work_list, parse_shard, stored_answers
+from geozero.difficulty.work_list import WorkList, build_work_list, stored_answers
 from geozero.engines.base import Engine
 
 WARM_UP_SAMPLES = 4  # sampled first and not timed: libraries compile and allocate

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from geozero import engines
 from geozero.common.progress import Progress
+from geozero.corpus.sample import parse_shard
 from geozero.corpus.store import Corpus
 from geozero.difficulty import answer_store, scoring
 from geozero.difficulty.adaptive import rule_file, stopping_rule
@@ -28,7 +29,7 @@ from geozero.difficulty.answer_store import Answers, AnswerWriter, Fingerprint
 from geozero.difficulty.progress import SamplingProgress
 from geozero.difficulty.rollout_worker import RolloutWorker, sample_all, sample_until_decided
 from geozero.difficulty.settings import SamplingSettings
-from geozero.difficulty.work_list import WorkList, build_work_list, parse_shard, stored_answers
+from geozero.difficulty.work_list import WorkList, build_work_list, stored_answers
 from geozero.engines.base import Engine
 
 TRUNCATED_WARNING = 0.05  # share of cut-off answers from which on max_tokens looks too small

@@ -78,18 +78,6 @@ def _ids_of(ids: pa.Array, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, s
         yield from zip(part.tolist(), ids.take(pa.array(part)).to_pylist(), strict=True)
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """`i/n` with 0 ≤ i < n.
-
-    Raises:
-        InputError: anything else.
-    """
-    left, _, right = text.partition("/")
-    if left.isascii() and left.isdigit() and right.isascii() and right.isdigit() and int(left) < int(right):
-        return int(left), int(right)
-    raise InputError(f"no such shard '{text}'", "--shard", "write i/n with i from 0 to n - 1, such as 0/4")
-
-
 def build_work_list(
     corpus: Corpus,
     folds: int,

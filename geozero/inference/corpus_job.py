@@ -31,6 +31,7 @@ from geozero.tasks.text import OPEN_TAG, Mode, extract_answer, thought
 # How a question is put: in a reading mode, or ("forced") in tagged mode with the answer's opening tag prefilled, so
 # that the model answers without a thought, or ("swapped") with another sample's thought before the tag, or ("opened")
 # with a beginning of its own for each sample.
+JOB_MODULE = "geozero.inference.corpus_job"  # what a child process runs
 PromptMode = Literal["direct", "tagged", "forced", "swapped", "opened"]
 
 
@@ -103,12 +104,12 @@ def run_in_child(job: CorpusJob, log: Path, on_line: Callable[[str], None] | Non
         part, name = replace(job, shard=f"{number}/{len(gpus)}"), f"job-{number}of{len(gpus)}"
         part_log = log.with_name(f"{log.name}-{number}of{len(gpus)}")
         env = {process.VISIBLE_GPUS: gpus[number]}
-        run_job(__name__, part, out / f"{name}.json", part_log, on_line, env=env)
+        run_job(JOB_MODULE, part, out / f"{name}.json", part_log, on_line, env=env)
 
     if len(gpus) > 1:
         with ThreadPoolExecutor(len(gpus)) as pool:
             list(pool.map(answer, range(len(gpus))))
-    run_job(__name__, job, out / "job.json", log, on_line)
+    run_job(JOB_MODULE, job, out / "job.json", log, on_line)
 
 
 def choose(samples: Iterable[Sample], limit: int | None) -> list[Sample]:

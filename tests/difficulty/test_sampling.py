@@ -18,11 +18,10 @@ from difficulty_world import FakeEngine, Opener, by_number, make_corpus, make_mo
 
 from geozero.common.errors import InputError
 from geozero.common.progress import Progress
-from geozero.corpus.sample import fold_of
+from geozero.corpus.sample import fold_of, parse_shard
 from geozero.corpus.store import Corpus
 from geozero.difficulty.answer_store import ANSWER_SCHEMA, answer_files, current, pass_rates
 from geozero.difficulty.progress import SamplingProgress
-from geozero.difficulty.work_list import parse_shard
 from geozero.engines.base import rollout_seed
 from geozero.params import Adaptive
 

@@ -62,7 +62,7 @@ def test_a_worker_refuses_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(process, "has_gpu", lambda there=there: there)
         monkeypatch.setattr(process, "gpus", lambda gpus=gpus: gpus)
         with pytest.raises(InputError, match=words):
-            sample_shard.fn(None, 0, 1, 3, "")
+            sample_shard.fn(0, 3, None, 1, "")
 
 
 @pytest.mark.slow

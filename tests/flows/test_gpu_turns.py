@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows import difficulty
-from flows.runtime import locks
+from flows.runtime import locks, sharding
 from geozero.common import process
 
 
@@ -21,12 +21,12 @@ def workspace(engine: str = "auto", urls: Any = ()) -> Any:
 
 def test_workers_get_the_visible_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-aaaa,6")
-    assert difficulty._shards("auto") == 3 and difficulty._shards("5") == 5
-    assert difficulty.devices_of(workspace(), 3, None) == ["4", "GPU-aaaa", "6"]
-    assert difficulty.devices_of(workspace(), 4, None) == ["4", "GPU-aaaa", "6", "4"]
-    assert difficulty.devices_of(workspace(), 3, [1, 2]) == [1, 2, 1]
-    assert difficulty.devices_of(workspace(), 1, None) == [None]
-    assert difficulty.devices_of(workspace("server", ["http://a"]), 2, None) == [None, None]
+    assert sharding.number_of_shards("auto") == 3 and sharding.number_of_shards("5") == 5
+    assert sharding.devices_of(workspace(), 3, None) == ["4", "GPU-aaaa", "6"]
+    assert sharding.devices_of(workspace(), 4, None) == ["4", "GPU-aaaa", "6", "4"]
+    assert sharding.devices_of(workspace(), 3, [1, 2]) == [1, 2, 1]
+    assert sharding.devices_of(workspace(), 1, None) == [None]
+    assert sharding.devices_of(workspace("server", ["http://a"]), 2, None) == [None, None]
     assert process.gpu_name(2, "gpus") == "6"
 
 
@@ -67,5 +67,5 @@ def test_each_shard_is_pinned_to_its_gpu(tmp_path: Path, monkeypatch: pytest.Mon
         log=lambda name: tmp_path / name,
     )
     for gpu in (1, "6", None):
-        difficulty.sample_shard.fn(made, 0, 1, gpu, "")
+        difficulty.sample_shard.fn(0, gpu, made, 1, "")
     assert seen == [{"CUDA_VISIBLE_DEVICES": "GPU-aaaa"}, {"CUDA_VISIBLE_DEVICES": "6"}, {}]

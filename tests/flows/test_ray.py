@@ -58,6 +58,49 @@ def test_a_lost_worker_loses_nothing(cluster: Any, tiny_random: Path, tmp_path: 
     assert len(rows) == 96 * 8 and set(rows.values()) == {1}
 
 
+def test_ingest_over_a_cluster_is_that_of_one_process_bit_for_bit(cluster: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    params = settings(data={"sources": [], "optional": [], "eval_only": [], "samples": ["neon"]})
+    made = {}
+    for name, module, words in (
+        ("alone", "dvc", ["repro", "raw"]),
+        ("cluster", "flows.ingest", ["--shards", "2", "--ray", cluster.address]),
+    ):
+        path = checkout(tmp_path / name, params)
+        done = python(path, module, *words, timeout=600)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        corpora = [file for made_by in ("corpus/neon", "geozero-raw") for file in (path / "data" / made_by).iterdir()]
+        made[name] = {f"{file.parent.name}/{file.name}": file.read_bytes() for file in corpora}
+    assert made["cluster"] == made["alone"] and len(made["alone"]) > 8
+    assert sorted((tmp_path / "cluster/runs/logs").glob("decode-neon-*of2.log"))
+    again = python(tmp_path / "cluster", "flows.ingest", "--shards", "2", timeout=600)
+    assert again.returncode == 0 and "decode-neon" not in again.stderr, again.stderr[-2000:]
+
+
+def test_evaluation_over_a_cluster_is_that_of_one_process_bit_for_bit(
+    cluster: Any, tiny_random: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    params = settings(
+        data={"sources": [], "optional": [], "eval_only": [], "samples": ["neon"]},
+        sampling={"engine": "transformers"},
+        evaluation={"max_tokens": 8, "limit": 12, "forced": 4, "swapped": 4},
+    )
+    path = checkout(tmp_path / "checkout", params)
+    assert python(path, "dvc", "repro", "ingest_samples@neon", timeout=600).returncode == 0
+    words = [str(tiny_random), "--params", "params.yaml"]
+    made = []
+    for name, more in (("alone", []), ("cluster", ["--shards", "2", "--ray", cluster.address])):
+        done = python(path, "flows.evaluate", *words, *more, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        out = (path / "runs/answers-model").rename(path / f"runs/{name}")
+        made.append({str(file.relative_to(out)): file.read_bytes() for file in out.rglob("neon*.json")})
+        assert len(list(out.glob("job-*of2.json"))) == (2 if more else 0)
+    assert made[0] == made[1] and any("tagged" in name for name in made[0])
+
+
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="`make test-ray` installs it")
     path = checkout(tmp_path / "checkout", settings())

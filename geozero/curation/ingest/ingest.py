@@ -18,6 +18,7 @@ from geozero.corpus.sample import Box, Sample, digest, sample_id
 from geozero.corpus.store import Corpus, CorpusWriter
 from geozero.curation.ingest.checks import Checks, storable
 from geozero.curation.ingest.conflicts import Conflicts
+from geozero.curation.ingest.decoded import DecodedImages
 from geozero.curation.ingest.decoding import Begun, Decoded, Decoders, results
 from geozero.curation.reuse import finished
 from geozero.sources import Record, Rejected, Source, Tree, get, open_tree
@@ -86,10 +87,12 @@ def ingest(
             manifest = finished(out, made_by | {"tree": home.fingerprint(files)}, defaults=defaults)
             if manifest is not None:
                 return manifest
+        known = DecodedImages(out, checks.max_pixels, checks.reduction)
         with CorpusWriter(out, made_by) as writer, Progress(f"ingest {data_set.name}") as progress:
-            run = Ingest(data_set, home, writer, checks, images)
+            run = Ingest(data_set, home, writer, checks, images, known)
             run.run(split, progress)
             writer.made_by["tree"] = home.fingerprint(files, run.hash_of)
+    known.remove()
     return Corpus(out).manifest
 
 
@@ -127,8 +130,15 @@ class Ingest:
     """One run: reads images as records refer to them and remembers the hashes and sizes of each."""
 
     def __init__(
-        self, data_set: Source, tree: Tree, writer: CorpusWriter, checks: Checks, images: Images = "copy"
+        self,
+        data_set: Source,
+        tree: Tree,
+        writer: CorpusWriter,
+        checks: Checks,
+        images: Images = "copy",
+        decoded: DecodedImages | None = None,
     ) -> None:
+        self._decoded_before = decoded
         self._data_set, self._tree, self._writer = data_set, tree, writer
         self.checks, self._links = checks, images == "link"
         self._known: dict[str, KnownImage | BadRecord] = {}
@@ -233,7 +243,7 @@ class Ingest:
     def _ahead(self, items: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
         """The items in order, while the images of the next ones are decoded."""
         with Decoders(self.checks.max_pixels, self.checks.reduction) as decoders:
-            batches, waiting = self._begun(items, decoders), deque[tuple[_Batch, Begun]]()
+            batches, waiting = self._begun(items, decoders), deque[tuple[_Batch, Begun | list[Decoded]]]()
             while True:
                 while len(waiting) < AHEAD and sum(batch.size for batch, _ in waiting) < _BYTES_AHEAD:
                     waiting.extend(more := list(itertools.islice(batches, 1)))
@@ -243,19 +253,27 @@ class Ingest:
                     return
                 batch, begun = waiting.popleft()
                 images = list(batch.images.values())
-                both = zip(results(begun, images), images, strict=True)
+                decoded = begun if isinstance(begun, list) else results(begun, images)
+                both = zip(decoded, images, strict=True)
                 self._decoded = dict(zip(batch.images, both, strict=True))
                 yield from batch.items
 
-    def _begun(self, items: Iterable[Record | Rejected], decoders: Decoders) -> Iterator[tuple[_Batch, Begun]]:
+    def _begun(
+        self, items: Iterable[Record | Rejected], decoders: Decoders
+    ) -> Iterator[tuple[_Batch, Begun | list[Decoded]]]:
         batch = _Batch()
         for item in items:
             batch.items.append(self._begin(item, batch) if isinstance(item, Record) else item)
             if batch.is_full():
-                yield batch, decoders.begin(list(batch.images.values()))
+                yield batch, self._decode(batch, decoders)
                 batch = _Batch()
         if batch.items:
-            yield batch, decoders.begin(list(batch.images.values()))
+            yield batch, self._decode(batch, decoders)
+
+    def _decode(self, batch: _Batch, decoders: Decoders) -> Begun | list[Decoded]:
+        images = list(batch.images.values())
+        known = self._decoded_before.find(images) if self._decoded_before is not None else None
+        return decoders.begin(images) if known is None else known
 
     def _begin(self, record: Record, batch: _Batch) -> Record | Rejected:
         """Check what needs no image, then read the image, to be decoded with its batch."""
