@@ -170,7 +170,7 @@ class _Output:
         rows = json.loads(records_path(self.job.out, "tagged", self.source).read_bytes())
         thoughts = {r["sample"]: thought(r["raw_output"]) for r in reversed(rows) if OPEN_TAG in r["raw_output"]}
         found = {}
-        for task in {s.task for s in self.samples}:
+        for task in sorted({s.task for s in self.samples}):  # in one order: the stamp of the records holds their hash
             own = sorted(
                 (s.id for s in self.samples if s.task == task), key=lambda name: stable_unit(name, salt="swap")
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -129,6 +130,23 @@ def test_prefect_kubernetes_takes_the_template_and_its_pods_have_no_privileges()
         for container in one["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.slow
+def test_prefect_kubernetes_s_own_model_takes_the_template() -> None:
+    worker = pytest.importorskip("prefect_kubernetes.worker", reason="prefect-kubernetes is in no lock")
+    template = json.loads((DEPLOY / "kubernetes/gpu-job-template.json").read_text())
+    values = {"image": "registry/geozero@sha256:" + 64 * "0", "gpus": 8}
+
+    def made() -> Any:
+        return asyncio.run(worker.KubernetesWorkerJobConfiguration.from_template_and_values(template, values))
+
+    pod = made().job_manifest["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]} == {"/dev/shm", "/geozero"}
+    del template["job_configuration"]["job_manifest"]["spec"]["completions"]
+    with pytest.raises(ValueError, match="completions"):
+        made()
 
 
 def test_images_are_pinned() -> None:

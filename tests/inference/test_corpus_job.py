@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -509,3 +510,31 @@ def test_a_prefilled_answer_that_failed_is_empty(job: CorpusJob, monkeypatch: py
     stand_in(monkeypatch, lambda request, i: "!")
     paths = run(replace(job, modes=("tagged",), prefilled=2), lambda line: None)
     assert {r["raw_output"] for r in read(paths[1])} == {""}
+
+
+def test_the_prefixes_of_swapped_thoughts_come_in_one_order_whatever_the_process(tmp_path: Path) -> None:
+    """Their hash is in the stamp of finished records, which another process reads."""
+    code = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from geozero.inference.corpus_job import _Output
+names = ["vqa", "caption", "scene_cls", "grounding", "detection"]
+made = SimpleNamespace(prompt_mode="swapped", job=SimpleNamespace(out=sys.argv[1]), source="s")
+made.samples = [SimpleNamespace(id=f"{name}-{n}", task=name) for name in names for n in range(2)]
+path = Path(sys.argv[1]) / "tagged/s.json"
+path.parent.mkdir(exist_ok=True)
+path.write_text("[]")
+print(json.dumps(_Output.prefixes.func(made)))
+"""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "1234"
+    }
+    assert len(said) == 1
