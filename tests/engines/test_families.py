@@ -162,10 +162,10 @@ def test_equal_images_are_encoded_once_and_nothing_changes(
     patches = torch.cat([first, first, second, first]).requires_grad_()
     grid = torch.tensor([grids[i] for i in (0, 0, 1, 0)])
 
-    def outcome() -> list[torch.Tensor]:
+    def outcome(**options: bool | None) -> list[torch.Tensor]:
         patches.grad = None
         tower.zero_grad()
-        output = tower(patches, grid_thw=grid)
+        output = tower(patches, grid_thw=grid, **options)
         weight = torch.linspace(-1, 1, output.pooler_output.numel()).view_as(output.pooler_output)
         (output.pooler_output * weight).sum().backward()
         found = [output.last_hidden_state, output.pooler_output, *getattr(output, "deepstack_features", [])]
@@ -175,7 +175,7 @@ def test_equal_images_are_encoded_once_and_nothing_changes(
     tower.patch_embed.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
     plain = outcome()
     FAMILIES[family].dedup_images(model)
-    shared = outcome()
+    shared = outcome(output_attentions=False, output_hidden_states=None)  # as PEFT's models pass them
     assert encoded == [len(patches), len(patches) - len(first)]
     for a, b in zip(plain, shared, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(a.abs().max()))

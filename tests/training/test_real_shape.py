@@ -23,5 +23,6 @@ def test_the_profile_goes_its_whole_way_with_real_widths(tmp_path: Path) -> None
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=TIME)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     (run,) = out.glob("runs/a2grpo-*")
-    assert (run / "DONE").is_file() and "Traceback" not in (run / "train.log").read_text()
+    log = (run / "train.log").read_text()
+    assert (run / "DONE").is_file() and "Traceback" not in log and "shared image encoding is off" not in log
     assert (out / "models/exported/model.safetensors").is_file()

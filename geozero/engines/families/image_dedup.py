@@ -27,9 +27,10 @@ class ImageDedupHook:
 
     def _before(self, tower: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._owners = None
-        if len(args) != 1 or "grid_thw" not in kwargs or not set(kwargs) <= self.KNOWN:
+        given = {name for name, value in kwargs.items() if value is not None and value is not False}
+        if len(args) != 1 or "grid_thw" not in given or not given <= self.KNOWN:
             if not self._warned:
-                log.warning("shared image encoding is off for a call with %s", ", ".join(sorted(kwargs)) or "no grid")
+                log.warning("shared image encoding is off for a call with %s", ", ".join(sorted(given)) or "no grid")
                 self._warned = True
             return None
         grid = kwargs["grid_thw"]
