@@ -218,8 +218,9 @@ def test_a_lora_adapter_is_merged_into_a_plain_model(tiny_random: Path, corpus: 
     result = stage.run_sft(params, corpus, tiny_random, tmp_path / "runs")
     assert set(weights(result.model)) == set(weights(tiny_random))
     assert apart(result.model, tiny_random) > 0
-    rl = stage.run_a2grpo(make_params(a2grpo=RL | {"steps": 1, "tuner": "lora"}), corpus, result.model, tmp_path / "runs")
-    assert "shared image encoding is off" not in (rl.directory / "train.log").read_text()
+    params = make_params(a2grpo=RL | {"steps": 1, "tuner": "lora"})
+    result = stage.run_a2grpo(params, corpus, result.model, tmp_path / "runs")
+    assert "shared image encoding is off" not in (result.directory / "train.log").read_text()
 
 
 def test_two_processes_train_one_model(
