@@ -14,12 +14,12 @@ COPY pyproject.toml Makefile README.md LICENSE NOTICE ./
 COPY geozero geozero
 COPY flows flows
 # beside the checkout, so that one can be mounted over /geozero
-RUN make env PYTHON=python3.11 GEOZERO_ENV=gpu VENV=/opt/geozero
+RUN make env PYTHON=python3.11 GEOZERO_ENV=gpu VENV=/usr/local/geozero
 COPY --chown=1000:1000 . .
 # a volume takes the owner of the directory that it is mounted at
 RUN mkdir -p /prefect /artifacts && chown 1000:1000 . data models /prefect /artifacts
 USER 1000:1000
-ENV PATH=/opt/geozero/bin:$PATH HOME=/tmp GEOZERO_CHECKOUT=/geozero NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV PATH=/usr/local/geozero/bin:$PATH HOME=/tmp GEOZERO_CHECKOUT=/geozero NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # there is no git repository in the image, which DVC would ask for
 RUN dvc config --local core.no_scm true
 CMD ["geozero", "doctor"]

@@ -38,6 +38,7 @@ POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0  # more than supervisord gives workers and servers one after the other
 DEPLOY_SECONDS = 180.0
 STARTING_SECONDS = 240.0  # without an answer for so long a service is silent; so is a worker without a server
+SPAWN_ERROR = 50  # supervisord's fault of a process that it could not start, or that ended at once
 RUNNING = ("STARTING", "RUNNING", "BACKOFF")  # supervisord's states of a service that runs or is about to be restarted
 
 
@@ -175,8 +176,13 @@ def _start(plan: StackPlan, names: Sequence[str], log: Log) -> list[str]:
     found = _services(plan.root)
     started = [name for name in names if name in found and found[name]["statename"] not in RUNNING]
     for name in started:
-        supervisor(plan.root).startProcess(f"{found[name]['group']}:{name}", False)
         log(f"{name}: starting")
+        try:
+            supervisor(plan.root).startProcess(f"{found[name]['group']}:{name}", False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != SPAWN_ERROR:
+                raise
+            # it has ended before supervisord looked: `_wait` says so with the last line of its log
     return started
 
 

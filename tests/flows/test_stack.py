@@ -135,8 +135,8 @@ def test_only_the_chosen_pools_get_a_worker_and_more_may_join(plan: StackPlan) -
 
 
 def test_clones_are_told_apart_and_a_name_is_one_word() -> None:
-    names = [checkout_name(path) for path in ("/home/a/geozero", "/home/b/geozero", "/home/a/geo & zero")]
-    assert names[0] == checkout_name(Path("/home/a/geozero")) != names[1]
+    names = [checkout_name(path) for path in ("/srv/a/geozero", "/srv/b/geozero", "/srv/a/geo & zero")]
+    assert names[0] == checkout_name(Path("/srv/a/geozero")) != names[1]
     assert [name.rpartition("-")[0] for name in names] == ["geozero", "geozero", "geo-zero"]
 
 

@@ -22,9 +22,10 @@ NOVELTY_THOUGHTS = 3  # RS-HyRe-R1: among fewer, none is novel
 LONG = 3  # letters: shorter words of a question name nothing
 # Words of questions that name nothing which a thought could look up
 _FUNCTION_WORDS = frozenset((
-    "all", "and", "any", "are", "area", "can", "caption", "captions", "choose", "class", "classes", "classify",
-    "count", "describe", "detect", "does", "each", "every", "fewer", "find", "fits", "following", "for", "from",
-    "give", "how", "image", "into", "less", "locate", "look", "many", "more", "number", "object", "objects", "one",
+    "caption",  # not a task
+    "all", "and", "any", "are", "area", "can", "captions", "choose", "class", "classes", "classify", "count",
+    "describe", "detect", "does", "each", "every", "fewer", "find", "fits", "following", "for", "from", "give",
+    "how", "image", "into", "less", "locate", "look", "many", "more", "number", "object", "objects", "one",
     "onesentence", "only", "out", "picture", "please", "position", "present", "say", "scene", "see", "sentence",
     "show", "tell", "than", "that", "the", "there", "these", "this", "those", "together", "what", "where", "which",
     "who", "with", "write", "you", "your",
