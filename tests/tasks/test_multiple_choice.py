@@ -117,7 +117,8 @@ def test_what_is_asked_is_read_and_what_is_taught_is_right(options: list[str], r
     try:
         validate(sample)
     except BadRecord as bad:  # another option differs in punctuation alone, or is a letter
-        assert bad.reason == "answer_not_an_option" and {"a", "sea,"} & set(options)
+        assert bad.reason == "answer_not_an_option"
+        assert "a" in options or any("sea," in option for option in options)
         return
     target = TASK.target(sample)
     assert target == "ABCDEFGH"[right % len(options)]
