@@ -13,6 +13,7 @@ TESTS = Path(__file__).resolve().parent
 PLACES = [TESTS.parent, TESTS, TESTS / "support"]
 os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, PLACES), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several threads only get into each other's way here
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # it would replace the default store of every test
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")

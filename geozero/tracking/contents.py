@@ -18,7 +18,7 @@ from typing import Any
 
 from geozero.common.errors import InputError
 from geozero.common.redaction import redact, redacted
-from geozero.tracking.mlflow_store import MlflowStore
+from geozero.tracking.mlflow_store import URI_VARIABLE, MlflowStore
 
 PARAMS_PER_BATCH, METRICS_PER_BATCH, DIGEST_LENGTH, NAME_LENGTH = 100, 1000, 36, 250  # MLflow's limits
 TRACES_PER_PAGE = 500  # a tracking server refuses more
@@ -105,7 +105,7 @@ class Contents(MlflowStore):
         import mlflow
 
         os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # a call returns once its trace is sent
-        mlflow.set_tracking_uri(self.store)
+        _set_tracking_uri(self.store)
         experiment = str(self.client.get_run(run_id).info.experiment_id)
         known = self._traces(experiment, run_id)
         fresh = [row for row in rows if (row["probe"], str(row["step"])) not in known]
@@ -239,6 +239,18 @@ def plain_name(key: str) -> str:
     name = _NOT_IN_A_NAME.sub("_", key.replace("@", "_at_"))
     parts = ["_" if part in (".", "..") else part for part in name.split("/") if part]
     return "/".join(parts)[:NAME_LENGTH].rstrip("/") or "_"
+
+
+def _set_tracking_uri(uri: str) -> None:
+    """Point MLflow's spans to a store. MLflow sets the variable too, which users set for theirs: it stays as it was."""
+    import mlflow
+
+    before = os.environ.get(URI_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop(URI_VARIABLE, None)
+    else:
+        os.environ[URI_VARIABLE] = before
 
 
 def _now() -> int:

@@ -83,7 +83,9 @@ def test_the_rule(mine: dict[str, float], data: str, best: dict[str, float] | No
 
 
 @pytest.mark.slow
-def test_runs_are_found_compared_and_the_best_is_promoted(tracker: Tracker, tmp_path: Path) -> None:
+def test_runs_are_found_compared_and_the_best_is_promoted(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = pipeline(tracker, 50.0, 60)
     second = pipeline(tracker, 50.5, 80)
     assert resolve(tracker, first[:10]).info.run_id == first
@@ -128,6 +130,7 @@ def test_runs_are_found_compared_and_the_best_is_promoted(tracker: Tracker, tmp_
     assert (version.run_id, int(version.version)) == (third, 3)
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.store)  # MLflow sets it as well, and leaves it
     mlflow.set_tracking_uri(tracker.store)
     found = Path(mlflow.artifacts.download_artifacts("models:/geozero@best", dst_path=str(tmp_path / "best")))
     assert (found / "config.json").read_text() == "90"

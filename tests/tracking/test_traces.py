@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ def test_traces_are_linked_to_their_run_and_sent_once(tmp_path: Path) -> None:
         for run in runs:
             box.log_traces(run, sent)
         assert box.close(60) == 0
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # later stores of this process would follow it
     for run in runs:
         experiment = tracker.client.get_run(run).info.experiment_id
         found = tracker.client.search_traces(
