@@ -78,7 +78,9 @@ def _write(out: Path, sizes: dict[str, dict[str, int]], seed: int, size: int, ha
 def toy_model(
     out: Annotated[Path, typer.Option(help="Directory of the checkpoint.")] = Path("models/tiny-qwen3-vl"),
 ) -> None:
-    """Build and pre-train the tiny Qwen3-VL (about half an hour on one core; a finished one is in the repository).
+    """Build and pre-train a tiny Qwen3-VL (two hours on one core, resumable; a finished one is in the repository).
+
+    Stages and progress are kept beside it, in OUT.stages: run it again to resume.
 
     Example: geozero toy model --out /tmp/tiny
     """

@@ -1,6 +1,6 @@
-"""The tiny Qwen3-VL: transformers' own Qwen3-VL classes with about a million parameters and its own vocabulary.
+"""The tiny Qwen3-VL: transformers' own Qwen3-VL classes with about two million parameters and its own vocabulary.
 
-About 1.1 M parameters: text 128 × 3 layers, vision 64 × 3 layers, patch 8, so a scene of 96×96 pixels
+About 2.3 M parameters: text 192 × 4 layers, vision 96 × 3 layers, patch 8, so a scene of 96×96 pixels
 becomes 36 image tokens. Sizes are our choice; the classes, the processor and the chat format are Qwen3-VL's.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from geozero.common import process
 
-VOCABULARY = 1_024  # tokens, the special ones included
+VOCABULARY = 1_152  # tokens, the special ones included
 PATCH = 8  # pixels; 12 and 16 see small objects clearly worse
 MERGE = 2  # a merged image token covers PATCH * MERGE pixels
 MAX_POSITIONS = 2_048
@@ -107,10 +107,10 @@ def build_model(processor: Any, seed: int) -> Any:
     config = Qwen3VLConfig(
         text_config={
             "vocab_size": len(processor.tokenizer),
-            "hidden_size": 128,
+            "hidden_size": 192,
             "intermediate_size": 384,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
             "num_key_value_heads": 2,
             "head_dim": 32,  # vLLM's CPU attention supports 32, 64, 80, …
             "max_position_embeddings": MAX_POSITIONS,
@@ -120,18 +120,7 @@ def build_model(processor: Any, seed: int) -> Any:
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
         },
-        vision_config={
-            "depth": 3,
-            "hidden_size": 64,
-            "intermediate_size": 192,
-            "num_heads": 4,
-            "patch_size": PATCH,
-            "spatial_merge_size": MERGE,
-            "temporal_patch_size": 2,
-            "out_hidden_size": 128,
-            "num_position_embeddings": 144,  # a square: the 12 × 12 patches of a 96-pixel scene
-            "deepstack_visual_indexes": [1],
-        },
+        vision_config=vision_config(),
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -140,6 +129,7 @@ def build_model(processor: Any, seed: int) -> Any:
     )
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(config).float()
+    model.model.visual.load_state_dict(build_visual(vision_config(), seed).state_dict())
     model.generation_config = GenerationConfig(
         do_sample=False,
         eos_token_id=[ids[token] for token in END_TOKENS],
@@ -148,6 +138,32 @@ def build_model(processor: Any, seed: int) -> Any:
         suppress_tokens=[index for token, index in ids.items() if token not in END_TOKENS],
     )
     return model
+
+
+def vision_config() -> dict[str, Any]:
+    """The image encoder's sizes."""
+    return {
+        "depth": 3,
+        "hidden_size": 96,
+        "intermediate_size": 288,
+        "num_heads": 6,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 192,
+        "num_position_embeddings": 144,  # a square: the 12 × 12 patches of a 96-pixel scene
+        "deepstack_visual_indexes": [1],
+    }
+
+
+def build_visual(config: dict[str, Any], seed: int) -> Any:
+    """A randomly initialised image encoder, the same whatever the vocabulary: its training can start first."""
+    import torch
+    from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+
+    torch.manual_seed(seed)
+    return Qwen3VLVisionModel(Qwen3VLVisionConfig(**config)).float()
 
 
 def save(model: Any, processor: Any, out: Path) -> None:

@@ -154,6 +154,18 @@ def describe(scene: Scene, rng: random.Random, detail: float) -> str:
     return " ".join(sentences)
 
 
+def inventory(scene: Scene, rng: random.Random) -> str:
+    """Every object with its colour and box, kind by kind and from left to right, as in "Ships: red at [1, 2, 3, 4]"."""
+    kinds = [kind for kind in KINDS if scene.count(kind)]
+    rng.shuffle(kinds)
+    parts = []
+    for kind in kinds:
+        items = sorted((item for item in scene.objects if item.kind == kind), key=lambda item: item.box[0])
+        listed = ", ".join(f"{item.colour} at {coordinates(item, scene)}" for item in items)
+        parts.append(_sentence("{}: {}.", plural(kind), listed))
+    return " ".join(parts) or "Nothing but land."
+
+
 # --- everyday questions ------------------------------------------------------------------------------------
 
 _SYNONYMS = {
@@ -220,7 +232,7 @@ _WHERE = (
     "Search for {}.",
     "Draw a box around {}.",
 )
-_COLOUR = ("What colour is {}?", "Tell me the colour of {}.", "Which colour has {}?")
+_COLOUR = ("What colour is {}?", "Tell me the colour of {}.", "Of what colour is {}?")
 _CAPTION = (
     "What do you see?",
     "Say briefly what is here.",
@@ -266,7 +278,8 @@ _KIND_SHARES = {
 QUESTION_KINDS: tuple[str, ...] = tuple(_KIND_SHARES)
 
 
-def _noun(kind: str, rng: random.Random) -> str:
+def everyday_noun(kind: str, rng: random.Random) -> str:
+    """A kind, at times by an everyday synonym."""
     return rng.choice(_SYNONYMS[kind])
 
 
@@ -339,37 +352,42 @@ def generic_question(scene: Scene, rng: random.Random, kind: str | None = None) 
         if lone:
             item = rng.choice(lone)
             fact = kind_sentence(scene, item.kind, rng, colours=True, places=False)
-            question = rng.choice(_COLOUR).format(f"the {_noun(item.kind, rng)}")
+            question = rng.choice(_COLOUR).format(f"the {everyday_noun(item.kind, rng)}")
             return GenericQuestion(question, item.colour, "colour", (fact,))
     counted = draw_count(scene, rng)
     fact = kind_sentence(scene, counted, rng, colours=False, places=False)
-    question = rng.choice(_COUNT).format(plural(_noun(counted, rng)))
+    question = rng.choice(_COUNT).format(plural(everyday_noun(counted, rng)))
     return GenericQuestion(question, str(scene.count(counted)), "count", (fact,))
 
 
 def _presence_question(scene: Scene, rng: random.Random) -> GenericQuestion:
     coloured = rng.random() < 0.5
     kind, colour, yes = draw_presence(scene, rng, coloured)
-    noun = f"{colour} {_noun(kind, rng)}".strip()
+    noun = f"{colour} {everyday_noun(kind, rng)}".strip()
     fact = kind_sentence(scene, kind, rng, colours=coloured, places=False)
     return GenericQuestion(rng.choice(_PRESENCE).format(noun), "yes" if yes else "no", "presence", (fact,))
 
 
 def _comparison_question(scene: Scene, rng: random.Random) -> GenericQuestion:
     relation, first, second, yes = draw_comparison(scene, rng)
-    question = rng.choice(_COMPARISON[relation]).format(plural(_noun(first, rng)), plural(_noun(second, rng)))
+    question = rng.choice(_COMPARISON[relation]).format(
+        plural(everyday_noun(first, rng)), plural(everyday_noun(second, rng))
+    )
     facts = tuple(kind_sentence(scene, kind, rng, colours=False, places=False) for kind in (first, second))
     return GenericQuestion(question, "yes" if yes else "no", "comparison", facts)
 
 
 def _where_question(scene: Scene, reference: Reference, rng: random.Random) -> GenericQuestion:
-    item, noun = scene.objects[reference.index], _noun(reference.kind, rng)
-    question = rng.choice(_WHERE).format(f"the {_refer(reference, noun)}")
-    fact = spot_sentence(scene, item, rng, _refer(reference, reference.kind))
-    return GenericQuestion(question, coordinates(item, scene), "where", (fact,))
+    item, noun = scene.objects[reference.index], everyday_noun(reference.kind, rng)
+    question = rng.choice(_WHERE).format(f"the {refer(reference, noun)}")
+    facts = [spot_sentence(scene, item, rng, refer(reference, reference.kind))]
+    if reference.form == "relation":  # what it is related to comes first
+        landmark = next(o for o in scene.objects if (o.colour, o.kind) == reference.landmark)
+        facts.insert(0, spot_sentence(scene, landmark, rng))
+    return GenericQuestion(question, coordinates(item, scene), "where", tuple(facts))
 
 
-def _refer(reference: Reference, noun: str) -> str:
+def refer(reference: Reference, noun: str) -> str:
     """A reference in everyday words, without its article."""
     if reference.form == "colour":
         return f"{reference.colour} {noun}"
