@@ -155,7 +155,7 @@ def bench_shards(place: Path, chosen: argparse.Namespace) -> None:
             f"cpu a file {cpu[0]:.2f} and {cpu[1]:.2f} ms; half a tree {cpu[2]:.2f}, taken over {cpu[3]:.2f}",
             flush=True,
         )
-    print(f"shards: median × {statistics.median(ratios):.2f} (wanted ≥ {LEAST_SCALING})")
+    print(f"shards: median × {statistics.median(ratios):.2f} (goal ≥ {LEAST_SCALING})")
 
 
 # --- raw --------------------------------------------------------------------------------------------------

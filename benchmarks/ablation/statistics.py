@@ -13,7 +13,7 @@ from benchmarks.ablation.arms import ARMS, arm_of
 DRAWS = 2000
 OURS, STOCK = "a2grpo", "grpo"
 WINDOW = 8  # steps of the running mean of R_a
-SHAPES = ("well_formed", "thinks", "thought_words", "distinct")  # what is told of thoughts
+SHAPES = ("well_formed", "thinks", "thought_words", "distinct")  # what the tables show of thoughts
 COSTS = ("answer_kl", "silent", "rounds", "guarded", "sampled_tokens", "seconds", "cpu_seconds")
 STEPS = "steps_to_stock"
 

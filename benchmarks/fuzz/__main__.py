@@ -7,7 +7,7 @@ same version makes it again: `--only NUMBER` reads one. It passes where the read
 in one line, or a bad record), within `--seconds` of processor time and `--memory` GB, and touches nothing outside its
 own directory. A crash of the process (a segmentation fault, memory, an endless loop in C) costs that input only.
 
-Inputs that fail are written to `--out` as READER/NUMBER; once mended, small ones go to `tests/fixtures/fuzz`, which a
+Inputs that fail are written to `--out` as READER/NUMBER; once fixed, small ones go to `tests/fixtures/fuzz`, which a
 quick test reads again.
 """
 
@@ -133,7 +133,7 @@ def chosen(names: list[str] | None) -> list[Reader]:
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Everything, in one process at a time that is started again where it crashed."""
     failures: list[dict[str, Any]] = []
-    at, began, told = options.start, time.monotonic(), time.monotonic()
+    at, began, reported = options.start, time.monotonic(), time.monotonic()
     end = options.start + options.inputs
     options.progress = str(Path(options.out).absolute() / "progress")
     Path(options.out).mkdir(parents=True, exist_ok=True)
@@ -153,10 +153,10 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
                     last, since = now, time.monotonic()
                 elif time.monotonic() - since > STALL_SECONDS:
                     child.kill()
-                if time.monotonic() - told > REPORT_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - reported > REPORT_SECONDS:
+                    reported = time.monotonic()
                     print(
-                        f"{now - options.start} of {options.inputs} inputs, {told - began:.0f} s",
+                        f"{now - options.start} of {options.inputs} inputs, {reported - began:.0f} s",
                         file=sys.stderr,
                         flush=True,
                     )

@@ -110,7 +110,7 @@ class Reaper:
 
     def _write(self, line: str) -> None:
         assert self._child.stdin is not None
-        with suppress(OSError):  # the reaper was killed; its successor is told all of it
+        with suppress(OSError):  # the reaper was killed; its successor gets all of it
             self._child.stdin.write(line + "\n")
             self._child.stdin.flush()
 

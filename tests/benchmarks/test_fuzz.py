@@ -1,4 +1,4 @@
-"""Inputs that a reader once failed on stay mended, and what `benchmarks.fuzz` watches for is seen."""
+"""Inputs that a reader once failed on stay fixed, and what `benchmarks.fuzz` watches for is seen."""
 
 from __future__ import annotations
 
