@@ -157,7 +157,7 @@ def main() -> int:
                 name for name in options.arms if name != "sft_hard" and ARMS[name].data in ("instruct", "hard")
             ]
     if options.choose_beta:
-        todo = choose_beta.wanted(workspace.settings, options.arms, options.betas, options.choose_seeds)
+        todo = choose_beta.grid_runs(workspace.settings, options.arms, options.betas, options.choose_seeds)
         place, splits = out / "choice", CHOOSING
     else:
         names = confirmed(workspace.settings, options.arms, choose_beta.read(out))

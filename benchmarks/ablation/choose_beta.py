@@ -24,7 +24,7 @@ def has_beta(name: str) -> bool:
     return ARMS[name].stage == "a2grpo" and "beta" not in ARMS[name].changes
 
 
-def wanted(params: Params, names: Iterable[str], grid: Sequence[float], seeds: int) -> list[tuple[str, int]]:
+def grid_runs(params: Params, names: Iterable[str], grid: Sequence[float], seeds: int) -> list[tuple[str, int]]:
     """(arm, seed) of all trainings that choosing takes, seed by seed."""
     arms = [with_beta(params, name, beta) for name in names if has_beta(name) for beta in grid]
     return [(arm, FIRST_SEED + i) for i in range(seeds) for arm in dict.fromkeys(arms)]

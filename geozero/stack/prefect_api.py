@@ -94,14 +94,14 @@ def furnish(address: str) -> None:
     """Create what does not exist yet; what exists keeps its values, which a user may have changed."""
     for pool in POOLS:  # without limits: each worker has its own, and each machine's GPUs have their locks
         _create(address, "work_pools/", {"name": pool, "type": "process"})
-    wanted = zombies()
+    automation = zombies()
     found = call(address, "automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}})
     if not found:
-        call(address, "automations/", wanted)
+        call(address, "automations/", automation)
     for one in found:  # that of an earlier version marked living runs as crashed
-        old, new = one["trigger"], wanted["trigger"]
+        old, new = one["trigger"], automation["trigger"]
         if old["within"] < new["within"] or not set(new["expect"]) <= set(old["expect"]):
-            call(address, f"automations/{one['id']}", wanted | {"enabled": one["enabled"]}, "PUT")
+            call(address, f"automations/{one['id']}", automation | {"enabled": one["enabled"]}, "PUT")
 
 
 def zombies() -> dict[str, Any]:

@@ -46,17 +46,17 @@ def find(tracker: Tracker, text: str) -> list[Run]:
     if path.exists() or (path := tracker.project / text).exists():
         if known := _recorded(path.resolve()):
             return [resolve(tracker, known)]
-        wanted = _names_of(tracker.project, path.resolve())
+        names = _names_of(tracker.project, path.resolve())
     else:
         try:
             return [resolve(tracker, text)]
         except InputError as unknown:
-            wanted, missing = [text], unknown
+            names, missing = [text], unknown
             if len(text) < SHORTEST:
                 raise
-    if found := [run for run in all_runs(tracker) if any(_is(value, wanted) for value in _values(run))]:
+    if found := [run for run in all_runs(tracker) if any(_is(value, names) for value in _values(run))]:
         return found
-    if wanted == [text]:
+    if names == [text]:
         raise missing
     raise InputError("no run used it", str(path), "`geozero runs list` lists the runs")
 
@@ -178,8 +178,8 @@ def _values(run: Run) -> Iterator[str]:
         yield run.data.params["fingerprint"]
 
 
-def _is(value: str, wanted: list[str]) -> bool:
-    return any(value == one or (len(one) >= SHORTEST and "/" not in one and value.startswith(one)) for one in wanted)
+def _is(value: str, names: list[str]) -> bool:
+    return any(value == one or (len(one) >= SHORTEST and "/" not in one and value.startswith(one)) for one in names)
 
 
 def _page_run(provenance: Path) -> str:

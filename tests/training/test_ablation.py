@@ -248,7 +248,7 @@ def test_extra_arguments_of_the_profile_stay() -> None:
 
 def test_beta_is_chosen_for_each_arm_on_val_alone() -> None:
     params, grid = make_params(a2grpo={"beta": 0.2}), (0.0, 0.2, 0.5)
-    todo = choose_beta.wanted(params, ["sft", "grpo", "no_constraint"], grid, 2)
+    todo = choose_beta.grid_runs(params, ["sft", "grpo", "no_constraint"], grid, 2)
     assert todo == [(f"grpo{b}", seed) for seed in (1001, 1002) for b in ("@0", "", "@0.5")]
 
     def one(arm: str, seed: int, right: float) -> dict[str, Any]:
